@@ -1,0 +1,112 @@
+//! Owns BEP 15's connection ids: stateless, keyed, expiring.
+//!
+//! An id is a SipHash-2-4 of the client's address and the current time window under a secret key. Nothing is stored
+//! for it, and nobody can make one without having received it at that address. Its lowest bit is that of the
+//! window's number, so that one hash suffices to check an id of the current window or of the one before: an id
+//! lives for one to two windows.
+//!
+//! The port is left out on purpose: the address is what an amplification attack forges, and some clients and
+//! address translators change the port between connect and announce.
+
+use std::hash::Hasher;
+use std::net::IpAddr;
+
+use siphasher::sip::SipHasher24;
+
+use crate::time::Timestamp;
+
+/// Makes and checks connection ids.
+#[derive(Clone, Copy)]
+pub struct ConnectionIds {
+    hasher: SipHasher24,
+    window_secs: u32,
+}
+
+impl ConnectionIds {
+    /// Ids under this secret key, each valid for one to two windows of `window_secs` seconds.
+    ///
+    /// # Panics
+    ///
+    /// If the window is zero.
+    pub fn new(key: [u8; 16], window_secs: u32) -> Self {
+        assert!(window_secs > 0, "the window of connection ids is at least a second");
+        Self { hasher: SipHasher24::new_with_key(&key), window_secs }
+    }
+
+    /// The id for a client that connects now.
+    pub fn issue(&self, now: Timestamp, client: IpAddr) -> u64 {
+        self.id(self.window(now), client)
+    }
+
+    /// Whether the client got this id in the current window or the one before.
+    ///
+    /// Takes the same time whatever the id is wrong in.
+    pub fn verify(&self, now: Timestamp, client: IpAddr, id: u64) -> bool {
+        let window = self.window(now);
+        let age = (window ^ id) & 1; // 0: this window, 1: the one before
+        // In window 0 there is none before; the wrapped number is one that no id was ever issued for.
+        self.id(window.wrapping_sub(age), client) ^ id == 0
+    }
+
+    fn window(&self, now: Timestamp) -> u64 {
+        u64::from(now.as_secs() / self.window_secs)
+    }
+
+    fn id(&self, window: u64, client: IpAddr) -> u64 {
+        let mut hasher = self.hasher;
+        hasher.write_u64(window);
+        match client {
+            IpAddr::V4(ip) => hasher.write_u32(ip.to_bits()),
+            IpAddr::V6(ip) => hasher.write_u128(ip.to_bits()),
+        }
+        (hasher.finish() & !1) | (window & 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const WINDOW: u32 = 120;
+
+    fn ids() -> ConnectionIds {
+        ConnectionIds::new(*b"sixteen byte key", WINDOW)
+    }
+
+    fn client() -> impl Strategy<Value = IpAddr> {
+        prop_oneof![any::<u32>().prop_map(|ip| IpAddr::V4(ip.into())), any::<u128>().prop_map(|ip| IpAddr::V6(ip.into()))]
+    }
+
+    proptest! {
+        #[test]
+        fn lives_at_least_one_window_and_at_most_two(client in client(), issued in 0..10_000_u64, age in 0..1_000_u64) {
+            let ids = ids();
+            let id = ids.issue(Timestamp::from_secs(issued), client);
+            let window = u64::from(WINDOW);
+            let expected = (issued + age) / window - issued / window <= 1;
+            prop_assert_eq!(ids.verify(Timestamp::from_secs(issued + age), client, id), expected);
+            prop_assert!(age > window || expected);
+            prop_assert!(age < 2 * window || !expected);
+        }
+
+        #[test]
+        fn is_bound_to_address_key_and_every_bit(client in client(), other in client(), bit in 0..64_u32, at in 0..10_000_u64) {
+            let now = Timestamp::from_secs(at);
+            let id = ids().issue(now, client);
+            prop_assert!(ids().verify(now, client, id));
+            prop_assert!(!ids().verify(now, client, id ^ (1 << bit)));
+            prop_assert!(client == other || !ids().verify(now, other, id));
+            prop_assert!(!ConnectionIds::new([0; 16], WINDOW).verify(now, client, id));
+        }
+    }
+
+    #[test]
+    fn no_id_is_valid_before_the_first_window() {
+        // The window before number 0 must not be one whose id anybody could have been given.
+        let ids = ids();
+        let client = IpAddr::from([192, 0, 2, 1]);
+        let late = ids.issue(Timestamp::from_secs(u64::from(WINDOW)), client);
+        assert!(!ids.verify(Timestamp::from_secs(0), client, late));
+    }
+}

@@ -1,0 +1,175 @@
+//! Owns every bound of the tracker: named, with its unit, its sum shown, and the relations between them checked at
+//! compile time.
+
+use crate::types::{PEER_V4_BYTES, PEER_V6_BYTES};
+
+// ---- the machine ----
+
+/// Workers of one process. Bounds the length of the steering program and the mesh (`MAX_WORKERS`² queues).
+pub const MAX_WORKERS: usize = 256;
+/// Addresses to listen on, of each protocol. A socket's number must fit a byte of the ring's tags.
+pub const MAX_LISTENERS: usize = 64;
+
+// ---- UDP on the wire (BEP 15) ----
+
+/// Bytes of a connect request, and of the head that each request starts with.
+pub const UDP_CONNECT_BYTES: usize = 16;
+/// Bytes of an announce request without options (BEP 41).
+pub const UDP_ANNOUNCE_BYTES: usize = 98;
+/// Bytes of a connect response.
+pub const UDP_CONNECT_REPLY_BYTES: usize = 16;
+/// Bytes of an announce response before its peers.
+pub const UDP_ANNOUNCE_REPLY_BYTES: usize = 20;
+/// Bytes of a scrape or error response before its content.
+pub const UDP_REPLY_HEAD_BYTES: usize = 8;
+/// Bytes of one swarm's counts in a scrape response.
+pub const UDP_SCRAPE_ENTRY_BYTES: usize = 12;
+
+/// The largest UDP payload that crosses an Ethernet in one frame over IPv4: 1,500 − 20 (IP) − 8 (UDP).
+pub const UDP_V4_PAYLOAD_BYTES: usize = 1500 - 20 - 8;
+/// The same over IPv6: 1,500 − 40 (IP) − 8 (UDP).
+pub const UDP_V6_PAYLOAD_BYTES: usize = 1500 - 40 - 8;
+/// The longest reply that we send.
+pub const UDP_REPLY_MAX_BYTES: usize = UDP_V4_PAYLOAD_BYTES;
+
+/// Info-hashes answered in one scrape, by UDP or HTTP: what BEP 15 names as the limit ("about 74").
+pub const MAX_SCRAPE_HASHES: usize = 74;
+/// The longest request that is read: a scrape of [`MAX_SCRAPE_HASHES`], which is 24 bytes more than one Ethernet
+/// frame and so comes in two fragments, or an announce with as many bytes of options.
+pub const UDP_REQUEST_MAX_BYTES: usize = UDP_CONNECT_BYTES + 20 * MAX_SCRAPE_HASHES;
+
+/// Peers in one UDP reply over IPv4: (1,472 − 20) / 6 = 242.
+pub const UDP_V4_PEERS: usize = (UDP_V4_PAYLOAD_BYTES - UDP_ANNOUNCE_REPLY_BYTES) / PEER_V4_BYTES;
+/// Peers in one UDP reply over IPv6: (1,452 − 20) / 18 = 79.
+pub const UDP_V6_PEERS: usize = (UDP_V6_PAYLOAD_BYTES - UDP_ANNOUNCE_REPLY_BYTES) / PEER_V6_BYTES;
+
+/// The upper end of `--max-peers`: the peers in one reply, by UDP or HTTP.
+pub const MAX_PEERS: usize = 200;
+/// The default of `--max-peers`, and of a request that does not say how many it wants (BEP 15's default).
+pub const DEFAULT_PEERS: usize = 50;
+
+/// The longest message of an error response or failure reason.
+pub const MAX_FAILURE_BYTES: usize = 120;
+/// The longest URL path that is joined from an announce's options (BEP 41).
+pub const MAX_URL_DATA_BYTES: usize = 512;
+
+const _: () = assert!(MAX_PEERS <= UDP_V4_PEERS);
+const _: () = assert!(UDP_REPLY_HEAD_BYTES + MAX_SCRAPE_HASHES * UDP_SCRAPE_ENTRY_BYTES <= UDP_REPLY_MAX_BYTES);
+const _: () = assert!(UDP_REPLY_HEAD_BYTES + MAX_FAILURE_BYTES <= UDP_REPLY_MAX_BYTES);
+// A client that has not proven its address gets no more bytes than it sent.
+const _: () = assert!(UDP_CONNECT_REPLY_BYTES <= UDP_CONNECT_BYTES);
+
+// ---- a worker's UDP ring ----
+
+/// Datagrams that can wait in a worker's ring to be looked at.
+pub const RECEIVE_BUFFERS: u16 = 256;
+/// Replies that one submission carries.
+pub const REPLY_SLOTS: usize = 128;
+/// Entries of the submission queue: all replies, a receive for each socket, and their cancelling.
+pub const SUBMISSION_ENTRIES: u32 = 512;
+/// Entries of the completion queue: a completion for each receive buffer, and for each reply that fails.
+pub const COMPLETION_ENTRIES: u32 = 1024;
+/// Completions taken in one turn, so that HTTP and the mesh get theirs.
+pub const TURN_COMPLETIONS: usize = 128;
+/// Messages taken from other workers in one turn.
+pub const TURN_MESSAGES: usize = 256;
+
+const _: () = assert!(RECEIVE_BUFFERS.is_power_of_two());
+const _: () = assert!(REPLY_SLOTS + 3 * MAX_LISTENERS <= SUBMISSION_ENTRIES as usize);
+const _: () = assert!(RECEIVE_BUFFERS as usize + REPLY_SLOTS + 3 * MAX_LISTENERS <= COMPLETION_ENTRIES as usize);
+const _: () = assert!(MAX_LISTENERS <= u8::MAX as usize);
+
+// ---- the mesh ----
+
+/// Memory of the queues that lead to one worker; shared out among all that send to it.
+pub const MESH_INBOX_BYTES: usize = 1 << 20;
+/// Messages that a queue between two workers holds at least, however many workers there are ...
+pub const MESH_QUEUE_MIN: usize = 32;
+/// ... and at most, however few.
+pub const MESH_QUEUE_MAX: usize = 1024;
+
+// ---- answers gathered from several workers ----
+
+/// Requests of one worker that can wait for the others at a time. Past it UDP drops and HTTP gives 503.
+pub const MAX_GATHERS: usize = 4096;
+/// How long such a request waits.
+pub const GATHER_DEADLINE_MS: u64 = 1_000;
+/// Expired gathers taken back in one turn.
+pub const TURN_GATHERS: usize = 16;
+
+// ---- the sweep and other housekeeping ----
+
+/// Peers and swarms that the sweep looks at in one turn: some 10 to 20 us.
+pub const TURN_SWEEP: usize = 1024;
+/// Turns a second that do a slice of the sweep, at most; more would only find what was looked at a moment ago.
+pub const SWEEP_SLICES_PER_SECOND: u64 = 200;
+/// How often an idle worker wakes to look after deadlines, the sweep and its published counters.
+pub const HOUSEKEEPING_INTERVAL_MS: u64 = 250;
+
+// ---- HTTP ----
+
+/// The longest request head that is read; past it: 431.
+pub const HTTP_HEAD_MAX_BYTES: usize = 8 * 1024;
+/// What a connection's read buffer holds at first and when idle: one announce with usual headers.
+pub const HTTP_READ_BYTES: usize = 1024;
+/// Header fields of a request; past it: 431.
+pub const HTTP_HEADERS_MAX: usize = 64;
+/// The longest body of a request that is read over (no route here takes one); past it: 413.
+pub const HTTP_BODY_SKIP_BYTES: u64 = 16 * 1024;
+/// Replies to pipelined requests are collected up to so many bytes before they are written.
+pub const HTTP_WRITE_BATCH_BYTES: usize = 16 * 1024;
+/// A reply buffer that grew larger is freed, not pooled: a whole batch and one more reply fit.
+pub const HTTP_POOLED_BUFFER_BYTES: usize = 64 * 1024;
+/// Reply buffers that a worker keeps for reuse.
+pub const HTTP_POOLED_BUFFERS: usize = 64;
+/// The default of `--http-connections`: connections open at a time, of all workers together.
+pub const DEFAULT_HTTP_CONNECTIONS: usize = 20_000;
+/// The longest passkey in a path.
+pub const HTTP_PASSKEY_BYTES: usize = 64;
+/// A client gets so long from the first byte of a request to its last; then 408.
+pub const HTTP_HEAD_DEADLINE_MS: u64 = 10_000;
+/// A connection may idle so long between requests; then it is closed.
+pub const HTTP_IDLE_DEADLINE_MS: u64 = 60_000;
+/// A client gets so long to take its reply.
+pub const HTTP_WRITE_DEADLINE_MS: u64 = 10_000;
+/// After an error that closes a connection what the client still sends is read over for so long, and ...
+pub const HTTP_LINGER_DEADLINE_MS: u64 = 1_000;
+/// ... up to so many bytes, so that it sees the error instead of a reset.
+pub const HTTP_LINGER_BYTES: usize = 64 * 1024;
+/// Connections that wait to be accepted, for each worker and address.
+pub const HTTP_BACKLOG: i32 = 1024;
+/// Pause after a failed accept (no descriptors, no memory).
+pub const HTTP_ACCEPT_PAUSE_MS: u64 = 50;
+/// The time in which all connections' deadlines are looked at once.
+pub const HTTP_REAP_INTERVAL_MS: u64 = 500;
+
+const _: () = assert!(HTTP_READ_BYTES <= HTTP_HEAD_MAX_BYTES);
+// The largest reply: MAX_PEERS entries of an uncompact list, the longest being
+// `d2:ip39:` + 39 + `7:peer id20:` + 20 + `4:porti65535ee` = 8 + 39 + 12 + 20 + 14 = 93 bytes, and 512 for the rest.
+const _: () = assert!(HTTP_WRITE_BATCH_BYTES + MAX_PEERS * 93 + 512 <= HTTP_POOLED_BUFFER_BYTES);
+
+// ---- the process ----
+
+/// File descriptors beside sockets and connections: rings, doorbells, epoll, standard streams.
+pub const SPARE_DESCRIPTORS: u64 = 64;
+/// Descriptors of one worker beside its sockets: two rings, an epoll, its waker, a doorbell.
+pub const WORKER_DESCRIPTORS: u64 = 8;
+/// After a signal what is in flight gets so long to finish.
+pub const SHUTDOWN_GRACE_MS: u64 = 1_500;
+
+// ---- intervals, in seconds ----
+
+/// The default of `--announce-interval`.
+pub const DEFAULT_ANNOUNCE_INTERVAL_S: u32 = 1_800;
+/// The default of `--min-interval`.
+pub const DEFAULT_MIN_INTERVAL_S: u32 = 900;
+/// The default of `--peer-timeout`: two intervals, so that one lost announce doesn't cost the peer its place.
+pub const DEFAULT_PEER_TIMEOUT_S: u32 = 2 * (DEFAULT_ANNOUNCE_INTERVAL_S + DEFAULT_ANNOUNCE_INTERVAL_S / 16);
+/// The interval in a reply is up to a sixteenth longer than asked for, by chance, so that clients don't fall into step.
+pub const INTERVAL_SPREAD_DIVISOR: u32 = 16;
+/// The longest interval or timeout: a week.
+pub const MAX_INTERVAL_S: u32 = 7 * 24 * 3600;
+/// The default of `--connection-id-window` (BEP 15: an id is good for two minutes).
+pub const DEFAULT_CONNECTION_ID_WINDOW_S: u32 = 120;
+/// The default of `--stats-interval`.
+pub const DEFAULT_STATS_INTERVAL_S: u32 = 10;
