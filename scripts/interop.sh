@@ -57,9 +57,9 @@ enter_network() {
 start_tracker() {
     touch "$tmp/gyre.log"
     "$gyre" serve --udp 127.0.0.1:0 --udp '[::1]:0' --http 127.0.0.1:0 --http '[::1]:0' \
-        --announce-interval 60 --min-interval 30 2>"$tmp/gyre.log" &
+        --announce-interval 60 --min-interval 30 &>"$tmp/gyre.log" &
     tracker=$!
-    local ready='ready: udp (127[^ ]+) udp (\[[^ ]+) http (127[^ ]+) http (\[[^ ]+)'
+    local ready='ready: udp (127[^ ]+) udp (\[[^ ]+) http (127[^ ]+) http (\[[^ ]+) '
     for ((i = 0; i < 100; i++)); do
         if [[ $(<"$tmp/gyre.log") =~ $ready ]]; then
             udp4=${BASH_REMATCH[1]} udp6=${BASH_REMATCH[2]}
@@ -108,7 +108,8 @@ transmission() {
     exec env HOME="$2" transmission-cli --config-dir "$2/config" --download-dir "$2" --port "$4" "$1"
 }
 
-# Why the pair in $1 cannot work with the tracker at $2; nothing if it can.
+# Why the pair in $1 cannot work with the tracker at $2; nothing if it can. The
+# quotes are what the clients log when they are made to try.
 obstacle() {
     if [[ $2 == 'udp://['* && $1 == *aria2* ]]; then
         # "Failed to send data, cause: Address family not supported by protocol"
@@ -140,7 +141,7 @@ run_case() {
     "$3" "$torrent" "$dir/leech" "$6" $((port + 1)) </dev/null &>"$dir/leecher.log" &
     clients+=($!)
     until cmp -s "$from" "$to"; do
-        kill -0 "${clients[@]}" || die "a client has ended"
+        (($(jobs -pr | wc -l) == 2)) || die "a client has ended"
         ((SECONDS < end)) || die "the files differ after $LIMIT s"
         sleep 0.2
     done
@@ -149,6 +150,7 @@ run_case() {
 }
 
 end_case() {
+    set +e
     exec 2>/dev/null
     kill -KILL "${clients[@]}"
     wait
@@ -157,8 +159,10 @@ end_case() {
 }
 
 clean_up() {
+    set +e
     exec 2>/dev/null
-    kill "${running[@]}" "$tracker"
+    kill -KILL "$tracker"
+    kill "${running[@]}"
     wait
     rm -rf "$tmp"
 }
@@ -172,14 +176,14 @@ if [[ ${1-} == --isolated ]]; then
 else
     isolated='' address4=127.0.0.1 address6=::1
     install_clients
-    [[ -x $gyre ]] || cargo build --release --locked
+    [[ ${GYRE-} || -x $gyre ]] || cargo build --release --locked
     for namespace in 'unshare --net' 'unshare --map-root-user --net'; do
         # shellcheck disable=SC2086 # a command and its arguments
         $namespace ip link set lo up 2>/dev/null && exec $namespace scripts/interop.sh --isolated
     done
 fi
 unset http_proxy https_proxy all_proxy HTTPS_PROXY ALL_PROXY
-transmission=$(transmission-cli --version 2>&1 | sed -n 's/^transmission-cli //p') # "3.00 (bb6b5a062e)"
+transmission=$(transmission-cli --version 2>&1 | sed -n 's/^transmission-cli //p' || :)
 
 tmp=$(mktemp -d)
 tracker='' running=() cases=() failed=()

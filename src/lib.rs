@@ -1,8 +1,19 @@
 //! gyre
+pub mod cli;
+pub mod config;
 pub mod connection_id;
+pub mod counters;
+pub mod engine;
+pub mod error;
 pub mod limits;
+pub mod mesh;
 pub mod owner;
+pub mod report;
+pub mod ring;
+pub mod server;
 pub mod swarm;
+pub mod sys;
 pub mod time;
 pub mod types;
 pub mod wire;
+pub mod worker;

@@ -163,8 +163,6 @@ pub const SHUTDOWN_GRACE_MS: u64 = 1_500;
 pub const DEFAULT_ANNOUNCE_INTERVAL_S: u32 = 1_800;
 /// The default of `--min-interval`.
 pub const DEFAULT_MIN_INTERVAL_S: u32 = 900;
-/// The default of `--peer-timeout`: two intervals, so that one lost announce doesn't cost the peer its place.
-pub const DEFAULT_PEER_TIMEOUT_S: u32 = 2 * (DEFAULT_ANNOUNCE_INTERVAL_S + DEFAULT_ANNOUNCE_INTERVAL_S / 16);
 /// The interval in a reply is up to a sixteenth longer than asked for, by chance, so that clients don't fall into step.
 pub const INTERVAL_SPREAD_DIVISOR: u32 = 16;
 /// The longest interval or timeout: a week.
@@ -173,3 +171,6 @@ pub const MAX_INTERVAL_S: u32 = 7 * 24 * 3600;
 pub const DEFAULT_CONNECTION_ID_WINDOW_S: u32 = 120;
 /// The default of `--stats-interval`.
 pub const DEFAULT_STATS_INTERVAL_S: u32 = 10;
+/// The default of `--receive-buffer`: at 1.3 KiB of kernel memory for a small datagram, some 6,000 of them, a burst of
+/// 20 ms at 300,000 a second.
+pub const DEFAULT_RECEIVE_BUFFER_BYTES: usize = 8 << 20;

@@ -1,1 +1,108 @@
-fn main(){}
+//! The program `gyre`: the command line, the signals and the log around a [`Server`].
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Parser;
+use gyre::cli::{Cli, Command};
+use gyre::config::Config;
+use gyre::error::ServerError;
+use gyre::report::Reporter;
+use gyre::server::{Server, format_cores};
+use gyre::time::Clock;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// How often the main thread looks whether it has been told to end.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+/// Workers that have not ended so long after a signal are left behind.
+const STOP_DEADLINE: Duration = Duration::from_millis(1_900);
+/// What a shell reports for a program that SIGINT ended.
+const EXIT_INTERRUPTED: i32 = 130;
+
+fn main() -> ExitCode {
+    let Cli { command: Command::Serve(serve) } = Cli::parse();
+    start_log();
+    match run(&serve.config()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&format!("gyre: error: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(config: &Config) -> Result<(), ServerError> {
+    let stop = watch_signals().map_err(|source| ServerError::System { what: "signals can't be watched", source })?;
+    let mut server = Server::start(config)?;
+    say(&ready_line(&server));
+    let (clock, mut reporter) = (Clock::start(), Reporter::default());
+    let interval = Duration::from_secs(config.stats_interval_secs.into());
+    let mut reported = clock.now();
+    while !stop.load(Ordering::Acquire) {
+        if server.wait(LOOK_INTERVAL)? {
+            return Ok(()); // nobody asked the workers to end: they would have said why
+        }
+        let now = clock.now();
+        if !interval.is_zero() && now.since(reported) >= interval {
+            tracing::info!("{}", reporter.line(&server.counters(), now.since(reported)));
+            reported = now;
+        }
+    }
+    server.stop();
+    if !server.wait(STOP_DEADLINE)? {
+        tracing::warn!("some workers had requests left that did not finish in time");
+    }
+    Ok(())
+}
+
+/// Sets the flag at the first SIGINT or SIGTERM; at the second the process is gone.
+fn watch_signals() -> std::io::Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    let seen = stop.clone();
+    std::thread::Builder::new().name("gyre-signals".into()).spawn(move || {
+        for _ in signals.forever() {
+            if seen.swap(true, Ordering::AcqRel) {
+                std::process::exit(EXIT_INTERRUPTED);
+            }
+        }
+    })?;
+    Ok(stop)
+}
+
+fn ready_line(server: &Server) -> String {
+    let list = |protocol: &'static str, addresses: &[SocketAddr]| {
+        addresses.iter().map(|address| format!("{protocol} {address} ")).collect::<String>()
+    };
+    let workers = server.cores().len();
+    let plural = if workers == 1 { "" } else { "s" };
+    let cores: Vec<usize> = server.cores().iter().flatten().copied().collect();
+    format!(
+        "gyre: ready: {}{}({workers} worker{plural} on {} {})",
+        list("udp", server.udp_addresses()),
+        list("http", server.http_addresses()),
+        if cores.len() == 1 { "core" } else { "cores" },
+        format_cores(&cores),
+    )
+}
+
+/// The log goes to standard error; `GYRE_LOG` chooses what is in it, as `RUST_LOG` does elsewhere.
+fn start_log() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("GYRE_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_ansi(terminal).with_writer(std::io::stderr).init();
+}
+
+/// A line on standard error. If nobody reads it that is no reason to end.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}

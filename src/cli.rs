@@ -1,0 +1,208 @@
+//! Owns the command line: each option's name, help, default and range.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::config::{Config, Cores, Listen, Steering};
+use crate::limits::{MAX_INTERVAL_S, MAX_PEERS};
+
+/// A BitTorrent tracker for Linux bare metal: UDP and HTTP, one io_uring worker per core.
+#[derive(Debug, Parser)]
+#[command(name = "gyre", version, max_term_width = 110)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What the program does.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the tracker.
+    ///
+    /// Without options it serves UDP and HTTP on 0.0.0.0:6969 and [::]:6969, with a worker on every core that it may
+    /// use. It is up when a line with the word `ready` and the addresses comes on standard error. SIGINT or SIGTERM
+    /// end it: what is in flight is finished, within 2 seconds. A second signal ends it at once.
+    Serve(Box<Serve>),
+}
+
+/// The options of `gyre serve`.
+#[derive(Args, Clone, Debug)]
+pub struct Serve {
+    /// Serve UDP (BEP 15) here. May be given several times (at most 64). Port 0 takes any free port
+    /// [default: 0.0.0.0:6969 and [::]:6969]
+    #[arg(long, value_name = "ADDR:PORT")]
+    udp: Vec<SocketAddr>,
+
+    /// Serve HTTP (BEP 3) here. May be given several times (at most 64). Port 0 takes any free port
+    /// [default: 0.0.0.0:6969 and [::]:6969]
+    #[arg(long, value_name = "ADDR:PORT")]
+    http: Vec<SocketAddr>,
+
+    /// Do not serve UDP
+    #[arg(long, conflicts_with = "udp")]
+    no_udp: bool,
+
+    /// Do not serve HTTP
+    #[arg(long, conflicts_with = "http")]
+    no_http: bool,
+
+    /// Cores to run on, one pinned worker each: `auto` for all that the process may use, or a list like `0-3,6` (at
+    /// most 256)
+    #[arg(long, value_name = "LIST|auto", default_value = "auto", help_heading = "Workers")]
+    cores: Cores,
+
+    /// Which worker the kernel hands a datagram to. info-hash: announces and scrapes to the owner of their swarm,
+    /// everything else to the core that received it; cpu: everything, TCP connections too, to the core that received
+    /// it; none: by a hash of the addresses
+    #[arg(long, value_enum, default_value_t = SteeringName::InfoHash, help_heading = "Workers")]
+    steering: SteeringName,
+
+    /// Microseconds for which a worker goes on looking for work before it sleeps: lower latency for a core that is
+    /// never idle. 0 to 1000000
+    #[arg(long, value_name = "US", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=1_000_000), help_heading = "Workers")]
+    busy_poll: u32,
+
+    /// Seconds that clients are asked to let pass between announces; each reply adds up to a sixteenth by chance, so
+    /// that clients don't fall into step. 30 to 604800
+    #[arg(long, value_name = "S", default_value_t = Config::default().announce_interval_secs, value_parser = secs(30), help_heading = "Announces")]
+    announce_interval: u32,
+
+    /// Seconds that clients must let pass between announces (`min interval`, by HTTP alone). 0 to --announce-interval
+    /// [default: 900, or half of --announce-interval if that is less]
+    #[arg(long, value_name = "S", value_parser = secs(0), help_heading = "Announces")]
+    min_interval: Option<u32>,
+
+    /// Seconds after its last announce at which a peer is gone; longer than --announce-interval and a sixteenth
+    /// [default: twice that]
+    #[arg(long, value_name = "S", value_parser = secs(1), help_heading = "Announces")]
+    peer_timeout: Option<u32>,
+
+    /// Peers in a reply, at most, whatever the client asks for. 0 to 200
+    #[arg(long, value_name = "N", default_value_t = Config::default().max_peers, value_parser = clap::value_parser!(u16).range(..=MAX_PEERS as i64), help_heading = "Announces")]
+    max_peers: u16,
+
+    /// Seconds of a window of connection ids (BEP 15): an id is valid for one to two windows. 10 to 3600
+    #[arg(long, value_name = "S", default_value_t = Config::default().connection_id_window_secs, value_parser = clap::value_parser!(u32).range(10..=3_600), help_heading = "Limits")]
+    connection_id_window: u32,
+
+    /// HTTP connections open at a time, of all workers together; more get a 503. 1 to 10000000
+    #[arg(long, value_name = "N", default_value_t = Config::default().http_connections as u32, value_parser = clap::value_parser!(u32).range(1..=10_000_000), help_heading = "Limits")]
+    http_connections: u32,
+
+    /// Bytes of each UDP socket's receive buffer, which holds the datagrams of a burst; beyond net.core.rmem_max only
+    /// with CAP_NET_ADMIN. 4096 to 1073741824
+    #[arg(long, value_name = "BYTES", default_value_t = Config::default().receive_buffer_bytes as u32, value_parser = clap::value_parser!(u32).range(4_096..=1 << 30), help_heading = "Limits")]
+    receive_buffer: u32,
+
+    /// Seconds between two lines of statistics on standard error; 0 for none. 0 to 604800
+    #[arg(long, value_name = "S", default_value_t = Config::default().stats_interval_secs, value_parser = secs(0), help_heading = "Logging")]
+    stats_interval: u32,
+}
+
+fn secs(least: i64) -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(least..=i64::from(MAX_INTERVAL_S))
+}
+
+/// [`Steering`], by the names of the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum SteeringName {
+    InfoHash,
+    Cpu,
+    None,
+}
+
+impl Serve {
+    /// The configuration that the options describe.
+    pub fn config(&self) -> Config {
+        let listen = |given: &Vec<SocketAddr>, none: bool| match (none, given.is_empty()) {
+            (true, _) => Listen::At(Vec::new()),
+            (false, true) => Listen::Default,
+            (false, false) => Listen::At(given.clone()),
+        };
+        let interval = self.announce_interval;
+        let default = Config::default();
+        Config {
+            udp: listen(&self.udp, self.no_udp),
+            http: listen(&self.http, self.no_http),
+            cores: self.cores.clone(),
+            steering: match self.steering {
+                SteeringName::InfoHash => Steering::InfoHash,
+                SteeringName::Cpu => Steering::Cpu,
+                SteeringName::None => Steering::None,
+            },
+            announce_interval_secs: interval,
+            min_interval_secs: self.min_interval.unwrap_or(default.min_interval_secs.min(interval / 2)),
+            peer_timeout_secs: self.peer_timeout.unwrap_or_else(|| Config::peer_timeout_for(interval)),
+            max_peers: self.max_peers,
+            connection_id_window_secs: self.connection_id_window,
+            busy_poll: Duration::from_micros(self.busy_poll.into()),
+            http_connections: self.http_connections as usize,
+            receive_buffer_bytes: self.receive_buffer as usize,
+            stats_interval_secs: self.stats_interval,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(options: &str) -> Result<Config, clap::Error> {
+        let arguments = ["gyre", "serve"].into_iter().chain(options.split_whitespace());
+        Cli::try_parse_from(arguments).map(|Cli { command: Command::Serve(serve) }| serve.config())
+    }
+
+    #[test]
+    fn the_definitions_are_sound() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn no_options_are_the_default() {
+        assert_eq!(config("").unwrap(), Config::default());
+        assert_eq!(Config::default().check(), Ok(()));
+    }
+
+    #[test]
+    fn options_reach_the_configuration() {
+        let parsed = config(
+            "--udp 127.0.0.1:0 --udp [::1]:7000 --no-http --cores 0-1,3 --steering none --announce-interval 120 \
+             --max-peers 30 --busy-poll 50 --http-connections 9 --receive-buffer 65536 --stats-interval 0 \
+             --connection-id-window 60",
+        );
+        let expected = Config {
+            udp: Listen::At(vec!["127.0.0.1:0".parse().unwrap(), "[::1]:7000".parse().unwrap()]),
+            http: Listen::At(vec![]),
+            cores: Cores::List(vec![0, 1, 3]),
+            steering: Steering::None,
+            announce_interval_secs: 120,
+            min_interval_secs: 60,
+            peer_timeout_secs: 254,
+            max_peers: 30,
+            connection_id_window_secs: 60,
+            busy_poll: Duration::from_micros(50),
+            http_connections: 9,
+            receive_buffer_bytes: 65_536,
+            stats_interval_secs: 0,
+        };
+        assert_eq!(parsed.unwrap(), expected);
+        assert_eq!(config("--announce-interval 30").unwrap().check(), Ok(()));
+        assert_eq!(config("--announce-interval 604800").unwrap().check(), Ok(()));
+    }
+
+    #[test]
+    fn wrong_values_are_refused_with_the_option_named() {
+        for options in [
+            "--udp 6969", "--udp localhost:1", "--cores 3-1", "--cores x", "--steering rss", "--announce-interval 29",
+            "--announce-interval 604801", "--max-peers 201", "--busy-poll 1000001", "--http-connections 0",
+            "--receive-buffer 1", "--connection-id-window 9", "--peer-timeout 0", "--udp 127.0.0.1:1 --no-udp",
+        ] {
+            let error = config(options).unwrap_err().to_string();
+            assert!(error.contains(options.split(' ').next().unwrap()), "{options}: {error}");
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! Owns what an operator can decide, and which decisions go together.
+
+use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::limits::{
+    DEFAULT_ANNOUNCE_INTERVAL_S, DEFAULT_CONNECTION_ID_WINDOW_S, DEFAULT_HTTP_CONNECTIONS, DEFAULT_MIN_INTERVAL_S,
+    DEFAULT_PEERS, DEFAULT_RECEIVE_BUFFER_BYTES, DEFAULT_STATS_INTERVAL_S,
+    INTERVAL_SPREAD_DIVISOR, MAX_LISTENERS, MAX_WORKERS,
+};
+
+/// The port that trackers are known by.
+pub const DEFAULT_PORT: u16 = 6969;
+
+/// Everything that a [`Server`](crate::server::Server) is started with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Where UDP is served.
+    pub udp: Listen,
+    /// Where HTTP is served.
+    pub http: Listen,
+    /// How many workers there are, and where they run.
+    pub cores: Cores,
+    /// Which worker's socket gets a datagram.
+    pub steering: Steering,
+    /// Seconds that clients are asked to let pass between announces.
+    pub announce_interval_secs: u32,
+    /// Seconds that clients must let pass (HTTP alone can say so).
+    pub min_interval_secs: u32,
+    /// Seconds after its last announce at which a peer is gone.
+    pub peer_timeout_secs: u32,
+    /// Peers in a reply, at most.
+    pub max_peers: u16,
+    /// Seconds of a window of connection ids: an id is valid for one to two windows.
+    pub connection_id_window_secs: u32,
+    /// How long a worker looks for work before it sleeps.
+    pub busy_poll: Duration,
+    /// HTTP connections open at a time, of all workers together.
+    pub http_connections: usize,
+    /// Bytes of each UDP socket's receive buffer.
+    pub receive_buffer_bytes: usize,
+    /// Seconds between two lines of statistics; 0 for none.
+    pub stats_interval_secs: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            udp: Listen::Default,
+            http: Listen::Default,
+            cores: Cores::Auto,
+            steering: Steering::InfoHash,
+            announce_interval_secs: DEFAULT_ANNOUNCE_INTERVAL_S,
+            min_interval_secs: DEFAULT_MIN_INTERVAL_S,
+            peer_timeout_secs: Self::peer_timeout_for(DEFAULT_ANNOUNCE_INTERVAL_S),
+            max_peers: DEFAULT_PEERS as u16,
+            connection_id_window_secs: DEFAULT_CONNECTION_ID_WINDOW_S,
+            busy_poll: Duration::ZERO,
+            http_connections: DEFAULT_HTTP_CONNECTIONS,
+            receive_buffer_bytes: DEFAULT_RECEIVE_BUFFER_BYTES,
+            stats_interval_secs: DEFAULT_STATS_INTERVAL_S,
+        }
+    }
+}
+
+impl Config {
+    /// The default of `--peer-timeout` for an announce interval: two of the longest that a client is given, so that one
+    /// lost announce doesn't cost the peer its place.
+    pub fn peer_timeout_for(announce_interval_secs: u32) -> u32 {
+        2 * longest_interval(announce_interval_secs)
+    }
+
+    /// Whether the decisions go together.
+    ///
+    /// # Errors
+    ///
+    /// Which two don't, or which one can't be.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        if self.udp.addresses().is_empty() && self.http.addresses().is_empty() {
+            return Err(ConfigError::NothingToServe);
+        }
+        for (protocol, listen) in [("udp", &self.udp), ("http", &self.http)] {
+            let addresses = listen.addresses();
+            if addresses.len() > MAX_LISTENERS {
+                return Err(ConfigError::TooManyAddresses { protocol, given: addresses.len() });
+            }
+            let twice = |at: usize| addresses[at].port() != 0 && addresses[..at].contains(&addresses[at]);
+            if let Some(at) = (0..addresses.len()).find(|&at| twice(at)) {
+                return Err(ConfigError::AddressTwice { protocol, address: addresses[at] });
+            }
+        }
+        let interval = self.announce_interval_secs;
+        if self.min_interval_secs > interval {
+            return Err(ConfigError::MinInterval { min: self.min_interval_secs, interval });
+        }
+        let longest = longest_interval(interval);
+        if self.peer_timeout_secs <= longest {
+            return Err(ConfigError::PeerTimeout { timeout: self.peer_timeout_secs, longest });
+        }
+        Ok(())
+    }
+}
+
+/// An interval with all of its random spread.
+fn longest_interval(announce_interval_secs: u32) -> u32 {
+    announce_interval_secs + announce_interval_secs / INTERVAL_SPREAD_DIVISOR
+}
+
+/// Why a [`Config`] is none.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// Neither UDP nor HTTP.
+    #[error("nothing to serve: --no-udp and --no-http leave neither protocol")]
+    NothingToServe,
+    /// More addresses than a worker's ring has numbers for.
+    #[error("{given} addresses for --{protocol}: at most {MAX_LISTENERS} are possible")]
+    TooManyAddresses {
+        /// `udp` or `http`.
+        protocol: &'static str,
+        /// How many.
+        given: usize,
+    },
+    /// The same address again.
+    #[error("--{protocol} {address} is given twice")]
+    AddressTwice {
+        /// `udp` or `http`.
+        protocol: &'static str,
+        /// The address.
+        address: SocketAddr,
+    },
+    /// Clients would be asked to come before they may.
+    #[error("--min-interval {min} is longer than --announce-interval {interval}")]
+    MinInterval {
+        /// The former.
+        min: u32,
+        /// The latter.
+        interval: u32,
+    },
+    /// Peers would be gone before they are asked to announce again.
+    #[error(
+        "--peer-timeout {timeout} must be longer than the longest interval that clients are given, {longest} s \
+         (--announce-interval and a sixteenth)"
+    )]
+    PeerTimeout {
+        /// The timeout.
+        timeout: u32,
+        /// The interval with its spread.
+        longest: u32,
+    },
+}
+
+/// Addresses to listen on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// All of the machine's addresses, at [`DEFAULT_PORT`]; without IPv6 if the machine has none.
+    Default,
+    /// These, and none of them may be missing. No address at all: the protocol is not served.
+    At(Vec<SocketAddr>),
+}
+
+impl Listen {
+    /// The addresses.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        match self {
+            Self::Default => vec![
+                SocketAddr::from((Ipv4Addr::UNSPECIFIED, DEFAULT_PORT)),
+                SocketAddr::from((Ipv6Addr::UNSPECIFIED, DEFAULT_PORT)),
+            ],
+            Self::At(addresses) => addresses.clone(),
+        }
+    }
+}
+
+/// Where the workers run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cores {
+    /// One on each core that the process may use, pinned.
+    Auto,
+    /// One on each of these cores, pinned.
+    List(Vec<usize>),
+    /// So many, wherever the kernel puts them: for tests on machines with few cores.
+    Floating(usize),
+}
+
+impl FromStr for Cores {
+    type Err = CoresError;
+
+    /// Reads `auto`, or a list as `taskset(1)` takes it: `0-3,6`.
+    fn from_str(text: &str) -> Result<Self, CoresError> {
+        if text == "auto" {
+            return Ok(Self::Auto);
+        }
+        let mut cores = Vec::new();
+        for part in text.split(',') {
+            let number = |digits: &str| digits.trim().parse::<usize>().map_err(|_| CoresError::Form(part.into()));
+            let (first, last) = match part.split_once('-') {
+                Some((first, last)) => (number(first)?, number(last)?),
+                None => (number(part)?, number(part)?),
+            };
+            if first > last {
+                return Err(CoresError::Form(part.into()));
+            }
+            if last - first >= MAX_WORKERS || cores.len() + (last - first) >= MAX_WORKERS {
+                return Err(CoresError::TooMany);
+            }
+            for core in first..=last {
+                if cores.contains(&core) {
+                    return Err(CoresError::Twice(core));
+                }
+                cores.push(core);
+            }
+        }
+        Ok(Self::List(cores))
+    }
+}
+
+/// Why a list of cores is none.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CoresError {
+    /// Neither a number nor a range.
+    #[error("`{0}` is neither a core nor a range of cores; write `auto`, or a list like `0-3,6`")]
+    Form(String),
+    /// The same core again.
+    #[error("core {0} is named twice; a core has one worker")]
+    Twice(usize),
+    /// More than a process has workers.
+    #[error("more than {MAX_WORKERS} cores")]
+    TooMany,
+}
+
+/// Which worker's socket the kernel hands a datagram to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Steering {
+    /// Announces and scrapes to the owner of their (first) info-hash; everything else to the core that received it.
+    InfoHash,
+    /// Everything to the worker on the core that received it, TCP connections too.
+    Cpu,
+    /// By a hash of the addresses, as the kernel does on its own.
+    None,
+}
+
+impl fmt::Display for Steering {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::InfoHash => "info-hash",
+            Self::Cpu => "cpu",
+            Self::None => "none",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_of_cores() {
+        let cores = |text: &str| text.parse::<Cores>();
+        assert_eq!(cores("auto"), Ok(Cores::Auto));
+        assert_eq!(cores("0-3,6"), Ok(Cores::List(vec![0, 1, 2, 3, 6])));
+        assert_eq!(cores("7"), Ok(Cores::List(vec![7])));
+        assert_eq!(cores("3, 1"), Ok(Cores::List(vec![3, 1])));
+        assert_eq!(cores("0-255").map(|_| ()), Ok(()));
+        for wrong in ["", "a", "1-", "-1", "3-1", "1,,2", "0x1", "1-2-3", "18446744073709551616"] {
+            assert!(matches!(cores(wrong), Err(CoresError::Form(_))), "{wrong:?}");
+        }
+        assert_eq!(cores("1,0-1"), Err(CoresError::Twice(1)));
+        assert_eq!(cores("0-256"), Err(CoresError::TooMany));
+        assert_eq!(cores("0-18446744073709551615"), Err(CoresError::TooMany));
+    }
+
+    #[test]
+    fn decisions_that_do_not_go_together_are_named() {
+        let check = |change: fn(&mut Config)| {
+            let mut config = Config::default();
+            change(&mut config);
+            config.check()
+        };
+        assert_eq!(check(|_| {}), Ok(()));
+        let none = || Listen::At(Vec::new());
+        assert_eq!(check(|config| config.udp = Listen::At(Vec::new())), Ok(()));
+        let mut config = Config { udp: none(), http: none(), ..Config::default() };
+        assert_eq!(config.check(), Err(ConfigError::NothingToServe));
+        let same = SocketAddr::from(([127, 0, 0, 1], 6969));
+        config.udp = Listen::At(vec![same, same]);
+        assert_eq!(config.check(), Err(ConfigError::AddressTwice { protocol: "udp", address: same }));
+        config.udp = Listen::At((0..65).map(|port| SocketAddr::from(([127, 0, 0, 1], port))).collect());
+        assert!(matches!(config.check(), Err(ConfigError::TooManyAddresses { given: 65, .. })));
+        assert!(matches!(check(|config| config.min_interval_secs = 1_801), Err(ConfigError::MinInterval { .. })));
+        let longest = 1_800 + 112;
+        assert_eq!(
+            check(|config| config.peer_timeout_secs = 1_912),
+            Err(ConfigError::PeerTimeout { timeout: 1_912, longest })
+        );
+        assert_eq!(check(|config| config.peer_timeout_secs = 1_913), Ok(()));
+    }
+}

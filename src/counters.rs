@@ -1,0 +1,216 @@
+//! Owns what is counted: plain numbers of one worker, which it publishes now and then for others to read.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::types::Family;
+
+macro_rules! counters {
+    ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
+        /// A number that each worker keeps.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(usize)]
+        pub enum Counter {
+            $($(#[doc = $doc])+ $name,)+
+        }
+
+        impl Counter {
+            /// How many there are.
+            pub const COUNT: usize = [$(Counter::$name),+].len();
+        }
+    };
+}
+
+counters! {
+    /// UDP connect requests over IPv4.
+    UdpConnectV4,
+    /// UDP connect requests over IPv6.
+    UdpConnectV6,
+    /// UDP announces over IPv4.
+    UdpAnnounceV4,
+    /// UDP announces over IPv6.
+    UdpAnnounceV6,
+    /// UDP scrapes over IPv4.
+    UdpScrapeV4,
+    /// UDP scrapes over IPv6.
+    UdpScrapeV6,
+    /// HTTP announces over IPv4.
+    HttpAnnounceV4,
+    /// HTTP announces over IPv6.
+    HttpAnnounceV6,
+    /// HTTP scrapes over IPv4.
+    HttpScrapeV4,
+    /// HTTP scrapes over IPv6.
+    HttpScrapeV6,
+    /// HTTP requests for anything else, /health among them.
+    HttpOther,
+
+    /// UDP responses over IPv4, errors among them.
+    UdpRepliesV4,
+    /// UDP responses over IPv6, errors among them.
+    UdpRepliesV6,
+    /// HTTP responses over IPv4.
+    HttpRepliesV4,
+    /// HTTP responses over IPv6.
+    HttpRepliesV6,
+    /// Requests refused in the tracker's own words: error packets, failure reasons.
+    Refused,
+
+    /// Datagrams shorter than their kind needs.
+    BadShort,
+    /// Connect requests without the protocol's magic.
+    BadMagic,
+    /// Datagrams of an action that no client sends.
+    BadAction,
+    /// Datagrams longer than any request.
+    BadTruncated,
+    /// Datagrams from port 0, which nothing can be sent to.
+    BadSourcePort,
+    /// Announces and scrapes without a valid connection id.
+    BadConnectionId,
+    /// Announces of port 0.
+    BadAnnouncePort,
+    /// Announces whose options are malformed; they are answered all the same.
+    BadOptions,
+    /// HTTP requests that are none (4xx, 501).
+    BadHttp,
+    /// Announces and scrapes by HTTP whose query is wrong.
+    BadQuery,
+
+    /// Requests dropped (UDP) or refused with 503 (HTTP) because the queue to their owner was full.
+    DropMeshFull,
+    /// Requests dropped or refused because too many waited for other workers.
+    DropGatherFull,
+    /// Requests dropped or refused because another worker did not answer in time.
+    DropGatherLate,
+    /// UDP responses that the kernel did not take.
+    DropSendFailed,
+    /// HTTP connections refused because too many were open.
+    DropConnections,
+    /// HTTP connections that could not be accepted.
+    DropAccept,
+    /// Datagrams that the kernel dropped because a socket's receive buffer was full.
+    DropReceiveOverrun,
+
+    /// Messages sent to other workers.
+    MeshHops,
+    /// Times the ring ran out of receive buffers or its completion queue overflowed; nothing is lost by it.
+    RingOverflows,
+    /// Peers that were taken out because their time was over.
+    ExpiredPeers,
+
+    /// HTTP connections open now.
+    Connections,
+    /// Swarms now.
+    Swarms,
+    /// Seeders now.
+    Seeders,
+    /// Leechers now.
+    Leechers,
+    /// IPv6 peers now.
+    V6Peers,
+    /// By how many milliseconds a peer may outlive its time at present.
+    SweepLagMs,
+}
+
+/// The request of a kind and family that a counter counts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Kind {
+    UdpConnect,
+    UdpAnnounce,
+    UdpScrape,
+    HttpAnnounce,
+    HttpScrape,
+    UdpReply,
+    HttpReply,
+}
+
+impl Counter {
+    pub(crate) fn of(kind: Kind, family: Family) -> Self {
+        match (kind, family) {
+            (Kind::UdpConnect, Family::V4) => Self::UdpConnectV4,
+            (Kind::UdpConnect, Family::V6) => Self::UdpConnectV6,
+            (Kind::UdpAnnounce, Family::V4) => Self::UdpAnnounceV4,
+            (Kind::UdpAnnounce, Family::V6) => Self::UdpAnnounceV6,
+            (Kind::UdpScrape, Family::V4) => Self::UdpScrapeV4,
+            (Kind::UdpScrape, Family::V6) => Self::UdpScrapeV6,
+            (Kind::HttpAnnounce, Family::V4) => Self::HttpAnnounceV4,
+            (Kind::HttpAnnounce, Family::V6) => Self::HttpAnnounceV6,
+            (Kind::HttpScrape, Family::V4) => Self::HttpScrapeV4,
+            (Kind::HttpScrape, Family::V6) => Self::HttpScrapeV6,
+            (Kind::UdpReply, Family::V4) => Self::UdpRepliesV4,
+            (Kind::UdpReply, Family::V6) => Self::UdpRepliesV6,
+            (Kind::HttpReply, Family::V4) => Self::HttpRepliesV4,
+            (Kind::HttpReply, Family::V6) => Self::HttpRepliesV6,
+        }
+    }
+}
+
+/// One value for each [`Counter`].
+#[derive(Clone, Debug)]
+pub struct Counters([u64; Counter::COUNT]);
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self([0; Counter::COUNT])
+    }
+}
+
+impl Counters {
+    /// Counts one more.
+    #[inline]
+    pub fn bump(&mut self, counter: Counter) {
+        self.add(counter, 1);
+    }
+
+    /// Counts so many more.
+    #[inline]
+    pub fn add(&mut self, counter: Counter, more: u64) {
+        self.0[counter as usize] += more;
+    }
+
+    /// Sets a number that goes up and down.
+    pub fn set(&mut self, counter: Counter, value: u64) {
+        self.0[counter as usize] = value;
+    }
+
+    /// The value.
+    pub fn get(&self, counter: Counter) -> u64 {
+        self.0[counter as usize]
+    }
+
+    /// The sum of the values.
+    pub fn sum(&self, counters: &[Counter]) -> u64 {
+        counters.iter().map(|&counter| self.get(counter)).sum()
+    }
+
+    /// Adds another worker's values to these.
+    pub fn merge(&mut self, other: &Self) {
+        for (sum, value) in self.0.iter_mut().zip(other.0) {
+            *sum += value;
+        }
+    }
+}
+
+/// The last values that a worker published. Written by that worker, read by anybody.
+#[derive(Debug)]
+pub struct Published([AtomicU64; Counter::COUNT]);
+
+impl Default for Published {
+    fn default() -> Self {
+        Self([const { AtomicU64::new(0) }; Counter::COUNT])
+    }
+}
+
+impl Published {
+    /// Makes these the values that others read.
+    pub fn publish(&self, counters: &Counters) {
+        for (published, value) in self.0.iter().zip(counters.0) {
+            published.store(value, Ordering::Relaxed);
+        }
+    }
+
+    /// Reads the values; each is one that was published, if not all at the same moment.
+    pub fn read(&self) -> Counters {
+        Counters(std::array::from_fn(|at| self.0[at].load(Ordering::Relaxed)))
+    }
+}

@@ -1,0 +1,271 @@
+//! Owns the requests that wait for other workers: what is still missing, until when, and who is to be told.
+
+use std::collections::VecDeque;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use arrayvec::ArrayVec;
+use slab::Slab;
+
+use crate::engine::http::Answer;
+use crate::engine::message::{Endpoint, PeerList, ScrapeJob};
+use crate::limits::{GATHER_DEADLINE_MS, MAX_GATHERS, MAX_SCRAPE_HASHES, TURN_GATHERS};
+use crate::time::Timestamp;
+use crate::types::SwarmCounts;
+
+/// Names a request that waits. The serial number keeps an answer that comes too late from the slot's next user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket {
+    slot: u32,
+    serial: u32,
+}
+
+/// The counts of a scrape, in the order asked.
+pub type ScrapeCounts = ArrayVec<SwarmCounts, MAX_SCRAPE_HASHES>;
+
+/// Who waits.
+pub(super) enum Asker {
+    /// A client whose answer leaves as a datagram once it is whole.
+    Udp { to: Endpoint, transaction_id: u32 },
+    /// A task, once it has asked.
+    Http { waker: Option<Waker> },
+}
+
+/// What came together.
+enum Gathered {
+    Scrape { counts: Box<ScrapeCounts>, missing: usize },
+    Announce(Option<(SwarmCounts, Box<PeerList>)>),
+    Late,
+}
+
+impl Gathered {
+    fn is_ready(&self) -> bool {
+        match self {
+            Self::Scrape { missing, .. } => *missing == 0,
+            Self::Announce(answer) => answer.is_some(),
+            Self::Late => true,
+        }
+    }
+}
+
+struct Slot {
+    serial: u32,
+    asker: Asker,
+    gathered: Gathered,
+}
+
+/// A UDP scrape that is whole.
+pub(super) struct UdpScrape {
+    pub(super) to: Endpoint,
+    pub(super) transaction_id: u32,
+    pub(super) counts: Box<ScrapeCounts>,
+}
+
+/// All requests of a worker that wait, and the boxes that their messages travel in.
+#[derive(Default)]
+pub(super) struct Gathers {
+    slots: Slab<Slot>,
+    next_serial: u32,
+    /// In the order of opening, which is that of the deadlines. May name tickets that are settled already.
+    deadlines: VecDeque<(Timestamp, Ticket)>,
+    jobs: Vec<Box<ScrapeJob>>,
+    lists: Vec<Box<PeerList>>,
+    counts: Vec<Box<ScrapeCounts>>,
+}
+
+impl Gathers {
+    /// Opens a wait for the counts of a scrape in so many parts; the parts known already are filled in with
+    /// [`fill`](Self::fill). `None`: too many wait.
+    pub(super) fn open_scrape(
+        &mut self,
+        now: Timestamp,
+        asker: Asker,
+        swarms: usize,
+        parts: usize,
+    ) -> Option<Ticket> {
+        let mut counts = self.counts.pop().unwrap_or_default();
+        counts.clear();
+        counts.extend(std::iter::repeat_n(SwarmCounts::default(), swarms));
+        self.open(now, asker, Gathered::Scrape { counts, missing: parts })
+    }
+
+    /// Opens a wait of a task for an announce. `None`: too many wait.
+    pub(super) fn open_announce(&mut self, now: Timestamp) -> Option<Ticket> {
+        self.open(now, Asker::Http { waker: None }, Gathered::Announce(None))
+    }
+
+    fn open(&mut self, now: Timestamp, asker: Asker, gathered: Gathered) -> Option<Ticket> {
+        if self.slots.len() >= MAX_GATHERS {
+            return None;
+        }
+        let serial = self.next_serial;
+        self.next_serial = self.next_serial.wrapping_add(1);
+        let slot = self.slots.insert(Slot { serial, asker, gathered }) as u32;
+        let ticket = Ticket { slot, serial };
+        if self.deadlines.len() >= 2 * MAX_GATHERS {
+            let slots = &self.slots;
+            self.deadlines.retain(|(_, ticket)| is_open(slots, *ticket));
+        }
+        self.deadlines.push_back((now + Duration::from_millis(GATHER_DEADLINE_MS), ticket));
+        Some(ticket)
+    }
+
+    /// Takes in a part of a scrape that is not awaited by message: this worker's own.
+    pub(super) fn fill(&mut self, ticket: Ticket, place: u8, swarm: SwarmCounts) {
+        if let Gathered::Scrape { counts, .. } = &mut self.slots[ticket.slot as usize].gathered {
+            counts[usize::from(place)] = swarm;
+        }
+    }
+
+    /// Takes in a part of a scrape. The last one wakes the task that waits, or gives the datagram to be sent.
+    pub(super) fn scraped(&mut self, ticket: Ticket, job: Box<ScrapeJob>) -> Option<UdpScrape> {
+        if let Some(slot) = self.find(ticket)
+            && let Gathered::Scrape { counts, missing } = &mut slot.gathered
+        {
+            for &(_, place, swarm) in &job.swarms {
+                counts[usize::from(place)] = swarm;
+            }
+            *missing -= 1;
+            if *missing == 0 {
+                match &mut slot.asker {
+                    Asker::Http { waker } => wake(waker),
+                    Asker::Udp { .. } => {
+                        self.give_job(job);
+                        return self.take_udp(ticket);
+                    }
+                }
+            }
+        }
+        self.give_job(job);
+        None
+    }
+
+    /// Takes in the answer to an announce and wakes the task that waits.
+    pub(super) fn announced(&mut self, ticket: Ticket, swarm: SwarmCounts, peers: Box<PeerList>) {
+        match self.find(ticket) {
+            Some(Slot { asker: Asker::Http { waker }, gathered: Gathered::Announce(answer), .. }) => {
+                *answer = Some((swarm, peers));
+                wake(waker);
+            }
+            _ => self.give_list(peers),
+        }
+    }
+
+    /// What a task waits for, once it is there. `None`: it is late.
+    pub(super) fn poll(&mut self, ticket: Ticket, context: &Context<'_>) -> Poll<Option<Answer>> {
+        let Some(slot) = self.find(ticket) else {
+            return Poll::Ready(None);
+        };
+        if !slot.gathered.is_ready() {
+            if let Asker::Http { waker } = &mut slot.asker {
+                *waker = Some(context.waker().clone());
+            }
+            return Poll::Pending;
+        }
+        Poll::Ready(match self.slots.remove(ticket.slot as usize).gathered {
+            Gathered::Scrape { counts, .. } => Some(Answer::Scraped(counts)),
+            Gathered::Announce(answer) => answer.map(|(counts, peers)| Answer::Announced { counts, peers }),
+            Gathered::Late => None,
+        })
+    }
+
+    /// Gives a wait up, if it is still open. Answers that come after all find nobody.
+    pub(super) fn close(&mut self, ticket: Ticket) {
+        if is_open(&self.slots, ticket) {
+            match self.slots.remove(ticket.slot as usize).gathered {
+                Gathered::Scrape { counts, .. } => self.give_counts(counts),
+                Gathered::Announce(Some((_, peers))) => self.give_list(peers),
+                Gathered::Announce(None) | Gathered::Late => {}
+            }
+        }
+    }
+
+    /// Gives up what is past its deadline; returns how many that were.
+    pub(super) fn expire(&mut self, now: Timestamp) -> usize {
+        let mut late = 0;
+        for _ in 0..TURN_GATHERS {
+            let Some(&(deadline, ticket)) = self.deadlines.front() else { break };
+            let open = is_open(&self.slots, ticket);
+            if open && deadline > now {
+                break;
+            }
+            self.deadlines.pop_front();
+            if !open {
+                continue;
+            }
+            let slot = &mut self.slots[ticket.slot as usize];
+            match &mut slot.asker {
+                Asker::Udp { .. } => self.close(ticket),
+                Asker::Http { waker } => {
+                    if slot.gathered.is_ready() {
+                        continue; // its task just has not run yet
+                    }
+                    slot.gathered = Gathered::Late;
+                    wake(waker);
+                }
+            }
+            late += 1;
+        }
+        late
+    }
+
+    /// How many wait.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    pub(super) fn take_job(&mut self) -> Box<ScrapeJob> {
+        self.jobs.pop().unwrap_or_default()
+    }
+
+    pub(super) fn give_job(&mut self, mut job: Box<ScrapeJob>) {
+        job.swarms.clear();
+        keep(&mut self.jobs, job);
+    }
+
+    pub(super) fn take_list(&mut self) -> Box<PeerList> {
+        self.lists.pop().unwrap_or_default()
+    }
+
+    pub(super) fn give_list(&mut self, mut list: Box<PeerList>) {
+        list.clear();
+        keep(&mut self.lists, list);
+    }
+
+    pub(super) fn give_counts(&mut self, counts: Box<ScrapeCounts>) {
+        keep(&mut self.counts, counts);
+    }
+
+    fn find(&mut self, ticket: Ticket) -> Option<&mut Slot> {
+        self.slots.get_mut(ticket.slot as usize).filter(|slot| slot.serial == ticket.serial)
+    }
+
+    fn take_udp(&mut self, ticket: Ticket) -> Option<UdpScrape> {
+        match self.slots.remove(ticket.slot as usize) {
+            Slot { asker: Asker::Udp { to, transaction_id }, gathered: Gathered::Scrape { counts, .. }, .. } => {
+                Some(UdpScrape { to, transaction_id, counts })
+            }
+            _ => None,
+        }
+    }
+}
+
+fn is_open(slots: &Slab<Slot>, ticket: Ticket) -> bool {
+    slots.get(ticket.slot as usize).is_some_and(|slot| slot.serial == ticket.serial)
+}
+
+fn wake(waker: &mut Option<Waker>) {
+    if let Some(waker) = waker.take() {
+        waker.wake();
+    }
+}
+
+/// Boxes of one kind that are kept for reuse; more are freed.
+const POOLED_BOXES: usize = 64;
+
+fn keep<T>(pool: &mut Vec<Box<T>>, unused: Box<T>) {
+    if pool.len() < POOLED_BOXES {
+        pool.push(unused);
+    }
+}

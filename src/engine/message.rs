@@ -1,0 +1,132 @@
+//! Owns what workers say to each other, and the two ways in which an engine's words leave it.
+//!
+//! A message has a fixed size. What is larger travels in a box that the asker lends and gets back with the answer, so
+//! that after the first few requests nothing is allocated.
+
+use std::net::{IpAddr, SocketAddr};
+
+use arrayvec::ArrayVec;
+
+use crate::engine::gather::Ticket;
+use crate::limits::{MAX_PEERS, MAX_SCRAPE_HASHES, UDP_REPLY_MAX_BYTES};
+use crate::swarm::PeerSink;
+use crate::types::{Announce, InfoHash, PEER_V4_BYTES, PEER_V6_BYTES, PeerId, SwarmCounts, WorkerId};
+
+/// Where a datagram came from and where its answer must leave from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// The client's address.
+    pub source: SocketAddr,
+    /// The address that it wrote to, where the socket is bound to a wildcard: the answer must come from there.
+    pub local: Option<IpAddr>,
+    /// Which of the listen addresses; the same number with every worker.
+    pub socket: u8,
+}
+
+/// What one worker says to another.
+#[derive(Debug)]
+pub enum Message {
+    /// An announce by UDP that came to the wrong worker: answer it yourself.
+    UdpAnnounce(UdpAnnounce),
+    /// An announce by HTTP: fill the list and send it back.
+    Announce {
+        /// For the way back.
+        ticket: Ticket,
+        /// The announce.
+        announce: Announce,
+        /// Empty, to be filled.
+        peers: Box<PeerList>,
+    },
+    /// The answer to `Announce`.
+    Announced {
+        /// As it came.
+        ticket: Ticket,
+        /// The swarm's counts.
+        counts: SwarmCounts,
+        /// The peers.
+        peers: Box<PeerList>,
+    },
+    /// A part of a scrape: count and send it back.
+    Scrape {
+        /// For the way back.
+        ticket: Ticket,
+        /// The swarms to count.
+        job: Box<ScrapeJob>,
+    },
+    /// The answer to `Scrape`.
+    Scraped {
+        /// As it came.
+        ticket: Ticket,
+        /// The swarms, counted.
+        job: Box<ScrapeJob>,
+    },
+}
+
+const _: () = assert!(size_of::<Message>() <= 160, "a queue between two workers is sized for small messages");
+
+/// An announce by UDP on its way to the worker that owns its swarm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UdpAnnounce {
+    /// The announce, its connection id checked.
+    pub announce: Announce,
+    /// The client's number for the request.
+    pub transaction_id: u32,
+    /// Who gets the answer.
+    pub to: Endpoint,
+}
+
+/// The peers of an answer by HTTP.
+#[derive(Clone, Debug, Default)]
+pub struct PeerList {
+    /// Packed IPv4 peers.
+    pub v4: ArrayVec<[u8; PEER_V4_BYTES], MAX_PEERS>,
+    /// Packed IPv6 peers.
+    pub v6: ArrayVec<[u8; PEER_V6_BYTES], MAX_PEERS>,
+    /// What they call themselves, IPv4 peers first.
+    pub ids: ArrayVec<PeerId, MAX_PEERS>,
+}
+
+impl PeerList {
+    pub(super) fn clear(&mut self) {
+        self.v4.clear();
+        self.v6.clear();
+        self.ids.clear();
+    }
+}
+
+impl PeerSink for PeerList {
+    const BOTH_FAMILIES: bool = true;
+
+    fn v4(&mut self, peer: &[u8; PEER_V4_BYTES], id: &PeerId) {
+        self.v4.push(*peer);
+        self.ids.push(*id);
+    }
+
+    fn v6(&mut self, peer: &[u8; PEER_V6_BYTES], id: &PeerId) {
+        self.v6.push(*peer);
+        self.ids.push(*id);
+    }
+}
+
+/// The swarms of one scrape that one worker owns.
+#[derive(Clone, Debug, Default)]
+pub struct ScrapeJob {
+    /// A swarm, its place in the scrape, and its counts once they are known.
+    pub swarms: ArrayVec<(InfoHash, u8, SwarmCounts), MAX_SCRAPE_HASHES>,
+}
+
+/// Carries messages to other workers.
+pub trait Post {
+    /// Queues a message.
+    ///
+    /// # Errors
+    ///
+    /// Gives the message back if the queue is full.
+    fn post(&mut self, to: WorkerId, message: Message) -> Result<(), Message>;
+}
+
+/// Sends UDP responses to requests that came in another way than by the datagram at hand.
+pub trait Replies {
+    /// Sends what `write` puts into the buffer; it returns the length.
+    fn reply(&mut self, to: &Endpoint, write: impl FnOnce(&mut [u8; UDP_REPLY_MAX_BYTES]) -> usize);
+}

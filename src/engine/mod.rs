@@ -1,0 +1,114 @@
+//! Owns what a request means: a pure [`Engine`] that takes requests and messages and says what to answer.
+//!
+//! It knows no socket and no clock. A worker hands it what came in and the time; what leaves goes through the traits
+//! [`Post`] (to another worker) and [`Replies`] (UDP responses to requests that another worker took in).
+
+mod gather;
+mod http;
+mod message;
+mod receive;
+pub mod route;
+mod udp;
+
+use fastrand::Rng;
+
+use crate::connection_id::ConnectionIds;
+use crate::counters::{Counter, Counters};
+use crate::limits::{DEFAULT_PEERS, INTERVAL_SPREAD_DIVISOR, TURN_SWEEP};
+use crate::owner::Owners;
+use crate::swarm::Shard;
+use crate::time::Timestamp;
+use crate::types::WorkerId;
+pub use gather::{ScrapeCounts, Ticket};
+use gather::Gathers;
+pub use http::{Answer, HttpAnnounce, HttpScrape, Outcome};
+pub use message::{Endpoint, Message, PeerList, Post, Replies, ScrapeJob, UdpAnnounce};
+
+/// What the operator decides about announces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Seconds that clients are asked to let pass between announces, before the random spread.
+    pub announce_interval_secs: u32,
+    /// Seconds that clients must let pass (HTTP alone can say so).
+    pub min_interval_secs: u32,
+    /// Peers in a reply, at most.
+    pub max_peers: u16,
+}
+
+impl Policy {
+    /// How many peers a request gets that asks for so many, or doesn't say.
+    fn num_want(&self, asked: Option<u16>) -> u16 {
+        asked.unwrap_or(DEFAULT_PEERS as u16).min(self.max_peers)
+    }
+}
+
+/// The secrets and random numbers of one worker's engine. The key of the connection ids is that of the process: an id
+/// that one worker gave must hold with all.
+#[derive(Clone, Copy)]
+pub struct Seeds {
+    /// Keys the hash tables.
+    pub table: [u8; 16],
+    /// Seeds the choice of peers and the spread of intervals.
+    pub random: u64,
+}
+
+/// One worker's part of the tracker.
+pub struct Engine {
+    me: WorkerId,
+    owners: Owners,
+    policy: Policy,
+    ids: ConnectionIds,
+    shard: Shard,
+    rng: Rng,
+    gathers: Gathers,
+    /// What this worker has counted.
+    pub counters: Counters,
+}
+
+impl Engine {
+    /// An engine without any swarm.
+    pub fn new(me: WorkerId, owners: Owners, policy: Policy, ids: ConnectionIds, peer_timeout_secs: u32, seeds: Seeds) -> Self {
+        Self {
+            me,
+            owners,
+            policy,
+            ids,
+            shard: Shard::new(seeds.table, peer_timeout_secs),
+            rng: Rng::with_seed(seeds.random),
+            gathers: Gathers::default(),
+            counters: Counters::default(),
+        }
+    }
+
+    /// Does a slice of the sweep. True if it came to the end of the table.
+    pub fn sweep(&mut self, now: Timestamp) -> bool {
+        let swept = self.shard.sweep(now, TURN_SWEEP);
+        self.counters.add(Counter::ExpiredPeers, swept.expired as u64);
+        swept.lap_ended
+    }
+
+    /// Gives up on what has waited for other workers for too long.
+    pub fn expire_gathers(&mut self, now: Timestamp) {
+        let late = self.gathers.expire(now);
+        self.counters.add(Counter::DropGatherLate, late as u64);
+    }
+
+    /// Brings those counters up to date that say how things stand now.
+    pub fn gauge(&mut self, now: Timestamp) {
+        let totals = self.shard.totals();
+        self.counters.set(Counter::Swarms, totals.swarms);
+        self.counters.set(Counter::Seeders, totals.seeders);
+        self.counters.set(Counter::Leechers, totals.leechers);
+        self.counters.set(Counter::V6Peers, totals.v6_peers);
+        self.counters.set(Counter::SweepLagMs, self.shard.sweep_lag(now).as_millis() as u64);
+    }
+
+    /// The interval for one reply: up to a sixteenth longer than configured, so that clients don't fall into step.
+    fn interval_secs(&mut self) -> u32 {
+        let interval = self.policy.announce_interval_secs;
+        interval + self.rng.u32(..=interval / INTERVAL_SPREAD_DIVISOR)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,57 @@
+//! Owns what a worker does with the messages of others.
+
+use crate::counters::{Counter, Kind};
+use crate::engine::Engine;
+use crate::engine::gather::UdpScrape;
+use crate::engine::message::{Message, Post, Replies};
+use crate::time::Timestamp;
+use crate::types::{Family, WorkerId};
+use crate::wire::udp;
+
+impl Engine {
+    /// Takes a message from another worker.
+    pub fn receive(
+        &mut self,
+        now: Timestamp,
+        from: WorkerId,
+        message: Message,
+        mesh: &mut impl Post,
+        replies: &mut impl Replies,
+    ) {
+        match message {
+            Message::UdpAnnounce(request) => {
+                replies.reply(&request.to, |out| {
+                    self.answer_udp_announce(now, &request.announce, request.transaction_id, out)
+                });
+                self.counters.bump(Counter::of(Kind::UdpReply, Family::of(request.to.source.ip())));
+            }
+            Message::Announce { ticket, announce, mut peers } => {
+                let counts = self.shard.announce(now, &announce, &mut self.rng, &mut *peers);
+                self.send_back(from, Message::Announced { ticket, counts, peers }, mesh);
+            }
+            Message::Scrape { ticket, mut job } => {
+                for (info_hash, _, counts) in &mut job.swarms {
+                    *counts = self.shard.scrape(info_hash);
+                }
+                self.send_back(from, Message::Scraped { ticket, job }, mesh);
+            }
+            Message::Announced { ticket, counts, peers } => self.gathers.announced(ticket, counts, peers),
+            Message::Scraped { ticket, job } => {
+                let whole = self.gathers.scraped(ticket, job);
+                if let Some(UdpScrape { to, transaction_id, counts }) = whole {
+                    replies.reply(&to, |out| udp::put_scrape(out, transaction_id, &counts));
+                    self.gathers.give_counts(counts);
+                    self.counters.bump(Counter::of(Kind::UdpReply, Family::of(to.source.ip())));
+                }
+            }
+        }
+    }
+
+    /// Where the way back is full, the asker's deadline does the rest.
+    fn send_back(&mut self, to: WorkerId, answer: Message, mesh: &mut impl Post) {
+        self.counters.bump(match mesh.post(to, answer) {
+            Ok(()) => Counter::MeshHops,
+            Err(_) => Counter::DropMeshFull,
+        });
+    }
+}

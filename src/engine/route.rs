@@ -1,0 +1,82 @@
+//! Owns the paths: which one means what, and where a private tracker's passkey stands in it.
+
+use crate::limits::HTTP_PASSKEY_BYTES;
+
+/// What a path asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route<'a> {
+    /// `/announce`, `/:passkey/announce`
+    Announce {
+        /// The passkey, if the path has one.
+        passkey: Option<&'a str>,
+    },
+    /// `/scrape`, `/:passkey/scrape`
+    Scrape {
+        /// The passkey, if the path has one.
+        passkey: Option<&'a str>,
+    },
+    /// `/health`: whether the worker answers at all.
+    Health,
+    /// Nothing that is here.
+    NotFound,
+}
+
+impl<'a> Route<'a> {
+    /// Reads a path.
+    pub fn of(path: &'a str) -> Self {
+        let Some(path) = path.strip_prefix('/') else {
+            return Self::NotFound;
+        };
+        let (passkey, action) = match path.split_once('/') {
+            None => (None, path),
+            Some((passkey, action)) if is_passkey(passkey) => (Some(passkey), action),
+            Some(_) => return Self::NotFound,
+        };
+        match action {
+            "announce" => Self::Announce { passkey },
+            "scrape" => Self::Scrape { passkey },
+            "health" if passkey.is_none() => Self::Health,
+            _ => Self::NotFound,
+        }
+    }
+}
+
+/// The passkey in the URL that an announce by UDP carries along (BEP 41), if it has one.
+pub fn passkey_of_url_data(url_data: &[u8]) -> Option<&str> {
+    let url = str::from_utf8(url_data).ok()?;
+    match Route::of(url.split_once('?').map_or(url, |(path, _)| path)) {
+        Route::Announce { passkey } => passkey,
+        _ => None,
+    }
+}
+
+/// A passkey is 1 to [`HTTP_PASSKEY_BYTES`] letters, digits, `-` and `_`.
+fn is_passkey(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    (1..=HTTP_PASSKEY_BYTES).contains(&text.len()) && text.bytes().all(allowed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_mean_what_they_should() {
+        assert_eq!(Route::of("/announce"), Route::Announce { passkey: None });
+        assert_eq!(Route::of("/scrape"), Route::Scrape { passkey: None });
+        assert_eq!(Route::of("/0a-B_9/announce"), Route::Announce { passkey: Some("0a-B_9") });
+        assert_eq!(Route::of("/0aB9/scrape"), Route::Scrape { passkey: Some("0aB9") });
+        assert_eq!(Route::of("/health"), Route::Health);
+        let long = format!("/{}/announce", "x".repeat(HTTP_PASSKEY_BYTES + 1));
+        for nothing in ["", "/", "//announce", "/announce/", "/a/b/announce", "/k%20/announce", "/key/health", "announce", "/../announce", &long] {
+            assert_eq!(Route::of(nothing), Route::NotFound, "{nothing}");
+        }
+    }
+
+    #[test]
+    fn passkeys_come_by_udp_too() {
+        assert_eq!(passkey_of_url_data(b"/0aB9/announce?x=1"), Some("0aB9"));
+        assert_eq!(passkey_of_url_data(b"/announce"), None);
+        assert_eq!(passkey_of_url_data(b"\xff"), None);
+    }
+}

@@ -1,0 +1,239 @@
+//! Owns the answers to datagrams.
+
+use arrayvec::ArrayVec;
+
+use crate::counters::{Counter, Kind};
+use crate::engine::gather::{Asker, ScrapeCounts};
+use crate::engine::message::{Endpoint, Message, Post, ScrapeJob, UdpAnnounce};
+use crate::engine::{Engine, route};
+use crate::limits::{
+    MAX_SCRAPE_HASHES, UDP_ANNOUNCE_REPLY_BYTES, UDP_REPLY_MAX_BYTES, UDP_V4_PEERS, UDP_V6_PEERS,
+};
+use crate::swarm::PeerSink;
+use crate::time::Timestamp;
+use crate::types::{Announce, Family, InfoHash, PEER_V4_BYTES, PEER_V6_BYTES, PeerAddr, PeerId, WorkerId};
+use crate::wire::udp::{self, Malformed, Request};
+
+/// A buffer that holds any UDP response.
+pub(super) type ReplyBuffer = [u8; UDP_REPLY_MAX_BYTES];
+
+/// Writes the chosen peers where they are sent from.
+struct PackedPeers<'a> {
+    out: &'a mut ReplyBuffer,
+    length: usize,
+}
+
+impl PackedPeers<'_> {
+    #[inline]
+    fn put(&mut self, peer: &[u8]) {
+        self.out[self.length..self.length + peer.len()].copy_from_slice(peer);
+        self.length += peer.len();
+    }
+}
+
+impl PeerSink for PackedPeers<'_> {
+    const BOTH_FAMILIES: bool = false;
+
+    #[inline]
+    fn v4(&mut self, peer: &[u8; PEER_V4_BYTES], _: &PeerId) {
+        self.put(peer);
+    }
+
+    #[inline]
+    fn v6(&mut self, peer: &[u8; PEER_V6_BYTES], _: &PeerId) {
+        self.put(peer);
+    }
+}
+
+impl Engine {
+    /// Takes a datagram. Returns the length of the response that it wrote, or `None`: silence.
+    ///
+    /// Before a client has shown by its connection id that it receives at its address, it gets no more bytes than it
+    /// sent: a connect gets its 16 bytes back, all else nothing.
+    #[inline]
+    pub fn datagram(
+        &mut self,
+        now: Timestamp,
+        from: &Endpoint,
+        datagram: &[u8],
+        out: &mut ReplyBuffer,
+        mesh: &mut impl Post,
+    ) -> Option<usize> {
+        if from.source.port() == 0 {
+            self.counters.bump(Counter::BadSourcePort);
+            return None;
+        }
+        let ip = from.source.ip();
+        let family = Family::of(ip);
+        let length = match Request::parse(datagram) {
+            Ok(Request::Connect { transaction_id }) => {
+                self.counters.bump(Counter::of(Kind::UdpConnect, family));
+                Some(udp::put_connect(out, transaction_id, self.ids.issue(now, ip)))
+            }
+            Ok(Request::Announce(request)) => {
+                self.counters.bump(Counter::of(Kind::UdpAnnounce, family));
+                if !self.ids.verify(now, ip, request.connection_id) {
+                    self.counters.bump(Counter::BadConnectionId);
+                    return None;
+                }
+                self.udp_announce(now, from, &request, out, mesh)
+            }
+            Ok(Request::Scrape(request)) => {
+                self.counters.bump(Counter::of(Kind::UdpScrape, family));
+                if !self.ids.verify(now, ip, request.connection_id) {
+                    self.counters.bump(Counter::BadConnectionId);
+                    return None;
+                }
+                self.udp_scrape(now, from, &request, out, mesh)
+            }
+            Err(malformed) => {
+                self.counters.bump(match malformed {
+                    Malformed::Short => Counter::BadShort,
+                    Malformed::Magic => Counter::BadMagic,
+                    Malformed::Action => Counter::BadAction,
+                });
+                None
+            }
+        };
+        if length.is_some() {
+            self.counters.bump(Counter::of(Kind::UdpReply, family));
+        }
+        length
+    }
+
+    #[inline]
+    fn udp_announce(
+        &mut self,
+        now: Timestamp,
+        from: &Endpoint,
+        request: &udp::Announce<'_>,
+        out: &mut ReplyBuffer,
+        mesh: &mut impl Post,
+    ) -> Option<usize> {
+        if request.port == 0 {
+            self.counters.bump(Counter::BadAnnouncePort);
+            self.counters.bump(Counter::Refused);
+            return Some(udp::put_error(out, request.transaction_id, "invalid parameter: port"));
+        }
+        if !request.options.is_empty() {
+            let options = request.options();
+            if options.malformed {
+                self.counters.bump(Counter::BadOptions);
+            }
+            // The passkey that a private tracker's URL carries; no access list looks at it yet.
+            let _passkey = route::passkey_of_url_data(&options.url_data);
+        }
+        let peer = PeerAddr::new(from.source.ip(), request.port);
+        let most = match peer.family() {
+            Family::V4 => UDP_V4_PEERS,
+            Family::V6 => UDP_V6_PEERS,
+        };
+        let asked = u16::try_from(request.num_want.clamp(-1, u16::MAX.into())).ok();
+        let announce = Announce {
+            info_hash: request.info_hash,
+            peer_id: request.peer_id,
+            peer,
+            event: request.event,
+            seeder: request.left == 0,
+            num_want: self.policy.num_want(asked).min(most as u16),
+        };
+        let transaction_id = request.transaction_id;
+        let owner = self.owners.of(&announce.info_hash);
+        if owner == self.me {
+            return Some(self.answer_udp_announce(now, &announce, transaction_id, out));
+        }
+        let message = Message::UdpAnnounce(UdpAnnounce { announce, transaction_id, to: *from });
+        self.counters.bump(match mesh.post(owner, message) {
+            Ok(()) => Counter::MeshHops,
+            Err(_) => Counter::DropMeshFull,
+        });
+        None
+    }
+
+    /// Answers an announce for a swarm of this worker's own.
+    #[inline]
+    pub(super) fn answer_udp_announce(
+        &mut self,
+        now: Timestamp,
+        announce: &Announce,
+        transaction_id: u32,
+        out: &mut ReplyBuffer,
+    ) -> usize {
+        let mut peers = PackedPeers { out, length: UDP_ANNOUNCE_REPLY_BYTES };
+        let counts = self.shard.announce(now, announce, &mut self.rng, &mut peers);
+        let length = peers.length;
+        udp::put_announce_head(out, transaction_id, self.interval_secs(), counts);
+        length
+    }
+
+    fn udp_scrape(
+        &mut self,
+        now: Timestamp,
+        from: &Endpoint,
+        request: &udp::Scrape<'_>,
+        out: &mut ReplyBuffer,
+        mesh: &mut impl Post,
+    ) -> Option<usize> {
+        let info_hashes = request.info_hashes.iter().map(|hash| InfoHash(*hash));
+        let transaction_id = request.transaction_id;
+        if info_hashes.clone().all(|info_hash| self.owners.of(&info_hash) == self.me) {
+            let counts: ScrapeCounts = info_hashes.map(|info_hash| self.shard.scrape(&info_hash)).collect();
+            return Some(udp::put_scrape(out, transaction_id, &counts));
+        }
+        // What can't be gathered is dropped, and counted where that is found.
+        let _ = self.gather_scrape(now, Asker::Udp { to: *from, transaction_id }, info_hashes, mesh);
+        None
+    }
+
+    /// Asks all owners of the swarms for their counts. `None`: it could not be, which is counted.
+    pub(super) fn gather_scrape(
+        &mut self,
+        now: Timestamp,
+        asker: Asker,
+        info_hashes: impl ExactSizeIterator<Item = InfoHash> + Clone,
+        mesh: &mut impl Post,
+    ) -> Option<crate::engine::Ticket> {
+        let mut jobs = ArrayVec::<(WorkerId, Box<ScrapeJob>), MAX_SCRAPE_HASHES>::new();
+        for (place, info_hash) in info_hashes.clone().enumerate() {
+            let owner = self.owners.of(&info_hash);
+            if owner == self.me {
+                continue;
+            }
+            let at = jobs.iter().position(|(worker, _)| *worker == owner).unwrap_or_else(|| {
+                jobs.push((owner, self.gathers.take_job()));
+                jobs.len() - 1
+            });
+            jobs[at].1.swarms.push((info_hash, place as u8, Default::default()));
+        }
+        let Some(ticket) = self.gathers.open_scrape(now, asker, info_hashes.len(), jobs.len()) else {
+            jobs.into_iter().for_each(|(_, job)| self.gathers.give_job(job));
+            self.counters.bump(Counter::DropGatherFull);
+            return None;
+        };
+        for (place, info_hash) in info_hashes.enumerate() {
+            if self.owners.of(&info_hash) == self.me {
+                let counts = self.shard.scrape(&info_hash);
+                self.gathers.fill(ticket, place as u8, counts);
+            }
+        }
+        let mut full = false;
+        for (owner, job) in jobs {
+            let message = Message::Scrape { ticket, job };
+            let refused = if full { Some(message) } else { mesh.post(owner, message).err() };
+            match refused {
+                None => self.counters.bump(Counter::MeshHops),
+                Some(Message::Scrape { job, .. }) => {
+                    full = true;
+                    self.gathers.give_job(job);
+                }
+                Some(_) => unreachable!("the mesh gives back what it was given"),
+            }
+        }
+        if full {
+            self.gathers.close(ticket);
+            self.counters.bump(Counter::DropMeshFull);
+            return None;
+        }
+        Some(ticket)
+    }
+}

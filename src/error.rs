@@ -1,0 +1,96 @@
+//! Owns what can go wrong at the start: each error names what failed and its likely cure.
+
+use std::io;
+use std::net::SocketAddr;
+
+use crate::config::ConfigError;
+use crate::limits::MAX_WORKERS;
+
+/// Why a server does not start, or ends.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// Options that don't go together.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A core that isn't there, or isn't ours.
+    #[error("core {core} is not available to this process; these are: {allowed}")]
+    Core {
+        /// The core.
+        core: usize,
+        /// Those that may be used, as a list.
+        allowed: String,
+    },
+    /// More cores than a process has workers.
+    #[error("{0} cores: at most {MAX_WORKERS} workers are possible; choose some with --cores")]
+    TooManyCores(usize),
+    /// A socket could not be bound.
+    #[error("{protocol} {address} can't be served: {source}{}", bind_cure(source, *protocol))]
+    Bind {
+        /// `udp` or `http`.
+        protocol: &'static str,
+        /// Where.
+        address: SocketAddr,
+        /// What the kernel says.
+        source: io::Error,
+    },
+    /// Too few file descriptors.
+    #[error(
+        "{needed} file descriptors are needed, but the limit is {limit} and can't be raised: set `ulimit -n {needed}` \
+         (LimitNOFILE= in a systemd unit) or lower --http-connections"
+    )]
+    Descriptors {
+        /// How many are needed.
+        needed: u64,
+        /// How many there may be.
+        limit: u64,
+    },
+    /// Something that the process needs as a whole.
+    #[error("{what}: {source}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// What the kernel says.
+        source: io::Error,
+    },
+    /// A worker could not start, or could not go on.
+    #[error("worker {worker} {what}: {source}{}", ring_cure(source))]
+    Worker {
+        /// Which.
+        worker: usize,
+        /// `can't start` or `ended`.
+        what: &'static str,
+        /// What the kernel says.
+        source: io::Error,
+    },
+}
+
+fn bind_cure(error: &io::Error, protocol: &str) -> String {
+    match error.raw_os_error() {
+        Some(libc::EADDRINUSE) => {
+            format!("; stop the other process (`ss -lntup` shows it) or choose another address with --{protocol}")
+        }
+        Some(libc::EACCES | libc::EPERM) => {
+            "; ports below 1024 need root or CAP_NET_BIND_SERVICE, choose a higher one".into()
+        }
+        Some(libc::EADDRNOTAVAIL) => "; no interface of this machine has that address (`ip addr` shows them)".into(),
+        Some(libc::EAFNOSUPPORT) => {
+            format!("; the kernel has no IPv6, name IPv4 addresses alone with --{protocol}")
+        }
+        Some(libc::EMFILE | libc::ENFILE) => "; raise the limit of open files (`ulimit -n`)".into(),
+        _ => String::new(),
+    }
+}
+
+fn ring_cure(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::ENOSYS) => "; io_uring is not there: Linux 6.1 or newer is needed, built with CONFIG_IO_URING",
+        Some(libc::EPERM) => {
+            "; io_uring is forbidden: set `sysctl kernel.io_uring_disabled=0`, and in a container allow the io_uring \
+             calls in its seccomp profile"
+        }
+        Some(libc::EINVAL | libc::EOPNOTSUPP) => "; the kernel's io_uring is too old: Linux 6.1 or newer is needed",
+        Some(libc::ENOMEM) => "; raise the limit of locked memory (`ulimit -l unlimited`, LimitMEMLOCK= in systemd)",
+        Some(libc::EMFILE | libc::ENFILE) => "; raise the limit of open files (`ulimit -n`)",
+        _ => "",
+    }
+}

@@ -1,0 +1,260 @@
+//! Owns the ways between workers: a bounded lock-free queue for each ordered pair, and how a sleeping worker is woken.
+//!
+//! A queue has one sender and one receiver. What a worker sends in a turn is announced at the turn's end with one
+//! [`flush`](Mesh::flush): a bit for each receiver that has mail, and its doorbell if it said that it sleeps. Either
+//! the sender sees the receiver asleep and rings, or the receiver sees the mail and stays awake; both sides use
+//! sequentially consistent operations on the two words, so that neither can miss the other.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crossbeam::queue::ArrayQueue;
+use crossbeam::utils::CachePadded;
+
+use crate::engine::{Message, Post};
+use crate::limits::{MAX_WORKERS, MESH_INBOX_BYTES, MESH_QUEUE_MAX, MESH_QUEUE_MIN};
+use crate::sys::Doorbell;
+use crate::types::WorkerId;
+
+/// A set of workers, a bit for each.
+type WorkerSet = [u64; MAX_WORKERS / 64];
+
+/// What others see of a worker.
+struct Inbox {
+    /// Senders that have sent since the worker last looked.
+    mail: [AtomicU64; MAX_WORKERS / 64],
+    sleeping: AtomicBool,
+    doorbell: Arc<Doorbell>,
+}
+
+/// One worker's end of the mesh.
+pub struct Mesh {
+    me: WorkerId,
+    inboxes: Arc<[CachePadded<Inbox>]>,
+    /// By receiver; none to oneself.
+    to: Vec<Option<Arc<ArrayQueue<Message>>>>,
+    /// By sender; none from oneself.
+    from: Vec<Option<Arc<ArrayQueue<Message>>>>,
+    /// Receivers that were sent something since the last flush.
+    unannounced: WorkerSet,
+    /// Senders whose queue was not seen empty since they announced mail.
+    unread: WorkerSet,
+}
+
+impl Mesh {
+    /// Connects so many workers as there are doorbells, each with each.
+    pub fn connect(doorbells: &[Arc<Doorbell>]) -> Vec<Self> {
+        let workers = doorbells.len();
+        assert!((1..=MAX_WORKERS).contains(&workers), "1 to {MAX_WORKERS} workers, not {workers}");
+        let capacity = queue_capacity(workers);
+        let inbox = |doorbell: &Arc<Doorbell>| {
+            let mail = [const { AtomicU64::new(0) }; MAX_WORKERS / 64];
+            CachePadded::new(Inbox { mail, sleeping: AtomicBool::new(false), doorbell: doorbell.clone() })
+        };
+        let inboxes: Arc<[_]> = doorbells.iter().map(inbox).collect();
+        // queues[sender][receiver]
+        let queue = |sender, receiver| (sender != receiver).then(|| Arc::new(ArrayQueue::new(capacity)));
+        let queues: Vec<Vec<_>> =
+            (0..workers).map(|sender| (0..workers).map(|receiver| queue(sender, receiver)).collect()).collect();
+        (0..workers)
+            .map(|me| Self {
+                me: WorkerId(me as u16),
+                inboxes: inboxes.clone(),
+                to: queues[me].clone(),
+                from: queues.iter().map(|to| to[me].clone()).collect(),
+                unannounced: WorkerSet::default(),
+                unread: WorkerSet::default(),
+            })
+            .collect()
+    }
+
+    /// Tells the receivers of what was posted, and wakes those that sleep.
+    pub fn flush(&mut self) {
+        for (word, set) in self.unannounced.iter_mut().enumerate() {
+            while *set != 0 {
+                let receiver = word * 64 + set.trailing_zeros() as usize;
+                *set &= *set - 1;
+                let inbox = &self.inboxes[receiver];
+                inbox.mail[self.me.index() / 64].fetch_or(1 << (self.me.index() % 64), Ordering::SeqCst);
+                if inbox.sleeping.load(Ordering::SeqCst) && inbox.sleeping.swap(false, Ordering::SeqCst) {
+                    inbox.doorbell.ring();
+                }
+            }
+        }
+    }
+
+    /// Takes one message, if there is one; who sent it comes with it.
+    pub fn take(&mut self) -> Option<(WorkerId, Message)> {
+        let mail = &self.inboxes[self.me.index()].mail;
+        for (word, unread) in self.unread.iter_mut().enumerate() {
+            if mail[word].load(Ordering::Relaxed) != 0 {
+                *unread |= mail[word].swap(0, Ordering::SeqCst);
+            }
+            while *unread != 0 {
+                let sender = word * 64 + unread.trailing_zeros() as usize;
+                let queue = self.from[sender].as_ref().expect("nobody sends to itself");
+                match queue.pop() {
+                    Some(message) => return Some((WorkerId(sender as u16), message)),
+                    None => *unread &= *unread - 1,
+                }
+            }
+        }
+        None
+    }
+
+    /// Says that this worker is about to sleep. False if there is mail: then it must not.
+    pub fn fall_asleep(&self) -> bool {
+        let inbox = &self.inboxes[self.me.index()];
+        inbox.sleeping.store(true, Ordering::SeqCst);
+        let mail = inbox.mail.iter().any(|mail| mail.load(Ordering::SeqCst) != 0);
+        if mail || self.unread != WorkerSet::default() {
+            self.wake_up();
+            return false;
+        }
+        true
+    }
+
+    /// Says that this worker is awake.
+    pub fn wake_up(&self) {
+        self.inboxes[self.me.index()].sleeping.store(false, Ordering::Relaxed);
+    }
+}
+
+impl Post for Mesh {
+    fn post(&mut self, to: WorkerId, message: Message) -> Result<(), Message> {
+        self.to[to.index()].as_ref().expect("nobody sends to itself").push(message)?;
+        self.unannounced[to.index() / 64] |= 1 << (to.index() % 64);
+        Ok(())
+    }
+}
+
+/// The length of each queue, so that all that lead to one worker take [`MESH_INBOX_BYTES`].
+fn queue_capacity(workers: usize) -> usize {
+    let senders = (workers - 1).max(1);
+    (MESH_INBOX_BYTES / size_of::<Message>() / senders).clamp(MESH_QUEUE_MIN, MESH_QUEUE_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::{Endpoint, UdpAnnounce};
+    use crate::types::{Announce, Event, InfoHash, PeerAddr, PeerId};
+
+    fn message(number: u32) -> Message {
+        let announce = Announce {
+            info_hash: InfoHash([0; 20]),
+            peer_id: PeerId([0; 20]),
+            peer: PeerAddr::V4([0; 6]),
+            event: Event::None,
+            seeder: false,
+            num_want: 0,
+        };
+        let to = Endpoint { source: ([127, 0, 0, 1], 1).into(), local: None, socket: 0 };
+        Message::UdpAnnounce(UdpAnnounce { announce, transaction_id: number, to })
+    }
+
+    fn number(message: Message) -> u32 {
+        match message {
+            Message::UdpAnnounce(UdpAnnounce { transaction_id, .. }) => transaction_id,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn connect(workers: usize) -> (Vec<Arc<Doorbell>>, Vec<Mesh>) {
+        let doorbells: Vec<_> = (0..workers).map(|_| Arc::new(Doorbell::new().unwrap())).collect();
+        let meshes = Mesh::connect(&doorbells);
+        (doorbells, meshes)
+    }
+
+    #[test]
+    fn messages_arrive_in_order_from_whom_they_were_sent() {
+        let (_, mut meshes) = connect(130); // more than two words of a set
+        for sender in [0, 63, 64, 129] {
+            for number in 0..3 {
+                meshes[sender].post(WorkerId(5), message(number)).unwrap();
+            }
+        }
+        assert!(meshes[5].take().is_none(), "nothing is announced yet");
+        for sender in [129, 64, 63, 0] {
+            meshes[sender].flush();
+        }
+        for sender in [0, 63, 64, 129] {
+            for expected in 0..3 {
+                let (from, message) = meshes[5].take().unwrap();
+                assert_eq!((from.index(), number(message)), (sender, expected));
+            }
+        }
+        assert!(meshes[5].take().is_none());
+    }
+
+    #[test]
+    fn a_full_queue_gives_the_message_back() {
+        let (_, mut meshes) = connect(2);
+        for sent in 0..MESH_QUEUE_MAX as u32 {
+            meshes[0].post(WorkerId(1), message(sent)).unwrap();
+        }
+        assert_eq!(number(meshes[0].post(WorkerId(1), message(77)).unwrap_err()), 77);
+        meshes[0].flush();
+        assert_eq!(number(meshes[1].take().unwrap().1), 0);
+        meshes[0].post(WorkerId(1), message(78)).unwrap();
+    }
+
+    #[test]
+    fn the_doorbell_rings_once_and_only_for_a_sleeper() {
+        let (doorbells, mut meshes) = connect(2);
+        let mut send = |meshes: &mut Vec<Mesh>| {
+            meshes[0].post(WorkerId(1), message(0)).unwrap();
+            meshes[0].flush();
+        };
+        send(&mut meshes);
+        assert_eq!(doorbells[1].rung(), 0, "it was awake");
+        assert!(!meshes[1].fall_asleep(), "it has mail");
+        assert!(meshes[1].take().is_some() && meshes[1].take().is_none());
+        assert!(meshes[1].fall_asleep());
+        send(&mut meshes);
+        send(&mut meshes);
+        assert_eq!(doorbells[1].rung(), 1);
+    }
+
+    /// Two threads that sleep whenever they may: a lost wake-up would leave the test hanging.
+    #[test]
+    fn no_wake_up_is_lost() {
+        const MESSAGES: u32 = 20_000;
+        let (doorbells, meshes) = connect(2);
+        std::thread::scope(|scope| {
+            for (mut mesh, doorbell) in meshes.into_iter().zip(&doorbells) {
+                scope.spawn(move || {
+                    let other = WorkerId(1 - mesh.me.0);
+                    let (mut sent, mut received) = (0, 0);
+                    while received < MESSAGES {
+                        // Ping-pong, so that each side runs dry all the time.
+                        if sent <= received && sent < MESSAGES && mesh.post(other, message(sent)).is_ok() {
+                            sent += 1;
+                            mesh.flush();
+                        }
+                        match mesh.take() {
+                            Some((_, message)) => {
+                                assert_eq!(number(message), received);
+                                received += 1;
+                            }
+                            None if mesh.fall_asleep() => {
+                                doorbell.wait();
+                                mesh.wake_up();
+                            }
+                            None => {}
+                        }
+                    }
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn queues_share_their_memory_out() {
+        assert_eq!(queue_capacity(2), MESH_QUEUE_MAX);
+        for workers in 1..=MAX_WORKERS {
+            let capacity = queue_capacity(workers);
+            assert!(capacity == MESH_QUEUE_MIN || capacity * (workers - 1) * size_of::<Message>() <= MESH_INBOX_BYTES);
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Owns the memory that the kernel receives into: a provided buffer ring (io_uring_register_buf_ring(3)) and its buffers.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::io;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use io_uring::Submitter;
+use io_uring::types::BufRingEntry;
+
+use super::recv::RECEIVE_BYTES;
+use crate::limits::RECEIVE_BUFFERS;
+
+/// The kernel wants the ring of entries on a page of its own.
+const PAGE_BYTES: usize = 4096;
+
+/// Memory that the kernel writes to while we hold it: reached by pointer alone, zeroed, freed on drop.
+struct SharedMemory {
+    start: NonNull<u8>,
+    layout: Layout,
+}
+
+impl SharedMemory {
+    fn new(bytes: usize) -> Self {
+        let layout = Layout::from_size_align(bytes, PAGE_BYTES).expect("a few hundred KiB");
+        // SAFETY: the layout's size is not zero.
+        let start = unsafe { alloc_zeroed(layout) };
+        Self { start: NonNull::new(start).unwrap_or_else(|| handle_alloc_error(layout)), layout }
+    }
+}
+
+impl Drop for SharedMemory {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `new` with this layout, and freed here alone.
+        unsafe { dealloc(self.start.as_ptr(), self.layout) };
+    }
+}
+
+/// [`RECEIVE_BUFFERS`] buffers of [`RECEIVE_BYTES`] bytes. A buffer is the kernel's until a completion names it, then
+/// ours until it is recycled.
+pub(super) struct ReceiveBuffers {
+    entries: SharedMemory,
+    data: SharedMemory,
+    tail: u16,
+}
+
+impl ReceiveBuffers {
+    /// Registers the buffers and hands them all to the kernel. They must outlive the ring's receives.
+    pub(super) fn register(submitter: &Submitter<'_>, group: u16) -> io::Result<Self> {
+        let count = usize::from(RECEIVE_BUFFERS);
+        let mut buffers = Self {
+            entries: SharedMemory::new(count * size_of::<BufRingEntry>()),
+            data: SharedMemory::new(count * RECEIVE_BYTES),
+            tail: 0,
+        };
+        let entries = buffers.entries.start.as_ptr() as u64;
+        // SAFETY: the entries are page-aligned, as many as said, and owned by the buffers, which outlive the ring's use
+        // of them: it drains its receives before it is dropped.
+        unsafe { submitter.register_buf_ring_with_flags(entries, RECEIVE_BUFFERS, group, 0)? };
+        (0..RECEIVE_BUFFERS).for_each(|buffer| buffers.recycle(buffer));
+        buffers.publish();
+        Ok(buffers)
+    }
+
+    /// What the kernel has put into a buffer that a completion names.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such buffer, or it isn't that long.
+    pub(super) fn filled(&self, buffer: u16, length: usize) -> &[u8] {
+        let start = self.start_of(buffer);
+        assert!(length <= RECEIVE_BYTES, "a completion of {length} bytes in a buffer of {RECEIVE_BYTES}");
+        // SAFETY: within the allocation, initialized (zeroed at first), and not written to by the kernel between the
+        // completion and `recycle`, which needs `&mut self` and so ends this borrow.
+        unsafe { std::slice::from_raw_parts(start, length) }
+    }
+
+    /// Gives a buffer back; the kernel sees it after [`publish`](Self::publish).
+    pub(super) fn recycle(&mut self, buffer: u16) {
+        let start = self.start_of(buffer);
+        let place = usize::from(self.tail % RECEIVE_BUFFERS);
+        let entries = self.entries.start.cast::<BufRingEntry>();
+        // SAFETY: `place` is within the entries.
+        let entry = unsafe { entries.add(place) };
+        // SAFETY: aligned, zeroed at first, and not read by the kernel before the tail is published. The ring's tail
+        // lies in the reserved field of entry 0, which the setters don't touch.
+        let entry = unsafe { &mut *entry.as_ptr() };
+        entry.set_addr(start as u64);
+        entry.set_len(RECEIVE_BYTES as u32);
+        entry.set_bid(buffer);
+        self.tail = self.tail.wrapping_add(1);
+    }
+
+    /// Shows the kernel what was recycled.
+    pub(super) fn publish(&mut self) {
+        let entries = self.entries.start.cast::<BufRingEntry>();
+        // SAFETY: the address of the first entry, which is valid.
+        let tail = unsafe { BufRingEntry::tail(entries.as_ptr()) };
+        // SAFETY: the tail is an aligned u16 that the kernel reads and only we write, and it lives as long as `self`.
+        let tail = unsafe { AtomicU16::from_ptr(tail.cast_mut()) };
+        tail.store(self.tail, Ordering::Release);
+    }
+
+    fn start_of(&self, buffer: u16) -> *mut u8 {
+        assert!(buffer < RECEIVE_BUFFERS, "buffer {buffer} of {RECEIVE_BUFFERS}");
+        // SAFETY: within the allocation.
+        unsafe { self.data.start.as_ptr().add(usize::from(buffer) * RECEIVE_BYTES) }
+    }
+}

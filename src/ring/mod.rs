@@ -1,0 +1,326 @@
+//! Owns a worker's UDP ring: multishot receives into provided buffers, replies that leave with the submission, and the
+//! end in which everything is cancelled, drained and only then freed.
+//!
+//! The ring is used by one thread, its worker's (`SINGLE_ISSUER`), and does its work when that thread enters the kernel
+//! (`DEFER_TASKRUN`). While the worker is busy it is not told of new completions; before it sleeps it asks to be
+//! ([`UdpRing::fall_asleep`]), by its doorbell.
+#![allow(unsafe_code)]
+
+mod buffers;
+mod recv;
+mod send;
+
+use std::io;
+use std::net::UdpSocket;
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{Ordering, fence};
+
+use io_uring::{IoUring, SubmissionQueue, Submitter, cqueue, opcode, squeue, types};
+
+use crate::engine::{Endpoint, Replies};
+use crate::limits::{COMPLETION_ENTRIES, REPLY_SLOTS, SUBMISSION_ENTRIES, UDP_REPLY_MAX_BYTES};
+use crate::sys::Doorbell;
+use buffers::ReceiveBuffers;
+use recv::ReceiveLayout;
+use send::ReplySlots;
+
+/// The group of the provided buffers; there is one.
+const BUFFER_GROUP: u16 = 0;
+/// A receive that fails so often in a row, whatever the reason, has failed for good.
+const RECEIVE_FAILURES_MAX: u32 = 1_000;
+/// Calls that one submission may take before what is left waits for the next turn.
+const SUBMIT_TRIES: usize = 4;
+
+/// A UDP socket of the ring.
+#[derive(Debug)]
+pub struct RingSocket {
+    /// The socket, bound.
+    pub socket: UdpSocket,
+    /// It is bound to a wildcard and delivers the local address with each datagram.
+    pub wildcard: bool,
+}
+
+/// What a turn of the ring did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Turned {
+    /// Completions taken.
+    pub completions: usize,
+    /// Replies that the kernel did not take, or that found no room in the queue to it.
+    pub send_failed: u64,
+    /// Datagrams longer than any request, dropped.
+    pub truncated: u64,
+    /// Receives that ended early for want of buffers or queue space, and were begun again.
+    pub overflows: u64,
+}
+
+/// A socket as the ring works with it.
+struct Listener {
+    socket: UdpSocket,
+    layout: Box<ReceiveLayout>,
+    /// A receive is in flight: the kernel may write into our buffers.
+    armed: bool,
+    failures: u32,
+}
+
+/// The ring.
+pub struct UdpRing {
+    uring: IoUring,
+    listeners: Vec<Listener>,
+    replies: ReplySlots,
+    buffers: ReceiveBuffers,
+    turned: Turned,
+}
+
+/// What a completion is about, in its 64 bits of user data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tag {
+    Receive(u8),
+    Reply,
+    Cancel,
+}
+
+impl Tag {
+    fn encode(self) -> u64 {
+        match self {
+            Self::Receive(socket) => u64::from(socket),
+            Self::Reply => 1 << 8,
+            Self::Cancel => 2 << 8,
+        }
+    }
+
+    fn decode(user_data: u64) -> Self {
+        match user_data >> 8 {
+            0 => Self::Receive(user_data as u8),
+            1 => Self::Reply,
+            2 => Self::Cancel,
+            _ => unreachable!("user data {user_data:#x} that the ring never submitted"),
+        }
+    }
+}
+
+impl UdpRing {
+    /// Sets the ring up for the calling thread, which is the only one to use it, and begins to receive.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says: `ENOSYS` or `EPERM` without io_uring, `EINVAL` before Linux 6.1, `ENOMEM` by memlock.
+    pub fn new(sockets: Vec<RingSocket>, doorbell: &Doorbell) -> io::Result<Self> {
+        let mut uring = IoUring::builder()
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .setup_taskrun_flag()
+            .setup_submit_all()
+            .setup_cqsize(COMPLETION_ENTRIES)
+            .dontfork()
+            .build(SUBMISSION_ENTRIES)?;
+        uring.submitter().register_ring_fd()?;
+        uring.submitter().register_eventfd(doorbell.as_raw_fd())?;
+        uring.completion().disable_eventfd();
+        let listeners: Vec<_> = sockets
+            .into_iter()
+            .map(|RingSocket { socket, wildcard }| Listener {
+                socket,
+                layout: ReceiveLayout::new(wildcard),
+                armed: false,
+                failures: 0,
+            })
+            .collect();
+        let descriptors: Vec<_> = listeners.iter().map(|listener| listener.socket.as_raw_fd()).collect();
+        uring.submitter().register_files(&descriptors)?;
+        let buffers = ReceiveBuffers::register(&uring.submitter(), BUFFER_GROUP)?;
+        let mut ring = Self { uring, listeners, replies: ReplySlots::new(), buffers, turned: Turned::default() };
+        ring.arm_receives();
+        ring.submit();
+        Ok(ring)
+    }
+
+    /// Takes up to `budget` completions and gives each datagram to `answer`, which may write a response and return its
+    /// length. The responses leave with the next [`submit`](Self::submit), or before if there are many.
+    ///
+    /// # Errors
+    ///
+    /// If a socket can't be received from (any more); on a kernel without multishot receives the first turn says so.
+    pub fn turn(
+        &mut self,
+        budget: usize,
+        mut answer: impl FnMut(&Endpoint, &[u8], &mut [u8; UDP_REPLY_MAX_BYTES]) -> Option<usize>,
+    ) -> io::Result<Turned> {
+        let (submitter, mut submissions, mut completions) = self.uring.split();
+        completions.sync();
+        for completion in completions.by_ref().take(budget) {
+            self.turned.completions += 1;
+            let socket = match Tag::decode(completion.user_data()) {
+                Tag::Receive(socket) => socket,
+                Tag::Reply => {
+                    self.turned.send_failed += 1; // those that succeed are silent
+                    continue;
+                }
+                Tag::Cancel => continue,
+            };
+            let listener = &mut self.listeners[usize::from(socket)];
+            listener.armed = cqueue::more(completion.flags());
+            let Some(buffer) = cqueue::buffer_select(completion.flags()) else {
+                listener.failures += 1;
+                self.turned.overflows += 1;
+                let unknown = matches!(-completion.result(), libc::EINVAL | libc::EOPNOTSUPP);
+                if unknown || listener.failures > RECEIVE_FAILURES_MAX {
+                    return Err(io::Error::from_raw_os_error(-completion.result()));
+                }
+                continue;
+            };
+            listener.failures = 0;
+            let length = usize::try_from(completion.result()).unwrap_or(0);
+            match listener.layout.read(self.buffers.filled(buffer, length), socket) {
+                Some((from, datagram)) => {
+                    if self.replies.is_full() {
+                        submit(&submitter, &mut submissions, &mut self.replies);
+                    }
+                    match self.replies.next() {
+                        Some(slot) => {
+                            if let Some(length) = answer(&from, datagram, slot.payload()) {
+                                let entry = slot.address(&from, length);
+                                push(&mut submissions, &entry);
+                                self.replies.use_next();
+                            }
+                        }
+                        None => self.turned.send_failed += 1, // the kernel takes nothing: better not to answer at all
+                    }
+                }
+                None => self.turned.truncated += 1,
+            }
+            self.buffers.recycle(buffer);
+        }
+        drop((submitter, submissions, completions));
+        self.buffers.publish();
+        self.arm_receives();
+        Ok(std::mem::take(&mut self.turned))
+    }
+
+    /// Hands the kernel what has been queued, and lets it do the ring's deferred work.
+    pub fn submit(&mut self) {
+        let (submitter, mut submissions, _) = self.uring.split();
+        submit(&submitter, &mut submissions, &mut self.replies);
+    }
+
+    /// Has completions that wait to be taken, or work that becomes such when the kernel is entered.
+    pub fn has_work(&mut self) -> bool {
+        let (_, submissions, completions) = self.uring.split();
+        !completions.is_empty() || submissions.taskrun() || submissions.cq_overflow()
+    }
+
+    /// From now on completions ring the doorbell. False if there are some already: then the worker must not sleep.
+    pub fn fall_asleep(&mut self) -> bool {
+        self.uring.completion().enable_eventfd();
+        // Ours: "ring the doorbell", then look for work. The kernel's: add work, then look whether to ring.
+        fence(Ordering::SeqCst);
+        if self.has_work() {
+            self.wake_up();
+            return false;
+        }
+        true
+    }
+
+    /// From now on completions ring no doorbell.
+    pub fn wake_up(&mut self) {
+        self.uring.completion().disable_eventfd();
+    }
+
+    /// The sockets, in their order.
+    pub fn sockets(&self) -> impl Iterator<Item = &UdpSocket> {
+        self.listeners.iter().map(|listener| &listener.socket)
+    }
+
+    fn arm_receives(&mut self) {
+        let mut submissions = self.uring.submission();
+        for (number, listener) in self.listeners.iter_mut().enumerate().filter(|(_, listener)| !listener.armed) {
+            let entry = opcode::RecvMsgMulti::new(types::Fixed(number as u32), listener.layout.header(), BUFFER_GROUP)
+                .build()
+                .user_data(Tag::Receive(number as u8).encode());
+            push(&mut submissions, &entry);
+            listener.armed = true;
+        }
+    }
+
+    /// Ends all receives and takes their last completions, so that the kernel writes no more into our memory.
+    fn cancel_and_drain(&mut self) -> io::Result<()> {
+        let mut submissions = self.uring.submission();
+        for number in 0..self.listeners.len() {
+            let receive = Tag::Receive(number as u8).encode();
+            push(&mut submissions, &opcode::AsyncCancel::new(receive).build().user_data(Tag::Cancel.encode()));
+        }
+        drop(submissions);
+        while self.listeners.iter().any(|listener| listener.armed) {
+            match self.uring.submit_and_wait(1) {
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+                _ => {}
+            }
+            for completion in self.uring.completion() {
+                if let Tag::Receive(socket) = Tag::decode(completion.user_data()) {
+                    self.listeners[usize::from(socket)].armed = cqueue::more(completion.flags());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Replies for UdpRing {
+    fn reply(&mut self, to: &Endpoint, write: impl FnOnce(&mut [u8; UDP_REPLY_MAX_BYTES]) -> usize) {
+        if self.replies.is_full() {
+            self.submit();
+        }
+        match self.replies.next() {
+            Some(slot) => {
+                let length = write(slot.payload());
+                let entry = slot.address(to, length);
+                push(&mut self.uring.submission(), &entry);
+                self.replies.use_next();
+            }
+            None => self.turned.send_failed += 1,
+        }
+    }
+}
+
+impl Drop for UdpRing {
+    fn drop(&mut self) {
+        // If the ring can't be drained the kernel may still write into the buffers: they must not be freed.
+        if let Err(error) = self.cancel_and_drain() {
+            panic!("the UDP ring could not be drained: {error}");
+        }
+    }
+}
+
+/// Queues an entry. There is always room: for as many replies as there are slots, and for each socket a receive and a
+/// cancel (see `limits`).
+fn push(submissions: &mut SubmissionQueue<'_>, entry: &squeue::Entry) {
+    // SAFETY: what an entry points to outlives its operation. A receive's header lives as long as the ring, which drains
+    // before it goes; a reply's slot is not used again before its entry has left the queue, and a reply is over when it
+    // leaves (`MSG_DONTWAIT`, no asynchronous execution).
+    let pushed = unsafe { submissions.push(entry) };
+    pushed.expect("the submission queue has room for all slots and sockets");
+}
+
+/// Enters the kernel until the queue is empty, and frees the slots of the replies that were in it.
+fn submit(submitter: &Submitter<'_>, submissions: &mut SubmissionQueue<'_>, replies: &mut ReplySlots) {
+    submissions.sync();
+    for _ in 0..SUBMIT_TRIES {
+        let idle = submissions.is_empty() && !submissions.taskrun() && !submissions.cq_overflow();
+        if idle {
+            break;
+        }
+        // EAGAIN, EBUSY, EINTR: what is left in the queue is tried again, now or next turn. Nothing else can be.
+        let _ = submitter.submit();
+        submissions.sync();
+        if submissions.is_empty() {
+            break;
+        }
+    }
+    if submissions.is_empty() {
+        replies.free_all();
+    }
+}
+
+const _: () = assert!(REPLY_SLOTS < SUBMISSION_ENTRIES as usize);
+
+#[cfg(test)]
+mod tests;

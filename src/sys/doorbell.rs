@@ -1,0 +1,92 @@
+//! Owns the eventfd that wakes a worker (rung by other workers, by the kernel for its UDP ring, and by the worker
+//! itself), and how the worker's thread waits for it: within the runtime, so that HTTP and timers go on meanwhile.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::Arc;
+
+use rustix::event::{EventfdFlags, eventfd};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// An eventfd. It is never read: each ring is an edge, which epoll reports once.
+#[derive(Debug)]
+pub struct Doorbell(OwnedFd);
+
+impl Doorbell {
+    /// A doorbell that nobody has rung.
+    ///
+    /// # Errors
+    ///
+    /// As `eventfd(2)`: no descriptors.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?))
+    }
+
+    /// Rings. May be called from any thread.
+    pub fn ring(&self) {
+        // An eventfd refuses a write only when it counts to 2^64 - 1, after which there is a ring to be seen anyway.
+        let _ = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
+    }
+
+    /// How often it was rung since this was last asked.
+    #[cfg(test)]
+    pub(crate) fn rung(&self) -> u64 {
+        let mut count = [0; 8];
+        rustix::io::read(&self.0, &mut count).map_or(0, |_| u64::from_ne_bytes(count))
+    }
+
+    /// Sleeps until it is rung.
+    #[cfg(test)]
+    pub(crate) fn wait(&self) {
+        let mut fds = [rustix::event::PollFd::new(&self.0, rustix::event::PollFlags::IN)];
+        let minute = rustix::event::Timespec { tv_sec: 60, tv_nsec: 0 };
+        assert_eq!(rustix::event::poll(&mut fds, Some(&minute)).unwrap(), 1, "nobody rang for a minute");
+        self.rung();
+    }
+}
+
+impl AsRawFd for Doorbell {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+impl AsFd for Doorbell {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// The doorbell, as a worker's own thread hears it.
+pub struct Sleeper(AsyncFd<Arc<Doorbell>>);
+
+impl Sleeper {
+    /// Listens for the doorbell in the runtime that this is called in.
+    ///
+    /// # Errors
+    ///
+    /// As `epoll_ctl(2)`.
+    pub fn new(doorbell: Arc<Doorbell>) -> io::Result<Self> {
+        // SAFETY: the descriptor belongs to the doorbell, which keeps it open and the same, and lives as long as this.
+        let registered = unsafe { AsyncFd::register_with_interest(doorbell, Interest::READABLE) };
+        Ok(Self(registered.map_err(io::Error::from)?))
+    }
+
+    /// Rings one's own doorbell.
+    pub fn ring(&self) {
+        self.0.get_ref().ring();
+    }
+
+    /// Sleeps until it rings. Rings since the last sleep count; several count as one.
+    ///
+    /// # Errors
+    ///
+    /// If the runtime shuts down.
+    pub async fn sleep(&self) -> io::Result<()> {
+        // Each ring is an edge to epoll, so there is no need to read the eventfd.
+        self.0.readable().await?.clear_ready();
+        Ok(())
+    }
+}

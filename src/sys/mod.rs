@@ -1,0 +1,11 @@
+//! Owns the system calls beside the rings: cores, descriptors, socket options, doorbells.
+
+mod cpu;
+mod doorbell;
+mod process;
+mod socket;
+
+pub use cpu::{allowed_cores, pin};
+pub use doorbell::{Doorbell, Sleeper};
+pub use process::{raise_descriptor_limit, random};
+pub use socket::{attach_steering, deliver_local_address, kernel_drops, set_receive_buffer};

@@ -1,0 +1,91 @@
+//! Owns the socket options that no safe crate has.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+use libc::{c_int, c_void, socklen_t};
+
+use crate::owner::Instruction;
+use crate::types::Family;
+
+/// Hands the steering program to the kernel, for all sockets of the group that this one belongs to.
+///
+/// # Errors
+///
+/// As `setsockopt(2)`: a kernel without classic BPF for reuseport, or a seccomp filter.
+pub fn attach_steering(socket: impl AsFd, program: &[Instruction]) -> io::Result<()> {
+    const _: () = assert!(size_of::<Instruction>() == size_of::<libc::sock_filter>());
+    const _: () = assert!(align_of::<Instruction>() == align_of::<libc::sock_filter>());
+    let program = libc::sock_fprog {
+        len: u16::try_from(program.len()).map_err(|_| io::ErrorKind::InvalidInput)?,
+        filter: program.as_ptr().cast_mut().cast(),
+    };
+    set_option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_ATTACH_REUSEPORT_CBPF, &program)
+}
+
+/// Makes the kernel tell with each datagram which of our addresses it was sent to.
+///
+/// # Errors
+///
+/// As `setsockopt(2)`.
+pub fn deliver_local_address(socket: impl AsFd, family: Family) -> io::Result<()> {
+    let (level, name) = match family {
+        Family::V4 => (libc::IPPROTO_IP, libc::IP_PKTINFO),
+        Family::V6 => (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO),
+    };
+    set_option::<c_int>(socket.as_fd(), level, name, &1)
+}
+
+/// Sets the size of a socket's receive buffer, beyond `net.core.rmem_max` if we may; returns what it became.
+///
+/// # Errors
+///
+/// As `setsockopt(2)`.
+pub fn set_receive_buffer(socket: impl AsFd, bytes: usize) -> io::Result<usize> {
+    let socket = socket.as_fd();
+    // The kernel doubles the number to account for its own bookkeeping.
+    let half = c_int::try_from(bytes / 2).unwrap_or(c_int::MAX);
+    if set_option(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, &half).is_err() {
+        set_option(socket, libc::SOL_SOCKET, libc::SO_RCVBUF, &half)?;
+    }
+    get_option::<c_int>(socket, libc::SOL_SOCKET, libc::SO_RCVBUF).map(|size| size as usize)
+}
+
+/// How many datagrams the kernel has dropped because this socket's receive buffer was full, since it was made; wraps
+/// around at 2³².
+///
+/// # Errors
+///
+/// As `getsockopt(2)`.
+pub fn kernel_drops(socket: impl AsFd) -> io::Result<u32> {
+    /// `SK_MEMINFO_DROPS` of `linux/sock_diag.h`, an index into what `SO_MEMINFO` gives.
+    const DROPS: usize = 8;
+    let numbers = get_option::<[u32; DROPS + 1]>(socket.as_fd(), libc::SOL_SOCKET, libc::SO_MEMINFO)?;
+    Ok(numbers[DROPS])
+}
+
+fn set_option<T>(socket: BorrowedFd<'_>, level: c_int, name: c_int, value: &T) -> io::Result<()> {
+    let value: *const T = value;
+    // SAFETY: the kernel reads `size_of::<T>()` bytes from a reference that is valid for the length of the call. The
+    // one option whose value holds a pointer, the steering program's, is given a slice that outlives the call.
+    let result = unsafe {
+        libc::setsockopt(socket.as_raw_fd(), level, name, value.cast::<c_void>(), size_of::<T>() as socklen_t)
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Values that any bytes make a valid one of.
+trait Plain: Default {}
+impl Plain for c_int {}
+impl Plain for [u32; 9] {}
+
+fn get_option<T: Plain>(socket: BorrowedFd<'_>, level: c_int, name: c_int) -> io::Result<T> {
+    let mut value = T::default();
+    let mut length = size_of::<T>() as socklen_t;
+    let target: *mut T = &mut value;
+    // SAFETY: the kernel writes at most `length` bytes into `value`, and any bytes are a valid `T` (`Plain`).
+    let result =
+        unsafe { libc::getsockopt(socket.as_raw_fd(), level, name, target.cast::<c_void>(), &mut length) };
+    if result == 0 { Ok(value) } else { Err(io::Error::last_os_error()) }
+}

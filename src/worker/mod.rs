@@ -1,0 +1,284 @@
+//! Owns a worker: one thread on one core, with its sockets, its rings and its shard, and the turn in which it does
+//! everything.
+//!
+//! A turn reads the clock once and then takes, each up to a constant: completions of the UDP ring, messages of other
+//! workers, a slice of the sweep, a slice of the connections' deadlines. Then it submits what is to be sent and rings
+//! who sleeps. Between two turns the runtime runs the HTTP tasks; when there is nothing to do all sleep in one epoll.
+
+mod connections;
+mod http;
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::net::TcpListener;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use socket2::SockRef;
+
+use crate::counters::{Counter, Published};
+use crate::engine::Engine;
+use crate::limits::{
+    HOUSEKEEPING_INTERVAL_MS, SHUTDOWN_GRACE_MS, SWEEP_SLICES_PER_SECOND, TURN_COMPLETIONS, TURN_MESSAGES,
+};
+use crate::mesh::Mesh;
+use crate::ring::{RingSocket, Turned, UdpRing};
+use crate::sys::{self, Doorbell, Sleeper};
+use crate::time::{Clock, Timestamp};
+use connections::Connections;
+
+/// All that a worker is given by the server.
+pub struct Setup {
+    /// Where it runs; `None` leaves that to the kernel.
+    pub core: Option<usize>,
+    /// Its UDP sockets, one for each listen address.
+    pub sockets: Vec<RingSocket>,
+    /// Its TCP listeners, one for each listen address.
+    pub listeners: Vec<TcpListener>,
+    /// Its part of the tracker.
+    pub engine: Engine,
+    /// Its end of the mesh.
+    pub mesh: Mesh,
+    /// What wakes it.
+    pub doorbell: Arc<Doorbell>,
+    /// The process's clock.
+    pub clock: Clock,
+    /// Where it publishes its counters.
+    pub published: Arc<Published>,
+    /// When it must end.
+    pub shutdown: Arc<Shutdown>,
+    /// How long it looks for work before it sleeps.
+    pub busy_poll: Duration,
+    /// HTTP connections that it holds at a time.
+    pub connections: usize,
+}
+
+/// How the workers end together: each goes on answering the others until none has anything left to finish.
+#[derive(Debug)]
+pub struct Shutdown {
+    stop: AtomicBool,
+    unfinished: AtomicUsize,
+}
+
+impl Shutdown {
+    /// For so many workers.
+    pub fn new(workers: usize) -> Self {
+        Self { stop: AtomicBool::new(false), unfinished: AtomicUsize::new(workers) }
+    }
+
+    /// Asks all workers to end. They see it when they wake: ring their doorbells.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+    }
+
+    fn stopping(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+}
+
+/// What the tasks of a worker share. A borrow never lasts over an `await`.
+struct Shared {
+    engine: RefCell<Engine>,
+    mesh: RefCell<Mesh>,
+    connections: RefCell<Connections>,
+    buffers: RefCell<Vec<Vec<u8>>>,
+    clock: Clock,
+    stopping: Cell<bool>,
+    /// An operation was queued on the runtime's ring, which submits only when the thread is about to sleep.
+    unsubmitted: Cell<bool>,
+}
+
+/// Runs a worker to its end, on the calling thread. `ready` is called once it serves.
+///
+/// # Errors
+///
+/// What keeps it from starting, or from going on.
+pub fn run(setup: Setup, ready: impl FnOnce()) -> io::Result<()> {
+    if let Some(core) = setup.core {
+        sys::pin(core)?;
+    }
+    let mut rings = tokio_uring::uring_builder();
+    rings.setup_coop_taskrun();
+    let runtime = tokio_uring::Runtime::new(tokio_uring::builder().uring_builder(&rings))?;
+    runtime.block_on(serve(setup, ready))
+}
+
+async fn serve(setup: Setup, ready: impl FnOnce()) -> io::Result<()> {
+    let shared = Rc::new(Shared {
+        engine: RefCell::new(setup.engine),
+        mesh: RefCell::new(setup.mesh),
+        connections: RefCell::new(Connections::new(setup.connections)),
+        buffers: RefCell::new(Vec::new()),
+        clock: setup.clock,
+        stopping: Cell::new(false),
+        unsubmitted: Cell::new(false),
+    });
+    let sleeper = Sleeper::new(setup.doorbell.clone())?;
+    let mut driver = Driver {
+        ring: UdpRing::new(setup.sockets, &setup.doorbell)?,
+        shared: shared.clone(),
+        published: setup.published,
+        shutdown: setup.shutdown,
+        busy_poll: setup.busy_poll,
+        next_sweep: Timestamp::default(),
+        next_publish: Timestamp::default(),
+    };
+    driver.turn(setup.clock.now())?; // a kernel that can't do it says so here
+    let doors: io::Result<Vec<_>> = setup.listeners.iter().map(TcpListener::try_clone).collect();
+    let doors = doors?;
+    for listener in setup.listeners {
+        tokio_uring::spawn(http::accept(shared.clone(), tokio_uring::net::TcpListener::from_std(listener)));
+    }
+    let ticking = tokio_uring::spawn(tick(setup.doorbell));
+    ready();
+    let ended = driver.run(&sleeper, &doors).await;
+    ticking.abort();
+    ended
+}
+
+/// Wakes the worker now and then, if it sleeps for want of requests, to look after what depends on time alone.
+async fn tick(doorbell: Arc<Doorbell>) {
+    loop {
+        tokio::time::sleep(Duration::from_millis(HOUSEKEEPING_INTERVAL_MS)).await;
+        doorbell.ring();
+    }
+}
+
+/// What turns.
+struct Driver {
+    ring: UdpRing,
+    shared: Rc<Shared>,
+    published: Arc<Published>,
+    shutdown: Arc<Shutdown>,
+    busy_poll: Duration,
+    next_sweep: Timestamp,
+    next_publish: Timestamp,
+}
+
+impl Driver {
+    async fn run(mut self, sleeper: &Sleeper, doors: &[TcpListener]) -> io::Result<()> {
+        let mut busy_until = Timestamp::default();
+        while !self.shutdown.stopping() {
+            let now = self.shared.clock.now();
+            if self.turn(now)? {
+                busy_until = now + self.busy_poll;
+            }
+            if now < busy_until || self.ring.has_work() {
+                self.pass(sleeper).await?;
+            } else {
+                self.sleep(sleeper).await?;
+            }
+        }
+        self.finish(sleeper, doors).await
+    }
+
+    /// One turn. True if it did anything, or left something undone.
+    fn turn(&mut self, now: Timestamp) -> io::Result<bool> {
+        let shared = &*self.shared;
+        let engine = &mut *shared.engine.borrow_mut();
+        let mesh = &mut *shared.mesh.borrow_mut();
+        let Turned { completions, send_failed, truncated, overflows } =
+            self.ring.turn(TURN_COMPLETIONS, |from, datagram, out| engine.datagram(now, from, datagram, out, mesh))?;
+        engine.counters.add(Counter::DropSendFailed, send_failed);
+        engine.counters.add(Counter::BadTruncated, truncated);
+        engine.counters.add(Counter::RingOverflows, overflows);
+        let mut messages = 0;
+        while messages < TURN_MESSAGES
+            && let Some((from, message)) = mesh.take()
+        {
+            engine.receive(now, from, message, mesh, &mut self.ring);
+            messages += 1;
+        }
+        engine.expire_gathers(now);
+        let mut unfinished = false;
+        if now >= self.next_sweep {
+            let lap_ended = engine.sweep(now);
+            // Slices that a busy or sleeping worker is behind with are made up for, one a turn, up to a lap.
+            let step = Duration::from_micros(1_000_000 / SWEEP_SLICES_PER_SECOND);
+            let behind = now.since(self.next_sweep) >= Duration::from_millis(2 * HOUSEKEEPING_INTERVAL_MS);
+            self.next_sweep = if lap_ended || behind { now + step } else { self.next_sweep + step };
+            unfinished |= now >= self.next_sweep;
+        }
+        unfinished |= shared.connections.borrow_mut().reap(now);
+        if now >= self.next_publish {
+            self.next_publish = now + Duration::from_millis(HOUSEKEEPING_INTERVAL_MS);
+            engine.gauge(now);
+            engine.counters.set(Counter::Connections, shared.connections.borrow().len() as u64);
+            let drops = self.ring.sockets().filter_map(|socket| sys::kernel_drops(socket).ok()).map(u64::from).sum();
+            engine.counters.set(Counter::DropReceiveOverrun, drops);
+            self.published.publish(&engine.counters);
+        }
+        self.ring.submit();
+        mesh.flush();
+        Ok(unfinished || completions > 0 || messages > 0)
+    }
+
+    /// Lets the runtime run the tasks that are ready, and comes back at once.
+    async fn pass(&mut self, sleeper: &Sleeper) -> io::Result<()> {
+        if !self.shared.unsubmitted.replace(false) {
+            tokio::task::yield_now().await;
+            return Ok(());
+        }
+        // tokio-uring submits when the runtime is about to sleep, and yielding is not that. So it is put to sleep with
+        // the alarm already ringing: otherwise HTTP would starve as long as UDP keeps the worker busy.
+        sleeper.ring();
+        sleeper.sleep().await
+    }
+
+    /// Sleeps until there is something to do, unless there is already.
+    async fn sleep(&mut self, sleeper: &Sleeper) -> io::Result<()> {
+        if !self.shared.mesh.borrow().fall_asleep() {
+            return self.pass(sleeper).await;
+        }
+        let slept = match self.ring.fall_asleep() {
+            false => self.pass(sleeper).await,
+            true => {
+                self.shared.unsubmitted.set(false);
+                let slept = sleeper.sleep().await;
+                self.ring.wake_up();
+                slept
+            }
+        };
+        self.shared.mesh.borrow().wake_up();
+        slept
+    }
+
+    /// Takes no new connections, finishes the requests in flight, and helps the other workers to finish theirs.
+    async fn finish(mut self, sleeper: &Sleeper, doors: &[TcpListener]) -> io::Result<()> {
+        let started = self.shared.clock.now();
+        let grace = Duration::from_millis(SHUTDOWN_GRACE_MS);
+        self.shared.stopping.set(true);
+        for door in doors {
+            // Fails the accept that waits. If it can't, the process's end will.
+            let _ = SockRef::from(door).shutdown(std::net::Shutdown::Both);
+        }
+        self.shared.connections.borrow_mut().close_idle();
+        let mut finished = false;
+        loop {
+            let now = self.shared.clock.now();
+            let worked = self.turn(now)?;
+            let late = now.since(started) >= grace;
+            if late {
+                self.shared.connections.borrow_mut().close_all();
+            }
+            if !finished && (late || (!worked && self.shared.connections.borrow().len() == 0)) {
+                finished = true;
+                self.shutdown.unfinished.fetch_sub(1, Ordering::AcqRel);
+            }
+            if late || (finished && self.shutdown.unfinished.load(Ordering::Acquire) == 0) {
+                break;
+            }
+            // A nap, not a sleep: the others' progress rings no doorbell.
+            self.shared.unsubmitted.set(true);
+            self.pass(sleeper).await?;
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        // The tasks whose connections were closed just now see it in their next step.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        self.next_publish = Timestamp::default();
+        self.turn(self.shared.clock.now())?;
+        Ok(())
+    }
+}
