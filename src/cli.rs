@@ -89,8 +89,9 @@ pub struct Serve {
     connection_id_window: u32,
 
     /// HTTP connections open at a time, of all workers together; more get a 503. 1 to 10000000
-    #[arg(long, value_name = "N", default_value_t = Config::default().http_connections as u32, value_parser = clap::value_parser!(u32).range(1..=10_000_000), help_heading = "Limits")]
-    http_connections: u32,
+    /// [default: 20000, or fewer if the limit of open files doesn't allow so many]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000), help_heading = "Limits")]
+    http_connections: Option<u32>,
 
     /// Bytes of each UDP socket's receive buffer, which holds the datagrams of a burst; beyond net.core.rmem_max only
     /// with CAP_NET_ADMIN. 4096 to 1073741824
@@ -139,7 +140,7 @@ impl Serve {
             max_peers: self.max_peers,
             connection_id_window_secs: self.connection_id_window,
             busy_poll: Duration::from_micros(self.busy_poll.into()),
-            http_connections: self.http_connections as usize,
+            http_connections: self.http_connections.map(|connections| connections as usize),
             receive_buffer_bytes: self.receive_buffer as usize,
             stats_interval_secs: self.stats_interval,
         }
@@ -185,7 +186,7 @@ mod tests {
             max_peers: 30,
             connection_id_window_secs: 60,
             busy_poll: Duration::from_micros(50),
-            http_connections: 9,
+            http_connections: Some(9),
             receive_buffer_bytes: 65_536,
             stats_interval_secs: 0,
         };

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::limits::{
-    DEFAULT_ANNOUNCE_INTERVAL_S, DEFAULT_CONNECTION_ID_WINDOW_S, DEFAULT_HTTP_CONNECTIONS, DEFAULT_MIN_INTERVAL_S,
+    DEFAULT_ANNOUNCE_INTERVAL_S, DEFAULT_CONNECTION_ID_WINDOW_S, DEFAULT_MIN_INTERVAL_S,
     DEFAULT_PEERS, DEFAULT_RECEIVE_BUFFER_BYTES, DEFAULT_STATS_INTERVAL_S,
     INTERVAL_SPREAD_DIVISOR, MAX_LISTENERS, MAX_WORKERS,
 };
@@ -37,8 +37,9 @@ pub struct Config {
     pub connection_id_window_secs: u32,
     /// How long a worker looks for work before it sleeps.
     pub busy_poll: Duration,
-    /// HTTP connections open at a time, of all workers together.
-    pub http_connections: usize,
+    /// HTTP connections open at a time, of all workers together. `None`: [`DEFAULT_HTTP_CONNECTIONS`](crate::limits::DEFAULT_HTTP_CONNECTIONS), or fewer if the
+    /// limit of open files doesn't allow so many.
+    pub http_connections: Option<usize>,
     /// Bytes of each UDP socket's receive buffer.
     pub receive_buffer_bytes: usize,
     /// Seconds between two lines of statistics; 0 for none.
@@ -58,7 +59,7 @@ impl Default for Config {
             max_peers: DEFAULT_PEERS as u16,
             connection_id_window_secs: DEFAULT_CONNECTION_ID_WINDOW_S,
             busy_poll: Duration::ZERO,
-            http_connections: DEFAULT_HTTP_CONNECTIONS,
+            http_connections: None,
             receive_buffer_bytes: DEFAULT_RECEIVE_BUFFER_BYTES,
             stats_interval_secs: DEFAULT_STATS_INTERVAL_S,
         }

@@ -36,7 +36,7 @@ pub enum ServerError {
     /// Too few file descriptors.
     #[error(
         "{needed} file descriptors are needed, but the limit is {limit} and can't be raised: set `ulimit -n {needed}` \
-         (LimitNOFILE= in a systemd unit) or lower --http-connections"
+         (LimitNOFILE= in a systemd unit), or lower --http-connections"
     )]
     Descriptors {
         /// How many are needed.

@@ -14,7 +14,7 @@ use crate::connection_id::ConnectionIds;
 use crate::counters::{Counters, Published};
 use crate::engine::{Engine, Policy, Seeds};
 use crate::error::ServerError;
-use crate::limits::{HTTP_BACKLOG, MAX_WORKERS, SPARE_DESCRIPTORS, WORKER_DESCRIPTORS};
+use crate::limits::{DEFAULT_HTTP_CONNECTIONS, HTTP_BACKLOG, MAX_WORKERS, SPARE_DESCRIPTORS, WORKER_DESCRIPTORS};
 use crate::mesh::Mesh;
 use crate::owner::Owners;
 use crate::ring::RingSocket;
@@ -54,7 +54,7 @@ impl Server {
         let cores = choose_cores(&config.cores)?;
         let workers = cores.len();
         let (udp_addresses, http_addresses) = (config.udp.addresses(), config.http.addresses());
-        reserve_descriptors(config, workers, udp_addresses.len() + 2 * http_addresses.len())?;
+        let connections = reserve_descriptors(config, workers, udp_addresses.len() + 2 * http_addresses.len())?;
 
         let udp = bind_all("udp", &config.udp, workers, |address| udp_socket(address, config.receive_buffer_bytes))?;
         let http = bind_all("http", &config.http, workers, tcp_listener)?;
@@ -98,7 +98,7 @@ impl Server {
                 published: published[number].clone(),
                 shutdown: shutdown.clone(),
                 busy_poll: config.busy_poll,
-                connections: (config.http_connections / workers).max(1),
+                connections: (connections / workers).max(1),
             };
             spawn(number, setup, report_ready.clone(), report_end.clone())
                 .map_err(system("a thread can't be started"))?;
@@ -239,11 +239,20 @@ pub fn format_cores(cores: &[usize]) -> String {
     text
 }
 
-fn reserve_descriptors(config: &Config, workers: usize, sockets_per_worker: usize) -> Result<(), ServerError> {
-    let per_worker = WORKER_DESCRIPTORS + sockets_per_worker as u64;
-    let connections = if config.http.addresses().is_empty() { 0 } else { config.http_connections as u64 };
-    let needed = SPARE_DESCRIPTORS + workers as u64 * per_worker + connections;
-    sys::raise_descriptor_limit(needed).map_err(|limit| ServerError::Descriptors { needed, limit })
+/// Sees to it that there are descriptors for all sockets and connections; returns for how many connections. Where their
+/// number is the default it gives way to the limit.
+fn reserve_descriptors(config: &Config, workers: usize, sockets_per_worker: usize) -> Result<usize, ServerError> {
+    let own = SPARE_DESCRIPTORS + workers as u64 * (WORKER_DESCRIPTORS + sockets_per_worker as u64);
+    let wanted = match config.http.addresses().is_empty() {
+        true => 0,
+        false => config.http_connections.unwrap_or(DEFAULT_HTTP_CONNECTIONS) as u64,
+    };
+    let least = config.http_connections.map_or(wanted.min(workers as u64), |_| wanted);
+    let limit = sys::raise_descriptor_limit(own + wanted);
+    if limit < own + least {
+        return Err(ServerError::Descriptors { needed: own + least, limit });
+    }
+    Ok(wanted.min(limit - own) as usize)
 }
 
 /// The sockets of all workers at one address, in the order of the workers.

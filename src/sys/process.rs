@@ -4,24 +4,21 @@ use std::io;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Sees to it that the process may open so many descriptors, raising its limit if it can. Returns the limit that holds
-/// if that is too low.
-pub fn raise_descriptor_limit(needed: u64) -> Result<(), u64> {
+/// Raises the limit of open descriptors to `wanted` if it is lower, as far as it goes; returns the limit that holds.
+pub fn raise_descriptor_limit(wanted: u64) -> u64 {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    let Some(current) = current.filter(|&current| current < needed) else {
-        return Ok(());
+    let Some(current) = current.filter(|&current| current < wanted) else {
+        return wanted;
     };
-    // As root the hard limit can be raised too; else what it allows is taken.
-    let both = Rlimit { current: Some(needed), maximum: maximum.map(|maximum| maximum.max(needed)) };
-    if setrlimit(Resource::Nofile, both).is_ok() {
-        return Ok(());
+    // With CAP_SYS_RESOURCE the hard limit can be raised too; else what it allows is taken.
+    let hard = maximum.unwrap_or(u64::MAX);
+    for (soft, hard) in [(wanted, hard.max(wanted)), (hard.min(wanted), hard)] {
+        let limit = Rlimit { current: Some(soft), maximum: Some(hard).filter(|_| maximum.is_some()) };
+        if setrlimit(Resource::Nofile, limit).is_ok() {
+            return soft;
+        }
     }
-    let most = maximum.unwrap_or(u64::MAX).max(current);
-    match setrlimit(Resource::Nofile, Rlimit { current: Some(most), maximum }) {
-        Ok(()) if most >= needed => Ok(()),
-        Ok(()) => Err(most),
-        Err(_) => Err(current),
-    }
+    current
 }
 
 /// Bytes that nobody can guess.
