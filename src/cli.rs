@@ -198,9 +198,20 @@ mod tests {
     #[test]
     fn wrong_values_are_refused_with_the_option_named() {
         for options in [
-            "--udp 6969", "--udp localhost:1", "--cores 3-1", "--cores x", "--steering rss", "--announce-interval 29",
-            "--announce-interval 604801", "--max-peers 201", "--busy-poll 1000001", "--http-connections 0",
-            "--receive-buffer 1", "--connection-id-window 9", "--peer-timeout 0", "--udp 127.0.0.1:1 --no-udp",
+            "--udp 6969",
+            "--udp localhost:1",
+            "--cores 3-1",
+            "--cores x",
+            "--steering rss",
+            "--announce-interval 29",
+            "--announce-interval 604801",
+            "--max-peers 201",
+            "--busy-poll 1000001",
+            "--http-connections 0",
+            "--receive-buffer 1",
+            "--connection-id-window 9",
+            "--peer-timeout 0",
+            "--udp 127.0.0.1:1 --no-udp",
         ] {
             let error = config(options).unwrap_err().to_string();
             assert!(error.contains(options.split(' ').next().unwrap()), "{options}: {error}");

@@ -6,9 +6,9 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::limits::{
-    DEFAULT_ANNOUNCE_INTERVAL_S, DEFAULT_CONNECTION_ID_WINDOW_S, DEFAULT_MIN_INTERVAL_S,
-    DEFAULT_PEERS, DEFAULT_RECEIVE_BUFFER_BYTES, DEFAULT_STATS_INTERVAL_S,
-    INTERVAL_SPREAD_DIVISOR, MAX_LISTENERS, MAX_WORKERS,
+    DEFAULT_ANNOUNCE_INTERVAL_S, DEFAULT_CONNECTION_ID_WINDOW_S, DEFAULT_MIN_INTERVAL_S, DEFAULT_PEERS,
+    DEFAULT_RECEIVE_BUFFER_BYTES, DEFAULT_STATS_INTERVAL_S, INTERVAL_SPREAD_DIVISOR, MAX_LISTENERS,
+    MAX_WORKERS,
 };
 
 /// The port that trackers are known by.
@@ -195,7 +195,8 @@ impl FromStr for Cores {
         }
         let mut cores = Vec::new();
         for part in text.split(',') {
-            let number = |digits: &str| digits.trim().parse::<usize>().map_err(|_| CoresError::Form(part.into()));
+            let number =
+                |digits: &str| digits.trim().parse::<usize>().map_err(|_| CoresError::Form(part.into()));
             let (first, last) = match part.split_once('-') {
                 Some((first, last)) => (number(first)?, number(last)?),
                 None => (number(part)?, number(part)?),
@@ -289,7 +290,10 @@ mod tests {
         assert_eq!(config.check(), Err(ConfigError::AddressTwice { protocol: "udp", address: same }));
         config.udp = Listen::At((0..65).map(|port| SocketAddr::from(([127, 0, 0, 1], port))).collect());
         assert!(matches!(config.check(), Err(ConfigError::TooManyAddresses { given: 65, .. })));
-        assert!(matches!(check(|config| config.min_interval_secs = 1_801), Err(ConfigError::MinInterval { .. })));
+        assert!(matches!(
+            check(|config| config.min_interval_secs = 1_801),
+            Err(ConfigError::MinInterval { .. })
+        ));
         let longest = 1_800 + 112;
         assert_eq!(
             check(|config| config.peer_timeout_secs = 1_912),

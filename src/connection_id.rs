@@ -75,7 +75,10 @@ mod tests {
     }
 
     fn client() -> impl Strategy<Value = IpAddr> {
-        prop_oneof![any::<u32>().prop_map(|ip| IpAddr::V4(ip.into())), any::<u128>().prop_map(|ip| IpAddr::V6(ip.into()))]
+        prop_oneof![
+            any::<u32>().prop_map(|ip| IpAddr::V4(ip.into())),
+            any::<u128>().prop_map(|ip| IpAddr::V6(ip.into()))
+        ]
     }
 
     proptest! {

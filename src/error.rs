@@ -67,12 +67,16 @@ pub enum ServerError {
 fn bind_cure(error: &io::Error, protocol: &str) -> String {
     match error.raw_os_error() {
         Some(libc::EADDRINUSE) => {
-            format!("; stop the other process (`ss -lntup` shows it) or choose another address with --{protocol}")
+            format!(
+                "; stop the other process (`ss -lntup` shows it) or choose another address with --{protocol}"
+            )
         }
         Some(libc::EACCES | libc::EPERM) => {
             "; ports below 1024 need root or CAP_NET_BIND_SERVICE, choose a higher one".into()
         }
-        Some(libc::EADDRNOTAVAIL) => "; no interface of this machine has that address (`ip addr` shows them)".into(),
+        Some(libc::EADDRNOTAVAIL) => {
+            "; no interface of this machine has that address (`ip addr` shows them)".into()
+        }
         Some(libc::EAFNOSUPPORT) => {
             format!("; the kernel has no IPv6, name IPv4 addresses alone with --{protocol}")
         }
@@ -83,13 +87,19 @@ fn bind_cure(error: &io::Error, protocol: &str) -> String {
 
 fn ring_cure(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
-        Some(libc::ENOSYS) => "; io_uring is not there: Linux 6.1 or newer is needed, built with CONFIG_IO_URING",
+        Some(libc::ENOSYS) => {
+            "; io_uring is not there: Linux 6.1 or newer is needed, built with CONFIG_IO_URING"
+        }
         Some(libc::EPERM) => {
             "; io_uring is forbidden: set `sysctl kernel.io_uring_disabled=0`, and in a container allow the io_uring \
              calls in its seccomp profile"
         }
-        Some(libc::EINVAL | libc::EOPNOTSUPP) => "; the kernel's io_uring is too old: Linux 6.1 or newer is needed",
-        Some(libc::ENOMEM) => "; raise the limit of locked memory (`ulimit -l unlimited`, LimitMEMLOCK= in systemd)",
+        Some(libc::EINVAL | libc::EOPNOTSUPP) => {
+            "; the kernel's io_uring is too old: Linux 6.1 or newer is needed"
+        }
+        Some(libc::ENOMEM) => {
+            "; raise the limit of locked memory (`ulimit -l unlimited`, LimitMEMLOCK= in systemd)"
+        }
         Some(libc::EMFILE | libc::ENFILE) => "; raise the limit of open files (`ulimit -n`)",
         _ => "",
     }

@@ -54,7 +54,8 @@ pub const MAX_FAILURE_BYTES: usize = 120;
 pub const MAX_URL_DATA_BYTES: usize = 512;
 
 const _: () = assert!(MAX_PEERS <= UDP_V4_PEERS);
-const _: () = assert!(UDP_REPLY_HEAD_BYTES + MAX_SCRAPE_HASHES * UDP_SCRAPE_ENTRY_BYTES <= UDP_REPLY_MAX_BYTES);
+const _: () =
+    assert!(UDP_REPLY_HEAD_BYTES + MAX_SCRAPE_HASHES * UDP_SCRAPE_ENTRY_BYTES <= UDP_REPLY_MAX_BYTES);
 const _: () = assert!(UDP_REPLY_HEAD_BYTES + MAX_FAILURE_BYTES <= UDP_REPLY_MAX_BYTES);
 // A client that has not proven its address gets no more bytes than it sent.
 const _: () = assert!(UDP_CONNECT_REPLY_BYTES <= UDP_CONNECT_BYTES);
@@ -76,7 +77,8 @@ pub const TURN_MESSAGES: usize = 256;
 
 const _: () = assert!(RECEIVE_BUFFERS.is_power_of_two());
 const _: () = assert!(REPLY_SLOTS + 3 * MAX_LISTENERS <= SUBMISSION_ENTRIES as usize);
-const _: () = assert!(RECEIVE_BUFFERS as usize + REPLY_SLOTS + 3 * MAX_LISTENERS <= COMPLETION_ENTRIES as usize);
+const _: () =
+    assert!(RECEIVE_BUFFERS as usize + REPLY_SLOTS + 3 * MAX_LISTENERS <= COMPLETION_ENTRIES as usize);
 const _: () = assert!(MAX_LISTENERS <= u8::MAX as usize);
 
 // ---- the mesh ----

@@ -3,8 +3,8 @@
 use std::io::Write;
 use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::Parser;
@@ -40,7 +40,8 @@ fn main() -> ExitCode {
 }
 
 fn run(config: &Config) -> Result<(), ServerError> {
-    let stop = watch_signals().map_err(|source| ServerError::System { what: "signals can't be watched", source })?;
+    let stop =
+        watch_signals().map_err(|source| ServerError::System { what: "signals can't be watched", source })?;
     let mut server = Server::start(config)?;
     say(&ready_line(&server));
     let (clock, mut reporter) = (Clock::start(), Reporter::default());
@@ -99,7 +100,12 @@ fn start_log() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("GYRE_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_ansi(terminal).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_target(false)
+        .with_ansi(terminal)
+        .with_writer(std::io::stderr)
+        .init();
 }
 
 /// A line on standard error. If nobody reads it that is no reason to end.

@@ -54,8 +54,9 @@ impl Mesh {
         let inboxes: Arc<[_]> = doorbells.iter().map(inbox).collect();
         // queues[sender][receiver]
         let queue = |sender, receiver| (sender != receiver).then(|| Arc::new(ArrayQueue::new(capacity)));
-        let queues: Vec<Vec<_>> =
-            (0..workers).map(|sender| (0..workers).map(|receiver| queue(sender, receiver)).collect()).collect();
+        let queues: Vec<Vec<_>> = (0..workers)
+            .map(|sender| (0..workers).map(|receiver| queue(sender, receiver)).collect())
+            .collect();
         (0..workers)
             .map(|me| Self {
                 me: WorkerId(me as u16),
@@ -254,7 +255,10 @@ mod tests {
         assert_eq!(queue_capacity(2), MESH_QUEUE_MAX);
         for workers in 1..=MAX_WORKERS {
             let capacity = queue_capacity(workers);
-            assert!(capacity == MESH_QUEUE_MIN || capacity * (workers - 1) * size_of::<Message>() <= MESH_INBOX_BYTES);
+            assert!(
+                capacity == MESH_QUEUE_MIN
+                    || capacity * (workers - 1) * size_of::<Message>() <= MESH_INBOX_BYTES
+            );
         }
     }
 }

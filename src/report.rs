@@ -54,7 +54,9 @@ impl Reporter {
             let mut text = format!(" | {title}/s:");
             let seen = causes.iter().filter(|(_, counter)| rate(*counter) > 0);
             let before = text.len();
-            seen.for_each(|(cause, counter)| write!(text, " {cause} {}", rate(*counter)).expect("to a string"));
+            seen.for_each(|(cause, counter)| {
+                write!(text, " {cause} {}", rate(*counter)).expect("to a string")
+            });
             if text.len() == before {
                 text += " none";
             }

@@ -14,7 +14,9 @@ use crate::connection_id::ConnectionIds;
 use crate::counters::{Counters, Published};
 use crate::engine::{Engine, Policy, Seeds};
 use crate::error::ServerError;
-use crate::limits::{DEFAULT_HTTP_CONNECTIONS, HTTP_BACKLOG, MAX_WORKERS, SPARE_DESCRIPTORS, WORKER_DESCRIPTORS};
+use crate::limits::{
+    DEFAULT_HTTP_CONNECTIONS, HTTP_BACKLOG, MAX_WORKERS, SPARE_DESCRIPTORS, WORKER_DESCRIPTORS,
+};
 use crate::mesh::Mesh;
 use crate::owner::Owners;
 use crate::ring::RingSocket;
@@ -54,16 +56,20 @@ impl Server {
         let cores = choose_cores(&config.cores)?;
         let workers = cores.len();
         let (udp_addresses, http_addresses) = (config.udp.addresses(), config.http.addresses());
-        let connections = reserve_descriptors(config, workers, udp_addresses.len() + 2 * http_addresses.len())?;
+        let connections =
+            reserve_descriptors(config, workers, udp_addresses.len() + 2 * http_addresses.len())?;
 
-        let udp = bind_all("udp", &config.udp, workers, |address| udp_socket(address, config.receive_buffer_bytes))?;
+        let udp = bind_all("udp", &config.udp, workers, |address| {
+            udp_socket(address, config.receive_buffer_bytes)
+        })?;
         let http = bind_all("http", &config.http, workers, tcp_listener)?;
         let clock = Clock::start();
         let random = system("random numbers can't be had");
         let key: [u8; 12] = sys::random().map_err(random)?;
-        let owners = Owners::new(workers, std::array::from_fn(|word| {
-            u32::from_ne_bytes(std::array::from_fn(|byte| key[word * 4 + byte]))
-        }));
+        let owners = Owners::new(
+            workers,
+            std::array::from_fn(|word| u32::from_ne_bytes(std::array::from_fn(|byte| key[word * 4 + byte]))),
+        );
         let ids = ConnectionIds::new(sys::random().map_err(random)?, config.connection_id_window_secs);
         let policy = Policy {
             announce_interval_secs: config.announce_interval_secs,
@@ -205,8 +211,8 @@ fn spawn(number: usize, setup: Setup, ready: Sender<()>, ended: Sender<Ended>) -
 }
 
 fn choose_cores(cores: &Cores) -> Result<Vec<Option<usize>>, ServerError> {
-    let allowed =
-        sys::allowed_cores().map_err(|source| ServerError::System { what: "the cores can't be known", source })?;
+    let allowed = sys::allowed_cores()
+        .map_err(|source| ServerError::System { what: "the cores can't be known", source })?;
     let chosen: Vec<_> = match cores {
         Cores::Auto => allowed.into_iter().map(Some).collect(),
         Cores::Floating(workers) => vec![None; (*workers).max(1)],
@@ -241,7 +247,11 @@ pub fn format_cores(cores: &[usize]) -> String {
 
 /// Sees to it that there are descriptors for all sockets and connections; returns for how many connections. Where their
 /// number is the default it gives way to the limit.
-fn reserve_descriptors(config: &Config, workers: usize, sockets_per_worker: usize) -> Result<usize, ServerError> {
+fn reserve_descriptors(
+    config: &Config,
+    workers: usize,
+    sockets_per_worker: usize,
+) -> Result<usize, ServerError> {
     let own = SPARE_DESCRIPTORS + workers as u64 * (WORKER_DESCRIPTORS + sockets_per_worker as u64);
     let wanted = match config.http.addresses().is_empty() {
         true => 0,
@@ -361,11 +371,15 @@ fn steer(
             let program = owners.steer_by_cpu(&cores);
             udp.iter()
                 .try_for_each(|group| sys::attach_steering(&group.sockets[0].socket, &program))
-                .and_then(|()| http.iter().try_for_each(|group| sys::attach_steering(&group.sockets[0], &program)))
+                .and_then(|()| {
+                    http.iter().try_for_each(|group| sys::attach_steering(&group.sockets[0], &program))
+                })
         }
     };
     if let Err(error) = attached {
-        tracing::warn!("--steering {steering} can't be set up ({error}): the kernel deals datagrams out on its own");
+        tracing::warn!(
+            "--steering {steering} can't be set up ({error}): the kernel deals datagrams out on its own"
+        );
     }
 }
 

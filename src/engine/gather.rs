@@ -243,9 +243,11 @@ impl Gathers {
 
     fn take_udp(&mut self, ticket: Ticket) -> Option<UdpScrape> {
         match self.slots.remove(ticket.slot as usize) {
-            Slot { asker: Asker::Udp { to, transaction_id }, gathered: Gathered::Scrape { counts, .. }, .. } => {
-                Some(UdpScrape { to, transaction_id, counts })
-            }
+            Slot {
+                asker: Asker::Udp { to, transaction_id },
+                gathered: Gathered::Scrape { counts, .. },
+                ..
+            } => Some(UdpScrape { to, transaction_id, counts }),
             _ => None,
         }
     }

@@ -4,9 +4,9 @@ use std::net::IpAddr;
 use std::task::{Context, Poll};
 
 use crate::counters::{Counter, Kind};
+use crate::engine::Engine;
 use crate::engine::gather::{Asker, ScrapeCounts, Ticket};
 use crate::engine::message::{Message, PeerList, Post};
-use crate::engine::Engine;
 use crate::time::Timestamp;
 use crate::types::{Announce, Family, InfoHash, PeerAddr, SwarmCounts};
 use crate::wire::bencode::{self, AnnounceReply, Form, Peers};
@@ -61,7 +61,12 @@ pub enum Outcome {
 
 impl Engine {
     /// Takes an announce.
-    pub fn http_announce(&mut self, now: Timestamp, request: &HttpAnnounce<'_>, mesh: &mut impl Post) -> Outcome {
+    pub fn http_announce(
+        &mut self,
+        now: Timestamp,
+        request: &HttpAnnounce<'_>,
+        mesh: &mut impl Post,
+    ) -> Outcome {
         self.counters.bump(Counter::of(Kind::HttpAnnounce, Family::of(request.ip)));
         let query = &request.query;
         let announce = Announce {
@@ -144,7 +149,8 @@ impl Engine {
     /// Writes the body of the response to a scrape.
     pub fn write_scraped(&mut self, out: &mut Vec<u8>, request: &HttpScrape<'_>, counts: Box<ScrapeCounts>) {
         let named = request.query.info_hashes.iter().copied().zip(counts.iter().copied());
-        let mut swarms: arrayvec::ArrayVec<(InfoHash, SwarmCounts), { crate::limits::MAX_SCRAPE_HASHES }> = named.collect();
+        let mut swarms: arrayvec::ArrayVec<(InfoHash, SwarmCounts), { crate::limits::MAX_SCRAPE_HASHES }> =
+            named.collect();
         bencode::put_scrape(out, &mut swarms);
         self.gathers.give_counts(counts);
     }

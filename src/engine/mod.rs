@@ -19,8 +19,8 @@ use crate::owner::Owners;
 use crate::swarm::Shard;
 use crate::time::Timestamp;
 use crate::types::WorkerId;
-pub use gather::{ScrapeCounts, Ticket};
 use gather::Gathers;
+pub use gather::{ScrapeCounts, Ticket};
 pub use http::{Answer, HttpAnnounce, HttpScrape, Outcome};
 pub use message::{Endpoint, Message, PeerList, Post, Replies, ScrapeJob, UdpAnnounce};
 
@@ -67,7 +67,14 @@ pub struct Engine {
 
 impl Engine {
     /// An engine without any swarm.
-    pub fn new(me: WorkerId, owners: Owners, policy: Policy, ids: ConnectionIds, peer_timeout_secs: u32, seeds: Seeds) -> Self {
+    pub fn new(
+        me: WorkerId,
+        owners: Owners,
+        policy: Policy,
+        ids: ConnectionIds,
+        peer_timeout_secs: u32,
+        seeds: Seeds,
+    ) -> Self {
         Self {
             me,
             owners,

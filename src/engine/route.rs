@@ -68,7 +68,18 @@ mod tests {
         assert_eq!(Route::of("/0aB9/scrape"), Route::Scrape { passkey: Some("0aB9") });
         assert_eq!(Route::of("/health"), Route::Health);
         let long = format!("/{}/announce", "x".repeat(HTTP_PASSKEY_BYTES + 1));
-        for nothing in ["", "/", "//announce", "/announce/", "/a/b/announce", "/k%20/announce", "/key/health", "announce", "/../announce", &long] {
+        for nothing in [
+            "",
+            "/",
+            "//announce",
+            "/announce/",
+            "/a/b/announce",
+            "/k%20/announce",
+            "/key/health",
+            "announce",
+            "/../announce",
+            &long,
+        ] {
             assert_eq!(Route::of(nothing), Route::NotFound, "{nothing}");
         }
     }

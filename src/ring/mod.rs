@@ -128,7 +128,8 @@ impl UdpRing {
         let descriptors: Vec<_> = listeners.iter().map(|listener| listener.socket.as_raw_fd()).collect();
         uring.submitter().register_files(&descriptors)?;
         let buffers = ReceiveBuffers::register(&uring.submitter(), BUFFER_GROUP)?;
-        let mut ring = Self { uring, listeners, replies: ReplySlots::new(), buffers, turned: Turned::default() };
+        let mut ring =
+            Self { uring, listeners, replies: ReplySlots::new(), buffers, turned: Turned::default() };
         ring.arm_receives();
         ring.submit();
         Ok(ring)
@@ -232,10 +233,16 @@ impl UdpRing {
 
     fn arm_receives(&mut self) {
         let mut submissions = self.uring.submission();
-        for (number, listener) in self.listeners.iter_mut().enumerate().filter(|(_, listener)| !listener.armed) {
-            let entry = opcode::RecvMsgMulti::new(types::Fixed(number as u32), listener.layout.header(), BUFFER_GROUP)
-                .build()
-                .user_data(Tag::Receive(number as u8).encode());
+        for (number, listener) in
+            self.listeners.iter_mut().enumerate().filter(|(_, listener)| !listener.armed)
+        {
+            let entry = opcode::RecvMsgMulti::new(
+                types::Fixed(number as u32),
+                listener.layout.header(),
+                BUFFER_GROUP,
+            )
+            .build()
+            .user_data(Tag::Receive(number as u8).encode());
             push(&mut submissions, &entry);
             listener.armed = true;
         }
@@ -246,7 +253,10 @@ impl UdpRing {
         let mut submissions = self.uring.submission();
         for number in 0..self.listeners.len() {
             let receive = Tag::Receive(number as u8).encode();
-            push(&mut submissions, &opcode::AsyncCancel::new(receive).build().user_data(Tag::Cancel.encode()));
+            push(
+                &mut submissions,
+                &opcode::AsyncCancel::new(receive).build().user_data(Tag::Cancel.encode()),
+            );
         }
         drop(submissions);
         while self.listeners.iter().any(|listener| listener.armed) {

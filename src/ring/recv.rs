@@ -22,7 +22,8 @@ const CACHE_LINE: usize = 64;
 /// Bytes of a receive buffer: an odd number of cache lines, so that the heads of consecutive buffers fall into
 /// different sets of the cache. With a power of two they would push each other out.
 pub(super) const RECEIVE_BYTES: usize =
-    ((HEADER_BYTES + NAME_BYTES + CONTROL_BYTES + UDP_REQUEST_MAX_BYTES).div_ceil(CACHE_LINE) | 1) * CACHE_LINE;
+    ((HEADER_BYTES + NAME_BYTES + CONTROL_BYTES + UDP_REQUEST_MAX_BYTES).div_ceil(CACHE_LINE) | 1)
+        * CACHE_LINE;
 
 /// How the datagrams of one socket are laid out.
 pub(super) struct ReceiveLayout {

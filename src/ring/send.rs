@@ -75,8 +75,7 @@ impl ReplySlot {
                 .build(),
             Some(local) => {
                 let control_length = self.set_control(local);
-                self.vector =
-                    libc::iovec { iov_base: self.payload.as_mut_ptr().cast(), iov_len: length };
+                self.vector = libc::iovec { iov_base: self.payload.as_mut_ptr().cast(), iov_len: length };
                 self.header = libc::msghdr {
                     msg_name: self.name.bytes.as_mut_ptr().cast(),
                     msg_namelen: self.name.length,

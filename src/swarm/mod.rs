@@ -19,8 +19,8 @@ use crate::types::{
     Announce, Event, Family, InfoHash, PEER_V4_BYTES, PEER_V6_BYTES, PeerAddr, PeerId, SwarmCounts,
 };
 use peers::{Eligible, PeerTable};
-pub use sweep::Swept;
 use sweep::SweepCursor;
+pub use sweep::Swept;
 
 /// Takes the peers that answer an announce.
 pub trait PeerSink {
@@ -191,8 +191,9 @@ impl Shard {
         let at = self.swarms.len();
         self.swarms.push(Swarm::new(info_hash));
         let (key, swarms) = (self.hash_key, &self.swarms);
-        self.index
-            .insert_unique(hash(key, &info_hash.0), at as u32, |&at| hash(key, &swarms[at as usize].info_hash.0));
+        self.index.insert_unique(hash(key, &info_hash.0), at as u32, |&at| {
+            hash(key, &swarms[at as usize].info_hash.0)
+        });
         at
     }
 
@@ -200,11 +201,13 @@ impl Shard {
     fn drop_swarm(&mut self, at: usize) {
         let gone = self.swarms.swap_remove(at);
         assert!(gone.is_empty(), "only an empty swarm is dropped");
-        let entry = self.index.find_entry(hash(self.hash_key, &gone.info_hash.0), |&place| place as usize == at);
+        let entry =
+            self.index.find_entry(hash(self.hash_key, &gone.info_hash.0), |&place| place as usize == at);
         entry.expect("every swarm is in the index").remove();
         if let Some(moved) = self.swarms.get(at) {
             let from = self.swarms.len();
-            let place = self.index.find_mut(hash(self.hash_key, &moved.info_hash.0), |&place| place as usize == from);
+            let place =
+                self.index.find_mut(hash(self.hash_key, &moved.info_hash.0), |&place| place as usize == from);
             *place.expect("every swarm is in the index") = at as u32;
         }
         // Memory goes back when swarms die, in steps rare enough not to matter.

@@ -166,12 +166,15 @@ impl<const N: usize> PeerTable<N> {
         self.peers.push(peer);
         if let Some(index) = &mut self.index {
             let peers = &self.peers;
-            index.insert_unique(hash(key, &peer.addr), last as u32, |&at| hash(key, &peers[at as usize].addr));
+            index
+                .insert_unique(hash(key, &peer.addr), last as u32, |&at| hash(key, &peers[at as usize].addr));
         } else if self.peers.len() > UNINDEXED_PEERS {
             let peers = &self.peers;
             let mut index = HashTable::with_capacity(2 * peers.len());
             for at in 0..peers.len() {
-                index.insert_unique(hash(key, &peers[at].addr), at as u32, |&at| hash(key, &peers[at as usize].addr));
+                index.insert_unique(hash(key, &peers[at].addr), at as u32, |&at| {
+                    hash(key, &peers[at as usize].addr)
+                });
             }
             self.index = Some(index);
         }
@@ -215,11 +218,12 @@ impl<const N: usize> PeerTable<N> {
         if let Some(index) = &mut self.index {
             // Both are looked up by their places before either is changed, else one could be taken for the other.
             let hash_of = |at: usize| hash(key, &self.peers[at].addr);
-            let places = [(hash_of(one), one, other), (hash_of(other), other, one)].map(|(hash, from, to)| {
-                let entry = index.find_entry(hash, |&place| place as usize == from);
-                let bucket = entry.expect("every peer is in the index").bucket_index();
-                (bucket, to)
-            });
+            let places =
+                [(hash_of(one), one, other), (hash_of(other), other, one)].map(|(hash, from, to)| {
+                    let entry = index.find_entry(hash, |&place| place as usize == from);
+                    let bucket = entry.expect("every peer is in the index").bucket_index();
+                    (bucket, to)
+                });
             for (bucket, to) in places {
                 *index.get_bucket_mut(bucket).expect("the bucket was found a moment ago") = to as u32;
             }
@@ -232,7 +236,11 @@ impl<const N: usize> PeerTable<N> {
         assert!(self.seeders <= self.peers.len());
         assert_eq!(self.index.as_ref().map_or(self.peers.len(), HashTable::len), self.peers.len());
         for (at, peer) in self.peers.iter().enumerate() {
-            assert_eq!(self.find(key, &peer.addr), Some(at), "a peer is found where it stands, and only there");
+            assert_eq!(
+                self.find(key, &peer.addr),
+                Some(at),
+                "a peer is found where it stands, and only there"
+            );
         }
     }
 }

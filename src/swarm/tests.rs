@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use fastrand::Rng;
-use proptest::prelude::{Just, ProptestConfig, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
+use proptest::prelude::{
+    Just, ProptestConfig, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest,
+};
 
 use super::*;
 
@@ -132,8 +134,8 @@ fn step() -> impl Strategy<Value = Step> {
     let event = prop_oneof![
         5 => Just(Event::None), 3 => Just(Event::Started), 1 => Just(Event::Completed), 2 => Just(Event::Stopped)
     ];
-    let announce = (0..4_u8, 0..90_u16, any::<bool>(), event, any::<bool>(), 0..60_u16, any::<bool>()).prop_map(
-        |(swarm, peer, v6, event, seeder, num_want, both)| Step::Announce {
+    let announce = (0..4_u8, 0..90_u16, any::<bool>(), event, any::<bool>(), 0..60_u16, any::<bool>())
+        .prop_map(|(swarm, peer, v6, event, seeder, num_want, both)| Step::Announce {
             swarm: swarm * swarm, // several small swarms, one with most of the peers
             peer: peer % (10 + 30 * u16::from(swarm)),
             v6,
@@ -141,8 +143,7 @@ fn step() -> impl Strategy<Value = Step> {
             seeder,
             num_want,
             both,
-        },
-    );
+        });
     prop_oneof![
         30 => announce,
         2 => (0..12_u8).prop_map(Step::Scrape),
@@ -216,11 +217,20 @@ fn a_peer_is_gone_after_its_timeout_and_memory_goes_back() {
     let mut rng = Rng::with_seed(1);
     let start = Timestamp::from_secs(10);
     for number in 0..20_000 {
-        shard.announce(start, &announce(number as u8, peer(number, false), Event::Started, false, 0), &mut rng, &mut Taken::default());
+        shard.announce(
+            start,
+            &announce(number as u8, peer(number, false), Event::Started, false, 0),
+            &mut rng,
+            &mut Taken::default(),
+        );
     }
     assert_eq!(shard.totals().leechers, 20_000);
     assert_eq!(shard.totals().swarms, 256);
-    assert_eq!(lap(&mut shard, Timestamp::from_secs(10 + u64::from(TIMEOUT)), 100), 0, "at the timeout it is still there");
+    assert_eq!(
+        lap(&mut shard, Timestamp::from_secs(10 + u64::from(TIMEOUT)), 100),
+        0,
+        "at the timeout it is still there"
+    );
     assert_eq!(lap(&mut shard, Timestamp::from_secs(11 + u64::from(TIMEOUT)), 100), 20_000);
     shard.assert_invariants();
     assert_eq!(shard.totals(), Totals::default());
@@ -232,7 +242,12 @@ fn a_slice_of_the_sweep_looks_at_no_more_than_its_budget() {
     let mut shard = Shard::new([1; 16], TIMEOUT);
     let mut rng = Rng::with_seed(1);
     for number in 0..100 {
-        shard.announce(Timestamp::from_secs(0), &announce(1, peer(number, false), Event::None, false, 0), &mut rng, &mut Taken::default());
+        shard.announce(
+            Timestamp::from_secs(0),
+            &announce(1, peer(number, false), Event::None, false, 0),
+            &mut rng,
+            &mut Taken::default(),
+        );
     }
     let late = Timestamp::from_secs(1_000);
     for slice in 1..=10 {
@@ -279,6 +294,9 @@ fn the_choice_is_fair() {
     let expected = f64::from(asks) * f64::from(want) / f64::from(peers);
     for (peer, count) in handed_out {
         let share = f64::from(count) / expected;
-        assert!((0.9..1.1).contains(&share), "{peer:?} was handed out {share} times as often as it should be");
+        assert!(
+            (0.9..1.1).contains(&share),
+            "{peer:?} was handed out {share} times as often as it should be"
+        );
     }
 }

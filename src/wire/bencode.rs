@@ -70,7 +70,8 @@ pub fn put_announce(out: &mut Vec<u8>, reply: &AnnounceReply<'_>) {
         for (number, address) in addresses.enumerate() {
             out.extend_from_slice(b"d2:ip");
             let (mut text, ip) = (arrayvec::ArrayString::<45>::new(), address.ip());
-            std::fmt::Write::write_fmt(&mut text, format_args!("{ip}")).expect("an address has at most 45 characters");
+            std::fmt::Write::write_fmt(&mut text, format_args!("{ip}"))
+                .expect("an address has at most 45 characters");
             put_bytes(out, text.as_bytes());
             if reply.form == Form::WithIds {
                 out.extend_from_slice(b"7:peer id");
@@ -164,24 +165,30 @@ mod tests {
         String::from_utf8(out).unwrap()
     }
 
-    const HEAD: &str =
-        "d8:completei3e10:downloadedi45e11:external ip4:123410:incompletei12e8:intervali1800e12:min intervali900e";
+    const HEAD: &str = "d8:completei3e10:downloadedi45e11:external ip4:123410:incompletei12e8:intervali1800e12:min intervali900e";
 
     #[test]
     fn announces_in_every_form() {
         assert_eq!(announce(&[], &[], Form::Compact), format!("{HEAD}5:peers0:e"));
-        assert_eq!(announce(&[*b"abcdef", *b"ghijkl"], &[], Form::Compact), format!("{HEAD}5:peers12:abcdefghijkle"));
+        assert_eq!(
+            announce(&[*b"abcdef", *b"ghijkl"], &[], Form::Compact),
+            format!("{HEAD}5:peers12:abcdefghijkle")
+        );
         assert_eq!(
             announce(&[], &[*b"abcdefghijklmnopqr"], Form::Compact),
             format!("{HEAD}5:peers0:6:peers618:abcdefghijklmnopqre")
         );
-        assert_eq!(announce(&[], &[], Form::WithIds), format!("{HEAD}5:peersle" ) + "e");
+        assert_eq!(announce(&[], &[], Form::WithIds), format!("{HEAD}5:peersle") + "e");
         let mut v6 = [0; 18];
         v6[15] = 1;
         v6[17] = 80;
         assert_eq!(
             announce(&[[10, 0, 0, 1, 0x1a, 0xe1]], &[v6], Form::WithIds),
-            format!("{HEAD}5:peersld2:ip8:10.0.0.17:peer id20:{}4:porti6881eed2:ip3:::17:peer id20:{}4:porti80eeee", "a".repeat(20), "b".repeat(20))
+            format!(
+                "{HEAD}5:peersld2:ip8:10.0.0.17:peer id20:{}4:porti6881eed2:ip3:::17:peer id20:{}4:porti80eeee",
+                "a".repeat(20),
+                "b".repeat(20)
+            )
         );
         assert_eq!(
             announce(&[[10, 0, 0, 1, 0x1a, 0xe1]], &[v6], Form::WithoutIds),

@@ -116,7 +116,8 @@ impl<'a> Request<'a> {
             Err(httparse::Error::TooManyHeaders) => return Err(Status::HeadTooLarge),
             Ok(httparse::Status::Partial) | Err(_) => return Err(Status::BadRequest),
         }
-        let (Some(method), Some(target), Some(minor)) = (request.method, request.path, request.version) else {
+        let (Some(method), Some(target), Some(minor)) = (request.method, request.path, request.version)
+        else {
             return Err(Status::BadRequest);
         };
         let http_10 = minor == 0;

@@ -33,7 +33,9 @@ impl fmt::Display for QueryError {
             Self::Missing(name) => write!(f, "missing parameter: {name}"),
             Self::Invalid(name) => write!(f, "invalid parameter: {name}"),
             Self::Repeated(name) => write!(f, "parameter given more than once: {name}"),
-            Self::TooManyHashes => write!(f, "too many parameters: info_hash (at most {MAX_SCRAPE_HASHES} a scrape)"),
+            Self::TooManyHashes => {
+                write!(f, "too many parameters: info_hash (at most {MAX_SCRAPE_HASHES} a scrape)")
+            }
             Self::FullScrape => write!(f, "full scrape is not available: name an info_hash"),
         }
     }
@@ -198,7 +200,8 @@ fn num_want(value: &[u8]) -> Result<Option<u16>, QueryError> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return Err(QueryError::Invalid("numwant"));
     }
-    Ok((digits.len() == value.len()).then(|| number(value, "numwant").map_or(MOST, |n| n.min(MOST.into()) as u16)))
+    Ok((digits.len() == value.len())
+        .then(|| number(value, "numwant").map_or(MOST, |n| n.min(MOST.into()) as u16)))
 }
 
 #[cfg(test)]
@@ -207,26 +210,56 @@ mod tests {
     use proptest::prelude::*;
 
     const HASH: &str = "%124Vx%9A%BC%DE%F1%23Eg%89%AB%CD%EF%124Vx%9A";
-    const HASH_BYTES: [u8; 20] = *b"\x12\x34\x56\x78\x9a\xbc\xde\xf1\x23\x45\x67\x89\xab\xcd\xef\x12\x34\x56\x78\x9a";
+    const HASH_BYTES: [u8; 20] =
+        *b"\x12\x34\x56\x78\x9a\xbc\xde\xf1\x23\x45\x67\x89\xab\xcd\xef\x12\x34\x56\x78\x9a";
 
     fn announce(more: &str) -> Result<AnnounceQuery, QueryError> {
-        AnnounceQuery::parse(format!("info_hash={HASH}&peer_id=-TR4060-0123456789ab&port=51413{more}").as_bytes())
+        AnnounceQuery::parse(
+            format!("info_hash={HASH}&peer_id=-TR4060-0123456789ab&port=51413{more}").as_bytes(),
+        )
     }
+
+    // Recorded on loopback, 2026-11-20, from Debian's packages: libtorrent 2.0.8 and aria2 1.36.0 fetching a torrent of
+    // 100,000 bytes.
+    const LIBTORRENT: &str = "info_hash=%a0%a3%a3u!%d5%1b%9a%ed%c3%cfE%0d*%a8%ac%d8P%22%a2&peer_id=-LT2080-eJ5X023rJcKB\
+        &port=16891&uploaded=0&downloaded=0&left=100000&corrupt=0&key=64C2061F&event=started&numwant=200&compact=1\
+        &no_peer_id=1&supportcrypto=1&redundant=0";
+    const ARIA2: &str = "info_hash=L%F1%0E.%A3%03j%8F%DF%A1%EA7%C4%EE%11%5C%F9%1B%A4W\
+        &peer_id=A2-1-36-0-%0Cw%22%8A1%26%BC5Cv&uploaded=0&downloaded=0&left=100000&compact=1&key=%22%8A1%26%BC5Cv\
+        &numwant=50&no_peer_id=1&port=16882&event=started&supportcrypto=1";
 
     #[test]
     fn reads_what_clients_send() {
-        // As Transmission 4, qBittorrent (libtorrent) and aria2 put it together.
-        let transmission = "&uploaded=0&downloaded=0&left=4194304&numwant=80&key=2ABC1234&compact=1&supportcrypto=1&event=started";
-        let parsed = announce(transmission).unwrap();
-        assert_eq!(parsed.info_hash, InfoHash(HASH_BYTES));
-        assert_eq!(parsed.peer_id, PeerId(*b"-TR4060-0123456789ab"));
-        assert_eq!((parsed.port, parsed.left, parsed.event, parsed.num_want), (51413, Some(4_194_304), Event::Started, Some(80)));
-        let libtorrent = "&uploaded=1&downloaded=2&left=0&corrupt=0&key=9F3A0C55&event=completed&numwant=200&compact=1&no_peer_id=1&supportcrypto=1&redundant=0";
-        let parsed = announce(libtorrent).unwrap();
-        assert!(parsed.compact && parsed.no_peer_id);
-        assert_eq!((parsed.uploaded, parsed.downloaded, parsed.left, parsed.event), (1, 2, Some(0), Event::Completed));
-        let aria2 = "&uploaded=0&downloaded=0&left=1&compact=1&key=-1.36.0-&numwant=50&no_peer_id=1&event=stopped&supportcrypto=1&ip=10.0.0.1";
-        assert_eq!(announce(aria2).unwrap().event, Event::Stopped);
+        for (query, info_hash, peer_id, port, num_want) in [
+            (
+                LIBTORRENT,
+                b"\xa0\xa3\xa3u!\xd5\x1b\x9a\xed\xc3\xcfE\x0d*\xa8\xac\xd8P\x22\xa2",
+                b"-LT2080-eJ5X023rJcKB",
+                16891,
+                200,
+            ),
+            (
+                ARIA2,
+                b"L\xf1\x0e.\xa3\x03j\x8f\xdf\xa1\xea7\xc4\xee\x11\x5c\xf9\x1b\xa4W",
+                b"A2-1-36-0-\x0cw\x22\x8a1&\xbc5Cv",
+                16882,
+                50,
+            ),
+        ] {
+            let expected = AnnounceQuery {
+                info_hash: InfoHash(*info_hash),
+                peer_id: PeerId(*peer_id),
+                port,
+                uploaded: 0,
+                downloaded: 0,
+                left: Some(100_000),
+                event: Event::Started,
+                num_want: Some(num_want),
+                compact: true,
+                no_peer_id: true,
+            };
+            assert_eq!(AnnounceQuery::parse(query.as_bytes()), Ok(expected));
+        }
     }
 
     #[test]
@@ -234,21 +267,49 @@ mod tests {
         use QueryError::{Invalid, Missing, Repeated};
         assert_eq!(AnnounceQuery::parse(b""), Err(Missing("info_hash")));
         assert_eq!(AnnounceQuery::parse(format!("info_hash={HASH}").as_bytes()), Err(Missing("peer_id")));
-        assert_eq!(AnnounceQuery::parse(format!("info_hash={HASH}&peer_id={HASH}").as_bytes()), Err(Missing("port")));
+        assert_eq!(
+            AnnounceQuery::parse(format!("info_hash={HASH}&peer_id={HASH}").as_bytes()),
+            Err(Missing("port"))
+        );
         assert_eq!(announce(&format!("&info_hash={HASH}")), Err(Repeated("info_hash")));
         assert_eq!(announce(&format!("&peer_id={HASH}")), Err(Repeated("peer_id")));
         for (more, name) in [
-            ("&port=0", "port"), ("&port=65536", "port"), ("&port=", "port"), ("&port=+1", "port"), ("&left=-1", "left"),
-            ("&left=x", "left"), ("&left=18446744073709551616", "left"), ("&uploaded=", "uploaded"),
-            ("&downloaded=1.5", "downloaded"), ("&event=begun", "event"), ("&numwant=", "numwant"),
-            ("&numwant=-", "numwant"), ("&numwant=many", "numwant"),
+            ("&port=0", "port"),
+            ("&port=65536", "port"),
+            ("&port=", "port"),
+            ("&port=+1", "port"),
+            ("&left=-1", "left"),
+            ("&left=x", "left"),
+            ("&left=18446744073709551616", "left"),
+            ("&uploaded=", "uploaded"),
+            ("&downloaded=1.5", "downloaded"),
+            ("&event=begun", "event"),
+            ("&numwant=", "numwant"),
+            ("&numwant=-", "numwant"),
+            ("&numwant=many", "numwant"),
         ] {
             assert_eq!(announce(more), Err(Invalid(name)), "{more}");
             assert!(Invalid(name).to_string().contains(name));
         }
-        for hash in ["", "%", "%1", "%zz345678901234567890", "%124Vx%9A%BC%DE%F1%23Eg%89%AB%CD%EF%124Vx", "abcdefghijklmnopqrstu", "%124Vx%9A%BC%DE%F1%23Eg%89%AB%CD%EF%124Vx%9"] {
-            assert_eq!(AnnounceQuery::parse(format!("info_hash={hash}").as_bytes()), Err(Invalid("info_hash")), "{hash}");
-            assert_eq!(ScrapeQuery::parse(format!("info_hash={hash}").as_bytes()), Err(Invalid("info_hash")), "{hash}");
+        for hash in [
+            "",
+            "%",
+            "%1",
+            "%zz345678901234567890",
+            "%124Vx%9A%BC%DE%F1%23Eg%89%AB%CD%EF%124Vx",
+            "abcdefghijklmnopqrstu",
+            "%124Vx%9A%BC%DE%F1%23Eg%89%AB%CD%EF%124Vx%9",
+        ] {
+            assert_eq!(
+                AnnounceQuery::parse(format!("info_hash={hash}").as_bytes()),
+                Err(Invalid("info_hash")),
+                "{hash}"
+            );
+            assert_eq!(
+                ScrapeQuery::parse(format!("info_hash={hash}").as_bytes()),
+                Err(Invalid("info_hash")),
+                "{hash}"
+            );
         }
     }
 
@@ -270,8 +331,14 @@ mod tests {
         assert_eq!(parsed.info_hashes.as_slice(), [InfoHash(HASH_BYTES), InfoHash(*b"abcdefghijklmnopqrst")]);
         assert_eq!(ScrapeQuery::parse(b""), Err(QueryError::FullScrape));
         let hashes = |n| vec!["info_hash=abcdefghijklmnopqrst"; n].join("&");
-        assert_eq!(ScrapeQuery::parse(hashes(MAX_SCRAPE_HASHES).as_bytes()).unwrap().info_hashes.len(), MAX_SCRAPE_HASHES);
-        assert_eq!(ScrapeQuery::parse(hashes(MAX_SCRAPE_HASHES + 1).as_bytes()), Err(QueryError::TooManyHashes));
+        assert_eq!(
+            ScrapeQuery::parse(hashes(MAX_SCRAPE_HASHES).as_bytes()).unwrap().info_hashes.len(),
+            MAX_SCRAPE_HASHES
+        );
+        assert_eq!(
+            ScrapeQuery::parse(hashes(MAX_SCRAPE_HASHES + 1).as_bytes()),
+            Err(QueryError::TooManyHashes)
+        );
     }
 
     proptest! {

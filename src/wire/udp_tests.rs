@@ -11,32 +11,40 @@ fn bytes(hex: &str) -> Vec<u8> {
     pairs.iter().map(|pair| u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
 }
 
-/// Recorded on loopback between gyre and libtorrent 2.0.8 (a connect and the first announce of a leecher): `left` and
-/// the hashes are those of the test's torrent.
-const LIBTORRENT_CONNECT: &str = "00000417 27101980 00000000 0a1b2c3d";
-const LIBTORRENT_ANNOUNCE: &str = "\
-    1122334455667788 00000001 0a1b2c3e \
-    f00dfeedf00dfeedf00dfeedf00dfeedf00dfeed 2d4c54323038302d616263646566676869 6a6b6c \
-    0000000000000000 0000000000400000 0000000000000000 00000002 00000000 9a8b7c6d 000000c8 1ae1 \
-    02 09 2f616e6e6f756e6365";
+// Recorded on loopback, 2026-11-20, from Debian's packages: libtorrent 2.0.8 and aria2 1.36.0 fetching a torrent of
+// 100,000 bytes whose tracker gave them the connection id 0x1122334455667788.
+const LIBTORRENT_CONNECT: &str = "0000041727101980000000009309ffee";
+const LIBTORRENT_STARTED: &str = "\
+    1122334455667788000000018f13dc86a0a3a37521d51b9aedc3cf450d2aa8acd85022a22d4c54323038302d71694f534728582e596a4d62\
+    000000000000000000000000000186a000000000000000000000000200000000a26ea3eb000000c841f102092f616e6e6f756e6365";
+const LIBTORRENT_STOPPED: &str = "\
+    11223344556677880000000154a58c2da0a3a37521d51b9aedc3cf450d2aa8acd85022a22d4c54323038302d71694f534728582e596a4d62\
+    000000000000000000000000000186a000000000000000000000000300000000a26ea3eb0000000041f102092f616e6e6f756e6365";
+const ARIA2_STARTED: &str = "\
+    112233445566778800000001e5fa81644cf10e2ea3036a8fdfa1ea37c4ee115cf91ba45741322d312d33362d302d21641fa2540fb1e6aa07\
+    000000000000000000000000000186a000000000000000000000000200000000050d61920000003241f20000";
 
 #[test]
 fn reads_what_clients_send() {
-    assert_eq!(
-        Request::parse(&bytes(LIBTORRENT_CONNECT)),
-        Ok(Request::Connect { transaction_id: 0x0a1b_2c3d })
-    );
-    let datagram = bytes(LIBTORRENT_ANNOUNCE);
-    let Ok(Request::Announce(announce)) = Request::parse(&datagram) else { panic!("an announce") };
-    assert_eq!(announce.connection_id, 0x1122_3344_5566_7788);
-    assert_eq!(announce.transaction_id, 0x0a1b_2c3e);
-    assert_eq!(announce.info_hash.head(), 0xf00d_feed);
-    assert_eq!(announce.peer_id, PeerId(*b"-LT2080-abcdefghijkl"));
-    assert_eq!((announce.downloaded, announce.left, announce.uploaded), (0, 4 << 20, 0));
-    assert_eq!((announce.event, announce.num_want, announce.port), (Event::Started, 200, 6881));
-    let options = announce.options();
-    assert_eq!(options.url_data.as_slice(), b"/announce");
-    assert!(!options.malformed);
+    let connect = bytes(LIBTORRENT_CONNECT);
+    assert_eq!(Request::parse(&connect), Ok(Request::Connect { transaction_id: 0x9309_ffee }));
+    for (recorded, event, num_want, port, peer_id, url) in [
+        (LIBTORRENT_STARTED, Event::Started, 200, 16881, b"-LT2080-qiOSG(X.YjMb", b"/announce".as_slice()),
+        (LIBTORRENT_STOPPED, Event::Stopped, 0, 16881, b"-LT2080-qiOSG(X.YjMb", b"/announce"),
+        (ARIA2_STARTED, Event::Started, 50, 16882, b"A2-1-36-0-!d\x1f\xa2T\x0f\xb1\xe6\xaa\x07", b""),
+    ] {
+        let datagram = bytes(recorded);
+        let Ok(Request::Announce(announce)) = Request::parse(&datagram) else { panic!("an announce") };
+        assert_eq!(announce.connection_id, 0x1122_3344_5566_7788);
+        assert_eq!(announce.peer_id, PeerId(*peer_id));
+        assert_eq!((announce.downloaded, announce.left, announce.uploaded), (0, 100_000, 0));
+        assert_eq!((announce.event, announce.num_want, announce.port), (event, num_want, port));
+        let options = announce.options();
+        assert_eq!((options.url_data.as_slice(), options.malformed), (url, false));
+        let mut again = Vec::new();
+        Request::Announce(announce).encode(&mut again);
+        assert_eq!(again, datagram, "what was read is all that was sent");
+    }
 }
 
 #[test]
@@ -49,7 +57,9 @@ fn every_length_is_either_a_request_or_short() {
             datagram[..written].copy_from_slice(&head[..written]);
             match Request::parse(&datagram) {
                 Ok(_) => assert!(length >= needed, "action {action} of {length} bytes"),
-                Err(error) => assert!(error == Malformed::Short && length < needed, "action {action}, {length} bytes"),
+                Err(error) => {
+                    assert!(error == Malformed::Short && length < needed, "action {action}, {length} bytes")
+                }
             }
         }
     }

@@ -122,7 +122,8 @@ impl Connections {
 
     /// Shuts the connections on which no request is being read, answered or written.
     pub(super) fn close_idle(&mut self) {
-        let idle = self.entries.iter().filter(|(_, entry)| matches!(entry.phase, Phase::Idle | Phase::Linger));
+        let idle =
+            self.entries.iter().filter(|(_, entry)| matches!(entry.phase, Phase::Idle | Phase::Linger));
         idle.for_each(|(_, entry)| entry.shut());
     }
 

@@ -17,13 +17,14 @@ use crate::counters::{Counter, Kind};
 use crate::engine::route::Route;
 use crate::engine::{Answer, HttpAnnounce, HttpScrape, Outcome, Ticket};
 use crate::limits::{
-    HTTP_ACCEPT_PAUSE_MS, HTTP_HEAD_MAX_BYTES, HTTP_LINGER_BYTES, HTTP_POOLED_BUFFER_BYTES, HTTP_POOLED_BUFFERS,
-    HTTP_READ_BYTES, HTTP_WRITE_BATCH_BYTES,
+    HTTP_ACCEPT_PAUSE_MS, HTTP_HEAD_MAX_BYTES, HTTP_LINGER_BYTES, HTTP_POOLED_BUFFER_BYTES,
+    HTTP_POOLED_BUFFERS, HTTP_READ_BYTES, HTTP_WRITE_BATCH_BYTES,
 };
 use crate::types::Family;
 use crate::wire::bencode::{Retry, put_failure};
 use crate::wire::http::{
-    Method, Persistence, Request, ResponseWriter, Status, can_start_request, head_end, leading_empty_lines, put_status,
+    Method, Persistence, Request, ResponseWriter, Status, can_start_request, head_end, leading_empty_lines,
+    put_status,
 };
 use crate::wire::query::{AnnounceQuery, QueryError, ScrapeQuery};
 

@@ -179,8 +179,9 @@ impl Driver {
         let shared = &*self.shared;
         let engine = &mut *shared.engine.borrow_mut();
         let mesh = &mut *shared.mesh.borrow_mut();
-        let Turned { completions, send_failed, truncated, overflows } =
-            self.ring.turn(TURN_COMPLETIONS, |from, datagram, out| engine.datagram(now, from, datagram, out, mesh))?;
+        let Turned { completions, send_failed, truncated, overflows } = self
+            .ring
+            .turn(TURN_COMPLETIONS, |from, datagram, out| engine.datagram(now, from, datagram, out, mesh))?;
         engine.counters.add(Counter::DropSendFailed, send_failed);
         engine.counters.add(Counter::BadTruncated, truncated);
         engine.counters.add(Counter::RingOverflows, overflows);
@@ -206,7 +207,8 @@ impl Driver {
             self.next_publish = now + Duration::from_millis(HOUSEKEEPING_INTERVAL_MS);
             engine.gauge(now);
             engine.counters.set(Counter::Connections, shared.connections.borrow().len() as u64);
-            let drops = self.ring.sockets().filter_map(|socket| sys::kernel_drops(socket).ok()).map(u64::from).sum();
+            let drops =
+                self.ring.sockets().filter_map(|socket| sys::kernel_drops(socket).ok()).map(u64::from).sum();
             engine.counters.set(Counter::DropReceiveOverrun, drops);
             self.published.publish(&engine.counters);
         }
