@@ -24,7 +24,7 @@ pub enum ServerError {
     #[error("{0} cores: at most {MAX_WORKERS} workers are possible; choose some with --cores")]
     TooManyCores(usize),
     /// A socket could not be bound.
-    #[error("{protocol} {address} can't be served: {source}{}", bind_cure(source, *protocol))]
+    #[error("{protocol} {address} can't be served: {source}{}", bind_cure(source, protocol))]
     Bind {
         /// `udp` or `http`.
         protocol: &'static str,

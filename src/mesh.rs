@@ -203,7 +203,7 @@ mod tests {
     #[test]
     fn the_doorbell_rings_once_and_only_for_a_sleeper() {
         let (doorbells, mut meshes) = connect(2);
-        let mut send = |meshes: &mut Vec<Mesh>| {
+        let send = |meshes: &mut Vec<Mesh>| {
             meshes[0].post(WorkerId(1), message(0)).unwrap();
             meshes[0].flush();
         };

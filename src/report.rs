@@ -1,6 +1,5 @@
 //! Owns the line of statistics: what happened since the last one, a second, and how things stand.
 
-use std::fmt::Write;
 use std::time::Duration;
 
 use crate::counters::{Counter, Counters};
@@ -54,9 +53,7 @@ impl Reporter {
             let mut text = format!(" | {title}/s:");
             let seen = causes.iter().filter(|(_, counter)| rate(*counter) > 0);
             let before = text.len();
-            seen.for_each(|(cause, counter)| {
-                write!(text, " {cause} {}", rate(*counter)).expect("to a string")
-            });
+            seen.for_each(|(cause, counter)| text += &format!(" {cause} {}", rate(*counter)));
             if text.len() == before {
                 text += " none";
             }

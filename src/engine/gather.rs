@@ -68,9 +68,9 @@ pub(super) struct Gathers {
     next_serial: u32,
     /// In the order of opening, which is that of the deadlines. May name tickets that are settled already.
     deadlines: VecDeque<(Timestamp, Ticket)>,
-    jobs: Vec<Box<ScrapeJob>>,
-    lists: Vec<Box<PeerList>>,
-    counts: Vec<Box<ScrapeCounts>>,
+    jobs: Pool<ScrapeJob>,
+    lists: Pool<PeerList>,
+    counts: Pool<ScrapeCounts>,
 }
 
 impl Gathers {
@@ -83,8 +83,7 @@ impl Gathers {
         swarms: usize,
         parts: usize,
     ) -> Option<Ticket> {
-        let mut counts = self.counts.pop().unwrap_or_default();
-        counts.clear();
+        let mut counts = self.counts.take();
         counts.extend(std::iter::repeat_n(SwarmCounts::default(), swarms));
         self.open(now, asker, Gathered::Scrape { counts, missing: parts })
     }
@@ -215,26 +214,33 @@ impl Gathers {
         self.slots.len()
     }
 
+    /// How many deadlines are kept, settled ones among them.
+    #[cfg(test)]
+    pub(super) fn tracked_deadlines(&self) -> usize {
+        self.deadlines.len()
+    }
+
     pub(super) fn take_job(&mut self) -> Box<ScrapeJob> {
-        self.jobs.pop().unwrap_or_default()
+        self.jobs.take()
     }
 
     pub(super) fn give_job(&mut self, mut job: Box<ScrapeJob>) {
         job.swarms.clear();
-        keep(&mut self.jobs, job);
+        self.jobs.give(job);
     }
 
     pub(super) fn take_list(&mut self) -> Box<PeerList> {
-        self.lists.pop().unwrap_or_default()
+        self.lists.take()
     }
 
     pub(super) fn give_list(&mut self, mut list: Box<PeerList>) {
         list.clear();
-        keep(&mut self.lists, list);
+        self.lists.give(list);
     }
 
-    pub(super) fn give_counts(&mut self, counts: Box<ScrapeCounts>) {
-        keep(&mut self.counts, counts);
+    pub(super) fn give_counts(&mut self, mut counts: Box<ScrapeCounts>) {
+        counts.clear();
+        self.counts.give(counts);
     }
 
     fn find(&mut self, ticket: Ticket) -> Option<&mut Slot> {
@@ -266,8 +272,18 @@ fn wake(waker: &mut Option<Waker>) {
 /// Boxes of one kind that are kept for reuse; more are freed.
 const POOLED_BOXES: usize = 64;
 
-fn keep<T>(pool: &mut Vec<Box<T>>, unused: Box<T>) {
-    if pool.len() < POOLED_BOXES {
-        pool.push(unused);
+/// Empty boxes, to be filled again.
+#[derive(Default)]
+struct Pool<T>(#[allow(clippy::vec_box, reason = "it is the boxes that are reused")] Vec<Box<T>>);
+
+impl<T: Default> Pool<T> {
+    fn take(&mut self) -> Box<T> {
+        self.0.pop().unwrap_or_default()
+    }
+
+    fn give(&mut self, empty: Box<T>) {
+        if self.0.len() < POOLED_BOXES {
+            self.0.push(empty);
+        }
     }
 }

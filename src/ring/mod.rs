@@ -113,7 +113,6 @@ impl UdpRing {
             .setup_cqsize(COMPLETION_ENTRIES)
             .dontfork()
             .build(SUBMISSION_ENTRIES)?;
-        uring.submitter().register_ring_fd()?;
         uring.submitter().register_eventfd(doorbell.as_raw_fd())?;
         uring.completion().disable_eventfd();
         let listeners: Vec<_> = sockets

@@ -1,1 +1,182 @@
-//! x
+//! Rings that talk to each other and to plain sockets on loopback.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use super::*;
+use crate::limits::{RECEIVE_BUFFERS, UDP_REQUEST_MAX_BYTES};
+use crate::sys;
+use crate::time::Clock;
+use crate::types::Family;
+
+const LONG: Duration = Duration::from_secs(10);
+
+fn socket(address: &str) -> UdpSocket {
+    let socket = UdpSocket::bind(address).unwrap();
+    socket.set_read_timeout(Some(LONG)).unwrap();
+    socket
+}
+
+/// A ring on these addresses, wildcards among them.
+fn ring(addresses: &[&str]) -> (UdpRing, Vec<SocketAddr>, Doorbell) {
+    let doorbell = Doorbell::new().unwrap();
+    let open = |address: &&str| {
+        let socket = socket(address);
+        let ip = socket.local_addr().unwrap().ip();
+        if ip.is_unspecified() {
+            sys::deliver_local_address(&socket, Family::of(ip)).unwrap();
+        }
+        RingSocket { socket, wildcard: ip.is_unspecified() }
+    };
+    let sockets: Vec<_> = addresses.iter().map(open).collect();
+    let bound = sockets.iter().map(|socket| socket.socket.local_addr().unwrap()).collect();
+    (UdpRing::new(sockets, &doorbell).unwrap(), bound, doorbell)
+}
+
+/// Turns until so many datagrams have been given to `answer`, or nothing comes for long.
+fn turn_until(
+    ring: &mut UdpRing,
+    datagrams: usize,
+    mut answer: impl FnMut(&Endpoint, &[u8], &mut [u8; UDP_REPLY_MAX_BYTES]) -> Option<usize>,
+) -> Turned {
+    let clock = Clock::start();
+    let (mut seen, mut all) = (0, Turned::default());
+    while seen < datagrams {
+        let turned = ring
+            .turn(64, |from, datagram, out| {
+                seen += 1;
+                answer(from, datagram, out)
+            })
+            .unwrap();
+        all.truncated += turned.truncated;
+        all.overflows += turned.overflows;
+        all.send_failed += turned.send_failed;
+        ring.submit();
+        assert!(clock.now().as_micros() < LONG.as_micros() as u64, "{seen} of {datagrams} datagrams came");
+    }
+    all
+}
+
+fn echo(_: &Endpoint, datagram: &[u8], out: &mut [u8; UDP_REPLY_MAX_BYTES]) -> Option<usize> {
+    let length = datagram.len().min(out.len());
+    out[..length].copy_from_slice(&datagram[..length]);
+    Some(length)
+}
+
+#[test]
+fn answers_come_from_the_address_that_was_asked() {
+    let (mut ring, bound, _doorbell) = ring(&["127.0.0.1:0", "[::1]:0", "0.0.0.0:0", "[::]:0"]);
+    for (number, address, asked, client) in [
+        (0, bound[0], "127.0.0.1", "127.0.0.1:0"),
+        (1, bound[1], "::1", "[::1]:0"),
+        (2, bound[2], "127.0.0.1", "127.0.0.1:0"),
+        (2, bound[2], "127.0.0.2", "127.0.0.1:0"),
+        (3, bound[3], "::1", "[::1]:0"),
+    ] {
+        let asked = SocketAddr::new(asked.parse().unwrap(), address.port());
+        let client = socket(client);
+        client.connect(asked).unwrap(); // from now on it hears nothing from elsewhere
+        client.send(b"hello").unwrap();
+        turn_until(&mut ring, 1, |from, datagram, out| {
+            assert_eq!((from.socket, datagram), (number, b"hello".as_slice()));
+            assert_eq!(from.source, client.local_addr().unwrap());
+            assert_eq!(from.local, address.ip().is_unspecified().then_some(asked.ip()));
+            echo(from, datagram, out)
+        });
+        let mut answer = [0; 16];
+        assert_eq!(client.recv(&mut answer).unwrap(), 5);
+    }
+}
+
+#[test]
+fn more_datagrams_than_buffers_are_all_answered() {
+    let (mut ring, bound, _doorbell) = ring(&["127.0.0.1:0"]);
+    let client = socket("127.0.0.1:0");
+    sys::set_receive_buffer(&client, 8 << 20).unwrap();
+    sys::set_receive_buffer(ring.sockets().next().unwrap(), 8 << 20).unwrap();
+    let burst = usize::from(RECEIVE_BUFFERS) * 3;
+    for number in 0..burst as u32 {
+        client.send_to(&number.to_be_bytes(), bound[0]).unwrap();
+    }
+    turn_until(&mut ring, burst, echo);
+    for number in 0..burst as u32 {
+        let mut answer = [0; 16];
+        assert_eq!(client.recv(&mut answer).unwrap(), 4);
+        assert_eq!(answer[..4], number.to_be_bytes());
+    }
+}
+
+#[test]
+fn lengths_up_to_the_longest_request_pass_and_longer_ones_are_counted() {
+    let (mut ring, bound, _doorbell) = ring(&["127.0.0.1:0", "[::]:0"]);
+    let v6 = SocketAddr::new(Ipv6Addr::LOCALHOST.into(), bound[1].port());
+    for (to, client) in [(bound[0], socket("127.0.0.1:0")), (v6, socket("[::1]:0"))] {
+        for length in [0, 1, 1_472, UDP_REQUEST_MAX_BYTES] {
+            client.send_to(&vec![7; length], to).unwrap();
+            turn_until(&mut ring, 1, |_, datagram, _| {
+                assert_eq!(datagram, vec![7; length]);
+                None
+            });
+        }
+        for length in [UDP_REQUEST_MAX_BYTES + 1, UDP_REQUEST_MAX_BYTES + 200, 9_000] {
+            client.send_to(&vec![7; length], to).unwrap();
+            client.send_to(b"after", to).unwrap();
+            let turned = turn_until(&mut ring, 1, |_, datagram, _| {
+                assert_eq!(datagram, b"after");
+                None
+            });
+            assert_eq!(turned.truncated, 1, "{length} bytes");
+        }
+    }
+}
+
+#[test]
+fn replies_that_cannot_leave_are_counted() {
+    let (mut ring, _, _doorbell) = ring(&["127.0.0.1:0"]);
+    let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0)); // no datagram goes to port 0
+    let to = Endpoint { source: nowhere, local: None, socket: 0 };
+    for _ in 0..3 * REPLY_SLOTS {
+        ring.reply(&to, |out| {
+            out[0] = 1;
+            1
+        });
+    }
+    ring.submit();
+    let clock = Clock::start();
+    let mut failed = 0;
+    while failed < 3 * REPLY_SLOTS as u64 {
+        failed += ring.turn(64, |_, _, _| None).unwrap().send_failed;
+        ring.submit();
+        assert!(clock.now().as_micros() < LONG.as_micros() as u64, "{failed} failures were seen");
+    }
+}
+
+#[test]
+fn a_sleeper_is_woken_and_a_busy_one_is_not() {
+    let (mut ring, bound, doorbell) = ring(&["127.0.0.1:0"]);
+    let client = socket("127.0.0.1:0");
+    client.send_to(b"one", bound[0]).unwrap();
+    turn_until(&mut ring, 1, |_, _, _| None);
+    assert_eq!(doorbell.rung(), 0, "it was awake");
+    assert!(ring.fall_asleep());
+    client.send_to(b"two", bound[0]).unwrap();
+    doorbell.wait();
+    ring.wake_up();
+    assert!(ring.has_work());
+    assert!(!ring.fall_asleep(), "there is something to do");
+    turn_until(&mut ring, 1, |_, _, _| None);
+}
+
+/// Under Miri's or a sanitizer's eye, or with the drain taken out, this is where memory would be written after its end.
+#[test]
+fn a_ring_can_go_while_datagrams_come() {
+    for _ in 0..20 {
+        let (mut ring, bound, _doorbell) = ring(&["127.0.0.1:0", "127.0.0.1:0"]);
+        let client = socket("127.0.0.1:0");
+        for number in 0..200 {
+            client.send_to(b"datagram", bound[number % 2]).unwrap();
+        }
+        turn_until(&mut ring, 10, echo);
+        drop(ring);
+    }
+}

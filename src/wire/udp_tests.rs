@@ -58,7 +58,7 @@ fn every_length_is_either_a_request_or_short() {
             match Request::parse(&datagram) {
                 Ok(_) => assert!(length >= needed, "action {action} of {length} bytes"),
                 Err(error) => {
-                    assert!(error == Malformed::Short && length < needed, "action {action}, {length} bytes")
+                    assert!(error == Malformed::Short && length < needed, "action {action}, {length} bytes");
                 }
             }
         }
@@ -148,7 +148,7 @@ proptest! {
         prop_assert_eq!(Response::parse(&out[..length]), Ok(Response::Connect { transaction_id, connection_id }));
         let counts = SwarmCounts { seeders, leechers, downloaded };
         put_announce_head(&mut out, transaction_id, interval_secs, counts);
-        let peers = &out.clone()[20..32];
+        let peers = &{ out }[20..32];
         let expected = Response::Announce { transaction_id, interval_secs, leechers, seeders, peers };
         prop_assert_eq!(Response::parse(&out[..32]), Ok(expected));
         let length = put_scrape(&mut out, transaction_id, &vec![counts; swarms]);

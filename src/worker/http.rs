@@ -15,11 +15,13 @@ use super::Shared;
 use super::connections::Phase;
 use crate::counters::{Counter, Kind};
 use crate::engine::route::Route;
-use crate::engine::{Answer, HttpAnnounce, HttpScrape, Outcome, Ticket};
+use crate::engine::{Answer, Engine, HttpAnnounce, HttpScrape, Outcome, Ticket};
 use crate::limits::{
     HTTP_ACCEPT_PAUSE_MS, HTTP_HEAD_MAX_BYTES, HTTP_LINGER_BYTES, HTTP_POOLED_BUFFER_BYTES,
     HTTP_POOLED_BUFFERS, HTTP_READ_BYTES, HTTP_WRITE_BATCH_BYTES,
 };
+use crate::mesh::Mesh;
+use crate::time::Timestamp;
 use crate::types::Family;
 use crate::wire::bencode::{Retry, put_failure};
 use crate::wire::http::{
@@ -225,30 +227,21 @@ impl Connection<'_> {
     async fn respond(&self, request: &Request<'_>, persistence: Persistence, out: &mut Vec<u8>) {
         self.count(Counter::of(Kind::HttpReply, Family::of(self.ip)));
         let head_only = request.method == Method::Head;
-        let route = Route::of(request.path);
-        let status = match (request.method, route) {
-            (_, Route::NotFound) => Status::NotFound,
-            (Method::Other, _) => Status::MethodNotAllowed,
-            _ => Status::Ok,
-        };
         let start = out.len();
-        let response = match route {
-            _ if status != Status::Ok => Err(status),
-            Route::Health | Route::NotFound => {
+        let response = ResponseWriter::start(out, Status::Ok, persistence, head_only);
+        let answered = match (request.method, Route::of(request.path)) {
+            (_, Route::NotFound) => Err(Status::NotFound),
+            (Method::Other, _) => Err(Status::MethodNotAllowed),
+            (_, Route::Announce { passkey }) => self.announce(passkey, request.query, out).await,
+            (_, Route::Scrape { passkey }) => self.scrape(passkey, request.query, out).await,
+            (_, Route::Health) => {
                 self.count(Counter::HttpOther);
-                return put_status(out, status, persistence, head_only);
-            }
-            Route::Announce { passkey } => {
-                let response = ResponseWriter::start(out, status, persistence, head_only);
-                self.announce(passkey, request.query, out).await.map(|()| response)
-            }
-            Route::Scrape { passkey } => {
-                let response = ResponseWriter::start(out, status, persistence, head_only);
-                self.scrape(passkey, request.query, out).await.map(|()| response)
+                out.extend_from_slice(b"ok\n");
+                Ok(())
             }
         };
-        match response {
-            Ok(response) => response.finish(out),
+        match answered {
+            Ok(()) => response.finish(out),
             Err(status) => {
                 if status != Status::Unavailable {
                     self.count(Counter::HttpOther);
@@ -263,17 +256,13 @@ impl Connection<'_> {
     async fn announce(&self, passkey: Option<&str>, query: &str, out: &mut Vec<u8>) -> Result<(), Status> {
         let query = match AnnounceQuery::parse(query.as_bytes()) {
             Ok(query) => query,
-            Err(error) => return Ok(self.fail(error, out)),
+            Err(error) => {
+                self.fail(error, out);
+                return Ok(());
+            }
         };
         let request = HttpAnnounce { ip: self.ip, passkey, query };
-        let outcome = {
-            let now = self.shared.clock.now();
-            let mesh = &mut *self.shared.mesh.borrow_mut();
-            let outcome = self.shared.engine.borrow_mut().http_announce(now, &request, mesh);
-            mesh.flush();
-            outcome
-        };
-        match self.settle(outcome).await? {
+        match self.ask(|engine, now, mesh| engine.http_announce(now, &request, mesh)).await? {
             Answer::Announced { counts, peers } => {
                 self.shared.engine.borrow_mut().write_announced(out, &request, counts, peers);
             }
@@ -283,27 +272,32 @@ impl Connection<'_> {
     }
 
     async fn scrape(&self, passkey: Option<&str>, query: &str, out: &mut Vec<u8>) -> Result<(), Status> {
-        // Boxed: it is large, and lives while the task waits, which all tasks would pay for.
+        // Boxed: it is large and lives while the task waits, and every connection's task has room for it.
         let request = match ScrapeQuery::parse(query.as_bytes()) {
             Ok(query) => Box::new(HttpScrape { ip: self.ip, passkey, query }),
-            Err(error) => return Ok(self.fail(error, out)),
+            Err(error) => {
+                self.fail(error, out);
+                return Ok(());
+            }
         };
-        let outcome = {
-            let now = self.shared.clock.now();
-            let mesh = &mut *self.shared.mesh.borrow_mut();
-            let outcome = self.shared.engine.borrow_mut().http_scrape(now, &request, mesh);
-            mesh.flush();
-            outcome
-        };
-        match self.settle(outcome).await? {
+        match self.ask(|engine, now, mesh| engine.http_scrape(now, &request, mesh)).await? {
             Answer::Scraped(counts) => self.shared.engine.borrow_mut().write_scraped(out, &request, counts),
             Answer::Announced { .. } => unreachable!("a scrape is not answered by an announce"),
         }
         Ok(())
     }
 
-    /// Waits for an answer, if it isn't there already.
-    async fn settle(&self, outcome: Outcome) -> Result<Answer, Status> {
+    /// Asks the engine, and waits if it had to ask other workers.
+    async fn ask(
+        &self,
+        ask: impl FnOnce(&mut Engine, Timestamp, &mut Mesh) -> Outcome,
+    ) -> Result<Answer, Status> {
+        let outcome = {
+            let mesh = &mut *self.shared.mesh.borrow_mut();
+            let outcome = ask(&mut self.shared.engine.borrow_mut(), self.shared.clock.now(), mesh);
+            mesh.flush();
+            outcome
+        };
         let ticket = match outcome {
             Outcome::Ready(answer) => return Ok(answer),
             Outcome::Busy => return Err(Status::Unavailable),
