@@ -3,10 +3,19 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use clap::builder::RangedI64ValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{Config, Cores, Listen, Steering};
-use crate::limits::{MAX_INTERVAL_S, MAX_PEERS};
+use crate::limits::{
+    DEFAULT_ANNOUNCE_INTERVAL_S, DEFAULT_CONNECTION_ID_WINDOW_S, DEFAULT_PEERS, DEFAULT_RECEIVE_BUFFER_BYTES,
+    DEFAULT_STATS_INTERVAL_S, MAX_INTERVAL_S, MAX_PEERS,
+};
+
+/// The headings of the help.
+const WORKERS: &str = "Workers";
+const ANNOUNCES: &str = "Announces";
+const LIMITS: &str = "Limits";
 
 /// A BitTorrent tracker for Linux bare metal: UDP and HTTP, one io_uring worker per core.
 #[derive(Debug, Parser)]
@@ -51,60 +60,69 @@ pub struct Serve {
 
     /// Cores to run on, one pinned worker each: `auto` for all that the process may use, or a list like `0-3,6` (at
     /// most 256)
-    #[arg(long, value_name = "LIST|auto", default_value = "auto", help_heading = "Workers")]
+    #[arg(long, value_name = "LIST|auto", default_value = "auto", help_heading = WORKERS)]
     cores: Cores,
 
     /// Which worker the kernel hands a datagram to. info-hash: announces and scrapes to the owner of their swarm,
     /// everything else to the core that received it; cpu: everything, TCP connections too, to the core that received
     /// it; none: by a hash of the addresses
-    #[arg(long, value_enum, default_value_t = SteeringName::InfoHash, help_heading = "Workers")]
+    #[arg(long, value_enum, default_value_t = SteeringName::InfoHash, help_heading = WORKERS)]
     steering: SteeringName,
 
     /// Microseconds for which a worker goes on looking for work before it sleeps: lower latency for a core that is
     /// never idle. 0 to 1000000
-    #[arg(long, value_name = "US", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=1_000_000), help_heading = "Workers")]
+    #[arg(long, value_name = "US", default_value_t = 0, value_parser = number(0, 1_000_000), help_heading = WORKERS)]
     busy_poll: u32,
 
     /// Seconds that clients are asked to let pass between announces; each reply adds up to a sixteenth by chance, so
     /// that clients don't fall into step. 30 to 604800
-    #[arg(long, value_name = "S", default_value_t = Config::default().announce_interval_secs, value_parser = secs(30), help_heading = "Announces")]
+    #[arg(long, value_name = "S", default_value_t = DEFAULT_ANNOUNCE_INTERVAL_S, value_parser = secs(30))]
+    #[arg(help_heading = ANNOUNCES)]
     announce_interval: u32,
 
     /// Seconds that clients must let pass between announces (`min interval`, by HTTP alone). 0 to --announce-interval
     /// [default: 900, or half of --announce-interval if that is less]
-    #[arg(long, value_name = "S", value_parser = secs(0), help_heading = "Announces")]
+    #[arg(long, value_name = "S", value_parser = secs(0), help_heading = ANNOUNCES)]
     min_interval: Option<u32>,
 
     /// Seconds after its last announce at which a peer is gone; longer than --announce-interval and a sixteenth
     /// [default: twice that]
-    #[arg(long, value_name = "S", value_parser = secs(1), help_heading = "Announces")]
+    #[arg(long, value_name = "S", value_parser = secs(1), help_heading = ANNOUNCES)]
     peer_timeout: Option<u32>,
 
     /// Peers in a reply, at most, whatever the client asks for. 0 to 200
-    #[arg(long, value_name = "N", default_value_t = Config::default().max_peers, value_parser = clap::value_parser!(u16).range(..=MAX_PEERS as i64), help_heading = "Announces")]
-    max_peers: u16,
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_PEERS as u32, value_parser = number(0, MAX_PEERS as i64))]
+    #[arg(help_heading = ANNOUNCES)]
+    max_peers: u32,
 
     /// Seconds of a window of connection ids (BEP 15): an id is valid for one to two windows. 10 to 3600
-    #[arg(long, value_name = "S", default_value_t = Config::default().connection_id_window_secs, value_parser = clap::value_parser!(u32).range(10..=3_600), help_heading = "Limits")]
+    #[arg(long, value_name = "S", default_value_t = DEFAULT_CONNECTION_ID_WINDOW_S, value_parser = number(10, 3_600))]
+    #[arg(help_heading = LIMITS)]
     connection_id_window: u32,
 
     /// HTTP connections open at a time, of all workers together; more get a 503. 1 to 10000000
     /// [default: 20000, or fewer if the limit of open files doesn't allow so many]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000), help_heading = "Limits")]
+    #[arg(long, value_name = "N", value_parser = number(1, 10_000_000), help_heading = LIMITS)]
     http_connections: Option<u32>,
 
     /// Bytes of each UDP socket's receive buffer, which holds the datagrams of a burst; beyond net.core.rmem_max only
     /// with CAP_NET_ADMIN. 4096 to 1073741824
-    #[arg(long, value_name = "BYTES", default_value_t = Config::default().receive_buffer_bytes as u32, value_parser = clap::value_parser!(u32).range(4_096..=1 << 30), help_heading = "Limits")]
+    #[arg(long, value_name = "BYTES", default_value_t = DEFAULT_RECEIVE_BUFFER_BYTES as u32)]
+    #[arg(value_parser = number(4_096, 1 << 30), help_heading = LIMITS)]
     receive_buffer: u32,
 
     /// Seconds between two lines of statistics on standard error; 0 for none. 0 to 604800
-    #[arg(long, value_name = "S", default_value_t = Config::default().stats_interval_secs, value_parser = secs(0), help_heading = "Logging")]
+    #[arg(long, value_name = "S", default_value_t = DEFAULT_STATS_INTERVAL_S, value_parser = secs(0))]
+    #[arg(help_heading = "Logging")]
     stats_interval: u32,
 }
 
-fn secs(least: i64) -> clap::builder::RangedI64ValueParser<u32> {
-    clap::value_parser!(u32).range(least..=i64::from(MAX_INTERVAL_S))
+fn number(least: i64, most: i64) -> RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(least..=most)
+}
+
+fn secs(least: i64) -> RangedI64ValueParser<u32> {
+    number(least, MAX_INTERVAL_S.into())
 }
 
 /// [`Steering`], by the names of the command line.
@@ -137,7 +155,7 @@ impl Serve {
             announce_interval_secs: interval,
             min_interval_secs: self.min_interval.unwrap_or(default.min_interval_secs.min(interval / 2)),
             peer_timeout_secs: self.peer_timeout.unwrap_or_else(|| Config::peer_timeout_for(interval)),
-            max_peers: self.max_peers,
+            max_peers: self.max_peers as u16,
             connection_id_window_secs: self.connection_id_window,
             busy_poll: Duration::from_micros(self.busy_poll.into()),
             http_connections: self.http_connections.map(|connections| connections as usize),

@@ -37,8 +37,8 @@ pub struct Config {
     pub connection_id_window_secs: u32,
     /// How long a worker looks for work before it sleeps.
     pub busy_poll: Duration,
-    /// HTTP connections open at a time, of all workers together. `None`: [`DEFAULT_HTTP_CONNECTIONS`](crate::limits::DEFAULT_HTTP_CONNECTIONS), or fewer if the
-    /// limit of open files doesn't allow so many.
+    /// HTTP connections open at a time, of all workers together. `None`: as many as
+    /// [`DEFAULT_HTTP_CONNECTIONS`](crate::limits::DEFAULT_HTTP_CONNECTIONS) and the limit of open files allow.
     pub http_connections: Option<usize>,
     /// Bytes of each UDP socket's receive buffer.
     pub receive_buffer_bytes: usize,

@@ -94,7 +94,9 @@ mod tests {
         }
 
         #[test]
-        fn is_bound_to_address_key_and_every_bit(client in client(), other in client(), bit in 0..64_u32, at in 0..10_000_u64) {
+        fn is_bound_to_address_key_and_every_bit(
+            client in client(), other in client(), bit in 0..64_u32, at in 0..10_000_u64,
+        ) {
             let now = Timestamp::from_secs(at);
             let id = ids().issue(now, client);
             prop_assert!(ids().verify(now, client, id));

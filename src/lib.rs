@@ -1,4 +1,79 @@
-//! gyre
+//! gyre is a BitTorrent tracker for Linux bare metal: one process serves UDP (BEP 15) and HTTP (BEP 3) from one worker
+//! per core, on io_uring. The program `gyre` is a thin user of this library.
+//!
+//! # How a request travels
+//!
+//! ```text
+//!              kernel                             worker (one per core)
+//!  datagram ──► steering ──► UDP socket ──► ring ──► wire::udp ──┐                       ┌──► wire ──► ring ──► out
+//!               (BPF, by info-hash)                              ├──► engine ──► swarm ──┤
+//!  HTTP ──────► TCP listener ────► tokio-uring ──► wire::http ───┘      │                └──► wire ──► tokio-uring
+//!                                                                       ▼
+//!                                                                     mesh ◄──► the other workers
+//! ```
+//!
+//! Every swarm is owned by one worker, chosen by a keyed function of its info-hash ([`owner`]). The kernel runs the
+//! same function as a BPF program, so that an announce by UDP arrives at its owner's socket and is answered there
+//! without any hand-over. What arrives elsewhere (HTTP, scrapes over several owners, other steering) goes through
+//! the [`mesh`]: a bounded lock-free queue for each ordered pair of workers. UDP replies leave from the owner's own
+//! socket, since all workers' sockets share the port; HTTP answers and gathered scrapes come back.
+//!
+//! No lock and no written cache line is shared on this path. Counters are plain numbers that each worker publishes
+//! four times a second.
+//!
+//! # A worker's turn
+//!
+//! Read the clock once; take completions of the UDP ring; take messages; do a slice of the sweep and of the
+//! connections' deadlines; submit; ring the doorbells of workers that sleep and got mail; let the HTTP tasks run, or
+//! sleep. Each step is bounded by a constant of [`limits`].
+//!
+//! Two rings serve a worker: one driven by hand for UDP (crate io-uring), one by tokio-uring for HTTP. tokio-uring
+//! submits only when its thread is about to sleep. A worker that never sleeps would starve HTTP; so when HTTP has
+//! queued something, the worker goes to sleep with its own alarm ringing ([`worker`]).
+//!
+//! # The modules
+//!
+//! Imports go downwards only, which a test checks. A module is pure (no clock, no randomness of its own, no system
+//! call), or it is the kernel's side (the only `unsafe` code), or it wires the two together.
+//!
+//! | module | owns | kind |
+//! |---|---|---|
+//! | [`cli`], [`report`] | the command line; the line of statistics | wiring |
+//! | [`server`], [`error`] | sockets, threads, start and end; what can go wrong with them | wiring |
+//! | [`worker`] | a worker's turn, its HTTP connections | wiring |
+//! | [`ring`] | the UDP ring | kernel |
+//! | [`mesh`] | the queues between workers | wiring |
+//! | [`engine`] | what a request means, gathering of answers | pure |
+//! | [`swarm`] | the table of swarms and peers, the sweep | pure |
+//! | [`config`] | what an operator decides | pure |
+//! | [`sys`] | cores, socket options, doorbells | kernel |
+//! | [`wire`] | UDP, HTTP, queries, bencode | pure |
+//! | [`connection_id`], [`counters`], [`owner`] | BEP 15's ids; what is counted; who owns a swarm | pure |
+//! | [`limits`], [`time`], [`types`] | every bound; the clock; the words | pure |
+//!
+//! # Example
+//!
+//! ```
+//! use gyre::config::{Config, Cores, Listen};
+//! use gyre::server::Server;
+//! use std::time::Duration;
+//!
+//! # fn main() -> Result<(), gyre::error::ServerError> {
+//! let config = Config {
+//!     udp: Listen::At(vec!["127.0.0.1:0".parse().unwrap()]),
+//!     http: Listen::At(vec!["127.0.0.1:0".parse().unwrap()]),
+//!     cores: Cores::Floating(2),
+//!     ..Config::default()
+//! };
+//! let mut tracker = Server::start(&config)?;
+//! println!("udp://{}", tracker.udp_addresses()[0]);
+//! println!("http://{}/announce", tracker.http_addresses()[0]);
+//! tracker.stop();
+//! assert!(tracker.wait(Duration::from_secs(2))?);
+//! # Ok(())
+//! # }
+//! ```
+
 pub mod cli;
 pub mod config;
 pub mod connection_id;

@@ -156,6 +156,11 @@ const _: () = assert!(HTTP_WRITE_BATCH_BYTES + MAX_PEERS * 93 + 512 <= HTTP_POOL
 pub const SPARE_DESCRIPTORS: u64 = 64;
 /// Descriptors of one worker beside its sockets: two rings, an epoll, its waker, a doorbell.
 pub const WORKER_DESCRIPTORS: u64 = 8;
+/// A port in use is tried again for so long: the kernel frees the sockets of a killed process's rings some 40 ms after
+/// its end.
+pub const BIND_PATIENCE_MS: u64 = 500;
+/// Pause between two tries.
+pub const BIND_RETRY_MS: u64 = 10;
 /// After a signal what is in flight gets so long to finish.
 pub const SHUTDOWN_GRACE_MS: u64 = 1_500;
 

@@ -246,27 +246,26 @@ fn bad_datagrams(client: &mut UdpClient) -> Vec<(Counter, Vec<Vec<u8>>)> {
         request[at..at + bytes.len()].copy_from_slice(bytes);
         request
     };
-    let cut = |request: &[u8], lengths: &[usize]| {
+    let cut = |request: &[u8], lengths: &[usize]| -> Vec<_> {
         lengths.iter().map(|&length| request[..length].to_vec()).collect()
     };
+    let lengthened = |request: &[u8], by| [request, &vec![0; by]].concat();
+    let short = [
+        cut(&connect, &[0, 1, 8, 12, 15]),
+        cut(&announce, &[16, 36, UDP_ANNOUNCE_BYTES - 1]),
+        cut(&scrape, &[16, 17, 35]),
+    ];
     let with_action = |action: u32| changed(&announce, 8, &action.to_be_bytes());
-    let too_long = |request: &[u8], length| [request, &vec![0; length]].concat();
-    let mut short: Vec<_> = cut(&connect, &[0, 1, 8, 12, 15]);
-    short.extend(cut(&announce, &[16, 36, 97]) as Vec<_>);
-    short.extend(cut(&scrape, &[16, 17, 35]) as Vec<_>);
-    let zero_id = |request: &[u8]| changed(request, 0, &[0; 8]);
-    let wrong_id = |request: &[u8]| changed(request, 5, &[!request[5]]);
-    let magic_id = |request: &[u8]| changed(request, 0, &PROTOCOL_ID.to_be_bytes());
-    let ids: [&dyn Fn(&[u8]) -> Vec<u8>; 3] = [&zero_id, &wrong_id, &magic_id];
+    let wrong_id = (client.connection_id ^ 1).to_be_bytes();
+    let ids = [[0; 8], wrong_id, PROTOCOL_ID.to_be_bytes()];
+    let with_ids = |request: &[u8]| ids.map(|id| changed(request, 0, &id)).to_vec();
+    let too_long = [(&connect, 3_000), (&announce, 3_000), (&scrape, 60_000)];
     vec![
-        (Counter::BadShort, short),
+        (Counter::BadShort, short.concat()),
         (Counter::BadMagic, vec![changed(&connect, 7, &[0]), changed(&connect, 0, &[0; 8])]),
         (Counter::BadAction, [3, 4, 255, 256, u32::MAX].map(with_action).to_vec()),
-        (Counter::BadConnectionId, ids.iter().flat_map(|id| [id(&announce), id(&scrape)]).collect()),
-        (
-            Counter::BadTruncated,
-            vec![too_long(&connect, 3_000), too_long(&announce, 3_000), too_long(&scrape, 65_000)],
-        ),
+        (Counter::BadConnectionId, [with_ids(&announce), with_ids(&scrape)].concat()),
+        (Counter::BadTruncated, too_long.map(|(request, by)| lengthened(request, by)).to_vec()),
     ]
 }
 

@@ -388,7 +388,9 @@ proptest! {
 
     /// Whatever a client sends that has no connection id, it gets no more bytes than it sent.
     #[test]
-    fn nobody_is_amplified(mut datagram in proptest::collection::vec(any::<u8>(), 0..200), action in 0..5_u8, magic: bool) {
+    fn nobody_is_amplified(
+        mut datagram in proptest::collection::vec(any::<u8>(), 0..200), action in 0..5_u8, magic: bool,
+    ) {
         let mut net = Net::new(2);
         if datagram.len() >= 16 {
             datagram[8..12].copy_from_slice(&[0, 0, 0, action]);

@@ -1,4 +1,5 @@
-//! Owns the memory that the kernel receives into: a provided buffer ring (io_uring_register_buf_ring(3)) and its buffers.
+//! Owns the memory that the kernel receives into: a provided buffer ring and its buffers
+//! (io_uring_register_buf_ring(3)).
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::io;

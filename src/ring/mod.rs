@@ -125,7 +125,9 @@ impl UdpRing {
             })
             .collect();
         let descriptors: Vec<_> = listeners.iter().map(|listener| listener.socket.as_raw_fd()).collect();
-        uring.submitter().register_files(&descriptors)?;
+        if !descriptors.is_empty() {
+            uring.submitter().register_files(&descriptors)?;
+        }
         let buffers = ReceiveBuffers::register(&uring.submitter(), BUFFER_GROUP)?;
         let mut ring =
             Self { uring, listeners, replies: ReplySlots::new(), buffers, turned: Turned::default() };
@@ -296,15 +298,17 @@ impl Drop for UdpRing {
         if let Err(error) = self.cancel_and_drain() {
             panic!("the UDP ring could not be drained: {error}");
         }
+        // The kernel takes a ring apart some time after it is closed. The ports are to be free at once.
+        let _ = self.uring.submitter().unregister_files();
     }
 }
 
 /// Queues an entry. There is always room: for as many replies as there are slots, and for each socket a receive and a
 /// cancel (see `limits`).
 fn push(submissions: &mut SubmissionQueue<'_>, entry: &squeue::Entry) {
-    // SAFETY: what an entry points to outlives its operation. A receive's header lives as long as the ring, which drains
-    // before it goes; a reply's slot is not used again before its entry has left the queue, and a reply is over when it
-    // leaves (`MSG_DONTWAIT`, no asynchronous execution).
+    // SAFETY: what an entry points to outlives its operation. A receive's header lives as long as the ring, which
+    // drains before it goes; a reply's slot is not used again before its entry has left the queue, and a reply is over
+    // when it leaves (`MSG_DONTWAIT`, no asynchronous execution).
     let pushed = unsafe { submissions.push(entry) };
     pushed.expect("the submission queue has room for all slots and sockets");
 }

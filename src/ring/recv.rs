@@ -1,4 +1,5 @@
-//! Owns the layout of a received datagram: what the kernel puts in front of the payload (io_uring_prep_recvmsg_multishot(3)).
+//! Owns the layout of a received datagram: what the kernel puts in front of the payload
+//! (io_uring_prep_recvmsg_multishot(3)).
 //!
 //! A buffer holds a header, then room for the source address, then room for control messages (on a wildcard address
 //! alone), then the payload.

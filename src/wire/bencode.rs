@@ -165,7 +165,8 @@ mod tests {
         String::from_utf8(out).unwrap()
     }
 
-    const HEAD: &str = "d8:completei3e10:downloadedi45e11:external ip4:123410:incompletei12e8:intervali1800e12:min intervali900e";
+    const HEAD: &str = "d8:completei3e10:downloadedi45e11:external ip4:123410:incompletei12e8:intervali1800e\
+        12:min intervali900e";
 
     #[test]
     fn announces_in_every_form() {
@@ -202,7 +203,8 @@ mod tests {
         let (a, b) = (InfoHash([b'a'; 20]), InfoHash([b'b'; 20]));
         put_scrape(&mut out, &mut [(b, SwarmCounts::default()), (a, COUNTS), (b, SwarmCounts::default())]);
         let expected = format!(
-            "d5:filesd20:{}d8:completei3e10:downloadedi45e10:incompletei12ee20:{}d8:completei0e10:downloadedi0e10:incompletei0eeee",
+            "d5:filesd20:{}d8:completei3e10:downloadedi45e10:incompletei12ee\
+             20:{}d8:completei0e10:downloadedi0e10:incompletei0eeee",
             "a".repeat(20),
             "b".repeat(20)
         );

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Heads recorded on loopback, 2026-11-20, from Debian's packages (aria2 1.36.0, libtorrent 2.0.8), the query shortened.
+/// Heads recorded on loopback, 2026-11-20, from Debian's packages: aria2 1.36.0, libtorrent 2.0.8; queries shortened.
 const ARIA2: &str = "GET /announce?info_hash=L%F1&port=16882 HTTP/1.1\r\nUser-Agent: aria2/1.36.0\r\nAccept: */*\r\n\
     Host: 127.0.0.1:9124\r\nWant-Digest: SHA-512;q=1, SHA-256;q=1, SHA;q=0.1\r\n\r\n";
 const LIBTORRENT: &str = "GET /announce?info_hash=%a0&port=16891 HTTP/1.1\r\nHost: 127.0.0.1:9124\r\n\
@@ -92,7 +92,8 @@ fn responses_carry_their_length() {
     );
     let mut out = Vec::new();
     put_status(&mut out, Status::MethodNotAllowed, Persistence::Close, true);
-    let head = "HTTP/1.1 405 Method Not Allowed\r\nContent-Type: text/plain\r\nConnection: close\r\nAllow: GET, HEAD\r\nContent-Length:    23\r\n\r\n";
+    let head = "HTTP/1.1 405 Method Not Allowed\r\nContent-Type: text/plain\r\nConnection: close\r\n\
+                Allow: GET, HEAD\r\nContent-Length:    23\r\n\r\n";
     assert_eq!(String::from_utf8(out).unwrap(), head);
 }
 

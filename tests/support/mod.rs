@@ -3,7 +3,7 @@
 #![allow(dead_code)] // each test program uses a part of it
 
 use std::fmt::Debug;
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::thread;
 use std::time::Duration;
@@ -28,16 +28,16 @@ pub(crate) const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 /// Asks again and again until the condition holds.
 #[track_caller]
 pub(crate) fn eventually(what: &str, condition: impl FnMut() -> bool) {
-    eventually_equal(what, true, condition);
+    eventually_equal(what, &true, condition);
 }
 
 /// Asks again and again until the answer is this one.
 #[track_caller]
-pub(crate) fn eventually_equal<T: PartialEq + Debug>(what: &str, expected: T, mut ask: impl FnMut() -> T) {
+pub(crate) fn eventually_equal<T: PartialEq + Debug>(what: &str, expected: &T, mut ask: impl FnMut() -> T) {
     let clock = Clock::start();
     loop {
         let answer = ask();
-        if answer == expected {
+        if answer == *expected {
             return;
         }
         let late = clock.now().since(Timestamp::default()) >= DEADLINE;
@@ -101,7 +101,7 @@ impl Tracker {
     /// Waits until so much was counted.
     #[track_caller]
     pub(crate) fn await_count(&self, counters: &[Counter], expected: u64) {
-        eventually_equal(&format!("{counters:?}"), expected, || self.count(counters));
+        eventually_equal(&format!("{counters:?}"), &expected, || self.count(counters));
     }
 
     pub(crate) fn stop(&self) {
@@ -221,8 +221,13 @@ impl UdpClient {
         self.transaction_id
     }
 
+    #[track_caller]
     pub(crate) fn send(&self, datagram: &[u8]) {
-        assert_eq!(self.socket.send(datagram).expect("a datagram sent"), datagram.len());
+        assert_eq!(self.try_send(datagram).expect("a datagram sent"), datagram.len());
+    }
+
+    pub(crate) fn try_send(&self, datagram: &[u8]) -> io::Result<usize> {
+        self.socket.send(datagram)
     }
 
     /// The next datagram from the tracker.
@@ -397,6 +402,14 @@ impl HttpClient {
     pub(crate) fn request(&mut self, request: impl AsRef<[u8]>) -> HttpResponse {
         self.send(request);
         self.receive()
+    }
+
+    /// `None`: the connection was closed before anything of a response came.
+    #[track_caller]
+    pub(crate) fn try_request(&mut self, request: impl AsRef<[u8]>) -> Option<HttpResponse> {
+        let sent = self.stream().write_all(request.as_ref());
+        let begun = sent.is_ok() && self.0.fill_buf().is_ok_and(|bytes| !bytes.is_empty());
+        begun.then(|| self.receive())
     }
 
     #[track_caller]

@@ -1,0 +1,261 @@
+//! Owns the process's part of the tracker: workers that start together and end together.
+
+mod sockets;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use crossbeam::channel::{Receiver, Sender, bounded};
+
+use crate::config::{Config, Cores};
+use crate::connection_id::ConnectionIds;
+use crate::counters::{Counters, Published};
+use crate::engine::{Engine, Policy, Seeds};
+use crate::error::ServerError;
+use crate::limits::MAX_WORKERS;
+use crate::mesh::Mesh;
+use crate::owner::Owners;
+use crate::sys::{self, Doorbell};
+use crate::time::Clock;
+use crate::types::WorkerId;
+use crate::worker::{self, Setup, Shutdown};
+use sockets::Sockets;
+
+/// A tracker that runs.
+pub struct Server {
+    udp: Vec<SocketAddr>,
+    http: Vec<SocketAddr>,
+    cores: Vec<Option<usize>>,
+    published: Vec<Arc<Published>>,
+    doorbells: Vec<Arc<Doorbell>>,
+    shutdown: Arc<Shutdown>,
+    ended: Receiver<Ended>,
+    running: usize,
+}
+
+/// What a worker says when it is through: how it ended.
+struct Ended {
+    worker: usize,
+    result: io::Result<()>,
+}
+
+impl Server {
+    /// Binds all sockets and starts all workers. When this returns, they serve.
+    ///
+    /// # Errors
+    ///
+    /// [`ServerError`], which says what failed and what may help. Workers that had started are asked to end.
+    pub fn start(config: &Config) -> Result<Self, ServerError> {
+        config.check()?;
+        let cores = choose_cores(&config.cores)?;
+        let workers = cores.len();
+        let connections = sockets::reserve_descriptors(config, workers)?;
+        let sockets = Sockets::bind(config, workers)?;
+        let system = |what| move |source| ServerError::System { what, source };
+        let (owners, engines) = engines(config, workers).map_err(system("random numbers can't be had"))?;
+        sockets.steer(config.steering, &owners, &cores);
+        let doorbells: io::Result<Vec<_>> = (0..workers).map(|_| Doorbell::new().map(Arc::new)).collect();
+        let doorbells = doorbells.map_err(system("a doorbell can't be made"))?;
+        let meshes = Mesh::connect(&doorbells);
+        let (report_ready, ready) = bounded(workers);
+        let (report_end, ended) = bounded(workers);
+        let server = Self {
+            udp: sockets.udp_addresses(),
+            http: sockets.http_addresses(),
+            cores,
+            published: (0..workers).map(|_| Arc::default()).collect(),
+            doorbells,
+            shutdown: Arc::new(Shutdown::new(workers)),
+            ended,
+            running: workers,
+        };
+        let clock = Clock::start();
+        let parts = sockets.deal().zip(engines).zip(meshes);
+        for (number, (((sockets, listeners), engine), mesh)) in parts.enumerate() {
+            let setup = Setup {
+                core: server.cores[number],
+                sockets,
+                listeners,
+                engine,
+                mesh,
+                doorbell: server.doorbells[number].clone(),
+                clock,
+                published: server.published[number].clone(),
+                shutdown: server.shutdown.clone(),
+                busy_poll: config.busy_poll,
+                connections: (connections / workers).max(1),
+            };
+            spawn(number, setup, report_ready.clone(), report_end.clone())
+                .map_err(system("a thread can't be started"))?;
+        }
+        server.await_ready(&ready)?;
+        Ok(server)
+    }
+
+    /// Waits until each worker has said that it is ready, or that it has ended.
+    fn await_ready(&self, ready: &Receiver<()>) -> Result<(), ServerError> {
+        for _ in 0..self.running {
+            crossbeam::channel::select! {
+                recv(ready) -> _ => {}
+                recv(self.ended) -> ended => {
+                    let Ended { worker, result } = ended.expect("a worker that isn't ready holds a sender");
+                    let source = result.err().unwrap_or_else(|| io::Error::other("it ended at once"));
+                    return Err(ServerError::Worker { worker, what: "can't start", source });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Where UDP is served; a port that was given as 0 is the one that it became.
+    pub fn udp_addresses(&self) -> &[SocketAddr] {
+        &self.udp
+    }
+
+    /// Where HTTP is served; a port that was given as 0 is the one that it became.
+    pub fn http_addresses(&self) -> &[SocketAddr] {
+        &self.http
+    }
+
+    /// The core of each worker; `None` for one that isn't pinned.
+    pub fn cores(&self) -> &[Option<usize>] {
+        &self.cores
+    }
+
+    /// What each worker has counted, as of a moment ago.
+    pub fn counters(&self) -> Vec<Counters> {
+        self.published.iter().map(|published| published.read()).collect()
+    }
+
+    /// Asks all workers to end: no new connections, what is in flight is finished. Returns at once; see
+    /// [`wait`](Self::wait).
+    pub fn stop(&self) {
+        self.shutdown.stop();
+        self.doorbells.iter().for_each(|doorbell| doorbell.ring());
+    }
+
+    /// Waits until all workers have ended, for at most so long. `Ok(false)`: some still run.
+    ///
+    /// # Errors
+    ///
+    /// If a worker ended by an error. The others go on, but without its part of the swarms and the ports: the process
+    /// should end.
+    pub fn wait(&mut self, at_most: Duration) -> Result<bool, ServerError> {
+        let until = crossbeam::channel::after(at_most);
+        while self.running > 0 {
+            crossbeam::channel::select! {
+                recv(self.ended) -> ended => match ended {
+                    Ok(Ended { result: Ok(()), .. }) => self.running -= 1,
+                    Ok(Ended { worker, result: Err(source) }) => {
+                        return Err(ServerError::Worker { worker, what: "ended", source });
+                    }
+                    Err(_) => return Ok(true),
+                },
+                recv(until) -> _ => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+}
+
+impl Drop for Server {
+    /// Asks the workers to end, without waiting for it.
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// The rule of ownership under a fresh key, and an engine for each worker.
+fn engines(config: &Config, workers: usize) -> io::Result<(Owners, Vec<Engine>)> {
+    let key = (sys::random()?, sys::random()?, sys::random()?);
+    let owners = Owners::new(workers, [key.0, key.1, key.2].map(u32::from_ne_bytes));
+    let ids = ConnectionIds::new(sys::random()?, config.connection_id_window_secs);
+    let policy = Policy {
+        announce_interval_secs: config.announce_interval_secs,
+        min_interval_secs: config.min_interval_secs,
+        max_peers: config.max_peers,
+    };
+    let engine = |number: usize| {
+        let seeds = Seeds { table: sys::random()?, random: u64::from_ne_bytes(sys::random()?) };
+        let me = WorkerId(number as u16);
+        Ok(Engine::new(me, owners, policy, ids, config.peer_timeout_secs, seeds))
+    };
+    let engines: io::Result<_> = (0..workers).map(engine).collect();
+    Ok((owners, engines?))
+}
+
+fn spawn(number: usize, setup: Setup, ready: Sender<()>, ended: Sender<Ended>) -> io::Result<()> {
+    /// Sees to it that the end is reported even if the worker panics and panics don't abort.
+    struct Report {
+        worker: usize,
+        ended: Sender<Ended>,
+        result: Option<io::Result<()>>,
+    }
+    impl Drop for Report {
+        fn drop(&mut self) {
+            let result = self.result.take().unwrap_or_else(|| Err(io::Error::other("it panicked")));
+            let _ = self.ended.send(Ended { worker: self.worker, result });
+        }
+    }
+    let name = match setup.core {
+        Some(core) => format!("gyre-{number}@{core}"),
+        None => format!("gyre-{number}"),
+    };
+    let body = move || {
+        let mut report = Report { worker: number, ended, result: None };
+        report.result = Some(worker::run(setup, || {
+            let _ = ready.send(());
+        }));
+    };
+    thread::Builder::new().name(name).spawn(body).map(drop)
+}
+
+fn choose_cores(cores: &Cores) -> Result<Vec<Option<usize>>, ServerError> {
+    let allowed = sys::allowed_cores()
+        .map_err(|source| ServerError::System { what: "the cores can't be known", source })?;
+    let chosen: Vec<_> = match cores {
+        Cores::Auto => allowed.into_iter().map(Some).collect(),
+        Cores::Floating(workers) => vec![None; (*workers).max(1)],
+        Cores::List(cores) => {
+            if let Some(&core) = cores.iter().find(|core| !allowed.contains(core)) {
+                return Err(ServerError::Core { core, allowed: format_cores(&allowed) });
+            }
+            cores.iter().copied().map(Some).collect()
+        }
+    };
+    if chosen.len() > MAX_WORKERS {
+        return Err(ServerError::TooManyCores(chosen.len()));
+    }
+    Ok(chosen)
+}
+
+/// Writes ascending cores as a list with ranges.
+pub fn format_cores(cores: &[usize]) -> String {
+    let mut text = String::new();
+    let mut rest = cores;
+    while let [first, ..] = *rest {
+        let length = rest.iter().zip(first..).take_while(|(core, expected)| *core == expected).count();
+        let comma = if text.is_empty() { "" } else { "," };
+        text += &match length {
+            1 => format!("{comma}{first}"),
+            _ => format!("{comma}{first}-{}", rest[length - 1]),
+        };
+        rest = &rest[length..];
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cores_are_written_as_they_are_read() {
+        assert_eq!(format_cores(&[]), "");
+        assert_eq!(format_cores(&[0]), "0");
+        assert_eq!(format_cores(&[0, 1, 2, 3, 6, 8, 9]), "0-3,6,8-9");
+    }
+}

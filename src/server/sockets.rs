@@ -1,0 +1,210 @@
+//! Owns the sockets: bound in the order of the workers, which is their number in the kernel's reuseport groups.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::AsFd;
+use std::thread;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::config::{Config, Listen, Steering};
+use crate::error::ServerError;
+use crate::limits::{
+    BIND_PATIENCE_MS, BIND_RETRY_MS, DEFAULT_HTTP_CONNECTIONS, HTTP_BACKLOG, SPARE_DESCRIPTORS,
+    WORKER_DESCRIPTORS,
+};
+use crate::owner::Owners;
+use crate::ring::RingSocket;
+use crate::sys;
+use crate::types::Family;
+
+/// Sees to it that there are descriptors for all sockets and connections; returns for how many connections. Where their
+/// number is the default it gives way to the limit.
+pub(super) fn reserve_descriptors(config: &Config, workers: usize) -> Result<usize, ServerError> {
+    // A worker holds each listener twice: to accept from, and to shut at the end.
+    let sockets_per_worker = config.udp.addresses().len() + 2 * config.http.addresses().len();
+    let own = SPARE_DESCRIPTORS + workers as u64 * (WORKER_DESCRIPTORS + sockets_per_worker as u64);
+    let wanted = match config.http.addresses().is_empty() {
+        true => 0,
+        false => config.http_connections.unwrap_or(DEFAULT_HTTP_CONNECTIONS) as u64,
+    };
+    let least = config.http_connections.map_or(wanted.min(workers as u64), |_| wanted);
+    let limit = sys::raise_descriptor_limit(own + wanted);
+    if limit < own + least {
+        return Err(ServerError::Descriptors { needed: own + least, limit });
+    }
+    Ok(wanted.min(limit - own) as usize)
+}
+
+/// All sockets of the process.
+pub(super) struct Sockets {
+    udp: Vec<Group<RingSocket>>,
+    http: Vec<Group<TcpListener>>,
+}
+
+impl Sockets {
+    /// Binds a socket for each worker at each address.
+    pub(super) fn bind(config: &Config, workers: usize) -> Result<Self, ServerError> {
+        let buffer_bytes = config.receive_buffer_bytes;
+        Ok(Self {
+            udp: bind_all("udp", &config.udp, workers, |address| udp_socket(address, buffer_bytes))?,
+            http: bind_all("http", &config.http, workers, tcp_listener)?,
+        })
+    }
+
+    pub(super) fn udp_addresses(&self) -> Vec<SocketAddr> {
+        self.udp.iter().map(|group| group.address).collect()
+    }
+
+    pub(super) fn http_addresses(&self) -> Vec<SocketAddr> {
+        self.http.iter().map(|group| group.address).collect()
+    }
+
+    /// Hands the steering programs to the kernel. Without them requests still arrive, with more hops between workers.
+    pub(super) fn steer(&self, steering: Steering, owners: &Owners, cores: &[Option<usize>]) {
+        let cores: Vec<_> = cores.iter().enumerate().map(|(worker, core)| core.unwrap_or(worker)).collect();
+        let (udp_program, http_program) = match steering {
+            Steering::None => (None, None),
+            Steering::InfoHash => (Some(owners.steer_by_info_hash(&cores)), None),
+            Steering::Cpu => (Some(owners.steer_by_cpu(&cores)), Some(owners.steer_by_cpu(&cores))),
+        };
+        let udp = self.udp.iter().map(|group| (group.sockets[0].socket.as_fd(), &udp_program));
+        let http = self.http.iter().map(|group| (group.sockets[0].as_fd(), &http_program));
+        for (socket, program) in udp.chain(http) {
+            if let Some(program) = program
+                && let Err(error) = sys::attach_steering(socket, program)
+            {
+                return tracing::warn!(
+                    "--steering {steering} can't be set up ({error}): the kernel deals out requests on its own"
+                );
+            }
+        }
+    }
+
+    /// The sockets of each worker, in the order of the workers.
+    pub(super) fn deal(self) -> impl Iterator<Item = (Vec<RingSocket>, Vec<TcpListener>)> {
+        deal(self.udp).zip(deal(self.http))
+    }
+}
+
+/// The sockets of all workers at one address, in the order of the workers.
+struct Group<S> {
+    address: SocketAddr,
+    sockets: Vec<S>,
+}
+
+fn bind_all<S>(
+    protocol: &'static str,
+    listen: &Listen,
+    workers: usize,
+    bind: impl Fn(SocketAddr) -> io::Result<(S, SocketAddr)>,
+) -> Result<Vec<Group<S>>, ServerError> {
+    let mut groups = Vec::new();
+    for address in listen.addresses() {
+        let group = probe_patiently(protocol, address).and_then(|()| {
+            let (first, bound) = bind(address)?;
+            let others = (1..workers).map(|_| bind(bound).map(|(socket, _)| socket));
+            let sockets: io::Result<Vec<_>> = std::iter::once(Ok(first)).chain(others).collect();
+            Ok(Group { address: bound, sockets: sockets? })
+        });
+        match group {
+            Ok(group) => groups.push(group),
+            Err(error) if *listen == Listen::Default && address.is_ipv6() && lacks_ipv6(&error) => {
+                tracing::warn!("this machine has no IPv6 ({error}): {protocol} is served over IPv4 alone");
+            }
+            Err(source) => return Err(ServerError::Bind { protocol, address, source }),
+        }
+    }
+    Ok(groups)
+}
+
+fn lacks_ipv6(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL))
+}
+
+/// As [`probe`], but a port that is in use gets some time to become free: at a restart after `kill -9` it will.
+fn probe_patiently(protocol: &str, address: SocketAddr) -> io::Result<()> {
+    let mut tries = BIND_PATIENCE_MS / BIND_RETRY_MS;
+    loop {
+        match probe(protocol, address) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && tries > 0 => tries -= 1,
+            done => return done,
+        }
+        thread::sleep(Duration::from_millis(BIND_RETRY_MS));
+    }
+}
+
+/// Fails if another process has the port. Our own sockets share theirs (`SO_REUSEPORT`), and so would another
+/// tracker's of the same user: unnoticed, each would get a part of the requests.
+fn probe(protocol: &str, address: SocketAddr) -> io::Result<()> {
+    if address.port() == 0 {
+        return Ok(());
+    }
+    let kind = if protocol == "udp" { Type::DGRAM } else { Type::STREAM };
+    let socket = Socket::new(Domain::for_address(address), kind, None)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    // Connections of an earlier process that linger are no obstacle; one that listens is.
+    socket.set_reuse_address(kind == Type::STREAM)?;
+    socket.bind(&address.into())
+}
+
+fn bind(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_port(true)?;
+    if kind == Type::STREAM {
+        socket.set_reuse_address(true)?;
+    }
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+fn bound_address(socket: &Socket) -> io::Result<SocketAddr> {
+    socket.local_addr()?.as_socket().ok_or_else(|| io::Error::other("a socket without an address"))
+}
+
+fn udp_socket(address: SocketAddr, receive_buffer_bytes: usize) -> io::Result<(RingSocket, SocketAddr)> {
+    let socket = bind(address, Type::DGRAM, Protocol::UDP)?;
+    sys::set_receive_buffer(&socket, receive_buffer_bytes)?;
+    let wildcard = address.ip().is_unspecified();
+    if wildcard {
+        sys::deliver_local_address(&socket, Family::of(address.ip()))?;
+    }
+    let bound = bound_address(&socket)?;
+    Ok((RingSocket { socket: UdpSocket::from(socket), wildcard }, bound))
+}
+
+fn tcp_listener(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
+    let socket = bind(address, Type::STREAM, Protocol::TCP)?;
+    socket.set_tcp_nodelay(true)?; // accepted connections inherit it
+    socket.listen(HTTP_BACKLOG)?;
+    let bound = bound_address(&socket)?;
+    Ok((TcpListener::from(socket), bound))
+}
+
+/// Turns the sockets of each address into the sockets of each worker.
+fn deal<S>(groups: Vec<Group<S>>) -> impl Iterator<Item = Vec<S>> {
+    let mut groups: Vec<_> = groups.into_iter().map(|group| group.sockets.into_iter()).collect();
+    std::iter::from_fn(move || Some(groups.iter_mut().filter_map(Iterator::next).collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sockets_are_dealt_in_the_order_of_the_workers() {
+        let group = |name: &str| Group {
+            address: ([127, 0, 0, 1], 0).into(),
+            sockets: (0..3).map(|worker| format!("{name}{worker}")).collect(),
+        };
+        let dealt: Vec<_> = deal(vec![group("a"), group("b")]).take(3).collect();
+        assert_eq!(dealt, [["a0", "b0"], ["a1", "b1"], ["a2", "b2"]]);
+        assert_eq!(deal(Vec::<Group<()>>::new()).next(), Some(Vec::new()));
+    }
+}

@@ -1,0 +1,188 @@
+//! Owns the tests of a server's life: what keeps it from starting, and how it ends.
+
+mod support;
+
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::thread;
+
+use gyre::config::{Config, Cores, Listen};
+use gyre::counters::Counter;
+use gyre::server::Server;
+use gyre::types::Family;
+use support::{
+    FAMILIES, HttpClient, Tracker, UdpClient, announce_path, announcement, config, eventually, get,
+    info_hash, loopback, scrape_path,
+};
+
+/// What a server that can't start says.
+#[track_caller]
+fn refusal(config: &Config) -> String {
+    Server::start(config).err().expect("a server that can't start").to_string()
+}
+
+fn at(address: SocketAddr) -> Listen {
+    Listen::At(vec![address])
+}
+
+#[test]
+fn a_port_that_others_have_is_named() {
+    for ip in FAMILIES.map(loopback) {
+        let udp = UdpSocket::bind((ip, 0)).unwrap();
+        let tcp = TcpListener::bind((ip, 0)).unwrap();
+        let (udp, tcp) =
+            (udp.local_addr().map(|address| (udp, address)), tcp.local_addr().map(|address| (tcp, address)));
+        let ((_udp, udp), (_tcp, tcp)) = (udp.unwrap(), tcp.unwrap());
+        for (taken, name, config) in [
+            (udp, "udp", Config { udp: at(udp), ..config(2) }),
+            (tcp, "http", Config { http: at(tcp), ..config(2) }),
+        ] {
+            let error = refusal(&config);
+            for part in [&format!("{name} {taken} "), "in use", &format!("--{name}")] {
+                assert!(error.contains(part), "{part:?} in {error:?}");
+            }
+        }
+    }
+}
+
+/// Another tracker's sockets would share the port, and each get a part of the requests.
+#[test]
+fn a_port_that_another_tracker_has_is_not_shared() {
+    let first = Tracker::start(&config(2));
+    for family in FAMILIES {
+        let error = refusal(&Config { udp: at(first.udp(family)), ..config(1) });
+        assert!(error.contains("in use") && error.contains(&first.udp(family).to_string()), "{error}");
+        let error = refusal(&Config { http: at(first.http(family)), ..config(1) });
+        assert!(error.contains("in use") && error.contains(&first.http(family).to_string()), "{error}");
+        UdpClient::connected(first.udp(family));
+        assert_eq!(HttpClient::connect(first.http(family)).get("/health").status, 200);
+    }
+}
+
+#[test]
+fn what_can_not_be_is_named() {
+    let none = Listen::At(Vec::new());
+    let nothing = refusal(&Config { udp: none.clone(), http: none.clone(), ..config(1) });
+    assert!(nothing.contains("nothing to serve"), "{nothing}");
+    let core = refusal(&Config { cores: Cores::List(vec![4_095]), ..config(1) });
+    let first = gyre::sys::allowed_cores().unwrap()[0].to_string();
+    let (refused, allowed) = core.split_once("these are:").expect("the allowed cores");
+    assert!(refused.contains("core 4095 is not available") && allowed.trim().starts_with(&first), "{core}");
+    let elsewhere: IpAddr = "192.0.2.1".parse().unwrap(); // nobody's (RFC 5737)
+    for (name, config) in [
+        ("udp", Config { udp: at(SocketAddr::new(elsewhere, 0)), ..config(1) }),
+        ("udp", Config { udp: at(SocketAddr::new(elsewhere, 6_969)), ..config(1) }),
+        ("http", Config { http: at(SocketAddr::new(elsewhere, 0)), ..config(1) }),
+    ] {
+        let error = refusal(&config);
+        assert!(error.contains(&format!("{name} 192.0.2.1:")), "{error}");
+        assert!(error.contains("no interface of this machine has that address"), "{error}");
+    }
+}
+
+#[test]
+fn one_protocol_is_enough() {
+    let none = Listen::At(Vec::new());
+    let mut udp_alone = Tracker::start(&Config { http: none.clone(), ..config(2) });
+    UdpClient::connected(udp_alone.udp(Family::V4)).announce(announcement(info_hash(1), 1));
+    let mut http_alone = Tracker::start(&Config { udp: none, ..config(2) });
+    assert_eq!(
+        HttpClient::connect(http_alone.http(Family::V4)).get(&announce_path(info_hash(1), 1, "")).status,
+        200
+    );
+    for tracker in [&mut udp_alone, &mut http_alone] {
+        tracker.stop();
+        assert!(tracker.wait());
+    }
+}
+
+#[test]
+fn a_server_without_load_stops_and_goes_on_to_be_stopped() {
+    for workers in 1..=4 {
+        let mut tracker = Tracker::start(&config(workers));
+        tracker.stop();
+        tracker.stop();
+        assert!(tracker.wait());
+        assert!(tracker.wait(), "as often as one asks");
+    }
+}
+
+#[test]
+fn a_server_that_stops_finishes_what_is_in_flight() {
+    for workers in [1, 3] {
+        let mut tracker = Tracker::start(&config(workers));
+        let address = tracker.http(Family::V4);
+        let connect = || HttpClient::connect(address);
+        let mut idle: Vec<_> = (0..20).map(|_| connect()).collect();
+        idle[..10].iter_mut().for_each(|client| assert_eq!(client.get("/health").status, 200));
+        // Each has half of a request with the tracker: what came with it is answered already.
+        let requests = (0..20).map(|number| get(&announce_path(info_hash(number), 1, "")));
+        let mut in_flight: Vec<_> = requests.map(|request| (connect(), request)).collect();
+        for (client, request) in &mut in_flight {
+            assert_eq!(client.request(get("/health") + &request[..30]).status, 200);
+        }
+        tracker.stop();
+        in_flight.iter().for_each(|(client, request)| client.send(&request[30..]));
+        idle.iter_mut().for_each(|client| assert_eq!(client.rest(), b"", "an idle connection is closed"));
+        for (client, _) in &mut in_flight {
+            let response = client.receive();
+            assert_eq!((response.status, response.field("Connection")), (200, Some("close")));
+            assert_eq!(client.rest(), b"");
+        }
+        assert!(tracker.wait());
+        assert_eq!(tracker.count(&[Counter::Connections]), 0);
+        assert_eq!(tracker.count(&[Counter::HttpAnnounceV4]), 20, "all is counted to the last");
+        let refused = std::net::TcpStream::connect(address);
+        assert!(refused.is_err(), "nobody listens any more");
+    }
+}
+
+/// Asks by UDP and HTTP until the tracker is gone.
+fn load(tracker: &Tracker, family: Family, number: u64) -> impl FnOnce() + Send + use<> {
+    let mut udp = UdpClient::connected(tracker.udp(family));
+    let mut http = HttpClient::connect(tracker.http(family));
+    move || {
+        let announce = announce_path(info_hash(number), 1, "");
+        let path = if number < 4 { announce } else { scrape_path(&[info_hash(1), info_hash(2)]) };
+        while let Some(response) = http.try_request(get(&path)) {
+            assert_eq!(response.status, 200);
+            let announce = udp.announce_request(announcement(info_hash(number), 1));
+            let _ = udp.try_send(&announce); // there may be nobody any more
+        }
+    }
+}
+
+#[test]
+fn a_server_under_load_stops() {
+    for workers in [1, 3] {
+        let mut tracker = Tracker::start(&config(workers));
+        let loads: Vec<_> =
+            (0..6).map(|number| load(&tracker, FAMILIES[number as usize % 2], number)).collect();
+        let loads: Vec<_> = loads.into_iter().map(thread::spawn).collect();
+        let requests = [Counter::HttpAnnounceV4, Counter::HttpAnnounceV6, Counter::UdpAnnounceV4];
+        eventually("load", || requests.iter().all(|counter| tracker.count(&[*counter]) > 50));
+        tracker.stop();
+        assert!(tracker.wait());
+        loads.into_iter().for_each(|load| load.join().expect("no response was broken off"));
+    }
+}
+
+/// The kernel takes a ring down, with its sockets, some time after the ring was closed.
+#[test]
+fn a_port_is_free_again_after_the_end() {
+    let mut first = Tracker::start(&config(2));
+    let (udp, http) = (first.udp(Family::V4), first.http(Family::V4));
+    assert_eq!(HttpClient::connect(http).get("/health").status, 200);
+    first.stop();
+    assert!(first.wait());
+    let config = Config { udp: at(udp), http: at(http), ..config(2) };
+    let mut second = None;
+    eventually("a free port", || {
+        second = Server::start(&config).ok();
+        second.is_some()
+    });
+    UdpClient::connected(udp);
+    assert_eq!(HttpClient::connect(http).get("/health").status, 200);
+    let mut second = second.expect("the second server");
+    second.stop();
+    assert!(second.wait(support::STOP_DEADLINE).expect("no error"));
+}
