@@ -17,12 +17,42 @@ use crate::sys::Doorbell;
 use crate::types::WorkerId;
 
 /// A set of workers, a bit for each.
-type WorkerSet = [u64; MAX_WORKERS / 64];
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+struct WorkerSet([u64; SET_WORDS]);
+
+const SET_WORDS: usize = MAX_WORKERS / 64;
+const _: () = assert!(MAX_WORKERS.is_multiple_of(64));
+
+impl WorkerSet {
+    fn insert(&mut self, worker: usize) {
+        self.0[worker / 64] |= 1 << (worker % 64);
+    }
+
+    fn remove(&mut self, worker: usize) {
+        self.0[worker / 64] &= !(1 << (worker % 64));
+    }
+
+    /// The first member from `start` on, going round.
+    fn next_from(&self, start: usize) -> Option<usize> {
+        let (first, below) = (start / 64, (1 << (start % 64)) - 1);
+        // The first word comes twice: what is not below the start, and at the very end what is.
+        (0..=SET_WORDS).find_map(|step| {
+            let word = (first + step) % SET_WORDS;
+            let mask = match step {
+                0 => !below,
+                SET_WORDS => below,
+                _ => u64::MAX,
+            };
+            let members = self.0[word] & mask;
+            (members != 0).then(|| word * 64 + members.trailing_zeros() as usize)
+        })
+    }
+}
 
 /// What others see of a worker.
 struct Inbox {
     /// Senders that have sent since the worker last looked.
-    mail: [AtomicU64; MAX_WORKERS / 64],
+    mail: [AtomicU64; SET_WORDS],
     sleeping: AtomicBool,
     doorbell: Arc<Doorbell>,
 }
@@ -39,6 +69,8 @@ pub struct Mesh {
     unannounced: WorkerSet,
     /// Senders whose queue was not seen empty since they announced mail.
     unread: WorkerSet,
+    /// The sender whose turn it is to be read from.
+    turn: usize,
 }
 
 impl Mesh {
@@ -48,7 +80,7 @@ impl Mesh {
         assert!((1..=MAX_WORKERS).contains(&workers), "1 to {MAX_WORKERS} workers, not {workers}");
         let capacity = queue_capacity(workers);
         let inbox = |doorbell: &Arc<Doorbell>| {
-            let mail = [const { AtomicU64::new(0) }; MAX_WORKERS / 64];
+            let mail = [const { AtomicU64::new(0) }; SET_WORDS];
             CachePadded::new(Inbox { mail, sleeping: AtomicBool::new(false), doorbell: doorbell.clone() })
         };
         let inboxes: Arc<[_]> = doorbells.iter().map(inbox).collect();
@@ -65,39 +97,40 @@ impl Mesh {
                 from: queues.iter().map(|to| to[me].clone()).collect(),
                 unannounced: WorkerSet::default(),
                 unread: WorkerSet::default(),
+                turn: 0,
             })
             .collect()
     }
 
     /// Tells the receivers of what was posted, and wakes those that sleep.
     pub fn flush(&mut self) {
-        for (word, set) in self.unannounced.iter_mut().enumerate() {
-            while *set != 0 {
-                let receiver = word * 64 + set.trailing_zeros() as usize;
-                *set &= *set - 1;
-                let inbox = &self.inboxes[receiver];
-                inbox.mail[self.me.index() / 64].fetch_or(1 << (self.me.index() % 64), Ordering::SeqCst);
-                if inbox.sleeping.load(Ordering::SeqCst) && inbox.sleeping.swap(false, Ordering::SeqCst) {
-                    inbox.doorbell.ring();
-                }
+        let me = self.me.index();
+        while let Some(receiver) = self.unannounced.next_from(0) {
+            self.unannounced.remove(receiver);
+            let inbox = &self.inboxes[receiver];
+            inbox.mail[me / 64].fetch_or(1 << (me % 64), Ordering::SeqCst);
+            if inbox.sleeping.load(Ordering::SeqCst) && inbox.sleeping.swap(false, Ordering::SeqCst) {
+                inbox.doorbell.ring();
             }
         }
     }
 
-    /// Takes one message, if there is one; who sent it comes with it.
+    /// Takes one message, if there is one; who sent it comes with it. Senders take turns.
     pub fn take(&mut self) -> Option<(WorkerId, Message)> {
         let mail = &self.inboxes[self.me.index()].mail;
-        for (word, unread) in self.unread.iter_mut().enumerate() {
-            if mail[word].load(Ordering::Relaxed) != 0 {
-                *unread |= mail[word].swap(0, Ordering::SeqCst);
+        for (unread, mail) in self.unread.0.iter_mut().zip(mail) {
+            if mail.load(Ordering::Relaxed) != 0 {
+                *unread |= mail.swap(0, Ordering::SeqCst);
             }
-            while *unread != 0 {
-                let sender = word * 64 + unread.trailing_zeros() as usize;
-                let queue = self.from[sender].as_ref().expect("nobody sends to itself");
-                match queue.pop() {
-                    Some(message) => return Some((WorkerId(sender as u16), message)),
-                    None => *unread &= *unread - 1,
+        }
+        while let Some(sender) = self.unread.next_from(self.turn) {
+            let queue = self.from[sender].as_ref().expect("nobody sends to itself");
+            match queue.pop() {
+                Some(message) => {
+                    self.turn = (sender + 1) % MAX_WORKERS;
+                    return Some((WorkerId(sender as u16), message));
                 }
+                None => self.unread.remove(sender),
             }
         }
         None
@@ -124,7 +157,7 @@ impl Mesh {
 impl Post for Mesh {
     fn post(&mut self, to: WorkerId, message: Message) -> Result<(), Message> {
         self.to[to.index()].as_ref().expect("nobody sends to itself").push(message)?;
-        self.unannounced[to.index() / 64] |= 1 << (to.index() % 64);
+        self.unannounced.insert(to.index());
         Ok(())
     }
 }
@@ -179,13 +212,27 @@ mod tests {
         for sender in [129, 64, 63, 0] {
             meshes[sender].flush();
         }
-        for sender in [0, 63, 64, 129] {
-            for expected in 0..3 {
+        for expected in 0..3 {
+            for sender in [0, 63, 64, 129] {
                 let (from, message) = meshes[5].take().unwrap();
-                assert_eq!((from.index(), number(message)), (sender, expected));
+                assert_eq!((from.index(), number(message)), (sender, expected), "senders take turns");
             }
         }
         assert!(meshes[5].take().is_none());
+    }
+
+    #[test]
+    fn a_set_is_gone_round() {
+        let mut set = WorkerSet::default();
+        assert_eq!(set.next_from(70), None);
+        [0, 5, 64, 255].into_iter().for_each(|worker| set.insert(worker));
+        for (start, next) in [(0, 0), (1, 5), (5, 5), (6, 64), (64, 64), (65, 255), (255, 255)] {
+            assert_eq!(set.next_from(start), Some(next), "from {start}");
+        }
+        set.remove(255);
+        assert_eq!(set.next_from(65), Some(0));
+        [0, 64].into_iter().for_each(|worker| set.remove(worker));
+        assert_eq!((set.next_from(5), set.next_from(6)), (Some(5), Some(5)));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use tokio_uring::net::TcpStream;
 
 use crate::limits::{
     HTTP_HEAD_DEADLINE_MS, HTTP_IDLE_DEADLINE_MS, HTTP_LINGER_DEADLINE_MS, HTTP_REAP_INTERVAL_MS,
-    HTTP_WRITE_DEADLINE_MS,
+    HTTP_REFUSALS, HTTP_WRITE_DEADLINE_MS,
 };
 use crate::time::Timestamp;
 
@@ -53,6 +53,14 @@ struct Entry {
     late: bool,
 }
 
+/// A connection's place in the list.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Admission {
+    pub(super) key: usize,
+    /// It is one too many: it gets a 503 and no more.
+    pub(super) refused: bool,
+}
+
 /// The connections that are open.
 pub(super) struct Connections {
     entries: Slab<Entry>,
@@ -71,13 +79,15 @@ impl Connections {
         self.entries.len()
     }
 
-    /// Enters a connection. `None`: there are too many.
-    pub(super) fn open(&mut self, now: Timestamp, stream: &Rc<TcpStream>) -> Option<usize> {
-        if self.entries.len() >= self.most {
+    /// Enters a connection, if only to tell it that there are too many. `None`: there are too many even for that.
+    pub(super) fn open(&mut self, now: Timestamp, stream: &Rc<TcpStream>) -> Option<Admission> {
+        let there = self.entries.len();
+        if there >= self.most + HTTP_REFUSALS {
             return None;
         }
         let (phase, deadline) = (Phase::Idle, now + Phase::Idle.lasts());
-        Some(self.entries.insert(Entry { stream: stream.clone(), phase, deadline, late: false }))
+        let key = self.entries.insert(Entry { stream: stream.clone(), phase, deadline, late: false });
+        Some(Admission { key, refused: there >= self.most })
     }
 
     /// Notes what a connection waits for. Its time starts when the phase does, not anew with each byte.
@@ -96,6 +106,11 @@ impl Connections {
 
     pub(super) fn close(&mut self, key: usize) {
         self.entries.remove(key);
+    }
+
+    #[cfg(test)]
+    pub(super) fn has_one_in(&self, phase: Phase) -> bool {
+        self.entries.iter().any(|(_, entry)| entry.phase == phase)
     }
 
     /// Looks at a slice of the entries and shuts those that are late. True if there are more to look at.

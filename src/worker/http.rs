@@ -4,7 +4,7 @@
 //! collected and written at once. A reply buffer is held only while there are answers in it.
 
 use std::future::poll_fn;
-use std::net::{IpAddr, Shutdown, SocketAddr};
+use std::net::{IpAddr, Shutdown};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use tokio_uring::buf::BoundedBuf;
 use tokio_uring::net::{TcpListener, TcpStream};
 
 use super::Shared;
-use super::connections::Phase;
+use super::connections::{Admission, Phase};
 use crate::counters::{Counter, Kind};
 use crate::engine::route::Route;
 use crate::engine::{Answer, Engine, HttpAnnounce, HttpScrape, Outcome, Ticket};
@@ -31,18 +31,18 @@ use crate::wire::http::{
 use crate::wire::query::{AnnounceQuery, QueryError, ScrapeQuery};
 
 /// Takes connections in until the worker stops.
-pub(super) async fn accept(shared: Rc<Shared>, listener: TcpListener) {
+pub(super) async fn accept(shared: Rc<Shared>, listener: Rc<TcpListener>) {
     loop {
         shared.unsubmitted.set(true);
         match listener.accept().await {
             Ok((stream, peer)) => {
                 let stream = Rc::new(stream);
-                let now = shared.clock.now();
-                let key = shared.connections.borrow_mut().open(now, &stream);
-                let ip = peer.ip().to_canonical();
-                match key {
-                    Some(key) => drop(tokio_uring::spawn(serve(shared.clone(), stream, ip, key))),
-                    None => refuse(&shared, &stream, peer).await,
+                let admission = shared.connections.borrow_mut().open(shared.clock.now(), &stream);
+                if admission.is_none_or(|admission| admission.refused) {
+                    shared.engine.borrow_mut().counters.bump(Counter::DropConnections);
+                }
+                if let Some(admission) = admission {
+                    tokio_uring::spawn(serve(shared.clone(), stream, peer.ip().to_canonical(), admission));
                 }
             }
             Err(_) if shared.stopping.get() => return,
@@ -54,19 +54,8 @@ pub(super) async fn accept(shared: Rc<Shared>, listener: TcpListener) {
     }
 }
 
-/// Tells a client that there is no room. The few bytes fit the socket's empty buffer, so that this never waits.
-async fn refuse(shared: &Shared, stream: &TcpStream, peer: SocketAddr) {
-    shared.engine.borrow_mut().counters.bump(Counter::DropConnections);
-    shared.engine.borrow_mut().counters.bump(Counter::of(Kind::HttpReply, Family::of(peer.ip())));
-    let mut out = shared.take_buffer();
-    put_status(&mut out, Status::Unavailable, Persistence::Close, false);
-    shared.unsubmitted.set(true);
-    let (_, out) = stream.write(out).submit().await;
-    shared.give_buffer(out);
-}
-
 /// Serves one connection to its end.
-async fn serve(shared: Rc<Shared>, stream: Rc<TcpStream>, ip: IpAddr, key: usize) {
+async fn serve(shared: Rc<Shared>, stream: Rc<TcpStream>, ip: IpAddr, admission: Admission) {
     let mut connection = Connection {
         input: Vec::with_capacity(HTTP_READ_BYTES),
         searched: 0,
@@ -74,10 +63,13 @@ async fn serve(shared: Rc<Shared>, stream: Rc<TcpStream>, ip: IpAddr, key: usize
         stream: &stream,
         shared: &shared,
         ip,
-        key,
+        key: admission.key,
     };
-    connection.run().await;
-    shared.connections.borrow_mut().close(key);
+    match admission.refused {
+        false => connection.run().await,
+        true => connection.turn_away(Status::Unavailable).await,
+    }
+    shared.connections.borrow_mut().close(admission.key);
 }
 
 /// What comes after the answers that were written.
@@ -157,7 +149,7 @@ impl Connection<'_> {
         let late = self.shared.connections.borrow().is_late(self.key);
         match result {
             Ok(_) if late && !idle => {
-                self.refuse_late().await;
+                self.turn_away(Status::RequestTimeout).await;
                 false
             }
             Ok(bytes) => bytes > 0 && !late,
@@ -165,11 +157,15 @@ impl Connection<'_> {
         }
     }
 
-    async fn refuse_late(&mut self) {
+    /// Ends the connection with no more than a status.
+    async fn turn_away(&mut self, status: Status) {
         let mut out = self.shared.take_buffer();
-        self.refuse(&mut out, Status::RequestTimeout);
-        let (_, out) = self.write(out).await;
+        self.refuse(&mut out, status);
+        let (written, out) = self.write(out).await;
         self.shared.give_buffer(out);
+        if written {
+            self.linger().await;
+        }
     }
 
     /// Answers the whole requests of the input, until there is no more of them or the batch is full.
@@ -319,7 +315,9 @@ impl Connection<'_> {
     /// Answers what can't be read as a request; after that the connection is of no use.
     fn refuse(&self, out: &mut Vec<u8>, status: Status) {
         self.count(Counter::of(Kind::HttpReply, Family::of(self.ip)));
-        self.count(Counter::BadHttp);
+        if status != Status::Unavailable {
+            self.count(Counter::BadHttp);
+        }
         put_status(out, status, Persistence::Close, false);
     }
 

@@ -21,7 +21,8 @@ use socket2::SockRef;
 use crate::counters::{Counter, Published};
 use crate::engine::Engine;
 use crate::limits::{
-    HOUSEKEEPING_INTERVAL_MS, SHUTDOWN_GRACE_MS, SWEEP_SLICES_PER_SECOND, TURN_COMPLETIONS, TURN_MESSAGES,
+    HOUSEKEEPING_INTERVAL_MS, HTTP_ACCEPTS, RUNTIME_RING_ENTRIES, SHUTDOWN_GRACE_MS, SWEEP_SLICES_PER_SECOND,
+    TURN_COMPLETIONS, TURN_MESSAGES,
 };
 use crate::mesh::Mesh;
 use crate::ring::{RingSocket, Turned, UdpRing};
@@ -97,11 +98,13 @@ struct Shared {
 /// What keeps it from starting, or from going on.
 pub fn run(setup: Setup, ready: impl FnOnce()) -> io::Result<()> {
     if let Some(core) = setup.core {
-        sys::pin(core)?;
+        let named = |error| io::Error::other(format!("it can't be bound to core {core}: {error}"));
+        sys::pin(core).map_err(named)?;
     }
     let mut rings = tokio_uring::uring_builder();
     rings.setup_coop_taskrun();
-    let runtime = tokio_uring::Runtime::new(tokio_uring::builder().uring_builder(&rings))?;
+    let mut builder = tokio_uring::builder();
+    let runtime = tokio_uring::Runtime::new(builder.entries(RUNTIME_RING_ENTRIES).uring_builder(&rings))?;
     runtime.block_on(serve(setup, ready))
 }
 
@@ -129,7 +132,10 @@ async fn serve(setup: Setup, ready: impl FnOnce()) -> io::Result<()> {
     let doors: io::Result<Vec<_>> = setup.listeners.iter().map(TcpListener::try_clone).collect();
     let doors = doors?;
     for listener in setup.listeners {
-        tokio_uring::spawn(http::accept(shared.clone(), tokio_uring::net::TcpListener::from_std(listener)));
+        let listener = Rc::new(tokio_uring::net::TcpListener::from_std(listener));
+        for _ in 0..HTTP_ACCEPTS {
+            tokio_uring::spawn(http::accept(shared.clone(), listener.clone()));
+        }
     }
     let ticking = tokio_uring::spawn(tick(setup.doorbell));
     ready();
@@ -284,3 +290,6 @@ impl Driver {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,103 @@
+//! Deadlines of HTTP connections, on a worker whose time the test passes.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::thread;
+
+use super::*;
+use crate::connection_id::ConnectionIds;
+use crate::engine::{Policy, Seeds};
+use crate::limits::{HTTP_HEAD_DEADLINE_MS, HTTP_IDLE_DEADLINE_MS, HTTP_WRITE_DEADLINE_MS};
+use crate::owner::Owners;
+use crate::types::WorkerId;
+use connections::Phase;
+
+/// A worker without a ring and a turn: HTTP alone.
+fn shared() -> Rc<Shared> {
+    let policy = Policy { announce_interval_secs: 1_800, min_interval_secs: 900, max_peers: 50 };
+    let seeds = Seeds { table: [0; 16], random: 0 };
+    let ids = ConnectionIds::new([0; 16], 120);
+    let engine = Engine::new(WorkerId(0), Owners::new(1, [0; 3]), policy, ids, 4_000, seeds);
+    let doorbells = [Arc::new(Doorbell::new().unwrap())];
+    Rc::new(Shared {
+        engine: RefCell::new(engine),
+        mesh: RefCell::new(Mesh::connect(&doorbells).remove(0)),
+        connections: RefCell::new(Connections::new(10)),
+        buffers: RefCell::new(Vec::new()),
+        clock: Clock::start(),
+        stopping: Cell::new(false),
+        unsubmitted: Cell::new(false),
+    })
+}
+
+/// Runs `client` against the worker. Once its connection is in this phase, time passes: first to five seconds before the
+/// deadline, then on. Returns what the client made of it, and how many connections there were before the deadline.
+fn after_deadline<T: Send + 'static>(
+    deadline_ms: u64,
+    phase: Phase,
+    client: impl FnOnce(SocketAddr) -> T + Send + 'static,
+) -> (T, usize) {
+    tokio_uring::start(async {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let shared = shared();
+        let listener = Rc::new(tokio_uring::net::TcpListener::from_std(listener));
+        tokio_uring::spawn(http::accept(shared.clone(), listener));
+        let client = thread::spawn(move || client(address));
+        while !shared.connections.borrow().has_one_in(phase) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let mut now = shared.clock.now() + Duration::from_millis(deadline_ms - 5_000);
+        shared.connections.borrow_mut().reap(now);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let left = shared.connections.borrow().len();
+        now = now + Duration::from_secs(5);
+        while shared.connections.borrow().len() > 0 {
+            shared.connections.borrow_mut().reap(now);
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            now = now + Duration::from_secs(1);
+            assert!(now.as_secs() < 1_000, "the connection outlives all deadlines");
+        }
+        (client.join().unwrap(), left)
+    })
+}
+
+fn read_all(mut stream: TcpStream) -> String {
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    text
+}
+
+#[test]
+fn an_idle_connection_is_closed_without_a_word() {
+    let (heard, left) = after_deadline(HTTP_IDLE_DEADLINE_MS, Phase::Idle, |address| {
+        read_all(TcpStream::connect(address).unwrap())
+    });
+    assert_eq!((heard.as_str(), left), ("", 1));
+}
+
+#[test]
+fn a_request_that_does_not_end_gets_a_408() {
+    let (heard, left) = after_deadline(HTTP_HEAD_DEADLINE_MS, Phase::Request, |address| {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.write_all(b"GET /health HTTP/1.1\r\nHost:").unwrap();
+        read_all(stream)
+    });
+    assert!(heard.starts_with("HTTP/1.1 408 Request Timeout\r\n"), "{heard}");
+    assert_eq!(left, 1);
+}
+
+#[test]
+fn who_does_not_take_the_answers_is_cut_off() {
+    let (sent, left) = after_deadline(HTTP_WRITE_DEADLINE_MS, Phase::Write, |address| {
+        let mut stream = TcpStream::connect(address).unwrap();
+        let request = b"GET /health HTTP/1.1\r\nHost: t\r\n\r\n".repeat(1_000);
+        let mut sent = 0;
+        while stream.write_all(&request).is_ok() {
+            sent += 1_000;
+        }
+        sent
+    });
+    assert!(sent > 0);
+    assert_eq!(left, 1);
+}
