@@ -1,11 +1,11 @@
 //! Owns the question how close gyre comes to the floor: responses a second and CPU per response of one pinned worker,
-//! beside a null responder on the same ring, in turn in one run.
+//! beside a null responder on the same ring, in turn in one run. At a wildcard address each reply also names its source.
 //!
 //! `cargo bench --bench udp` runs five rounds of five seconds each; under `cargo test` it is one round of a fraction of
 //! a second, and says whether the replies are right.
 
 use std::fs;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +16,6 @@ use gyre::config::{Config, Cores, Listen};
 use gyre::engine::{Endpoint, Replies};
 use gyre::limits::TURN_COMPLETIONS;
 use gyre::ring::{RingSocket, UdpRing};
-use gyre::server::Server;
 use gyre::sys::{self, Doorbell};
 use gyre::time::Clock;
 use gyre::types::{Event, InfoHash, PeerId};
@@ -43,35 +42,46 @@ fn main() -> ExitCode {
     let cores = sys::allowed_cores().expect("the cores of this process");
     let (server_core, load_core) = (cores[0], cores[cores.len() - 1]);
     say(&format!("server on core {server_core}, load on core {load_core}, {rounds} rounds of {measured:?}"));
-    let mut floor = Vec::new();
-    let mut gyre = Vec::new();
-    for round in 1..=rounds {
-        let load = |server: SocketAddr, thread: &str| {
-            let run = || {
-                sys::pin(load_core).expect("a core for the load");
-                Load::new(server).run(thread, warm_up, measured)
-            };
-            thread::scope(|scope| scope.spawn(run).join().expect("the load"))
+    let load = |server: SocketAddr, thread: &str| {
+        let run = || {
+            sys::pin(load_core).expect("a core for the load");
+            Load::new(server).run(thread, warm_up, measured)
         };
-        floor.push(measure_floor(server_core, load));
-        gyre.push(measure_gyre(server_core, load));
-        for (name, figures) in [("floor", &floor), ("gyre", &gyre)] {
-            say(&format!("round {round}: {name:5} {}", figures[round - 1].text()));
+        thread::scope(|scope| scope.spawn(run).join().expect("the load"))
+    };
+    let (one, all) = (Ipv4Addr::LOCALHOST, Ipv4Addr::UNSPECIFIED);
+    let mut servers = [
+        Server { name: "floor", run: &|| measure_floor(server_core, load), runs: Vec::new() },
+        Server { name: "gyre", run: &|| measure_gyre(server_core, one, load), runs: Vec::new() },
+        Server { name: "gyre at 0.0.0.0", run: &|| measure_gyre(server_core, all, load), runs: Vec::new() },
+    ];
+    for round in 1..=rounds {
+        for server in &mut servers {
+            let figures = (server.run)();
+            say(&format!("round {round}: {:15} {}", server.name, figures.text()));
+            server.runs.push(figures);
         }
     }
-    let (floor, gyre) = (median(floor), median(gyre));
-    say(&format!("median:  floor {}", floor.text()));
-    say(&format!("median:  gyre  {}", gyre.text()));
-    say(&format!(
-        "ratio:   {:.3} of the floor's responses/s, {:.3} of its CPU per response",
-        gyre.rate() / floor.rate(),
-        gyre.cpu_us() / floor.cpu_us()
-    ));
-    if gyre.wrong > 0 || gyre.responses == 0 || floor.responses == 0 {
-        say("replies were wrong");
-        return ExitCode::FAILURE;
+    let medians = servers.map(|server| (server.name, median(server.runs)));
+    let floor = medians[0].1;
+    let mut right = true;
+    for (name, figures) in medians {
+        say(&format!(
+            "median:  {name:15} {}; {:.3} of the floor's rate, {:.3} of its CPU",
+            figures.text(),
+            figures.rate() / floor.rate(),
+            figures.cpu_us() / floor.cpu_us()
+        ));
+        right &= figures.responses > 0 && figures.wrong == 0;
     }
-    ExitCode::SUCCESS
+    if right { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// What is measured.
+struct Server<'a> {
+    name: &'static str,
+    run: &'a dyn Fn() -> Figures,
+    runs: Vec<Figures>,
 }
 
 fn say(line: &str) {
@@ -115,15 +125,16 @@ fn median(mut runs: Vec<Figures>) -> Figures {
     runs[runs.len() / 2]
 }
 
-fn measure_gyre(core: usize, load: impl Fn(SocketAddr, &str) -> Figures) -> Figures {
+fn measure_gyre(core: usize, ip: Ipv4Addr, load: impl Fn(SocketAddr, &str) -> Figures) -> Figures {
     let config = Config {
-        udp: Listen::At(vec![SocketAddr::from(([127, 0, 0, 1], 0))]),
+        udp: Listen::At(vec![SocketAddr::from((ip, 0))]),
         http: Listen::At(Vec::new()),
         cores: Cores::List(vec![core]),
         ..Config::default()
     };
-    let mut server = Server::start(&config).expect("a server");
-    let figures = load(server.udp_addresses()[0], &format!("gyre-0@{core}"));
+    let mut server = gyre::server::Server::start(&config).expect("a server");
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, server.udp_addresses()[0].port()));
+    let figures = load(address, &format!("gyre-0@{core}"));
     server.stop();
     assert!(server.wait(Duration::from_secs(5)).expect("an orderly end"), "the server did not end");
     figures

@@ -31,7 +31,7 @@ use crate::wire::http::{
 use crate::wire::query::{AnnounceQuery, QueryError, ScrapeQuery};
 
 /// Takes connections in until the worker stops.
-pub(super) async fn accept(shared: Rc<Shared>, listener: Rc<TcpListener>) {
+pub(super) async fn accept(shared: Rc<Shared>, listener: TcpListener) {
     loop {
         shared.unsubmitted.set(true);
         match listener.accept().await {

@@ -21,7 +21,7 @@ use socket2::SockRef;
 use crate::counters::{Counter, Published};
 use crate::engine::Engine;
 use crate::limits::{
-    HOUSEKEEPING_INTERVAL_MS, HTTP_ACCEPTS, RUNTIME_RING_ENTRIES, SHUTDOWN_GRACE_MS, SWEEP_SLICES_PER_SECOND,
+    HOUSEKEEPING_INTERVAL_MS, RUNTIME_RING_ENTRIES, SHUTDOWN_GRACE_MS, SWEEP_SLICES_PER_SECOND,
     TURN_COMPLETIONS, TURN_MESSAGES,
 };
 use crate::mesh::Mesh;
@@ -132,10 +132,7 @@ async fn serve(setup: Setup, ready: impl FnOnce()) -> io::Result<()> {
     let doors: io::Result<Vec<_>> = setup.listeners.iter().map(TcpListener::try_clone).collect();
     let doors = doors?;
     for listener in setup.listeners {
-        let listener = Rc::new(tokio_uring::net::TcpListener::from_std(listener));
-        for _ in 0..HTTP_ACCEPTS {
-            tokio_uring::spawn(http::accept(shared.clone(), listener.clone()));
-        }
+        tokio_uring::spawn(http::accept(shared.clone(), tokio_uring::net::TcpListener::from_std(listener)));
     }
     let ticking = tokio_uring::spawn(tick(setup.doorbell));
     ready();

@@ -30,8 +30,8 @@ fn shared() -> Rc<Shared> {
     })
 }
 
-/// Runs `client` against the worker. Once its connection is in this phase, time passes: first to five seconds before the
-/// deadline, then on. Returns what the client made of it, and how many connections there were before the deadline.
+/// Runs `client` against the worker. Once its connection is in this phase, time passes: first to five seconds before
+/// the deadline, then on. Returns what the client made of it, and how many connections there were before the deadline.
 fn after_deadline<T: Send + 'static>(
     deadline_ms: u64,
     phase: Phase,
@@ -41,8 +41,7 @@ fn after_deadline<T: Send + 'static>(
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let shared = shared();
-        let listener = Rc::new(tokio_uring::net::TcpListener::from_std(listener));
-        tokio_uring::spawn(http::accept(shared.clone(), listener));
+        tokio_uring::spawn(http::accept(shared.clone(), tokio_uring::net::TcpListener::from_std(listener)));
         let client = thread::spawn(move || client(address));
         while !shared.connections.borrow().has_one_in(phase) {
             tokio::time::sleep(Duration::from_millis(1)).await;
