@@ -1,5 +1,6 @@
 //! Owns the question how close gyre comes to the floor: responses a second and CPU per response of one pinned worker,
-//! beside a null responder on the same ring, in turn in one run. At a wildcard address each reply also names its source.
+//! beside a null responder on the same ring, in turn in one run. At a wildcard address each reply also names the
+//! address that it leaves from.
 //!
 //! `cargo bench --bench udp` runs five rounds of five seconds each; under `cargo test` it is one round of a fraction of
 //! a second, and says whether the replies are right.

@@ -29,7 +29,7 @@
 //!
 //! Two rings serve a worker: one driven by hand for UDP (crate io-uring), one by tokio-uring for HTTP. tokio-uring
 //! submits only when its thread is about to sleep. A worker that never sleeps would starve HTTP; so when HTTP has
-//! queued something, the worker goes to sleep with its own alarm ringing ([`worker`]).
+//! queued something, the worker queues a no-op behind it and sleeps until that has completed ([`worker`]).
 //!
 //! # The modules
 //!

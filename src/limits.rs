@@ -157,8 +157,8 @@ const _: () = assert!(HTTP_WRITE_BATCH_BYTES + MAX_PEERS * 93 + 512 <= HTTP_POOL
 
 // ---- the process ----
 
-/// File descriptors beside sockets and connections: rings, doorbells, epoll, standard streams.
-pub const SPARE_DESCRIPTORS: u64 = 64;
+/// Descriptors of the process beside its workers': standard streams, the signals' pipe, and some to spare.
+pub const SPARE_DESCRIPTORS: u64 = 16;
 /// Descriptors of one worker beside its sockets: two rings, an epoll, its waker, a doorbell.
 pub const WORKER_DESCRIPTORS: u64 = 8;
 /// A port in use is tried again for so long: the kernel frees the sockets of a killed process's rings some 40 ms after

@@ -100,12 +100,27 @@ fn start_log() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("GYRE_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    // A writer that can't fail: the subscriber would report a failure where nobody reads it either, and panic.
+    let writer = || IgnoreErrors(std::io::stderr());
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_target(false)
         .with_ansi(terminal)
-        .with_writer(std::io::stderr)
+        .with_writer(writer)
         .init();
+}
+
+/// Standard error, whether anybody reads it or not.
+struct IgnoreErrors(std::io::Stderr);
+
+impl Write for IgnoreErrors {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        Ok(self.0.write(bytes).unwrap_or(bytes.len()))
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 /// A line on standard error. If nobody reads it that is no reason to end.

@@ -74,11 +74,6 @@ impl Sleeper {
         Ok(Self(registered.map_err(io::Error::from)?))
     }
 
-    /// Rings one's own doorbell.
-    pub fn ring(&self) {
-        self.0.get_ref().ring();
-    }
-
     /// Sleeps until it rings. Rings since the last sleep count; several count as one.
     ///
     /// # Errors

@@ -9,11 +9,14 @@ mod connections;
 mod http;
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::io;
 use std::net::TcpListener;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use socket2::SockRef;
@@ -127,6 +130,7 @@ async fn serve(setup: Setup, ready: impl FnOnce()) -> io::Result<()> {
         busy_poll: setup.busy_poll,
         next_sweep: Timestamp::default(),
         next_publish: Timestamp::default(),
+        submission: None,
     };
     driver.turn(setup.clock.now())?; // a kernel that can't do it says so here
     let doors: io::Result<Vec<_>> = setup.listeners.iter().map(TcpListener::try_clone).collect();
@@ -149,6 +153,9 @@ async fn tick(doorbell: Arc<Doorbell>) {
     }
 }
 
+/// How long a worker that has nothing left to finish sleeps before it looks whether the others have.
+const NAP: Duration = Duration::from_millis(1);
+
 /// What turns.
 struct Driver {
     ring: UdpRing,
@@ -158,6 +165,8 @@ struct Driver {
     busy_poll: Duration,
     next_sweep: Timestamp,
     next_publish: Timestamp,
+    /// In flight: a no-op that completes once all that HTTP queued before it has been submitted.
+    submission: Option<Pin<Box<dyn Future<Output = io::Result<()>>>>>,
 }
 
 impl Driver {
@@ -169,12 +178,12 @@ impl Driver {
                 busy_until = now + self.busy_poll;
             }
             if now < busy_until || self.ring.has_work() {
-                self.pass(sleeper).await?;
+                self.pass().await?;
             } else {
                 self.sleep(sleeper).await?;
             }
         }
-        self.finish(sleeper, doors).await
+        self.finish(doors).await
     }
 
     /// One turn. True if it did anything, or left something undone.
@@ -220,27 +229,44 @@ impl Driver {
         Ok(unfinished || completions > 0 || messages > 0)
     }
 
-    /// Lets the runtime run the tasks that are ready, and comes back at once.
-    async fn pass(&mut self, sleeper: &Sleeper) -> io::Result<()> {
-        if !self.shared.unsubmitted.replace(false) {
+    /// Lets the runtime run some of the tasks that are ready, and comes back.
+    ///
+    /// tokio-uring submits when its thread is about to sleep for want of ready tasks, and yielding is not that: as long as
+    /// UDP keeps a worker busy HTTP would starve. So when something is to be submitted the worker queues a no-op behind it
+    /// and waits instead of yielding. The runtime then goes to sleep, submits, and is woken by the no-op's completion. If
+    /// tasks are ready meanwhile they come first, and the worker has its turns between them.
+    async fn pass(&mut self) -> io::Result<()> {
+        if self.shared.unsubmitted.replace(false) && self.submission.is_none() {
+            self.submission = Some(Box::pin(tokio_uring::no_op()));
+        }
+        let Some(submission) = &mut self.submission else {
             tokio::task::yield_now().await;
             return Ok(());
+        };
+        let mut passed = false;
+        let submitted = poll_fn(|context| match (submission.as_mut().poll(context), passed) {
+            (Poll::Ready(result), _) => Poll::Ready(Some(result)),
+            (Poll::Pending, true) => Poll::Ready(None),
+            (Poll::Pending, false) => {
+                passed = true;
+                Poll::Pending
+            }
+        });
+        if let Some(result) = submitted.await {
+            self.submission = None;
+            result?;
         }
-        // tokio-uring submits when the runtime is about to sleep, and yielding is not that. So it is put to sleep with
-        // the alarm already ringing: otherwise HTTP would starve as long as UDP keeps the worker busy.
-        sleeper.ring();
-        sleeper.sleep().await
+        Ok(())
     }
 
     /// Sleeps until there is something to do, unless there is already.
     async fn sleep(&mut self, sleeper: &Sleeper) -> io::Result<()> {
         if !self.shared.mesh.borrow().fall_asleep() {
-            return self.pass(sleeper).await;
+            return self.pass().await;
         }
         let slept = match self.ring.fall_asleep() {
-            false => self.pass(sleeper).await,
+            false => self.pass().await,
             true => {
-                self.shared.unsubmitted.set(false);
                 let slept = sleeper.sleep().await;
                 self.ring.wake_up();
                 slept
@@ -251,7 +277,7 @@ impl Driver {
     }
 
     /// Takes no new connections, finishes the requests in flight, and helps the other workers to finish theirs.
-    async fn finish(mut self, sleeper: &Sleeper, doors: &[TcpListener]) -> io::Result<()> {
+    async fn finish(mut self, doors: &[TcpListener]) -> io::Result<()> {
         let started = self.shared.clock.now();
         let grace = Duration::from_millis(SHUTDOWN_GRACE_MS);
         self.shared.stopping.set(true);
@@ -276,12 +302,10 @@ impl Driver {
                 break;
             }
             // A nap, not a sleep: the others' progress rings no doorbell.
-            self.shared.unsubmitted.set(true);
-            self.pass(sleeper).await?;
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            tokio::time::sleep(NAP).await;
         }
         // The tasks whose connections were closed just now see it in their next step.
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        tokio::time::sleep(NAP).await;
         self.next_publish = Timestamp::default();
         self.turn(self.shared.clock.now())?;
         Ok(())

@@ -111,7 +111,12 @@ impl Tracker {
     /// Waits until the server has stopped. False: some worker didn't in time.
     #[track_caller]
     pub(crate) fn wait(&mut self) -> bool {
-        self.0.wait(STOP_DEADLINE).expect("no worker ends by an error")
+        self.wait_for(STOP_DEADLINE)
+    }
+
+    #[track_caller]
+    pub(crate) fn wait_for(&mut self, at_most: Duration) -> bool {
+        self.0.wait(at_most).expect("no worker ends by an error")
     }
 }
 
