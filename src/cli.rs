@@ -31,9 +31,9 @@ pub struct Cli {
 pub enum Command {
     /// Run the tracker.
     ///
-    /// Without options it serves UDP and HTTP on `0.0.0.0:6969` and `[::]:6969`, with a worker on every core that it may
-    /// use. It is up when a line with the word `ready` and the addresses comes on standard error. SIGINT or SIGTERM
-    /// end it: what is in flight is finished, within 2 seconds. A second signal ends it at once.
+    /// Without options it serves UDP and HTTP on `0.0.0.0:6969` and `[::]:6969`, with a worker on every core that it
+    /// may use. It is up when a line with the word `ready` and the addresses comes on standard error. SIGINT or
+    /// SIGTERM end it: what is in flight is finished, within 2 seconds. A second signal ends it at once.
     Serve(Box<Serve>),
 }
 
