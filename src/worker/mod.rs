@@ -231,10 +231,10 @@ impl Driver {
 
     /// Lets the runtime run some of the tasks that are ready, and comes back.
     ///
-    /// tokio-uring submits when its thread is about to sleep for want of ready tasks, and yielding is not that: as long as
-    /// UDP keeps a worker busy HTTP would starve. So when something is to be submitted the worker queues a no-op behind it
-    /// and waits instead of yielding. The runtime then goes to sleep, submits, and is woken by the no-op's completion. If
-    /// tasks are ready meanwhile they come first, and the worker has its turns between them.
+    /// tokio-uring submits when its thread is about to sleep for want of ready tasks, and yielding is not that: as long
+    /// as UDP keeps a worker busy HTTP would starve. So when something is to be submitted the worker queues a no-op
+    /// behind it and waits instead of yielding. The runtime then goes to sleep, submits, and is woken by the no-op's
+    /// completion. If tasks are ready meanwhile they come first, and the worker has its turns between them.
     async fn pass(&mut self) -> io::Result<()> {
         if self.shared.unsubmitted.replace(false) && self.submission.is_none() {
             self.submission = Some(Box::pin(tokio_uring::no_op()));
