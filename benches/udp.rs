@@ -169,7 +169,7 @@ fn measure_floor(core: usize, load: impl Fn(SocketAddr, &str) -> Figures) -> Fig
         let mut ring = ring(vec![socket]);
         while !stopped.load(Ordering::Acquire) {
             ring.turn(TURN_COMPLETIONS, |_, datagram, out| null_response(datagram, out)).expect("datagrams");
-            ring.submit();
+            ring.submit().expect("a kernel that takes it");
         }
     };
     let responder = thread::Builder::new().name(name.clone()).spawn(body).expect("a thread");
@@ -231,7 +231,7 @@ impl Load {
             self.ring
                 .turn(TURN_COMPLETIONS, |from, datagram, out| Some(next.after(from.socket, datagram, out)))
                 .expect("datagrams");
-            self.ring.submit();
+            self.ring.submit().expect("a kernel that takes it");
             let now = clock.now();
             if next.responses != heard.0 {
                 heard = (next.responses, now);
@@ -265,7 +265,7 @@ impl Load {
             let next = &mut self.next;
             self.ring.reply(&to, |out| next.put(Request::Connect { transaction_id: 1 }, out));
         }
-        self.ring.submit();
+        self.ring.submit().expect("a kernel that takes it");
     }
 }
 

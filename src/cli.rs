@@ -39,6 +39,7 @@ pub enum Command {
 
 /// The options of `gyre serve`.
 #[derive(Args, Clone, Debug)]
+#[command(allow_negative_numbers = true)] // so that they are refused by the option's range, which names it
 pub struct Serve {
     /// Serve UDP (BEP 15) here. May be given several times (at most 64). Port 0 takes any free port
     /// [default: 0.0.0.0:6969 and [::]:6969]
@@ -228,6 +229,7 @@ mod tests {
             "--http-connections 0",
             "--receive-buffer 1",
             "--connection-id-window 9",
+            "--min-interval -1",
             "--peer-timeout 0",
             "--udp 127.0.0.1:1 --no-udp",
         ] {

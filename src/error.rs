@@ -36,13 +36,15 @@ pub enum ServerError {
     /// Too few file descriptors.
     #[error(
         "{needed} file descriptors are needed, but the limit is {limit} and can't be raised: set `ulimit -n {needed}` \
-         (LimitNOFILE= in a systemd unit), or lower --http-connections"
+         (LimitNOFILE= in a systemd unit){cure}"
     )]
     Descriptors {
         /// How many are needed.
         needed: u64,
         /// How many there may be.
         limit: u64,
+        /// What else would help.
+        cure: &'static str,
     },
     /// Something that the process needs as a whole.
     #[error("{what}: {source}")]

@@ -141,7 +141,8 @@ pub const HTTP_LINGER_DEADLINE_MS: u64 = 1_000;
 pub const HTTP_LINGER_BYTES: usize = 64 * 1024;
 /// Connections that wait to be accepted, for each worker and address.
 pub const HTTP_BACKLOG: i32 = 1024;
-/// Connections of a worker beyond its limit that are being told so (503) at a time; more are closed without a word.
+/// Connections of a worker beyond its limit that are being told so (503) at a time, fewer where descriptors are few; more
+/// are closed without a word.
 pub const HTTP_REFUSALS: usize = 64;
 /// Entries of the runtime's submission queue; its completion queue has twice as many.
 pub const RUNTIME_RING_ENTRIES: u32 = 1024;

@@ -283,6 +283,19 @@ fn too_few_file_descriptors_are_named_if_connections_need_them() {
 }
 
 #[test]
+fn connections_that_are_refused_have_descriptors_too() {
+    let options = format!("{ANYWHERE} --cores {} --stats-interval 1", first_core());
+    let program = Program::serve_with_files(200, &options);
+    let (_, http) = program.ready();
+    let mut clients: Vec<_> = (0..220).map(|_| HttpClient::connect(http)).collect();
+    clients.iter_mut().for_each(|client| drop(client.try_request(get("/health"))));
+    for _ in 0..2 {
+        let line = program.find_line("requests/s").expect("a line of statistics");
+        assert!(!line.contains(" accept "), "{line}");
+    }
+}
+
+#[test]
 fn a_few_file_descriptors_are_enough_for_a_few_connections() {
     let program = Program::serve_with_files(40, &format!("{ANYWHERE} --cores {}", first_core()));
     assert_eq!(HttpClient::connect(program.ready().1).get("/health").status, 200);

@@ -208,6 +208,11 @@ impl Gathers {
         late
     }
 
+    /// Whether there is a deadline that has passed, be it of a wait that was settled.
+    pub(super) fn is_any_due(&self, now: Timestamp) -> bool {
+        self.deadlines.front().is_some_and(|(deadline, _)| *deadline <= now)
+    }
+
     /// How many wait.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {

@@ -94,10 +94,11 @@ impl Engine {
         swept.lap_ended
     }
 
-    /// Gives up on what has waited for other workers for too long.
-    pub fn expire_gathers(&mut self, now: Timestamp) {
+    /// Gives up on some of what has waited for other workers for too long. True if there is more of it.
+    pub fn expire_gathers(&mut self, now: Timestamp) -> bool {
         let late = self.gathers.expire(now);
         self.counters.add(Counter::DropGatherLate, late as u64);
+        self.gathers.is_any_due(now)
     }
 
     /// Brings those counters up to date that say how things stand now.

@@ -69,6 +69,7 @@ pub struct UdpRing {
     replies: ReplySlots,
     buffers: ReceiveBuffers,
     turned: Turned,
+    first_armed: usize,
 }
 
 /// What a completion is about, in its 64 bits of user data.
@@ -129,14 +130,26 @@ impl UdpRing {
             uring.submitter().register_files(&descriptors)?;
         }
         let buffers = ReceiveBuffers::register(&uring.submitter(), BUFFER_GROUP)?;
-        let mut ring =
-            Self { uring, listeners, replies: ReplySlots::new(), buffers, turned: Turned::default() };
+        let mut ring = Self {
+            uring,
+            listeners,
+            replies: ReplySlots::new(),
+            buffers,
+            turned: Turned::default(),
+            first_armed: 0,
+        };
         ring.arm_receives();
-        ring.submit();
-        Ok(ring)
+        match ring.submit() {
+            Ok(()) => Ok(ring),
+            Err(error) => {
+                // The kernel has seen none of the receives: there is nothing to drain.
+                ring.listeners.clear();
+                Err(error)
+            }
+        }
     }
 
-    /// Takes up to `budget` completions and gives each datagram to `answer`, which may write a response and return its
+    /// Takes up to `budget` datagrams and gives each to `answer`, which may write a response and return its
     /// length. The responses leave with the next [`submit`](Self::submit), or before if there are many.
     ///
     /// # Errors
@@ -149,7 +162,11 @@ impl UdpRing {
     ) -> io::Result<Turned> {
         let (submitter, mut submissions, mut completions) = self.uring.split();
         completions.sync();
-        for completion in completions.by_ref().take(budget) {
+        let mut datagrams = 0;
+        // Replies that failed don't count: all of them are taken, or they would pile up.
+        while datagrams < budget
+            && let Some(completion) = completions.next()
+        {
             self.turned.completions += 1;
             let socket = match Tag::decode(completion.user_data()) {
                 Tag::Receive(socket) => socket,
@@ -159,14 +176,17 @@ impl UdpRing {
                 }
                 Tag::Cancel => continue,
             };
+            datagrams += 1;
             let listener = &mut self.listeners[usize::from(socket)];
             listener.armed = cqueue::more(completion.flags());
             let Some(buffer) = cqueue::buffer_select(completion.flags()) else {
-                listener.failures += 1;
+                let error = -completion.result();
+                let starved = error == libc::ENOBUFS; // other sockets have taken all buffers: no failure of this one
+                listener.failures += u32::from(!starved);
                 self.turned.overflows += 1;
-                let unknown = matches!(-completion.result(), libc::EINVAL | libc::EOPNOTSUPP);
+                let unknown = matches!(error, libc::EINVAL | libc::EOPNOTSUPP);
                 if unknown || listener.failures > RECEIVE_FAILURES_MAX {
-                    return Err(io::Error::from_raw_os_error(-completion.result()));
+                    return Err(io::Error::from_raw_os_error(error));
                 }
                 continue;
             };
@@ -175,7 +195,7 @@ impl UdpRing {
             match listener.layout.read(self.buffers.filled(buffer, length), socket) {
                 Some((from, datagram)) => {
                     if self.replies.is_full() {
-                        submit(&submitter, &mut submissions, &mut self.replies);
+                        submit(&submitter, &mut submissions, &mut self.replies)?;
                     }
                     match self.replies.next() {
                         Some(slot) => {
@@ -199,9 +219,13 @@ impl UdpRing {
     }
 
     /// Hands the kernel what has been queued, and lets it do the ring's deferred work.
-    pub fn submit(&mut self) {
+    ///
+    /// # Errors
+    ///
+    /// If the kernel takes nothing and never will.
+    pub fn submit(&mut self) -> io::Result<()> {
         let (submitter, mut submissions, _) = self.uring.split();
-        submit(&submitter, &mut submissions, &mut self.replies);
+        submit(&submitter, &mut submissions, &mut self.replies)
     }
 
     /// Has completions that wait to be taken, or work that becomes such when the kernel is entered.
@@ -232,21 +256,22 @@ impl UdpRing {
         self.listeners.iter().map(|listener| &listener.socket)
     }
 
+    /// Begins to receive where that has ended. Each time another socket is the first, so that none starves when buffers
+    /// are short.
     fn arm_receives(&mut self) {
+        let count = self.listeners.len();
         let mut submissions = self.uring.submission();
-        for (number, listener) in
-            self.listeners.iter_mut().enumerate().filter(|(_, listener)| !listener.armed)
-        {
-            let entry = opcode::RecvMsgMulti::new(
-                types::Fixed(number as u32),
-                listener.layout.header(),
-                BUFFER_GROUP,
-            )
-            .build()
-            .user_data(Tag::Receive(number as u8).encode());
-            push(&mut submissions, &entry);
+        for number in (0..count).map(|number| (number + self.first_armed) % count) {
+            let listener = &mut self.listeners[number];
+            if listener.armed {
+                continue;
+            }
+            let socket = types::Fixed(number as u32);
+            let receive = opcode::RecvMsgMulti::new(socket, listener.layout.header(), BUFFER_GROUP).build();
+            push(&mut submissions, &receive.user_data(Tag::Receive(number as u8).encode()));
             listener.armed = true;
         }
+        self.first_armed = (self.first_armed + 1) % count.max(1);
     }
 
     /// Ends all receives and takes their last completions, so that the kernel writes no more into our memory.
@@ -278,7 +303,7 @@ impl UdpRing {
 impl Replies for UdpRing {
     fn reply(&mut self, to: &Endpoint, write: impl FnOnce(&mut [u8; UDP_REPLY_MAX_BYTES]) -> usize) {
         if self.replies.is_full() {
-            self.submit();
+            let _ = self.submit(); // an error comes back when the turn submits
         }
         match self.replies.next() {
             Some(slot) => {
@@ -298,6 +323,10 @@ impl Drop for UdpRing {
         if let Err(error) = self.cancel_and_drain() {
             panic!("the UDP ring could not be drained: {error}");
         }
+        assert!(
+            self.listeners.iter().all(|listener| !listener.armed),
+            "a receive outlives the ring's memory"
+        );
         // The kernel takes a ring apart some time after it is closed. The ports are to be free at once.
         let _ = self.uring.submitter().unregister_files();
     }
@@ -314,23 +343,31 @@ fn push(submissions: &mut SubmissionQueue<'_>, entry: &squeue::Entry) {
 }
 
 /// Enters the kernel until the queue is empty, and frees the slots of the replies that were in it.
-fn submit(submitter: &Submitter<'_>, submissions: &mut SubmissionQueue<'_>, replies: &mut ReplySlots) {
+fn submit(
+    submitter: &Submitter<'_>,
+    submissions: &mut SubmissionQueue<'_>,
+    replies: &mut ReplySlots,
+) -> io::Result<()> {
     submissions.sync();
     for _ in 0..SUBMIT_TRIES {
-        let idle = submissions.is_empty() && !submissions.taskrun() && !submissions.cq_overflow();
-        if idle {
+        if submissions.is_empty() && !submissions.taskrun() && !submissions.cq_overflow() {
             break;
         }
-        // EAGAIN, EBUSY, EINTR: what is left in the queue is tried again, now or next turn. Nothing else can be.
-        let _ = submitter.submit();
+        let submitted = submitter.submit();
         submissions.sync();
-        if submissions.is_empty() {
-            break;
+        match submitted {
+            Err(error) => match error.raw_os_error() {
+                Some(libc::EAGAIN | libc::EBUSY | libc::EINTR) => {} // what is left is tried again, now or next turn
+                _ => return Err(error),
+            },
+            Ok(_) if submissions.is_empty() => break,
+            Ok(_) => {}
         }
     }
     if submissions.is_empty() {
         replies.free_all();
     }
+    Ok(())
 }
 
 const _: () = assert!(REPLY_SLOTS < SUBMISSION_ENTRIES as usize);

@@ -86,7 +86,7 @@ impl Server {
                 published: server.published[number].clone(),
                 shutdown: server.shutdown.clone(),
                 busy_poll: config.busy_poll,
-                connections: (connections / workers).max(1),
+                connections,
             };
             spawn(number, setup, report_ready.clone(), report_end.clone())
                 .map_err(system("a thread can't be started"))?;

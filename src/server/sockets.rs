@@ -11,30 +11,37 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::config::{Config, Listen, Steering};
 use crate::error::ServerError;
 use crate::limits::{
-    BIND_PATIENCE_MS, BIND_RETRY_MS, DEFAULT_HTTP_CONNECTIONS, HTTP_BACKLOG, SPARE_DESCRIPTORS,
-    WORKER_DESCRIPTORS,
+    BIND_PATIENCE_MS, BIND_RETRY_MS, DEFAULT_HTTP_CONNECTIONS, HTTP_BACKLOG, HTTP_REFUSALS,
+    SPARE_DESCRIPTORS, WORKER_DESCRIPTORS,
 };
 use crate::owner::Owners;
 use crate::ring::RingSocket;
 use crate::sys;
 use crate::types::Family;
+use crate::worker::ConnectionLimits;
 
-/// Sees to it that there are descriptors for all sockets and connections; returns for how many connections. Where their
-/// number is the default it gives way to the limit.
-pub(super) fn reserve_descriptors(config: &Config, workers: usize) -> Result<usize, ServerError> {
+/// Sees to it that there are descriptors for all sockets and connections; returns how many connections each worker may
+/// have. Where their number is the default it gives way to the limit.
+pub(super) fn reserve_descriptors(config: &Config, workers: usize) -> Result<ConnectionLimits, ServerError> {
     // A worker holds each listener twice: to accept from, and to shut at the end.
-    let sockets_per_worker = config.udp.addresses().len() + 2 * config.http.addresses().len();
+    let listeners = config.http.addresses().len();
+    let sockets_per_worker = config.udp.addresses().len() + 2 * listeners;
     let own = SPARE_DESCRIPTORS + workers as u64 * (WORKER_DESCRIPTORS + sockets_per_worker as u64);
-    let wanted = match config.http.addresses().is_empty() {
-        true => 0,
-        false => config.http_connections.unwrap_or(DEFAULT_HTTP_CONNECTIONS) as u64,
-    };
-    let least = config.http_connections.map_or(wanted.min(workers as u64), |_| wanted);
-    let limit = sys::raise_descriptor_limit(own + wanted);
-    if limit < own + least {
-        return Err(ServerError::Descriptors { needed: own + least, limit });
+    let open = config.http_connections.unwrap_or(DEFAULT_HTTP_CONNECTIONS).div_ceil(workers);
+    let wanted = ConnectionLimits { open, refused: HTTP_REFUSALS };
+    let per_worker = if listeners == 0 { 0 } else { wanted.open + wanted.refused };
+    let needed = own + (workers * per_worker) as u64;
+    let limit = sys::raise_descriptor_limit(needed);
+    if limit >= needed {
+        return Ok(wanted);
     }
-    Ok(wanted.min(limit - own) as usize)
+    let left = (limit.saturating_sub(own) as usize) / workers;
+    let refused = (left / 8).clamp(1, HTTP_REFUSALS);
+    match config.http_connections {
+        None if listeners > 0 && left > refused => Ok(ConnectionLimits { open: left - refused, refused }),
+        None => Err(ServerError::Descriptors { needed: own + 2 * listeners.min(1) as u64, limit, cure: "" }),
+        Some(_) => Err(ServerError::Descriptors { needed, limit, cure: ", or lower --http-connections" }),
+    }
 }
 
 /// All sockets of the process.
@@ -100,9 +107,12 @@ fn bind_all<S>(
     workers: usize,
     bind: impl Fn(SocketAddr) -> io::Result<(S, SocketAddr)>,
 ) -> Result<Vec<Group<S>>, ServerError> {
+    // All are probed before any is bound: our own sockets may overlap, a wildcard and one of its addresses.
+    let addresses = listen.addresses();
+    let probed: Vec<_> = addresses.iter().map(|&address| probe_patiently(protocol, address)).collect();
     let mut groups = Vec::new();
-    for address in listen.addresses() {
-        let group = probe_patiently(protocol, address).and_then(|()| {
+    for (address, probed) in addresses.into_iter().zip(probed) {
+        let group = probed.and_then(|()| {
             let (first, bound) = bind(address)?;
             let others = (1..workers).map(|_| bind(bound).map(|(socket, _)| socket));
             let sockets: io::Result<Vec<_>> = std::iter::once(Ok(first)).chain(others).collect();
@@ -170,7 +180,13 @@ fn bound_address(socket: &Socket) -> io::Result<SocketAddr> {
 
 fn udp_socket(address: SocketAddr, receive_buffer_bytes: usize) -> io::Result<(RingSocket, SocketAddr)> {
     let socket = bind(address, Type::DGRAM, Protocol::UDP)?;
-    sys::set_receive_buffer(&socket, receive_buffer_bytes)?;
+    let buffer = sys::set_receive_buffer(&socket, receive_buffer_bytes)?;
+    if buffer < receive_buffer_bytes / 2 * 2 {
+        tracing::warn!(
+            "udp {address} has a receive buffer of {buffer} bytes, not {receive_buffer_bytes}, and will drop more in a \
+             burst: set `sysctl net.core.rmem_max={receive_buffer_bytes}`"
+        );
+    }
     let wildcard = address.ip().is_unspecified();
     if wildcard {
         sys::deliver_local_address(&socket, Family::of(address.ip()))?;

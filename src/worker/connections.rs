@@ -10,9 +10,10 @@ use std::time::Duration;
 use slab::Slab;
 use tokio_uring::net::TcpStream;
 
+use super::ConnectionLimits;
 use crate::limits::{
     HTTP_HEAD_DEADLINE_MS, HTTP_IDLE_DEADLINE_MS, HTTP_LINGER_DEADLINE_MS, HTTP_REAP_INTERVAL_MS,
-    HTTP_REFUSALS, HTTP_WRITE_DEADLINE_MS,
+    HTTP_WRITE_DEADLINE_MS,
 };
 use crate::time::Timestamp;
 
@@ -64,15 +65,15 @@ pub(super) struct Admission {
 /// The connections that are open.
 pub(super) struct Connections {
     entries: Slab<Entry>,
-    most: usize,
+    limits: ConnectionLimits,
     next_reap: Timestamp,
     cursor: usize,
 }
 
 impl Connections {
-    /// None yet, and never more than `most`.
-    pub(super) fn new(most: usize) -> Self {
-        Self { entries: Slab::new(), most, next_reap: Timestamp::default(), cursor: 0 }
+    /// None yet, and never more than the limits.
+    pub(super) fn new(limits: ConnectionLimits) -> Self {
+        Self { entries: Slab::new(), limits, next_reap: Timestamp::default(), cursor: 0 }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -82,12 +83,12 @@ impl Connections {
     /// Enters a connection, if only to tell it that there are too many. `None`: there are too many even for that.
     pub(super) fn open(&mut self, now: Timestamp, stream: &Rc<TcpStream>) -> Option<Admission> {
         let there = self.entries.len();
-        if there >= self.most + HTTP_REFUSALS {
+        if there >= self.limits.open + self.limits.refused {
             return None;
         }
         let (phase, deadline) = (Phase::Idle, now + Phase::Idle.lasts());
         let key = self.entries.insert(Entry { stream: stream.clone(), phase, deadline, late: false });
-        Some(Admission { key, refused: there >= self.most })
+        Some(Admission { key, refused: there >= self.limits.open })
     }
 
     /// Notes what a connection waits for. Its time starts when the phase does, not anew with each byte.

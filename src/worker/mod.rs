@@ -56,7 +56,16 @@ pub struct Setup {
     /// How long it looks for work before it sleeps.
     pub busy_poll: Duration,
     /// HTTP connections that it holds at a time.
-    pub connections: usize,
+    pub connections: ConnectionLimits,
+}
+
+/// How many HTTP connections a worker holds at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectionLimits {
+    /// That are served.
+    pub open: usize,
+    /// Beyond those, that are told that there are too many (503); still more are closed without a word.
+    pub refused: usize,
 }
 
 /// How the workers end together: each goes on answering the others until none has anything left to finish.
@@ -156,6 +165,15 @@ async fn tick(doorbell: Arc<Doorbell>) {
 /// How long a worker that has nothing left to finish sleeps before it looks whether the others have.
 const NAP: Duration = Duration::from_millis(1);
 
+/// What came of a turn.
+#[derive(Clone, Copy, Debug)]
+struct Turn {
+    /// Somebody wanted something.
+    worked: bool,
+    /// Something that is due has to go on in the next turn.
+    unfinished: bool,
+}
+
 /// What turns.
 struct Driver {
     ring: UdpRing,
@@ -174,10 +192,11 @@ impl Driver {
         let mut busy_until = Timestamp::default();
         while !self.shutdown.stopping() {
             let now = self.shared.clock.now();
-            if self.turn(now)? {
+            let Turn { worked, unfinished } = self.turn(now)?;
+            if worked {
                 busy_until = now + self.busy_poll;
             }
-            if now < busy_until || self.ring.has_work() {
+            if unfinished || now < busy_until || self.ring.has_work() {
                 self.pass().await?;
             } else {
                 self.sleep(sleeper).await?;
@@ -186,8 +205,8 @@ impl Driver {
         self.finish(doors).await
     }
 
-    /// One turn. True if it did anything, or left something undone.
-    fn turn(&mut self, now: Timestamp) -> io::Result<bool> {
+    /// One turn.
+    fn turn(&mut self, now: Timestamp) -> io::Result<Turn> {
         let shared = &*self.shared;
         let engine = &mut *shared.engine.borrow_mut();
         let mesh = &mut *shared.mesh.borrow_mut();
@@ -204,8 +223,7 @@ impl Driver {
             engine.receive(now, from, message, mesh, &mut self.ring);
             messages += 1;
         }
-        engine.expire_gathers(now);
-        let mut unfinished = false;
+        let mut unfinished = messages == TURN_MESSAGES || engine.expire_gathers(now);
         if now >= self.next_sweep {
             let lap_ended = engine.sweep(now);
             // Slices that a busy or sleeping worker is behind with are made up for, one a turn, up to a lap.
@@ -224,9 +242,9 @@ impl Driver {
             engine.counters.set(Counter::DropReceiveOverrun, drops);
             self.published.publish(&engine.counters);
         }
-        self.ring.submit();
+        self.ring.submit()?;
         mesh.flush();
-        Ok(unfinished || completions > 0 || messages > 0)
+        Ok(Turn { worked: completions > 0 || messages > 0, unfinished })
     }
 
     /// Lets the runtime run some of the tasks that are ready, and comes back.
@@ -236,7 +254,7 @@ impl Driver {
     /// behind it and waits instead of yielding. The runtime then goes to sleep, submits, and is woken by the no-op's
     /// completion. If tasks are ready meanwhile they come first, and the worker has its turns between them.
     async fn pass(&mut self) -> io::Result<()> {
-        if self.shared.unsubmitted.replace(false) && self.submission.is_none() {
+        if self.submission.is_none() && self.shared.unsubmitted.replace(false) {
             self.submission = Some(Box::pin(tokio_uring::no_op()));
         }
         let Some(submission) = &mut self.submission else {
@@ -289,7 +307,7 @@ impl Driver {
         let mut finished = false;
         loop {
             let now = self.shared.clock.now();
-            let worked = self.turn(now)?;
+            let Turn { worked, .. } = self.turn(now)?;
             let late = now.since(started) >= grace;
             if late {
                 self.shared.connections.borrow_mut().close_all();

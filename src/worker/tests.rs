@@ -22,7 +22,7 @@ fn shared() -> Rc<Shared> {
     Rc::new(Shared {
         engine: RefCell::new(engine),
         mesh: RefCell::new(Mesh::connect(&doorbells).remove(0)),
-        connections: RefCell::new(Connections::new(10)),
+        connections: RefCell::new(Connections::new(ConnectionLimits { open: 10, refused: 1 })),
         buffers: RefCell::new(Vec::new()),
         clock: Clock::start(),
         stopping: Cell::new(false),
