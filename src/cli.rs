@@ -1,6 +1,7 @@
 //! Owns the command line: each option's name, help, default and range.
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use clap::builder::RangedI64ValueParser;
@@ -8,8 +9,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{Config, Cores, Listen, Steering};
 use crate::limits::{
-    DEFAULT_ANNOUNCE_INTERVAL_S, DEFAULT_CONNECTION_ID_WINDOW_S, DEFAULT_PEERS, DEFAULT_RECEIVE_BUFFER_BYTES,
-    DEFAULT_STATS_INTERVAL_S, MAX_INTERVAL_S, MAX_PEERS,
+    ANNOUNCE_INTERVAL_RANGE_S, BUSY_POLL_RANGE_US, CONNECTION_ID_WINDOW_RANGE_S, DEFAULT_ANNOUNCE_INTERVAL_S,
+    DEFAULT_CONNECTION_ID_WINDOW_S, DEFAULT_PEERS, DEFAULT_RECEIVE_BUFFER_BYTES, DEFAULT_STATS_INTERVAL_S,
+    DEFAULT_TABLE_PEERS, HTTP_CONNECTIONS_RANGE, MAX_PEERS_RANGE, MIN_INTERVAL_RANGE_S, PEER_TIMEOUT_RANGE_S,
+    RECEIVE_BUFFER_RANGE_BYTES, STATS_INTERVAL_RANGE_S, TABLE_PEERS_RANGE,
 };
 
 /// The headings of the help.
@@ -72,58 +75,61 @@ pub struct Serve {
 
     /// Microseconds for which a worker goes on looking for work before it sleeps: lower latency for a core that is
     /// never idle. 0 to 1000000
-    #[arg(long, value_name = "US", default_value_t = 0, value_parser = number(0, 1_000_000), help_heading = WORKERS)]
+    #[arg(long, value_name = "US", default_value_t = 0, value_parser = number(BUSY_POLL_RANGE_US))]
+    #[arg(help_heading = WORKERS)]
     busy_poll: u32,
 
     /// Seconds that clients are asked to let pass between announces; each reply adds up to a sixteenth by chance, so
-    /// that clients don't fall into step. 30 to 604800
-    #[arg(long, value_name = "S", default_value_t = DEFAULT_ANNOUNCE_INTERVAL_S, value_parser = secs(30))]
-    #[arg(help_heading = ANNOUNCES)]
+    /// that clients don't fall into step. 1 to 604800
+    #[arg(long, value_name = "S", default_value_t = DEFAULT_ANNOUNCE_INTERVAL_S)]
+    #[arg(value_parser = number(ANNOUNCE_INTERVAL_RANGE_S), help_heading = ANNOUNCES)]
     announce_interval: u32,
 
     /// Seconds that clients must let pass between announces (`min interval`, by HTTP alone). 0 to --announce-interval
     /// [default: 900, or half of --announce-interval if that is less]
-    #[arg(long, value_name = "S", value_parser = secs(0), help_heading = ANNOUNCES)]
+    #[arg(long, value_name = "S", value_parser = number(MIN_INTERVAL_RANGE_S), help_heading = ANNOUNCES)]
     min_interval: Option<u32>,
 
-    /// Seconds after its last announce at which a peer is gone; longer than --announce-interval and a sixteenth
+    /// Seconds after its last announce at which a peer is gone; from --announce-interval and a sixteenth to 2419200
     /// [default: twice that]
-    #[arg(long, value_name = "S", value_parser = secs(1), help_heading = ANNOUNCES)]
+    #[arg(long, value_name = "S", value_parser = number(PEER_TIMEOUT_RANGE_S), help_heading = ANNOUNCES)]
     peer_timeout: Option<u32>,
 
     /// Peers in a reply, at most, whatever the client asks for. 0 to 200
-    #[arg(long, value_name = "N", default_value_t = DEFAULT_PEERS as u32, value_parser = number(0, MAX_PEERS as i64))]
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_PEERS as u32, value_parser = number(MAX_PEERS_RANGE))]
     #[arg(help_heading = ANNOUNCES)]
     max_peers: u32,
 
+    /// Peers that are kept, shared out evenly among the workers. When there are as many, new ones are answered without
+    /// peers and not kept. 1 to 4294967295
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_TABLE_PEERS as u32)]
+    #[arg(value_parser = number(TABLE_PEERS_RANGE), help_heading = LIMITS)]
+    table_peers: u32,
+
     /// Seconds of a window of connection ids (BEP 15): an id is valid for one to two windows. 10 to 3600
-    #[arg(long, value_name = "S", default_value_t = DEFAULT_CONNECTION_ID_WINDOW_S, value_parser = number(10, 3_600))]
-    #[arg(help_heading = LIMITS)]
+    #[arg(long, value_name = "S", default_value_t = DEFAULT_CONNECTION_ID_WINDOW_S)]
+    #[arg(value_parser = number(CONNECTION_ID_WINDOW_RANGE_S), help_heading = LIMITS)]
     connection_id_window: u32,
 
-    /// HTTP connections open at a time, of all workers together; more get a 503. 1 to 10000000
+    /// HTTP connections open at a time, shared out evenly among the workers; more get a 503. 1 to 10000000
     /// [default: 20000, or fewer if the limit of open files doesn't allow so many]
-    #[arg(long, value_name = "N", value_parser = number(1, 10_000_000), help_heading = LIMITS)]
+    #[arg(long, value_name = "N", value_parser = number(HTTP_CONNECTIONS_RANGE), help_heading = LIMITS)]
     http_connections: Option<u32>,
 
     /// Bytes of each UDP socket's receive buffer, which holds the datagrams of a burst; beyond net.core.rmem_max only
     /// with CAP_NET_ADMIN. 4096 to 1073741824
     #[arg(long, value_name = "BYTES", default_value_t = DEFAULT_RECEIVE_BUFFER_BYTES as u32)]
-    #[arg(value_parser = number(4_096, 1 << 30), help_heading = LIMITS)]
+    #[arg(value_parser = number(RECEIVE_BUFFER_RANGE_BYTES), help_heading = LIMITS)]
     receive_buffer: u32,
 
     /// Seconds between two lines of statistics on standard error; 0 for none. 0 to 604800
-    #[arg(long, value_name = "S", default_value_t = DEFAULT_STATS_INTERVAL_S, value_parser = secs(0))]
-    #[arg(help_heading = "Logging")]
+    #[arg(long, value_name = "S", default_value_t = DEFAULT_STATS_INTERVAL_S)]
+    #[arg(value_parser = number(STATS_INTERVAL_RANGE_S), help_heading = "Logging")]
     stats_interval: u32,
 }
 
-fn number(least: i64, most: i64) -> RangedI64ValueParser<u32> {
-    clap::value_parser!(u32).range(least..=most)
-}
-
-fn secs(least: i64) -> RangedI64ValueParser<u32> {
-    number(least, MAX_INTERVAL_S.into())
+fn number(range: RangeInclusive<u64>) -> RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(*range.start() as i64..=*range.end() as i64)
 }
 
 /// [`Steering`], by the names of the command line.
@@ -157,6 +163,7 @@ impl Serve {
             min_interval_secs: self.min_interval.unwrap_or(default.min_interval_secs.min(interval / 2)),
             peer_timeout_secs: self.peer_timeout.unwrap_or_else(|| Config::peer_timeout_for(interval)),
             max_peers: self.max_peers as u16,
+            table_peers: self.table_peers.into(),
             connection_id_window_secs: self.connection_id_window,
             busy_poll: Duration::from_micros(self.busy_poll.into()),
             http_connections: self.http_connections.map(|connections| connections as usize),
@@ -192,7 +199,7 @@ mod tests {
         let parsed = config(
             "--udp 127.0.0.1:0 --udp [::1]:7000 --no-http --cores 0-1,3 --steering none --announce-interval 120 \
              --max-peers 30 --busy-poll 50 --http-connections 9 --receive-buffer 65536 --stats-interval 0 \
-             --connection-id-window 60",
+             --connection-id-window 60 --table-peers 5",
         );
         let expected = Config {
             udp: Listen::At(vec!["127.0.0.1:0".parse().unwrap(), "[::1]:7000".parse().unwrap()]),
@@ -203,6 +210,7 @@ mod tests {
             min_interval_secs: 60,
             peer_timeout_secs: 254,
             max_peers: 30,
+            table_peers: 5,
             connection_id_window_secs: 60,
             busy_poll: Duration::from_micros(50),
             http_connections: Some(9),
@@ -210,7 +218,7 @@ mod tests {
             stats_interval_secs: 0,
         };
         assert_eq!(parsed.unwrap(), expected);
-        assert_eq!(config("--announce-interval 30").unwrap().check(), Ok(()));
+        assert_eq!(config("--announce-interval 1").unwrap().check(), Ok(()));
         assert_eq!(config("--announce-interval 604800").unwrap().check(), Ok(()));
     }
 
@@ -222,7 +230,7 @@ mod tests {
             "--cores 3-1",
             "--cores x",
             "--steering rss",
-            "--announce-interval 29",
+            "--announce-interval 0",
             "--announce-interval 604801",
             "--max-peers 201",
             "--busy-poll 1000001",

@@ -2,13 +2,16 @@
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
 use crate::limits::{
-    DEFAULT_ANNOUNCE_INTERVAL_S, DEFAULT_CONNECTION_ID_WINDOW_S, DEFAULT_MIN_INTERVAL_S, DEFAULT_PEERS,
-    DEFAULT_RECEIVE_BUFFER_BYTES, DEFAULT_STATS_INTERVAL_S, INTERVAL_SPREAD_DIVISOR, MAX_LISTENERS,
-    MAX_WORKERS,
+    ANNOUNCE_INTERVAL_RANGE_S, BUSY_POLL_RANGE_US, CONNECTION_ID_WINDOW_RANGE_S, DEFAULT_ANNOUNCE_INTERVAL_S,
+    DEFAULT_CONNECTION_ID_WINDOW_S, DEFAULT_HTTP_CONNECTIONS, DEFAULT_MIN_INTERVAL_S, DEFAULT_PEERS,
+    DEFAULT_RECEIVE_BUFFER_BYTES, DEFAULT_STATS_INTERVAL_S, DEFAULT_TABLE_PEERS, HTTP_CONNECTIONS_RANGE,
+    INTERVAL_SPREAD_DIVISOR, MAX_LISTENERS, MAX_PEERS_RANGE, MAX_WORKERS, MIN_INTERVAL_RANGE_S,
+    PEER_TIMEOUT_RANGE_S, RECEIVE_BUFFER_RANGE_BYTES, STATS_INTERVAL_RANGE_S, TABLE_PEERS_RANGE,
 };
 
 /// The port that trackers are known by.
@@ -33,12 +36,14 @@ pub struct Config {
     pub peer_timeout_secs: u32,
     /// Peers in a reply, at most.
     pub max_peers: u16,
+    /// Peers that are kept, of all workers together and shared out evenly among them.
+    pub table_peers: u64,
     /// Seconds of a window of connection ids: an id is valid for one to two windows.
     pub connection_id_window_secs: u32,
     /// How long a worker looks for work before it sleeps.
     pub busy_poll: Duration,
-    /// HTTP connections open at a time, of all workers together. `None`: as many as
-    /// [`DEFAULT_HTTP_CONNECTIONS`](crate::limits::DEFAULT_HTTP_CONNECTIONS) and the limit of open files allow.
+    /// HTTP connections open at a time, of all workers together and shared out evenly among them. `None`: as many as
+    /// [`DEFAULT_HTTP_CONNECTIONS`] and the limit of open files allow.
     pub http_connections: Option<usize>,
     /// Bytes of each UDP socket's receive buffer.
     pub receive_buffer_bytes: usize,
@@ -57,6 +62,7 @@ impl Default for Config {
             min_interval_secs: DEFAULT_MIN_INTERVAL_S,
             peer_timeout_secs: Self::peer_timeout_for(DEFAULT_ANNOUNCE_INTERVAL_S),
             max_peers: DEFAULT_PEERS as u16,
+            table_peers: DEFAULT_TABLE_PEERS,
             connection_id_window_secs: DEFAULT_CONNECTION_ID_WINDOW_S,
             busy_poll: Duration::ZERO,
             http_connections: None,
@@ -73,12 +79,37 @@ impl Config {
         2 * longest_interval(announce_interval_secs)
     }
 
-    /// Whether the decisions go together.
+    /// Each number with the name of its option and what it may be.
+    fn numbers(&self) -> [(&'static str, u64, RangeInclusive<u64>); 10] {
+        let connections = self.http_connections.unwrap_or(DEFAULT_HTTP_CONNECTIONS);
+        [
+            ("announce-interval", self.announce_interval_secs.into(), ANNOUNCE_INTERVAL_RANGE_S),
+            ("min-interval", self.min_interval_secs.into(), MIN_INTERVAL_RANGE_S),
+            ("peer-timeout", self.peer_timeout_secs.into(), PEER_TIMEOUT_RANGE_S),
+            ("max-peers", self.max_peers.into(), MAX_PEERS_RANGE),
+            ("table-peers", self.table_peers, TABLE_PEERS_RANGE),
+            ("connection-id-window", self.connection_id_window_secs.into(), CONNECTION_ID_WINDOW_RANGE_S),
+            ("busy-poll", self.busy_poll.as_micros() as u64, BUSY_POLL_RANGE_US),
+            ("http-connections", connections as u64, HTTP_CONNECTIONS_RANGE),
+            ("receive-buffer", self.receive_buffer_bytes as u64, RECEIVE_BUFFER_RANGE_BYTES),
+            ("stats-interval", self.stats_interval_secs.into(), STATS_INTERVAL_RANGE_S),
+        ]
+    }
+
+    /// Whether the decisions are possible and go together.
     ///
     /// # Errors
     ///
     /// Which two don't, or which one can't be.
     pub fn check(&self) -> Result<(), ConfigError> {
+        for (option, value, range) in self.numbers() {
+            if !range.contains(&value) {
+                return Err(ConfigError::Range { option, value, least: *range.start(), most: *range.end() });
+            }
+        }
+        if self.cores == Cores::List(Vec::new()) || self.cores == Cores::Floating(0) {
+            return Err(ConfigError::NoCores);
+        }
         if self.udp.addresses().is_empty() && self.http.addresses().is_empty() {
             return Err(ConfigError::NothingToServe);
         }
@@ -112,6 +143,21 @@ fn longest_interval(announce_interval_secs: u32) -> u32 {
 /// Why a [`Config`] is none.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
+    /// A number that isn't possible.
+    #[error("--{option} {value} is not in {least} to {most}")]
+    Range {
+        /// The option's name.
+        option: &'static str,
+        /// The number.
+        value: u64,
+        /// The least that is possible.
+        least: u64,
+        /// The most.
+        most: u64,
+    },
+    /// A list of cores without any, or no workers.
+    #[error("no core to run on: --cores names at least one")]
+    NoCores,
     /// Neither UDP nor HTTP.
     #[error("nothing to serve: --no-udp and --no-http leave neither protocol")]
     NothingToServe,

@@ -82,6 +82,8 @@ counters! {
     DropGatherFull,
     /// Requests dropped or refused because another worker did not answer in time.
     DropGatherLate,
+    /// Announces of new peers that were not entered because the table was full; they are answered, without peers.
+    DropTableFull,
     /// UDP responses that the kernel did not take.
     DropSendFailed,
     /// HTTP connections refused because too many were open.

@@ -1,6 +1,8 @@
 //! Owns every bound of the tracker: named, with its unit, its sum shown, and the relations between them checked at
 //! compile time.
 
+use std::ops::RangeInclusive;
+
 use crate::types::{PEER_V4_BYTES, PEER_V6_BYTES};
 
 // ---- the machine ----
@@ -81,12 +83,17 @@ const _: () =
     assert!(RECEIVE_BUFFERS as usize + REPLY_SLOTS + 3 * MAX_LISTENERS <= COMPLETION_ENTRIES as usize);
 const _: () = assert!(MAX_LISTENERS <= u8::MAX as usize);
 
+// ---- the table ----
+
+/// The default of `--table-peers`. A peer takes some 50 bytes, one that is alone in its swarm some 300.
+pub const DEFAULT_TABLE_PEERS: u64 = 20_000_000;
+
 // ---- the mesh ----
 
 /// Memory of the queues that lead to one worker; shared out among all that send to it.
 pub const MESH_INBOX_BYTES: usize = 1 << 20;
 /// Messages that a queue between two workers holds at least, however many workers there are ...
-pub const MESH_QUEUE_MIN: usize = 32;
+pub const MESH_QUEUE_MIN: usize = 16;
 /// ... and at most, however few.
 pub const MESH_QUEUE_MAX: usize = 1024;
 
@@ -96,7 +103,7 @@ pub const MESH_QUEUE_MAX: usize = 1024;
 pub const MAX_GATHERS: usize = 4096;
 /// How long such a request waits.
 pub const GATHER_DEADLINE_MS: u64 = 1_000;
-/// Expired gathers taken back in one turn.
+/// Waits given up in one turn.
 pub const TURN_GATHERS: usize = 16;
 
 // ---- the sweep and other housekeeping ----
@@ -141,8 +148,8 @@ pub const HTTP_LINGER_DEADLINE_MS: u64 = 1_000;
 pub const HTTP_LINGER_BYTES: usize = 64 * 1024;
 /// Connections that wait to be accepted, for each worker and address.
 pub const HTTP_BACKLOG: i32 = 1024;
-/// Connections of a worker beyond its limit that are being told so (503) at a time, fewer where descriptors are few; more
-/// are closed without a word.
+/// Connections of a worker beyond its limit that are being told so (503) at a time, fewer where descriptors are few;
+/// more are closed without a word.
 pub const HTTP_REFUSALS: usize = 64;
 /// Entries of the runtime's submission queue; its completion queue has twice as many.
 pub const RUNTIME_RING_ENTRIES: u32 = 1024;
@@ -178,8 +185,6 @@ pub const DEFAULT_ANNOUNCE_INTERVAL_S: u32 = 1_800;
 pub const DEFAULT_MIN_INTERVAL_S: u32 = 900;
 /// The interval in a reply is up to a sixteenth longer than asked for, by chance, so that clients don't fall into step.
 pub const INTERVAL_SPREAD_DIVISOR: u32 = 16;
-/// The longest interval or timeout: a week.
-pub const MAX_INTERVAL_S: u32 = 7 * 24 * 3600;
 /// The default of `--connection-id-window` (BEP 15: an id is good for two minutes).
 pub const DEFAULT_CONNECTION_ID_WINDOW_S: u32 = 120;
 /// The default of `--stats-interval`.
@@ -187,3 +192,28 @@ pub const DEFAULT_STATS_INTERVAL_S: u32 = 10;
 /// The default of `--receive-buffer`: at 1.3 KiB of kernel memory for a small datagram, some 6,000 of them, a burst of
 /// 20 ms at 300,000 a second.
 pub const DEFAULT_RECEIVE_BUFFER_BYTES: usize = 8 << 20;
+
+// ---- what options may be, by the command line and by the library ----
+
+/// The longest interval: a week.
+pub const MAX_INTERVAL_S: u32 = 7 * 24 * 3600;
+/// `--announce-interval`, in seconds.
+pub const ANNOUNCE_INTERVAL_RANGE_S: RangeInclusive<u64> = 1..=MAX_INTERVAL_S as u64;
+/// `--min-interval`, in seconds.
+pub const MIN_INTERVAL_RANGE_S: RangeInclusive<u64> = 0..=MAX_INTERVAL_S as u64;
+/// `--peer-timeout`, in seconds: up to four weeks, so that there is one for each interval.
+pub const PEER_TIMEOUT_RANGE_S: RangeInclusive<u64> = 1..=4 * MAX_INTERVAL_S as u64;
+/// `--max-peers`.
+pub const MAX_PEERS_RANGE: RangeInclusive<u64> = 0..=MAX_PEERS as u64;
+/// `--table-peers`: a worker numbers its peers and swarms with 32 bits.
+pub const TABLE_PEERS_RANGE: RangeInclusive<u64> = 1..=u32::MAX as u64;
+/// `--connection-id-window`, in seconds.
+pub const CONNECTION_ID_WINDOW_RANGE_S: RangeInclusive<u64> = 10..=3_600;
+/// `--busy-poll`, in microseconds.
+pub const BUSY_POLL_RANGE_US: RangeInclusive<u64> = 0..=1_000_000;
+/// `--http-connections`.
+pub const HTTP_CONNECTIONS_RANGE: RangeInclusive<u64> = 1..=10_000_000;
+/// `--receive-buffer`, in bytes.
+pub const RECEIVE_BUFFER_RANGE_BYTES: RangeInclusive<u64> = 4_096..=1 << 30;
+/// `--stats-interval`, in seconds.
+pub const STATS_INTERVAL_RANGE_S: RangeInclusive<u64> = 0..=MAX_INTERVAL_S as u64;

@@ -16,6 +16,7 @@ use gyre::server::{Server, format_cores};
 use gyre::time::Clock;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -23,27 +24,35 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// How often the main thread looks whether it has been told to end.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// Workers that have not ended so long after a signal are left behind.
-const STOP_DEADLINE: Duration = Duration::from_millis(1_900);
+const STOP_DEADLINE: Duration = Duration::from_millis(1_800);
+/// Lines of the log that wait for whoever reads it; more are lost.
+const LOG_LINES: usize = 1_024;
 /// What a shell reports for a program that SIGINT ended.
 const EXIT_INTERRUPTED: i32 = 130;
 
 fn main() -> ExitCode {
     let Cli { command: Command::Serve(serve) } = Cli::parse();
-    start_log();
-    match run(&serve.config()) {
+    // Lines are written by a thread of their own: whoever reads them, or doesn't, holds nothing up. What is left is
+    // written when the guard goes, within a second.
+    let (log, _guard) = NonBlockingBuilder::default()
+        .thread_name("gyre-log")
+        .buffered_lines_limit(LOG_LINES)
+        .finish(IgnoreErrors(std::io::stderr()));
+    start_log(log.clone());
+    match run(&serve.config(), &log) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            say(&format!("gyre: error: {error}"));
+            say(&log, &format!("gyre: error: {error}"));
             ExitCode::FAILURE
         }
     }
 }
 
-fn run(config: &Config) -> Result<(), ServerError> {
+fn run(config: &Config, log: &NonBlocking) -> Result<(), ServerError> {
     let stop =
         watch_signals().map_err(|source| ServerError::System { what: "signals can't be watched", source })?;
     let mut server = Server::start(config)?;
-    say(&ready_line(&server));
+    say(log, &ready_line(&server));
     let (clock, mut reporter) = (Clock::start(), Reporter::default());
     let interval = Duration::from_secs(config.stats_interval_secs.into());
     let mut reported = clock.now();
@@ -96,21 +105,19 @@ fn ready_line(server: &Server) -> String {
 }
 
 /// The log goes to standard error; `GYRE_LOG` chooses what is in it, as `RUST_LOG` does elsewhere.
-fn start_log() {
+fn start_log(log: NonBlocking) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("GYRE_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    // A writer that can't fail: the subscriber would report a failure where nobody reads it either, and panic.
-    let writer = || IgnoreErrors(std::io::stderr());
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_target(false)
         .with_ansi(terminal)
-        .with_writer(writer)
+        .with_writer(log)
         .init();
 }
 
-/// Standard error, whether anybody reads it or not.
+/// Standard error, even if nobody reads it any more.
 struct IgnoreErrors(std::io::Stderr);
 
 impl Write for IgnoreErrors {
@@ -123,7 +130,8 @@ impl Write for IgnoreErrors {
     }
 }
 
-/// A line on standard error. If nobody reads it that is no reason to end.
-fn say(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}");
+/// A line on standard error, without the log's time and level.
+fn say(log: &NonBlocking, line: &str) {
+    // It goes to a queue, which refuses nothing but what is beyond its length.
+    let _ = log.clone().write_all(format!("{line}\n").as_bytes());
 }

@@ -302,10 +302,7 @@ mod tests {
         assert_eq!(queue_capacity(2), MESH_QUEUE_MAX);
         for workers in 1..=MAX_WORKERS {
             let capacity = queue_capacity(workers);
-            assert!(
-                capacity == MESH_QUEUE_MIN
-                    || capacity * (workers - 1) * size_of::<Message>() <= MESH_INBOX_BYTES
-            );
+            assert!(capacity * (workers - 1) * size_of::<Message>() <= MESH_INBOX_BYTES);
         }
     }
 }

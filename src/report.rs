@@ -37,9 +37,10 @@ impl Reporter {
             rate(Counter::HttpOther),
         ));
         put(format!(
-            " | responses/s: udp {}, http {}",
+            " | responses/s: udp {}, http {}, refusals among them {}",
             families(Counter::UdpRepliesV4, Counter::UdpRepliesV6),
             families(Counter::HttpRepliesV4, Counter::HttpRepliesV6),
+            rate(Counter::Refused),
         ));
         put(format!(
             " | {} connections, {} swarms, {} seeders, {} leechers ({} of them by IPv6)",
@@ -73,7 +74,7 @@ impl Reporter {
     }
 }
 
-const BAD: [(&str, Counter); 11] = [
+const BAD: [(&str, Counter); 10] = [
     ("short", Counter::BadShort),
     ("magic", Counter::BadMagic),
     ("action", Counter::BadAction),
@@ -84,13 +85,13 @@ const BAD: [(&str, Counter); 11] = [
     ("options", Counter::BadOptions),
     ("http", Counter::BadHttp),
     ("query", Counter::BadQuery),
-    ("refused", Counter::Refused),
 ];
 
-const DROPS: [(&str, Counter); 7] = [
+const DROPS: [(&str, Counter); 8] = [
     ("mesh-full", Counter::DropMeshFull),
     ("gather-full", Counter::DropGatherFull),
     ("gather-late", Counter::DropGatherLate),
+    ("table-full", Counter::DropTableFull),
     ("send-failed", Counter::DropSendFailed),
     ("connections", Counter::DropConnections),
     ("accept", Counter::DropAccept),

@@ -2,8 +2,9 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::path::PathBuf;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
@@ -12,6 +13,7 @@ use gyre::config::Cores;
 use gyre::time::{Clock, Timestamp};
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::{CapabilitySet, remove_capability_from_bounding_set};
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 use support::{DEADLINE, HttpClient, STOP_DEADLINE, UdpClient, announcement, eventually, get, info_hash};
 
 const GYRE: &str = env!("CARGO_BIN_EXE_gyre");
@@ -204,7 +206,7 @@ fn options_that_are_none_are_named() {
         "--cores x",
         "--steering rss",
         "--busy-poll 1000001",
-        "--announce-interval 29",
+        "--announce-interval 0",
         "--announce-interval 604801",
         "--min-interval 604801",
         "--peer-timeout 0",
@@ -328,10 +330,11 @@ fn the_help_names_each_option_with_its_default_and_its_range() {
         ("--cores", "auto", "at most 256"),
         ("--steering", "info-hash", "[possible values: info-hash, cpu, none]"),
         ("--busy-poll", "0", "0 to 1000000"),
-        ("--announce-interval", "1800", "30 to 604800"),
+        ("--announce-interval", "1800", "1 to 604800"),
         ("--min-interval", "900", "0 to --announce-interval"),
-        ("--peer-timeout", "twice that", "longer than --announce-interval"),
+        ("--peer-timeout", "twice that", "from --announce-interval and a sixteenth to 2419200"),
         ("--max-peers", "50", "0 to 200"),
+        ("--table-peers", "20000000", "1 to 4294967295"),
         ("--connection-id-window", "120", "10 to 3600"),
         ("--http-connections", "20000", "1 to 10000000"),
         ("--receive-buffer", "8388608", "4096 to 1073741824"),
@@ -363,10 +366,60 @@ fn statistics_come_as_often_as_wanted() {
     }
 }
 
+/// A filter that answers these system calls with this error, for the calling thread and whom it starts.
+fn forbid(calls: &[i64], errno: i32) {
+    let rules = calls.iter().map(|&call| (call, Vec::new())).collect();
+    let (others, these) = (SeccompAction::Allow, SeccompAction::Errno(errno as u32));
+    let architecture = std::env::consts::ARCH.try_into().unwrap();
+    let filter: BpfProgram =
+        SeccompFilter::new(rules, others, these, architecture).unwrap().try_into().unwrap();
+    seccompiler::apply_filter(&filter).unwrap();
+}
+
+#[test]
+fn io_uring_that_is_missing_or_forbidden_is_named() {
+    for (calls, errno, cure) in [
+        ([libc::SYS_io_uring_setup].as_slice(), libc::ENOSYS, "Linux 6.1 or newer is needed"),
+        (&[libc::SYS_io_uring_setup], libc::EPERM, "kernel.io_uring_disabled"),
+        (&[libc::SYS_io_uring_setup], libc::ENOMEM, "ulimit -l"),
+        (&[libc::SYS_io_uring_enter], libc::EPERM, "seccomp profile"),
+        (&[libc::SYS_io_uring_register], libc::EINVAL, "Linux 6.1 or newer is needed"),
+    ] {
+        let filtered = thread::spawn(move || {
+            forbid(calls, errno);
+            Program::serve(&format!("{ANYWHERE} --cores {}", first_core())).ends_with(1)
+        });
+        let said = filtered.join().unwrap();
+        assert!(said.contains("worker 0") && said.contains(cure), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
+}
+
+/// The folder of one of the program's threads.
+fn thread_of(pid: u32, name: &str) -> Option<PathBuf> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).ok()?;
+    let mut tasks = tasks.flatten().map(|task| task.path());
+    tasks.find(|task| std::fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm.starts_with(name)))
+}
+
 /// Bytes or calls don't matter, but that there was another write.
-fn writes_of_main_thread(pid: u32) -> Option<String> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/io")).ok()?;
+fn writes_of_log(pid: u32) -> Option<String> {
+    let text = std::fs::read_to_string(thread_of(pid, "gyre-log")?.join("io")).ok()?;
     text.lines().find(|line| line.starts_with("syscw")).map(str::to_owned)
+}
+
+#[test]
+fn a_log_that_is_stuck_holds_nothing_up() {
+    let (_reader, mut writer) = std::io::pipe().unwrap();
+    writer.write_all(&[b'x'; 65_536]).unwrap(); // all that a pipe holds
+    let mut command = Command::new(GYRE);
+    let child =
+        command.arg("serve").args(ANYWHERE.split(' ')).env_remove("GYRE_LOG").stderr(writer).spawn().unwrap();
+    let pid = child.id();
+    let mut program = Program { child, lines: channel().1 };
+    eventually("a worker", || thread_of(pid, "gyre-0").is_some());
+    program.signal(Signal::TERM);
+    assert_eq!(program.end().code(), Some(0));
 }
 
 #[test]
@@ -378,10 +431,10 @@ fn a_log_that_nobody_reads_is_no_reason_to_end() {
     let mut ready = String::new();
     stderr.read_line(&mut ready).unwrap();
     let pid = child.id();
-    let before = writes_of_main_thread(pid);
+    let before = writes_of_log(pid);
     drop(stderr);
     let mut program = Program { child, lines: channel().1 };
-    eventually("a line that nobody reads", || writes_of_main_thread(pid) != before);
+    eventually("a line that nobody reads", || writes_of_log(pid) != before);
     program.signal(Signal::TERM);
     assert_eq!(program.end().code(), Some(0));
 }

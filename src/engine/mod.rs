@@ -33,6 +33,10 @@ pub struct Policy {
     pub min_interval_secs: u32,
     /// Peers in a reply, at most.
     pub max_peers: u16,
+    /// Seconds after its last announce at which a peer is gone.
+    pub peer_timeout_secs: u32,
+    /// Peers that the worker keeps, at most.
+    pub table_peers: u64,
 }
 
 impl Policy {
@@ -67,20 +71,13 @@ pub struct Engine {
 
 impl Engine {
     /// An engine without any swarm.
-    pub fn new(
-        me: WorkerId,
-        owners: Owners,
-        policy: Policy,
-        ids: ConnectionIds,
-        peer_timeout_secs: u32,
-        seeds: Seeds,
-    ) -> Self {
+    pub fn new(me: WorkerId, owners: Owners, policy: Policy, ids: ConnectionIds, seeds: Seeds) -> Self {
         Self {
             me,
             owners,
             policy,
             ids,
-            shard: Shard::new(seeds.table, peer_timeout_secs),
+            shard: Shard::new(seeds.table, policy.peer_timeout_secs, policy.table_peers),
             rng: Rng::with_seed(seeds.random),
             gathers: Gathers::default(),
             counters: Counters::default(),
@@ -108,7 +105,14 @@ impl Engine {
         self.counters.set(Counter::Seeders, totals.seeders);
         self.counters.set(Counter::Leechers, totals.leechers);
         self.counters.set(Counter::V6Peers, totals.v6_peers);
+        self.counters.set(Counter::DropTableFull, totals.refused);
         self.counters.set(Counter::SweepLagMs, self.shard.sweep_lag(now).as_millis() as u64);
+    }
+
+    /// Enters a peer, as an announce that nobody reads the answer of.
+    #[cfg(test)]
+    pub(crate) fn enter(&mut self, now: Timestamp, announce: &crate::types::Announce) {
+        self.shard.announce(now, announce, &mut self.rng, &mut PeerList::default());
     }
 
     /// The interval for one reply: up to a sixteenth longer than configured, so that clients don't fall into step.

@@ -41,15 +41,6 @@ impl<'a> Route<'a> {
     }
 }
 
-/// The passkey in the URL that an announce by UDP carries along (BEP 41), if it has one.
-pub fn passkey_of_url_data(url_data: &[u8]) -> Option<&str> {
-    let url = str::from_utf8(url_data).ok()?;
-    match Route::of(url.split_once('?').map_or(url, |(path, _)| path)) {
-        Route::Announce { passkey } => passkey,
-        _ => None,
-    }
-}
-
 /// A passkey is 1 to [`HTTP_PASSKEY_BYTES`] letters, digits, `-` and `_`.
 fn is_passkey(text: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
@@ -82,12 +73,5 @@ mod tests {
         ] {
             assert_eq!(Route::of(nothing), Route::NotFound, "{nothing}");
         }
-    }
-
-    #[test]
-    fn passkeys_come_by_udp_too() {
-        assert_eq!(passkey_of_url_data(b"/0aB9/announce?x=1"), Some("0aB9"));
-        assert_eq!(passkey_of_url_data(b"/announce"), None);
-        assert_eq!(passkey_of_url_data(b"\xff"), None);
     }
 }

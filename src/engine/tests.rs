@@ -12,8 +12,13 @@ use crate::types::{Event, InfoHash, PeerId};
 use crate::wire::query::{AnnounceQuery, ScrapeQuery};
 use crate::wire::udp::{self, Request, Response, scrape_counts};
 
-const POLICY: Policy = Policy { announce_interval_secs: 1_600, min_interval_secs: 900, max_peers: 100 };
-const TIMEOUT_SECS: u32 = 4_000;
+const POLICY: Policy = Policy {
+    announce_interval_secs: 1_600,
+    min_interval_secs: 900,
+    max_peers: 100,
+    peer_timeout_secs: 4_000,
+    table_peers: u64::MAX,
+};
 
 /// Several engines and what is on the way between them.
 struct Net {
@@ -56,7 +61,7 @@ impl Net {
         let ids = ConnectionIds::new([9; 16], 120);
         let engine = |number: usize| {
             let seeds = Seeds { table: [number as u8; 16], random: number as u64 };
-            Engine::new(WorkerId(number as u16), owners, POLICY, ids, TIMEOUT_SECS, seeds)
+            Engine::new(WorkerId(number as u16), owners, POLICY, ids, seeds)
         };
         let mail = Mail { queue: VecDeque::new(), room: usize::MAX, from: WorkerId(0) };
         Self { engines: (0..workers).map(engine).collect(), mail, replies: Sent::default() }

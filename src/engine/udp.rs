@@ -3,9 +3,9 @@
 use arrayvec::ArrayVec;
 
 use crate::counters::{Counter, Kind};
+use crate::engine::Engine;
 use crate::engine::gather::{Asker, ScrapeCounts};
 use crate::engine::message::{Endpoint, Message, Post, ScrapeJob, UdpAnnounce};
-use crate::engine::{Engine, route};
 use crate::limits::{
     MAX_SCRAPE_HASHES, UDP_ANNOUNCE_REPLY_BYTES, UDP_REPLY_MAX_BYTES, UDP_V4_PEERS, UDP_V6_PEERS,
 };
@@ -115,13 +115,8 @@ impl Engine {
             self.counters.bump(Counter::Refused);
             return Some(udp::put_error(out, request.transaction_id, "invalid parameter: port"));
         }
-        if !request.options.is_empty() {
-            let options = request.options();
-            if options.malformed {
-                self.counters.bump(Counter::BadOptions);
-            }
-            // The passkey that a private tracker's URL carries; no access list looks at it yet.
-            let _passkey = route::passkey_of_url_data(&options.url_data);
+        if !request.options.is_empty() && request.options().malformed {
+            self.counters.bump(Counter::BadOptions);
         }
         let peer = PeerAddr::new(from.source.ip(), request.port);
         let most = match peer.family() {

@@ -181,8 +181,8 @@ fn a_ring_can_go_while_datagrams_come() {
     }
 }
 
-/// Many sockets share the buffers. Some wait for long when all have more datagrams than there are buffers, but each gets
-/// its turn, and want of buffers is no failure.
+/// Many sockets share the buffers. Some wait for long when all have more datagrams than there are buffers, but each
+/// gets its turn, and want of buffers is no failure.
 #[test]
 fn sockets_take_turns_when_buffers_are_short() {
     let (mut ring, bound, _doorbell) = ring(&["127.0.0.1:0"; 24]);
@@ -192,7 +192,9 @@ fn sockets_take_turns_when_buffers_are_short() {
         sys::set_receive_buffer(socket, 1 << 20).unwrap();
     }
     for to in &bound {
-        (0..each).for_each(|_| drop(client.send_to(b"datagram", to).unwrap()));
+        for _ in 0..each {
+            client.send_to(b"datagram", to).unwrap();
+        }
     }
     let mut seen = vec![0; bound.len()];
     let turned = turn_until(&mut ring, each * bound.len(), |from, _, _| {

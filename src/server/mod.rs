@@ -177,11 +177,13 @@ fn engines(config: &Config, workers: usize) -> io::Result<(Owners, Vec<Engine>)>
         announce_interval_secs: config.announce_interval_secs,
         min_interval_secs: config.min_interval_secs,
         max_peers: config.max_peers,
+        peer_timeout_secs: config.peer_timeout_secs,
+        table_peers: (config.table_peers / workers as u64).max(1),
     };
     let engine = |number: usize| {
         let seeds = Seeds { table: sys::random()?, random: u64::from_ne_bytes(sys::random()?) };
         let me = WorkerId(number as u16);
-        Ok(Engine::new(me, owners, policy, ids, config.peer_timeout_secs, seeds))
+        Ok(Engine::new(me, owners, policy, ids, seeds))
     };
     let engines: io::Result<_> = (0..workers).map(engine).collect();
     Ok((owners, engines?))
@@ -217,8 +219,8 @@ fn choose_cores(cores: &Cores) -> Result<Vec<Option<usize>>, ServerError> {
     let allowed = sys::allowed_cores()
         .map_err(|source| ServerError::System { what: "the cores can't be known", source })?;
     let chosen: Vec<_> = match cores {
-        Cores::Auto => allowed.into_iter().map(Some).collect(),
-        Cores::Floating(workers) => vec![None; (*workers).max(1)],
+        Cores::Auto => allowed.into_iter().take(MAX_WORKERS).map(Some).collect(),
+        Cores::Floating(workers) => vec![None; *workers],
         Cores::List(cores) => {
             if let Some(&core) = cores.iter().find(|core| !allowed.contains(core)) {
                 return Err(ServerError::Core { core, allowed: format_cores(&allowed) });

@@ -44,6 +44,8 @@ pub struct Totals {
     pub leechers: u64,
     /// IPv6 peers, seeders and leechers.
     pub v6_peers: u64,
+    /// Announces since the start of peers that were not entered, because the shard was full.
+    pub refused: u64,
 }
 
 /// The swarms that one worker owns.
@@ -52,6 +54,7 @@ pub struct Shard {
     index: HashTable<u32>,
     swarms: Vec<Swarm>,
     peer_timeout_secs: u32,
+    most_peers: u64,
     totals: Totals,
     sweep: SweepCursor,
 }
@@ -89,20 +92,23 @@ fn hash(key: SipHasher13, bytes: &[u8]) -> u64 {
 
 impl Shard {
     /// An empty shard. `hash_key` is secret, so that chosen info-hashes can't build chains; a peer is gone
-    /// `peer_timeout_secs` after its last announce.
-    pub fn new(hash_key: [u8; 16], peer_timeout_secs: u32) -> Self {
+    /// `peer_timeout_secs` after its last announce; there are never more than `most_peers`, and so no more swarms,
+    /// since each has one at least.
+    pub fn new(hash_key: [u8; 16], peer_timeout_secs: u32, most_peers: u64) -> Self {
         Self {
             hash_key: SipHasher13::new_with_key(&hash_key),
             index: HashTable::new(),
             swarms: Vec::new(),
             peer_timeout_secs,
+            most_peers,
             totals: Totals::default(),
             sweep: SweepCursor::default(),
         }
     }
 
     /// Does what the announce says (enter, renew, complete, stop) and gives the sink up to `num_want` other peers:
-    /// a seeder gets leechers, a leecher gets both, chosen at random; who stops gets none.
+    /// a seeder gets leechers, a leecher gets both, chosen at random; who stops gets none. A peer that finds the shard
+    /// full is not entered and gets none, but the counts.
     ///
     /// Returns the swarm's counts after the announce.
     pub fn announce(
@@ -115,21 +121,26 @@ impl Shard {
         if announce.event == Event::Stopped {
             return self.stop(announce);
         }
+        if self.is_full() && !self.contains(announce) {
+            self.totals.refused += 1;
+            return self.scrape(&announce.info_hash);
+        }
         let at = self.find_or_insert(announce.info_hash);
         let swarm = &mut self.swarms[at];
         let before = (swarm.counts(), swarm.v6.len());
         let now_secs = now.as_secs();
         let oldest_secs = now_secs.saturating_sub(self.peer_timeout_secs);
         let key = self.hash_key;
+        let completes = announce.event == Event::Completed && announce.seeder;
         let (me_v4, me_v6) = match &announce.peer {
             PeerAddr::V4(addr) => {
                 let renewal = swarm.v4.renew(key, addr, announce.seeder, now_secs, announce.peer_id);
-                swarm.downloaded += u32::from(announce.event == Event::Completed && !renewal.was_seeder);
+                swarm.downloaded += u32::from(completes && !renewal.was_seeder);
                 (Some(renewal.at), None)
             }
             PeerAddr::V6(addr) => {
                 let renewal = swarm.v6.renew(key, addr, announce.seeder, now_secs, announce.peer_id);
-                swarm.downloaded += u32::from(announce.event == Event::Completed && !renewal.was_seeder);
+                swarm.downloaded += u32::from(completes && !renewal.was_seeder);
                 (None, Some(renewal.at))
             }
         };
@@ -159,6 +170,17 @@ impl Shard {
     /// What the shard holds now. Peers whose time is over count until the sweep has been there.
     pub fn totals(&self) -> Totals {
         Totals { swarms: self.swarms.len() as u64, ..self.totals }
+    }
+
+    fn is_full(&self) -> bool {
+        self.totals.seeders + self.totals.leechers >= self.most_peers
+    }
+
+    fn contains(&self, announce: &Announce) -> bool {
+        self.find(&announce.info_hash).is_some_and(|at| match &announce.peer {
+            PeerAddr::V4(addr) => self.swarms[at].v4.contains(self.hash_key, addr),
+            PeerAddr::V6(addr) => self.swarms[at].v6.contains(self.hash_key, addr),
+        })
     }
 
     fn stop(&mut self, announce: &Announce) -> SwarmCounts {
@@ -220,7 +242,8 @@ impl Shard {
 
     #[cfg(test)]
     fn assert_invariants(&self) {
-        let mut totals = Totals { swarms: self.swarms.len() as u64, ..Totals::default() };
+        let (swarms, refused) = (self.swarms.len() as u64, self.totals.refused);
+        let mut totals = Totals { swarms, refused, ..Totals::default() };
         assert_eq!(self.index.len(), self.swarms.len());
         for (at, swarm) in self.swarms.iter().enumerate() {
             assert!(!swarm.is_empty(), "an empty swarm was kept");

@@ -67,6 +67,10 @@ impl<const N: usize> PeerTable<N> {
         self.peers.len() - self.seeders
     }
 
+    pub(super) fn contains(&self, key: SipHasher13, addr: &[u8; N]) -> bool {
+        self.find(key, addr).is_some()
+    }
+
     /// Enters the peer, or notes that it is still there and what it has become.
     pub(super) fn renew(
         &mut self,

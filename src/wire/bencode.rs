@@ -104,25 +104,11 @@ pub fn put_scrape(out: &mut Vec<u8>, swarms: &mut [(InfoHash, SwarmCounts)]) {
     out.extend_from_slice(b"ee");
 }
 
-/// Whether it helps to ask again (BEP 31).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Retry {
-    /// The same request will fail for ever.
-    Never,
-    /// After so many minutes it may not.
-    Minutes(u32),
-}
-
-/// Writes a refusal (BEP 3) and when to come back (BEP 31).
-pub fn put_failure(out: &mut Vec<u8>, reason: &str, retry: Retry) {
+/// Writes a refusal (BEP 3) of a request that will fail for ever (BEP 31).
+pub fn put_failure(out: &mut Vec<u8>, reason: &str) {
     out.extend_from_slice(b"d14:failure reason");
     put_bytes(out, reason.as_bytes());
-    out.extend_from_slice(b"8:retry in");
-    match retry {
-        Retry::Never => put_bytes(out, b"never"),
-        Retry::Minutes(minutes) => put_number(out, minutes),
-    }
-    out.push(b'e');
+    out.extend_from_slice(b"8:retry in5:nevere");
 }
 
 fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
@@ -212,10 +198,9 @@ mod tests {
     }
 
     #[test]
-    fn failures_say_whether_to_come_back() {
+    fn failures_say_not_to_come_back() {
         let mut out = Vec::new();
-        put_failure(&mut out, "no", Retry::Never);
-        put_failure(&mut out, "busy", Retry::Minutes(1));
-        assert_eq!(out, b"d14:failure reason2:no8:retry in5:nevered14:failure reason4:busy8:retry ini1ee");
+        put_failure(&mut out, "no");
+        assert_eq!(out, b"d14:failure reason2:no8:retry in5:nevere");
     }
 }

@@ -182,20 +182,23 @@ impl Fields {
         // Who expects a 100 before it sends its body gets the final answer instead, and then no more.
         let awaited = expect && body_bytes > 0;
         let keep_alive = !close && (!http_10 || keep_alive) && !awaited;
-        Ok(Self { keep_alive, body_bytes: if awaited { 0 } else { body_bytes } })
+        Ok(Self { keep_alive, body_bytes })
     }
 }
 
-/// Splits a request target into path and query: `/path?query`, or `http://host/path?query` as to a proxy.
+/// Splits a request target into path and query: `/path?query`, or `http://host/path?query` as to a proxy, whose empty
+/// path stands for `/` (RFC 9112, section 3.2).
 fn split_target(target: &str) -> Option<(&str, &str)> {
-    let target = match target.strip_prefix("http://") {
-        Some(rest) => rest.find('/').map_or("/", |at| &rest[at..]),
-        None => target,
+    const SCHEME: &str = "http://";
+    let target = match target.split_at_checked(SCHEME.len()) {
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case(SCHEME) => {
+            &rest[rest.find(['/', '?']).unwrap_or(rest.len())..]
+        }
+        _ if target.starts_with('/') => target,
+        _ => return None,
     };
-    if !target.starts_with('/') {
-        return None;
-    }
-    Some(target.split_once('?').unwrap_or((target, "")))
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    Some((if path.is_empty() { "/" } else { path }, query))
 }
 
 /// How a response treats its connection.

@@ -38,6 +38,8 @@ fn reads_what_clients_send() {
     let proxied = parse("GET http://tracker:6969/announce?a=b?c HTTP/1.0\r\n\r\n").unwrap();
     assert_eq!((proxied.path, proxied.query), ("/announce", "a=b?c"));
     assert_eq!(parse("GET http://tracker HTTP/1.0\r\n\r\n").unwrap().path, "/");
+    let bare = parse("GET HTTP://tracker?a=b HTTP/1.0\r\n\r\n").unwrap();
+    assert_eq!((bare.path, bare.query), ("/", "a=b"));
 }
 
 #[test]
@@ -76,7 +78,7 @@ fn knows_what_follows_the_head() {
         (request.body_bytes, request.keep_alive)
     };
     assert_eq!(request("Content-Length: 16384\r\nContent-Length: 16384\r\n"), (16384, true));
-    assert_eq!(request("Content-Length: 9\r\nExpect: 100-continue\r\n"), (0, false));
+    assert_eq!(request("Content-Length: 9\r\nExpect: 100-continue\r\n"), (9, false));
     assert_eq!(request("Connection: upgrade, CLOSE\r\n"), (0, false));
 }
 

@@ -80,7 +80,7 @@ pub struct Scrape<'a> {
     pub connection_id: u64,
     /// Chosen by the client, returned as it is.
     pub transaction_id: u32,
-    /// One to [`MAX_SCRAPE_HASHES`] info-hashes; what a request has beyond that is not looked at.
+    /// One to [`MAX_SCRAPE_HASHES`] info-hashes. A longer request is cut here, but no ring receives one.
     pub info_hashes: &'a [[u8; 20]],
 }
 

@@ -3,6 +3,7 @@
 //! The bytes of a connection are read into one small buffer; every whole request in it is answered, the answers
 //! collected and written at once. A reply buffer is held only while there are answers in it.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::net::{IpAddr, Shutdown};
 use std::rc::Rc;
@@ -23,7 +24,7 @@ use crate::limits::{
 use crate::mesh::Mesh;
 use crate::time::Timestamp;
 use crate::types::Family;
-use crate::wire::bencode::{Retry, put_failure};
+use crate::wire::bencode::put_failure;
 use crate::wire::http::{
     Method, Persistence, Request, ResponseWriter, Status, can_start_request, head_end, leading_empty_lines,
     put_status,
@@ -64,6 +65,7 @@ async fn serve(shared: Rc<Shared>, stream: Rc<TcpStream>, ip: IpAddr, admission:
         shared: &shared,
         ip,
         key: admission.key,
+        now: Cell::new(shared.clock.now()),
     };
     match admission.refused {
         false => connection.run().await,
@@ -94,6 +96,8 @@ struct Connection<'a> {
     shared: &'a Shared,
     ip: IpAddr,
     key: usize,
+    /// The time, read anew after each wait for the client.
+    now: Cell<Timestamp>,
 }
 
 impl Connection<'_> {
@@ -146,6 +150,7 @@ impl Connection<'_> {
         self.shared.unsubmitted.set(true);
         let (result, input) = self.stream.read(input.slice(filled..)).await;
         self.input = input.into_inner();
+        self.now.set(self.shared.clock.now());
         let late = self.shared.connections.borrow().is_late(self.key);
         match result {
             Ok(_) if late && !idle => {
@@ -290,7 +295,7 @@ impl Connection<'_> {
     ) -> Result<Answer, Status> {
         let outcome = {
             let mesh = &mut *self.shared.mesh.borrow_mut();
-            let outcome = ask(&mut self.shared.engine.borrow_mut(), self.shared.clock.now(), mesh);
+            let outcome = ask(&mut self.shared.engine.borrow_mut(), self.now.get(), mesh);
             mesh.flush();
             outcome
         };
@@ -309,16 +314,17 @@ impl Connection<'_> {
     fn fail(&self, error: QueryError, out: &mut Vec<u8>) {
         self.count(Counter::BadQuery);
         self.count(Counter::Refused);
-        put_failure(out, &error.to_string(), Retry::Never);
+        put_failure(out, &error.to_string());
     }
 
-    /// Answers what can't be read as a request; after that the connection is of no use.
+    /// Answers what can't be read as a request; after that the connection is of no use. Without a body: it may have
+    /// been a HEAD.
     fn refuse(&self, out: &mut Vec<u8>, status: Status) {
         self.count(Counter::of(Kind::HttpReply, Family::of(self.ip)));
         if status != Status::Unavailable {
             self.count(Counter::BadHttp);
         }
-        put_status(out, status, Persistence::Close, false);
+        ResponseWriter::start(out, status, Persistence::Close, false).finish(out);
     }
 
     /// Writes the answers. False: the client doesn't take them. Gives the buffer back, empty.
@@ -326,6 +332,7 @@ impl Connection<'_> {
         self.enter(Phase::Write);
         self.shared.unsubmitted.set(true);
         let (result, mut out) = self.stream.write_all(out).await;
+        self.now.set(self.shared.clock.now());
         out.clear();
         (result.is_ok(), out)
     }
@@ -354,7 +361,7 @@ impl Connection<'_> {
     }
 
     fn enter(&self, phase: Phase) {
-        self.shared.connections.borrow_mut().enter(self.shared.clock.now(), self.key, phase);
+        self.shared.connections.borrow_mut().enter(self.now.get(), self.key, phase);
     }
 
     fn count(&self, counter: Counter) {

@@ -7,17 +7,23 @@ use std::thread;
 use super::*;
 use crate::connection_id::ConnectionIds;
 use crate::engine::{Policy, Seeds};
-use crate::limits::{HTTP_HEAD_DEADLINE_MS, HTTP_IDLE_DEADLINE_MS, HTTP_WRITE_DEADLINE_MS};
+use crate::limits::{HTTP_HEAD_DEADLINE_MS, HTTP_IDLE_DEADLINE_MS, HTTP_WRITE_DEADLINE_MS, TURN_SWEEP};
 use crate::owner::Owners;
-use crate::types::WorkerId;
+use crate::types::{Announce, Event, InfoHash, PeerAddr, PeerId, WorkerId};
 use connections::Phase;
 
 /// A worker without a ring and a turn: HTTP alone.
 fn shared() -> Rc<Shared> {
-    let policy = Policy { announce_interval_secs: 1_800, min_interval_secs: 900, max_peers: 50 };
+    let policy = Policy {
+        announce_interval_secs: 1_800,
+        min_interval_secs: 900,
+        max_peers: 50,
+        peer_timeout_secs: 4_000,
+        table_peers: u64::MAX,
+    };
     let seeds = Seeds { table: [0; 16], random: 0 };
     let ids = ConnectionIds::new([0; 16], 120);
-    let engine = Engine::new(WorkerId(0), Owners::new(1, [0; 3]), policy, ids, 4_000, seeds);
+    let engine = Engine::new(WorkerId(0), Owners::new(1, [0; 3]), policy, ids, seeds);
     let doorbells = [Arc::new(Doorbell::new().unwrap())];
     Rc::new(Shared {
         engine: RefCell::new(engine),
@@ -99,4 +105,53 @@ fn who_does_not_take_the_answers_is_cut_off() {
     });
     assert!(sent > 0);
     assert_eq!(left, 1);
+}
+
+/// A worker that nobody asks anything still has the sweep to do, at its pace: a turn says so until it has caught up.
+#[test]
+fn what_is_due_keeps_a_worker_awake() {
+    tokio_uring::start(async {
+        let mut driver = Driver {
+            ring: UdpRing::new(Vec::new(), &Doorbell::new().unwrap()).unwrap(),
+            shared: shared(),
+            published: Arc::default(),
+            shutdown: Arc::new(Shutdown::new(1)),
+            busy_poll: Duration::ZERO,
+            next_sweep: Timestamp::default(),
+            next_publish: Timestamp::default(),
+            submission: None,
+        };
+        let enter = |number: u32| Announce {
+            info_hash: InfoHash([0; 20]),
+            peer_id: PeerId([0; 20]),
+            peer: PeerAddr::new(std::net::IpAddr::from(number.to_be_bytes()), 1),
+            event: Event::Started,
+            seeder: false,
+            num_want: 0,
+        };
+        let peers = 40 * TURN_SWEEP as u32;
+        for number in 0..peers {
+            driver.shared.engine.borrow_mut().enter(Timestamp::default(), &enter(number));
+        }
+        let interval = Duration::from_millis(HOUSEKEEPING_INTERVAL_MS);
+        let mut now = Timestamp::from_secs(10);
+        driver.turn(now).unwrap(); // far behind: starts anew
+        let mut turns = 1;
+        for _ in 0..2 {
+            now = now + interval;
+            while driver.turn(now).unwrap().unfinished {
+                turns += 1;
+                assert!(turns < 1_000, "a worker that never sleeps");
+            }
+        }
+        let slices_due = 2 * HOUSEKEEPING_INTERVAL_MS * SWEEP_SLICES_PER_SECOND / 1_000;
+        assert!(turns >= 40.min(slices_due), "{turns} turns for {slices_due} slices");
+        let expired = Timestamp::from_secs(100_000);
+        let mut later = expired;
+        while driver.shared.engine.borrow().counters.get(Counter::ExpiredPeers) < u64::from(peers) {
+            driver.turn(later).unwrap();
+            later = later + Duration::from_millis(5);
+            assert!(later < expired + Duration::from_secs(5), "the sweep stands still");
+        }
+    });
 }
