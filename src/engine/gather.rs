@@ -4,24 +4,12 @@ use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use arrayvec::ArrayVec;
 use slab::Slab;
 
-use crate::engine::http::Answer;
-use crate::engine::message::{Endpoint, PeerList, ScrapeJob};
-use crate::limits::{GATHER_DEADLINE_MS, MAX_GATHERS, MAX_SCRAPE_HASHES, TURN_GATHERS};
+use crate::engine::message::{Answer, Endpoint, PeerList, ScrapeCounts, ScrapeJob, Ticket};
+use crate::limits::{GATHER_DEADLINE_MS, MAX_GATHERS, TURN_GATHERS};
 use crate::time::Timestamp;
 use crate::types::SwarmCounts;
-
-/// Names a request that waits. The serial number keeps an answer that comes too late from the slot's next user.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ticket {
-    slot: u32,
-    serial: u32,
-}
-
-/// The counts of a scrape, in the order asked.
-pub type ScrapeCounts = ArrayVec<SwarmCounts, MAX_SCRAPE_HASHES>;
 
 /// Who waits.
 pub(super) enum Asker {

@@ -5,8 +5,8 @@ use std::task::{Context, Poll};
 
 use crate::counters::{Counter, Kind};
 use crate::engine::Engine;
-use crate::engine::gather::{Asker, ScrapeCounts, Ticket};
-use crate::engine::message::{Message, PeerList, Post};
+use crate::engine::gather::Asker;
+use crate::engine::message::{Answer, Message, PeerList, Post, ScrapeCounts, Ticket};
 use crate::time::Timestamp;
 use crate::types::{Announce, Family, InfoHash, PeerAddr, SwarmCounts};
 use crate::wire::bencode::{self, AnnounceReply, Form, Peers};
@@ -32,20 +32,6 @@ pub struct HttpScrape<'a> {
     pub passkey: Option<&'a str>,
     /// Its parameters.
     pub query: ScrapeQuery,
-}
-
-/// What a swarm, or several workers' swarms, had to say.
-#[derive(Debug)]
-pub enum Answer {
-    /// To an announce.
-    Announced {
-        /// The swarm's counts.
-        counts: SwarmCounts,
-        /// The peers.
-        peers: Box<PeerList>,
-    },
-    /// To a scrape: the counts in the order asked.
-    Scraped(Box<ScrapeCounts>),
 }
 
 /// How far a request has come.

@@ -1,4 +1,4 @@
-//! Owns what workers say to each other, and the two ways in which an engine's words leave it.
+//! Owns what workers say to each other, what they answer, and the two ways in which an engine's words leave it.
 //!
 //! A message has a fixed size. What is larger travels in a box that the asker lends and gets back with the answer, so
 //! that after the first few requests nothing is allocated.
@@ -7,7 +7,6 @@ use std::net::{IpAddr, SocketAddr};
 
 use arrayvec::ArrayVec;
 
-use crate::engine::gather::Ticket;
 use crate::limits::{MAX_PEERS, MAX_SCRAPE_HASHES, UDP_REPLY_MAX_BYTES};
 use crate::swarm::PeerSink;
 use crate::types::{Announce, InfoHash, PEER_V4_BYTES, PEER_V6_BYTES, PeerId, SwarmCounts, WorkerId};
@@ -21,6 +20,13 @@ pub struct Endpoint {
     pub local: Option<IpAddr>,
     /// Which of the listen addresses; the same number with every worker.
     pub socket: u8,
+}
+
+/// Names a request that waits. The serial number keeps an answer that comes too late from the slot's next user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket {
+    pub(super) slot: u32,
+    pub(super) serial: u32,
 }
 
 /// What one worker says to another.
@@ -113,6 +119,23 @@ impl PeerSink for PeerList {
 pub struct ScrapeJob {
     /// A swarm, its place in the scrape, and its counts once they are known.
     pub swarms: ArrayVec<(InfoHash, u8, SwarmCounts), MAX_SCRAPE_HASHES>,
+}
+
+/// The counts of a scrape, in the order asked.
+pub type ScrapeCounts = ArrayVec<SwarmCounts, MAX_SCRAPE_HASHES>;
+
+/// What a swarm, or several workers' swarms, had to say to a client by HTTP.
+#[derive(Debug)]
+pub enum Answer {
+    /// To an announce.
+    Announced {
+        /// The swarm's counts.
+        counts: SwarmCounts,
+        /// The peers.
+        peers: Box<PeerList>,
+    },
+    /// To a scrape.
+    Scraped(Box<ScrapeCounts>),
 }
 
 /// Carries messages to other workers.

@@ -20,9 +20,10 @@ use crate::swarm::Shard;
 use crate::time::Timestamp;
 use crate::types::WorkerId;
 use gather::Gathers;
-pub use gather::{ScrapeCounts, Ticket};
-pub use http::{Answer, HttpAnnounce, HttpScrape, Outcome};
-pub use message::{Endpoint, Message, PeerList, Post, Replies, ScrapeJob, UdpAnnounce};
+pub use http::{HttpAnnounce, HttpScrape, Outcome};
+pub use message::{
+    Answer, Endpoint, Message, PeerList, Post, Replies, ScrapeCounts, ScrapeJob, Ticket, UdpAnnounce,
+};
 
 /// What the operator decides about announces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

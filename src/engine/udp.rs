@@ -1,11 +1,13 @@
 //! Owns the answers to datagrams.
 
+use std::net::IpAddr;
+
 use arrayvec::ArrayVec;
 
 use crate::counters::{Counter, Kind};
 use crate::engine::Engine;
-use crate::engine::gather::{Asker, ScrapeCounts};
-use crate::engine::message::{Endpoint, Message, Post, ScrapeJob, UdpAnnounce};
+use crate::engine::gather::Asker;
+use crate::engine::message::{Endpoint, Message, Post, ScrapeCounts, ScrapeJob, Ticket, UdpAnnounce};
 use crate::limits::{
     MAX_SCRAPE_HASHES, UDP_ANNOUNCE_REPLY_BYTES, UDP_REPLY_MAX_BYTES, UDP_V4_PEERS, UDP_V6_PEERS,
 };
@@ -72,19 +74,13 @@ impl Engine {
             }
             Ok(Request::Announce(request)) => {
                 self.counters.bump(Counter::of(Kind::UdpAnnounce, family));
-                if !self.ids.verify(now, ip, request.connection_id) {
-                    self.counters.bump(Counter::BadConnectionId);
-                    return None;
-                }
-                self.udp_announce(now, from, &request, out, mesh)
+                let known = self.knows(now, ip, request.connection_id);
+                known.then(|| self.udp_announce(now, from, &request, out, mesh)).flatten()
             }
             Ok(Request::Scrape(request)) => {
                 self.counters.bump(Counter::of(Kind::UdpScrape, family));
-                if !self.ids.verify(now, ip, request.connection_id) {
-                    self.counters.bump(Counter::BadConnectionId);
-                    return None;
-                }
-                self.udp_scrape(now, from, &request, out, mesh)
+                let known = self.knows(now, ip, request.connection_id);
+                known.then(|| self.udp_scrape(now, from, &request, out, mesh)).flatten()
             }
             Err(malformed) => {
                 self.counters.bump(match malformed {
@@ -99,6 +95,14 @@ impl Engine {
             self.counters.bump(Counter::of(Kind::UdpReply, family));
         }
         length
+    }
+
+    /// Whether the client has shown that it receives at its address; counts those that have not.
+    #[inline]
+    fn knows(&mut self, now: Timestamp, client: IpAddr, connection_id: u64) -> bool {
+        let valid = self.ids.verify(now, client, connection_id);
+        self.counters.add(Counter::BadConnectionId, u64::from(!valid));
+        valid
     }
 
     #[inline]
@@ -187,7 +191,7 @@ impl Engine {
         asker: Asker,
         info_hashes: impl ExactSizeIterator<Item = InfoHash> + Clone,
         mesh: &mut impl Post,
-    ) -> Option<crate::engine::Ticket> {
+    ) -> Option<Ticket> {
         let mut jobs = ArrayVec::<(WorkerId, Box<ScrapeJob>), MAX_SCRAPE_HASHES>::new();
         for (place, info_hash) in info_hashes.clone().enumerate() {
             let owner = self.owners.of(&info_hash);
