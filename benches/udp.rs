@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use gyre::config::{Config, Cores, Listen};
 use gyre::engine::{Endpoint, Replies};
-use gyre::limits::TURN_COMPLETIONS;
+use gyre::limits::TURN_DATAGRAMS;
 use gyre::ring::{RingSocket, UdpRing};
 use gyre::sys::{self, Doorbell};
 use gyre::time::Clock;
@@ -168,7 +168,7 @@ fn measure_floor(core: usize, load: impl Fn(SocketAddr, &str) -> Figures) -> Fig
         sys::pin(core).expect("a core for the floor");
         let mut ring = ring(vec![socket]);
         while !stopped.load(Ordering::Acquire) {
-            ring.turn(TURN_COMPLETIONS, |_, datagram, out| null_response(datagram, out)).expect("datagrams");
+            ring.turn(TURN_DATAGRAMS, |_, datagram, out| null_response(datagram, out)).expect("datagrams");
             ring.submit().expect("a kernel that takes it");
         }
     };
@@ -229,7 +229,7 @@ impl Load {
         loop {
             let next = &mut self.next;
             self.ring
-                .turn(TURN_COMPLETIONS, |from, datagram, out| Some(next.after(from.socket, datagram, out)))
+                .turn(TURN_DATAGRAMS, |from, datagram, out| Some(next.after(from.socket, datagram, out)))
                 .expect("datagrams");
             self.ring.submit().expect("a kernel that takes it");
             let now = clock.now();

@@ -72,8 +72,8 @@ pub const REPLY_SLOTS: usize = 128;
 pub const SUBMISSION_ENTRIES: u32 = 512;
 /// Entries of the completion queue: a completion for each receive buffer, and for each reply that fails.
 pub const COMPLETION_ENTRIES: u32 = 1024;
-/// Completions taken in one turn, so that HTTP and the mesh get theirs.
-pub const TURN_COMPLETIONS: usize = 128;
+/// Datagrams taken in one turn, so that HTTP and the mesh get theirs.
+pub const TURN_DATAGRAMS: usize = 128;
 /// Messages taken from other workers in one turn.
 pub const TURN_MESSAGES: usize = 256;
 

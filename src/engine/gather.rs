@@ -201,6 +201,11 @@ impl Gathers {
         self.deadlines.front().is_some_and(|(deadline, _)| *deadline <= now)
     }
 
+    /// Whether nobody waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
     /// How many wait.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {

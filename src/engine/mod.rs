@@ -99,6 +99,11 @@ impl Engine {
         self.gathers.is_any_due(now)
     }
 
+    /// Whether requests of this worker wait for others.
+    pub fn is_waiting(&self) -> bool {
+        !self.gathers.is_empty()
+    }
+
     /// Brings those counters up to date that say how things stand now.
     pub fn gauge(&mut self, now: Timestamp) {
         let totals = self.shard.totals();

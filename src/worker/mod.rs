@@ -25,7 +25,7 @@ use crate::counters::{Counter, Published};
 use crate::engine::Engine;
 use crate::limits::{
     HOUSEKEEPING_INTERVAL_MS, RUNTIME_RING_ENTRIES, SHUTDOWN_GRACE_MS, SWEEP_SLICES_PER_SECOND,
-    TURN_COMPLETIONS, TURN_MESSAGES,
+    TURN_DATAGRAMS, TURN_MESSAGES,
 };
 use crate::mesh::Mesh;
 use crate::ring::{RingSocket, Turned, UdpRing};
@@ -137,6 +137,7 @@ async fn serve(setup: Setup, ready: impl FnOnce()) -> io::Result<()> {
         published: setup.published,
         shutdown: setup.shutdown,
         busy_poll: setup.busy_poll,
+        datagrams: TURN_DATAGRAMS,
         next_sweep: Timestamp::default(),
         next_publish: Timestamp::default(),
         submission: None,
@@ -181,6 +182,8 @@ struct Driver {
     published: Arc<Published>,
     shutdown: Arc<Shutdown>,
     busy_poll: Duration,
+    /// Datagrams to take in a turn.
+    datagrams: usize,
     next_sweep: Timestamp,
     next_publish: Timestamp,
     /// In flight: a no-op that completes once all that HTTP queued before it has been submitted.
@@ -212,7 +215,7 @@ impl Driver {
         let mesh = &mut *shared.mesh.borrow_mut();
         let Turned { completions, send_failed, truncated, overflows } = self
             .ring
-            .turn(TURN_COMPLETIONS, |from, datagram, out| engine.datagram(now, from, datagram, out, mesh))?;
+            .turn(TURN_DATAGRAMS, |from, datagram, out| engine.datagram(now, from, datagram, out, mesh))?;
         engine.counters.add(Counter::DropSendFailed, send_failed);
         engine.counters.add(Counter::BadTruncated, truncated);
         engine.counters.add(Counter::RingOverflows, overflows);
@@ -294,7 +297,8 @@ impl Driver {
         slept
     }
 
-    /// Takes no new connections, finishes the requests in flight, and helps the other workers to finish theirs.
+    /// Takes no new connections and datagrams, finishes the requests in flight, and helps the other workers to finish
+    /// theirs.
     async fn finish(mut self, doors: &[TcpListener]) -> io::Result<()> {
         let started = self.shared.clock.now();
         let grace = Duration::from_millis(SHUTDOWN_GRACE_MS);
@@ -304,6 +308,8 @@ impl Driver {
             let _ = SockRef::from(door).shutdown(std::net::Shutdown::Both);
         }
         self.shared.connections.borrow_mut().close_idle();
+        self.turn(started)?;
+        self.datagrams = 0; // what comes from now on is not in flight
         let mut finished = false;
         loop {
             let now = self.shared.clock.now();
@@ -312,15 +318,19 @@ impl Driver {
             if late {
                 self.shared.connections.borrow_mut().close_all();
             }
-            if !finished && (late || (!worked && self.shared.connections.borrow().len() == 0)) {
+            let in_flight =
+                self.shared.connections.borrow().len() > 0 || self.shared.engine.borrow().is_waiting();
+            if !finished && (late || !in_flight) {
                 finished = true;
                 self.shutdown.unfinished.fetch_sub(1, Ordering::AcqRel);
             }
             if late || (finished && self.shutdown.unfinished.load(Ordering::Acquire) == 0) {
                 break;
             }
-            // A nap, not a sleep: the others' progress rings no doorbell.
-            tokio::time::sleep(NAP).await;
+            match worked {
+                true => self.pass().await?,
+                false => tokio::time::sleep(NAP).await, // no sleep: the others' progress rings no doorbell
+            }
         }
         // The tasks whose connections were closed just now see it in their next step.
         tokio::time::sleep(NAP).await;

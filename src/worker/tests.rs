@@ -117,6 +117,7 @@ fn what_is_due_keeps_a_worker_awake() {
             published: Arc::default(),
             shutdown: Arc::new(Shutdown::new(1)),
             busy_poll: Duration::ZERO,
+            datagrams: TURN_DATAGRAMS,
             next_sweep: Timestamp::default(),
             next_publish: Timestamp::default(),
             submission: None,
