@@ -182,7 +182,7 @@ struct Driver {
     published: Arc<Published>,
     shutdown: Arc<Shutdown>,
     busy_poll: Duration,
-    /// Datagrams to take in a turn.
+    /// Datagrams to take in a turn; none once the worker is to end.
     datagrams: usize,
     next_sweep: Timestamp,
     next_publish: Timestamp,
@@ -215,7 +215,7 @@ impl Driver {
         let mesh = &mut *shared.mesh.borrow_mut();
         let Turned { completions, send_failed, truncated, overflows } = self
             .ring
-            .turn(TURN_DATAGRAMS, |from, datagram, out| engine.datagram(now, from, datagram, out, mesh))?;
+            .turn(self.datagrams, |from, datagram, out| engine.datagram(now, from, datagram, out, mesh))?;
         engine.counters.add(Counter::DropSendFailed, send_failed);
         engine.counters.add(Counter::BadTruncated, truncated);
         engine.counters.add(Counter::RingOverflows, overflows);
