@@ -76,6 +76,13 @@ pub const COMPLETION_ENTRIES: u32 = 1024;
 pub const TURN_DATAGRAMS: usize = 128;
 /// Messages taken from other workers in one turn.
 pub const TURN_MESSAGES: usize = 256;
+/// A receive that fails so often in a row, whatever the reason, has failed for good.
+pub const RECEIVE_FAILURES_MAX: u32 = 1_000;
+/// Calls that one submission may take before what is left waits for the next turn.
+pub const SUBMIT_TRIES: usize = 4;
+/// The default of `--receive-buffer`: at 1.3 KiB of kernel memory for a small datagram, some 6,000 of them, a burst of
+/// 20 ms at 300,000 a second.
+pub const DEFAULT_RECEIVE_BUFFER_BYTES: usize = 8 << 20;
 
 const _: () = assert!(RECEIVE_BUFFERS.is_power_of_two());
 const _: () = assert!(REPLY_SLOTS + 3 * MAX_LISTENERS <= SUBMISSION_ENTRIES as usize);
@@ -105,6 +112,8 @@ pub const MAX_GATHERS: usize = 4096;
 pub const GATHER_DEADLINE_MS: u64 = 1_000;
 /// Waits given up in one turn.
 pub const TURN_GATHERS: usize = 16;
+/// Boxes of each kind that messages travel in, kept for reuse; more are freed.
+pub const POOLED_BOXES: usize = 64;
 
 // ---- the sweep and other housekeeping ----
 
@@ -155,6 +164,8 @@ pub const HTTP_REFUSALS: usize = 64;
 pub const RUNTIME_RING_ENTRIES: u32 = 1024;
 /// Pause after a failed accept (no descriptors, no memory).
 pub const HTTP_ACCEPT_PAUSE_MS: u64 = 50;
+/// Connections whose deadlines are looked at in one turn.
+pub const TURN_CONNECTIONS: usize = 512;
 /// The time in which all connections' deadlines are looked at once.
 pub const HTTP_REAP_INTERVAL_MS: u64 = 500;
 
@@ -189,9 +200,6 @@ pub const INTERVAL_SPREAD_DIVISOR: u32 = 16;
 pub const DEFAULT_CONNECTION_ID_WINDOW_S: u32 = 120;
 /// The default of `--stats-interval`.
 pub const DEFAULT_STATS_INTERVAL_S: u32 = 10;
-/// The default of `--receive-buffer`: at 1.3 KiB of kernel memory for a small datagram, some 6,000 of them, a burst of
-/// 20 ms at 300,000 a second.
-pub const DEFAULT_RECEIVE_BUFFER_BYTES: usize = 8 << 20;
 
 // ---- what options may be, by the command line and by the library ----
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use slab::Slab;
 
 use crate::engine::message::{Answer, Endpoint, PeerList, ScrapeCounts, ScrapeJob, Ticket};
-use crate::limits::{GATHER_DEADLINE_MS, MAX_GATHERS, TURN_GATHERS};
+use crate::limits::{GATHER_DEADLINE_MS, MAX_GATHERS, POOLED_BOXES, TURN_GATHERS};
 use crate::time::Timestamp;
 use crate::types::SwarmCounts;
 
@@ -62,17 +62,14 @@ pub(super) struct Gathers {
 }
 
 impl Gathers {
-    /// Opens a wait for the counts of a scrape in so many parts; the parts known already are filled in with
-    /// [`fill`](Self::fill). `None`: too many wait.
+    /// Opens a wait for so many parts of a scrape, of which these counts are known already. `None`: too many wait.
     pub(super) fn open_scrape(
         &mut self,
         now: Timestamp,
         asker: Asker,
-        swarms: usize,
+        counts: Box<ScrapeCounts>,
         parts: usize,
     ) -> Option<Ticket> {
-        let mut counts = self.counts.take();
-        counts.extend(std::iter::repeat_n(SwarmCounts::default(), swarms));
         self.open(now, asker, Gathered::Scrape { counts, missing: parts })
     }
 
@@ -95,13 +92,6 @@ impl Gathers {
         }
         self.deadlines.push_back((now + Duration::from_millis(GATHER_DEADLINE_MS), ticket));
         Some(ticket)
-    }
-
-    /// Takes in a part of a scrape that is not awaited by message: this worker's own.
-    pub(super) fn fill(&mut self, ticket: Ticket, place: u8, swarm: SwarmCounts) {
-        if let Gathered::Scrape { counts, .. } = &mut self.slots[ticket.slot as usize].gathered {
-            counts[usize::from(place)] = swarm;
-        }
     }
 
     /// Takes in a part of a scrape. The last one wakes the task that waits, or gives the datagram to be sent.
@@ -236,6 +226,10 @@ impl Gathers {
         self.lists.give(list);
     }
 
+    pub(super) fn take_counts(&mut self) -> Box<ScrapeCounts> {
+        self.counts.take()
+    }
+
     pub(super) fn give_counts(&mut self, mut counts: Box<ScrapeCounts>) {
         counts.clear();
         self.counts.give(counts);
@@ -266,9 +260,6 @@ fn wake(waker: &mut Option<Waker>) {
         waker.wake();
     }
 }
-
-/// Boxes of one kind that are kept for reuse; more are freed.
-const POOLED_BOXES: usize = 64;
 
 /// Empty boxes, to be filled again.
 #[derive(Default)]

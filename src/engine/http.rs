@@ -3,10 +3,14 @@
 use std::net::IpAddr;
 use std::task::{Context, Poll};
 
+use arrayvec::ArrayVec;
+
 use crate::counters::{Counter, Kind};
 use crate::engine::Engine;
 use crate::engine::gather::Asker;
 use crate::engine::message::{Answer, Message, PeerList, Post, ScrapeCounts, Ticket};
+use crate::engine::scrape::Counted;
+use crate::limits::MAX_SCRAPE_HASHES;
 use crate::time::Timestamp;
 use crate::types::{Announce, Family, InfoHash, PeerAddr, SwarmCounts};
 use crate::wire::bencode::{self, AnnounceReply, Form, Peers};
@@ -91,9 +95,10 @@ impl Engine {
         self.counters.bump(Counter::of(Kind::HttpScrape, Family::of(request.ip)));
         let info_hashes = request.query.info_hashes.iter().copied();
         let asker = Asker::Http { waker: None };
-        match self.gather_scrape(now, asker, info_hashes, mesh) {
-            Some(ticket) => Outcome::Waiting(ticket), // ready at once if all swarms are this worker's own
-            None => Outcome::Busy,
+        match self.count_swarms(now, asker, info_hashes, mesh) {
+            Counted::All(counts) => Outcome::Ready(Answer::Scraped(counts)),
+            Counted::Asked(ticket) => Outcome::Waiting(ticket),
+            Counted::Busy => Outcome::Busy,
         }
     }
 
@@ -134,9 +139,8 @@ impl Engine {
 
     /// Writes the body of the response to a scrape.
     pub fn write_scraped(&mut self, out: &mut Vec<u8>, request: &HttpScrape<'_>, counts: Box<ScrapeCounts>) {
-        let named = request.query.info_hashes.iter().copied().zip(counts.iter().copied());
-        let mut swarms: arrayvec::ArrayVec<(InfoHash, SwarmCounts), { crate::limits::MAX_SCRAPE_HASHES }> =
-            named.collect();
+        let mut swarms: ArrayVec<(InfoHash, SwarmCounts), MAX_SCRAPE_HASHES> =
+            request.query.info_hashes.iter().copied().zip(counts.iter().copied()).collect();
         bencode::put_scrape(out, &mut swarms);
         self.gathers.give_counts(counts);
     }

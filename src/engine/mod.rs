@@ -8,6 +8,7 @@ mod http;
 mod message;
 mod receive;
 pub mod route;
+mod scrape;
 mod udp;
 
 use fastrand::Rng;

@@ -27,13 +27,13 @@ impl Engine {
             }
             Message::Announce { ticket, announce, mut peers } => {
                 let counts = self.shard.announce(now, &announce, &mut self.rng, &mut *peers);
-                self.send_back(from, Message::Announced { ticket, counts, peers }, mesh);
+                self.post_or_drop(from, Message::Announced { ticket, counts, peers }, mesh);
             }
             Message::Scrape { ticket, mut job } => {
                 for (info_hash, _, counts) in &mut job.swarms {
                     *counts = self.shard.scrape(info_hash);
                 }
-                self.send_back(from, Message::Scraped { ticket, job }, mesh);
+                self.post_or_drop(from, Message::Scraped { ticket, job }, mesh);
             }
             Message::Announced { ticket, counts, peers } => self.gathers.announced(ticket, counts, peers),
             Message::Scraped { ticket, job } => {
@@ -47,9 +47,9 @@ impl Engine {
         }
     }
 
-    /// Where the way back is full, the asker's deadline does the rest.
-    fn send_back(&mut self, to: WorkerId, answer: Message, mesh: &mut impl Post) {
-        self.counters.bump(match mesh.post(to, answer) {
+    /// Sends what is counted as dropped if the queue is full. On the way back the asker's deadline does the rest.
+    pub(super) fn post_or_drop(&mut self, to: WorkerId, message: Message, mesh: &mut impl Post) {
+        self.counters.bump(match mesh.post(to, message) {
             Ok(()) => Counter::MeshHops,
             Err(_) => Counter::DropMeshFull,
         });

@@ -2,18 +2,15 @@
 
 use std::net::IpAddr;
 
-use arrayvec::ArrayVec;
-
 use crate::counters::{Counter, Kind};
 use crate::engine::Engine;
 use crate::engine::gather::Asker;
-use crate::engine::message::{Endpoint, Message, Post, ScrapeCounts, ScrapeJob, Ticket, UdpAnnounce};
-use crate::limits::{
-    MAX_SCRAPE_HASHES, UDP_ANNOUNCE_REPLY_BYTES, UDP_REPLY_MAX_BYTES, UDP_V4_PEERS, UDP_V6_PEERS,
-};
+use crate::engine::message::{Endpoint, Message, Post, UdpAnnounce};
+use crate::engine::scrape::Counted;
+use crate::limits::{UDP_ANNOUNCE_REPLY_BYTES, UDP_REPLY_MAX_BYTES, UDP_V4_PEERS, UDP_V6_PEERS};
 use crate::swarm::PeerSink;
 use crate::time::Timestamp;
-use crate::types::{Announce, Family, InfoHash, PEER_V4_BYTES, PEER_V6_BYTES, PeerAddr, PeerId, WorkerId};
+use crate::types::{Announce, Family, InfoHash, PEER_V4_BYTES, PEER_V6_BYTES, PeerAddr, PeerId};
 use crate::wire::udp::{self, Malformed, Request};
 
 /// A buffer that holds any UDP response.
@@ -142,10 +139,7 @@ impl Engine {
             return Some(self.answer_udp_announce(now, &announce, transaction_id, out));
         }
         let message = Message::UdpAnnounce(UdpAnnounce { announce, transaction_id, to: *from });
-        self.counters.bump(match mesh.post(owner, message) {
-            Ok(()) => Counter::MeshHops,
-            Err(_) => Counter::DropMeshFull,
-        });
+        self.post_or_drop(owner, message, mesh);
         None
     }
 
@@ -175,64 +169,13 @@ impl Engine {
     ) -> Option<usize> {
         let info_hashes = request.info_hashes.iter().map(|hash| InfoHash(*hash));
         let transaction_id = request.transaction_id;
-        if info_hashes.clone().all(|info_hash| self.owners.of(&info_hash) == self.me) {
-            let counts: ScrapeCounts = info_hashes.map(|info_hash| self.shard.scrape(&info_hash)).collect();
-            return Some(udp::put_scrape(out, transaction_id, &counts));
-        }
-        // What can't be gathered is dropped, and counted where that is found.
-        let _ = self.gather_scrape(now, Asker::Udp { to: *from, transaction_id }, info_hashes, mesh);
-        None
-    }
-
-    /// Asks all owners of the swarms for their counts. `None`: it could not be, which is counted.
-    pub(super) fn gather_scrape(
-        &mut self,
-        now: Timestamp,
-        asker: Asker,
-        info_hashes: impl ExactSizeIterator<Item = InfoHash> + Clone,
-        mesh: &mut impl Post,
-    ) -> Option<Ticket> {
-        let mut jobs = ArrayVec::<(WorkerId, Box<ScrapeJob>), MAX_SCRAPE_HASHES>::new();
-        for (place, info_hash) in info_hashes.clone().enumerate() {
-            let owner = self.owners.of(&info_hash);
-            if owner == self.me {
-                continue;
+        match self.count_swarms(now, Asker::Udp { to: *from, transaction_id }, info_hashes, mesh) {
+            Counted::All(counts) => {
+                let length = udp::put_scrape(out, transaction_id, &counts);
+                self.gathers.give_counts(counts);
+                Some(length)
             }
-            let at = jobs.iter().position(|(worker, _)| *worker == owner).unwrap_or_else(|| {
-                jobs.push((owner, self.gathers.take_job()));
-                jobs.len() - 1
-            });
-            jobs[at].1.swarms.push((info_hash, place as u8, Default::default()));
+            Counted::Asked(_) | Counted::Busy => None, // the last part to come sends it; or it is dropped
         }
-        let Some(ticket) = self.gathers.open_scrape(now, asker, info_hashes.len(), jobs.len()) else {
-            jobs.into_iter().for_each(|(_, job)| self.gathers.give_job(job));
-            self.counters.bump(Counter::DropGatherFull);
-            return None;
-        };
-        for (place, info_hash) in info_hashes.enumerate() {
-            if self.owners.of(&info_hash) == self.me {
-                let counts = self.shard.scrape(&info_hash);
-                self.gathers.fill(ticket, place as u8, counts);
-            }
-        }
-        let mut full = false;
-        for (owner, job) in jobs {
-            let message = Message::Scrape { ticket, job };
-            let refused = if full { Some(message) } else { mesh.post(owner, message).err() };
-            match refused {
-                None => self.counters.bump(Counter::MeshHops),
-                Some(Message::Scrape { job, .. }) => {
-                    full = true;
-                    self.gathers.give_job(job);
-                }
-                Some(_) => unreachable!("the mesh gives back what it was given"),
-            }
-        }
-        if full {
-            self.gathers.close(ticket);
-            self.counters.bump(Counter::DropMeshFull);
-            return None;
-        }
-        Some(ticket)
     }
 }

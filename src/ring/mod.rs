@@ -18,7 +18,9 @@ use std::sync::atomic::{Ordering, fence};
 use io_uring::{IoUring, SubmissionQueue, Submitter, cqueue, opcode, squeue, types};
 
 use crate::engine::{Endpoint, Replies};
-use crate::limits::{COMPLETION_ENTRIES, REPLY_SLOTS, SUBMISSION_ENTRIES, UDP_REPLY_MAX_BYTES};
+use crate::limits::{
+    COMPLETION_ENTRIES, RECEIVE_FAILURES_MAX, SUBMISSION_ENTRIES, SUBMIT_TRIES, UDP_REPLY_MAX_BYTES,
+};
 use crate::sys::Doorbell;
 use buffers::ReceiveBuffers;
 use recv::ReceiveLayout;
@@ -26,11 +28,6 @@ use send::ReplySlots;
 
 /// The group of the provided buffers; there is one.
 const BUFFER_GROUP: u16 = 0;
-/// A receive that fails so often in a row, whatever the reason, has failed for good.
-const RECEIVE_FAILURES_MAX: u32 = 1_000;
-/// Calls that one submission may take before what is left waits for the next turn.
-const SUBMIT_TRIES: usize = 4;
-
 /// A UDP socket of the ring.
 #[derive(Debug)]
 pub struct RingSocket {
@@ -369,8 +366,6 @@ fn submit(
     }
     Ok(())
 }
-
-const _: () = assert!(REPLY_SLOTS < SUBMISSION_ENTRIES as usize);
 
 #[cfg(test)]
 mod tests;

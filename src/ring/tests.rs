@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use super::*;
-use crate::limits::{RECEIVE_BUFFERS, UDP_REQUEST_MAX_BYTES};
+use crate::limits::{RECEIVE_BUFFERS, REPLY_SLOTS, UDP_REQUEST_MAX_BYTES};
 use crate::sys;
 use crate::time::Clock;
 use crate::types::Family;

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::thread;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Socket, Type};
 
 use crate::config::{Config, Listen, Steering};
 use crate::error::ServerError;
@@ -152,24 +152,25 @@ fn probe(protocol: &str, address: SocketAddr) -> io::Result<()> {
         return Ok(());
     }
     let kind = if protocol == "udp" { Type::DGRAM } else { Type::STREAM };
-    let socket = Socket::new(Domain::for_address(address), kind, None)?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
+    let socket = open(address, kind)?;
     // Connections of an earlier process that linger are no obstacle; one that listens is.
     socket.set_reuse_address(kind == Type::STREAM)?;
     socket.bind(&address.into())
 }
 
-fn bind(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
+/// A socket for this family alone: IPv4 has sockets of its own.
+fn open(address: SocketAddr, kind: Type) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), kind, None)?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
+    Ok(socket)
+}
+
+fn bind(address: SocketAddr, kind: Type) -> io::Result<Socket> {
+    let socket = open(address, kind)?;
     socket.set_reuse_port(true)?;
-    if kind == Type::STREAM {
-        socket.set_reuse_address(true)?;
-    }
+    socket.set_reuse_address(kind == Type::STREAM)?;
     socket.bind(&address.into())?;
     Ok(socket)
 }
@@ -179,7 +180,7 @@ fn bound_address(socket: &Socket) -> io::Result<SocketAddr> {
 }
 
 fn udp_socket(address: SocketAddr, receive_buffer_bytes: usize) -> io::Result<(RingSocket, SocketAddr)> {
-    let socket = bind(address, Type::DGRAM, Protocol::UDP)?;
+    let socket = bind(address, Type::DGRAM)?;
     let buffer = sys::set_receive_buffer(&socket, receive_buffer_bytes)?;
     if buffer < receive_buffer_bytes / 2 * 2 {
         tracing::warn!(
@@ -196,7 +197,7 @@ fn udp_socket(address: SocketAddr, receive_buffer_bytes: usize) -> io::Result<(R
 }
 
 fn tcp_listener(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
-    let socket = bind(address, Type::STREAM, Protocol::TCP)?;
+    let socket = bind(address, Type::STREAM)?;
     socket.set_tcp_nodelay(true)?; // accepted connections inherit it
     socket.listen(HTTP_BACKLOG)?;
     let bound = bound_address(&socket)?;

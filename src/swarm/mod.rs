@@ -75,6 +75,11 @@ impl Swarm {
         self.v4.is_empty() && self.v6.is_empty()
     }
 
+    /// What the shard's totals take from the swarm: its counts, and how many of its peers are IPv6.
+    fn tally(&self) -> (SwarmCounts, usize) {
+        (self.counts(), self.v6.len())
+    }
+
     fn counts(&self) -> SwarmCounts {
         SwarmCounts {
             seeders: (self.v4.seeders() + self.v6.seeders()) as u32,
@@ -111,12 +116,12 @@ impl Shard {
     /// full is not entered and gets none, but the counts.
     ///
     /// Returns the swarm's counts after the announce.
-    pub fn announce(
+    pub fn announce<S: PeerSink>(
         &mut self,
         now: Timestamp,
         announce: &Announce,
         rng: &mut Rng,
-        sink: &mut impl PeerSink,
+        sink: &mut S,
     ) -> SwarmCounts {
         if announce.event == Event::Stopped {
             return self.stop(announce);
@@ -127,29 +132,25 @@ impl Shard {
         }
         let at = self.find_or_insert(announce.info_hash);
         let swarm = &mut self.swarms[at];
-        let before = (swarm.counts(), swarm.v6.len());
+        let before = swarm.tally();
         let now_secs = now.as_secs();
         let oldest_secs = now_secs.saturating_sub(self.peer_timeout_secs);
         let key = self.hash_key;
         let completes = announce.event == Event::Completed && announce.seeder;
-        let (me_v4, me_v6) = match &announce.peer {
-            PeerAddr::V4(addr) => {
-                let renewal = swarm.v4.renew(key, addr, announce.seeder, now_secs, announce.peer_id);
-                swarm.downloaded += u32::from(completes && !renewal.was_seeder);
-                (Some(renewal.at), None)
-            }
-            PeerAddr::V6(addr) => {
-                let renewal = swarm.v6.renew(key, addr, announce.seeder, now_secs, announce.peer_id);
-                swarm.downloaded += u32::from(completes && !renewal.was_seeder);
-                (None, Some(renewal.at))
-            }
+        let renewal = match &announce.peer {
+            PeerAddr::V4(addr) => swarm.v4.renew(key, addr, announce.seeder, now_secs, announce.peer_id),
+            PeerAddr::V6(addr) => swarm.v6.renew(key, addr, announce.seeder, now_secs, announce.peer_id),
         };
-
+        swarm.downloaded += u32::from(completes && !renewal.was_seeder);
+        let family = announce.peer.family();
+        let (me_v4, me_v6) = match family {
+            Family::V4 => (Some(renewal.at), None),
+            Family::V6 => (None, Some(renewal.at)),
+        };
         let v4 = swarm.v4.eligible(announce.seeder, me_v4);
         let v6 = swarm.v6.eligible(announce.seeder, me_v6);
         let want = usize::from(announce.num_want);
-        let family = announce.peer.family();
-        let (want_v4, want_v6) = match (sink_wants(sink), family) {
+        let (want_v4, want_v6) = match (S::BOTH_FAMILIES, family) {
             (true, _) => share(want, &v4, &v6, rng),
             (false, Family::V4) => (want, 0),
             (false, Family::V6) => (0, want),
@@ -157,7 +158,7 @@ impl Shard {
         swarm.v4.choose(&v4, want_v4, oldest_secs, rng, |peer, id| sink.v4(peer, id));
         swarm.v6.choose(&v6, want_v6, oldest_secs, rng, |peer, id| sink.v6(peer, id));
 
-        let after = (swarm.counts(), swarm.v6.len());
+        let after = swarm.tally();
         self.totals.change(before, after);
         after.0
     }
@@ -188,12 +189,12 @@ impl Shard {
             return SwarmCounts::default();
         };
         let swarm = &mut self.swarms[at];
-        let before = (swarm.counts(), swarm.v6.len());
+        let before = swarm.tally();
         match &announce.peer {
             PeerAddr::V4(addr) => swarm.v4.remove(self.hash_key, addr),
             PeerAddr::V6(addr) => swarm.v6.remove(self.hash_key, addr),
         }
-        let after = (swarm.counts(), swarm.v6.len());
+        let after = swarm.tally();
         self.totals.change(before, after);
         if swarm.is_empty() {
             self.drop_swarm(at);
@@ -266,10 +267,6 @@ impl Totals {
         step(&mut self.leechers, u64::from(before.0.leechers), u64::from(after.0.leechers));
         step(&mut self.v6_peers, before.1 as u64, after.1 as u64);
     }
-}
-
-fn sink_wants<S: PeerSink>(_: &S) -> bool {
-    S::BOTH_FAMILIES
 }
 
 /// Deals `want` peers out to the families by how many they have, the rest of the division by chance, so that each peer

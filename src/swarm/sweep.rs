@@ -51,13 +51,13 @@ impl Shard {
                 self.sweep.peer = 0;
                 continue;
             }
-            let before = (swarm.counts(), swarm.v6.len());
+            let before = swarm.tally();
             let expired = match peer.checked_sub(v4_peers) {
                 None => swarm.v4.expire_at(self.hash_key, peer, oldest_secs),
                 Some(peer) => swarm.v6.expire_at(self.hash_key, peer, oldest_secs),
             };
             if expired {
-                let after = (swarm.counts(), swarm.v6.len());
+                let after = swarm.tally();
                 self.totals.change(before, after);
                 swept.expired += 1;
                 if swarm.is_empty() {

@@ -13,12 +13,9 @@ use tokio_uring::net::TcpStream;
 use super::ConnectionLimits;
 use crate::limits::{
     HTTP_HEAD_DEADLINE_MS, HTTP_IDLE_DEADLINE_MS, HTTP_LINGER_DEADLINE_MS, HTTP_REAP_INTERVAL_MS,
-    HTTP_WRITE_DEADLINE_MS,
+    HTTP_WRITE_DEADLINE_MS, TURN_CONNECTIONS,
 };
 use crate::time::Timestamp;
-
-/// Entries looked at in one turn.
-const TURN_ENTRIES: usize = 512;
 
 /// What a connection waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,7 +116,7 @@ impl Connections {
         if now < self.next_reap {
             return false;
         }
-        let end = (self.cursor + TURN_ENTRIES).min(self.entries.capacity());
+        let end = (self.cursor + TURN_CONNECTIONS).min(self.entries.capacity());
         for key in self.cursor..end {
             if let Some(entry) = self.entries.get_mut(key)
                 && entry.deadline <= now
