@@ -11,8 +11,8 @@ use crate::config::{Config, Cores, Listen, Steering};
 use crate::limits::{
     ANNOUNCE_INTERVAL_RANGE_S, BUSY_POLL_RANGE_US, CONNECTION_ID_WINDOW_RANGE_S, DEFAULT_ANNOUNCE_INTERVAL_S,
     DEFAULT_CONNECTION_ID_WINDOW_S, DEFAULT_PEERS, DEFAULT_RECEIVE_BUFFER_BYTES, DEFAULT_STATS_INTERVAL_S,
-    DEFAULT_TABLE_PEERS, HTTP_CONNECTIONS_RANGE, MAX_PEERS_RANGE, MIN_INTERVAL_RANGE_S, PEER_TIMEOUT_RANGE_S,
-    RECEIVE_BUFFER_RANGE_BYTES, STATS_INTERVAL_RANGE_S, TABLE_PEERS_RANGE,
+    HTTP_CONNECTIONS_RANGE, MAX_MEMORY_RANGE_BYTES, MAX_PEERS_RANGE, MIN_INTERVAL_RANGE_S,
+    PEER_TIMEOUT_RANGE_S, RECEIVE_BUFFER_RANGE_BYTES, STATS_INTERVAL_RANGE_S,
 };
 
 /// The headings of the help.
@@ -100,11 +100,11 @@ pub struct Serve {
     #[arg(help_heading = ANNOUNCES)]
     max_peers: u32,
 
-    /// Peers that are kept, shared out evenly among the workers. When there are as many, new ones are answered without
-    /// peers and not kept. 1 to 4294967295
-    #[arg(long, value_name = "N", default_value_t = DEFAULT_TABLE_PEERS as u32)]
-    #[arg(value_parser = number(TABLE_PEERS_RANGE), help_heading = LIMITS)]
-    table_peers: u32,
+    /// Memory that the process may take, in bytes or with K, M, G or T (powers of 1024), HTTP connections aside. Before
+    /// it would take more, the peers that announced longest ago go. 16M to 1024T
+    /// [default: half of the memory that the machine, or the process's cgroup, has]
+    #[arg(long, value_name = "SIZE", value_parser = size, help_heading = LIMITS)]
+    max_memory: Option<u64>,
 
     /// Seconds of a window of connection ids (BEP 15): an id is valid for one to two windows. 10 to 3600
     #[arg(long, value_name = "S", default_value_t = DEFAULT_CONNECTION_ID_WINDOW_S)]
@@ -130,6 +130,17 @@ pub struct Serve {
 
 fn number(range: RangeInclusive<u64>) -> RangedI64ValueParser<u32> {
     clap::value_parser!(u32).range(*range.start() as i64..=*range.end() as i64)
+}
+
+/// Reads a number of bytes.
+fn size(text: &str) -> Result<u64, String> {
+    let units = [('K', 10), ('M', 20), ('G', 30), ('T', 40)];
+    let unit = units.iter().find_map(|(unit, bits)| Some((text.strip_suffix(*unit)?, *bits)));
+    let (digits, bits) = unit.unwrap_or((text, 0));
+    let number =
+        digits.parse::<u64>().map_err(|_| "not a number with K, M, G or T, or without".to_owned())?;
+    let bytes = number.checked_mul(1 << bits).filter(|bytes| MAX_MEMORY_RANGE_BYTES.contains(bytes));
+    bytes.ok_or_else(|| "it is not in 16M to 1024T".to_owned())
 }
 
 /// [`Steering`], by the names of the command line.
@@ -163,7 +174,7 @@ impl Serve {
             min_interval_secs: self.min_interval.unwrap_or(default.min_interval_secs.min(interval / 2)),
             peer_timeout_secs: self.peer_timeout.unwrap_or_else(|| Config::peer_timeout_for(interval)),
             max_peers: self.max_peers as u16,
-            table_peers: self.table_peers.into(),
+            max_memory_bytes: self.max_memory,
             connection_id_window_secs: self.connection_id_window,
             busy_poll: Duration::from_micros(self.busy_poll.into()),
             http_connections: self.http_connections.map(|connections| connections as usize),
@@ -199,7 +210,7 @@ mod tests {
         let parsed = config(
             "--udp 127.0.0.1:0 --udp [::1]:7000 --no-http --cores 0-1,3 --steering none --announce-interval 120 \
              --max-peers 30 --busy-poll 50 --http-connections 9 --receive-buffer 65536 --stats-interval 0 \
-             --connection-id-window 60 --table-peers 5",
+             --connection-id-window 60 --max-memory 1G",
         );
         let expected = Config {
             udp: Listen::At(vec!["127.0.0.1:0".parse().unwrap(), "[::1]:7000".parse().unwrap()]),
@@ -210,7 +221,7 @@ mod tests {
             min_interval_secs: 60,
             peer_timeout_secs: 254,
             max_peers: 30,
-            table_peers: 5,
+            max_memory_bytes: Some(1 << 30),
             connection_id_window_secs: 60,
             busy_poll: Duration::from_micros(50),
             http_connections: Some(9),
@@ -219,6 +230,11 @@ mod tests {
         };
         assert_eq!(parsed.unwrap(), expected);
         assert_eq!(config("--announce-interval 1").unwrap().check(), Ok(()));
+        for (given, bytes) in
+            [("16M", 16 << 20), ("16777216", 16 << 20), ("20000K", 20_000 << 10), ("1024T", 1 << 50)]
+        {
+            assert_eq!(config(&format!("--max-memory {given}")).unwrap().max_memory_bytes, Some(bytes));
+        }
         assert_eq!(config("--announce-interval 604800").unwrap().check(), Ok(()));
     }
 
@@ -237,6 +253,10 @@ mod tests {
             "--http-connections 0",
             "--receive-buffer 1",
             "--connection-id-window 9",
+            "--max-memory 5X",
+            "--max-memory 1M",
+            "--max-memory 1025T",
+            "--max-memory -1",
             "--min-interval -1",
             "--peer-timeout 0",
             "--udp 127.0.0.1:1 --no-udp",

@@ -9,9 +9,9 @@ use std::time::Duration;
 use crate::limits::{
     ANNOUNCE_INTERVAL_RANGE_S, BUSY_POLL_RANGE_US, CONNECTION_ID_WINDOW_RANGE_S, DEFAULT_ANNOUNCE_INTERVAL_S,
     DEFAULT_CONNECTION_ID_WINDOW_S, DEFAULT_HTTP_CONNECTIONS, DEFAULT_MIN_INTERVAL_S, DEFAULT_PEERS,
-    DEFAULT_RECEIVE_BUFFER_BYTES, DEFAULT_STATS_INTERVAL_S, DEFAULT_TABLE_PEERS, HTTP_CONNECTIONS_RANGE,
-    INTERVAL_SPREAD_DIVISOR, MAX_LISTENERS, MAX_PEERS_RANGE, MAX_WORKERS, MIN_INTERVAL_RANGE_S,
-    PEER_TIMEOUT_RANGE_S, RECEIVE_BUFFER_RANGE_BYTES, STATS_INTERVAL_RANGE_S, TABLE_PEERS_RANGE,
+    DEFAULT_RECEIVE_BUFFER_BYTES, DEFAULT_STATS_INTERVAL_S, HTTP_CONNECTIONS_RANGE, INTERVAL_SPREAD_DIVISOR,
+    MAX_LISTENERS, MAX_MEMORY_RANGE_BYTES, MAX_PEERS_RANGE, MAX_WORKERS, MIN_INTERVAL_RANGE_S,
+    PEER_TIMEOUT_RANGE_S, RECEIVE_BUFFER_RANGE_BYTES, STATS_INTERVAL_RANGE_S,
 };
 
 /// The port that trackers are known by.
@@ -36,8 +36,9 @@ pub struct Config {
     pub peer_timeout_secs: u32,
     /// Peers in a reply, at most.
     pub max_peers: u16,
-    /// Peers that are kept, of all workers together and shared out evenly among them.
-    pub table_peers: u64,
+    /// Bytes that the process may take, HTTP connections aside (2.5 KiB each); what its workers' buffers leave is
+    /// shared out evenly among their tables. `None`: half of the memory that the machine, or the process's cgroup, has.
+    pub max_memory_bytes: Option<u64>,
     /// Seconds of a window of connection ids: an id is valid for one to two windows.
     pub connection_id_window_secs: u32,
     /// How long a worker looks for work before it sleeps.
@@ -62,7 +63,7 @@ impl Default for Config {
             min_interval_secs: DEFAULT_MIN_INTERVAL_S,
             peer_timeout_secs: Self::peer_timeout_for(DEFAULT_ANNOUNCE_INTERVAL_S),
             max_peers: DEFAULT_PEERS as u16,
-            table_peers: DEFAULT_TABLE_PEERS,
+            max_memory_bytes: None,
             connection_id_window_secs: DEFAULT_CONNECTION_ID_WINDOW_S,
             busy_poll: Duration::ZERO,
             http_connections: None,
@@ -87,7 +88,11 @@ impl Config {
             ("min-interval", self.min_interval_secs.into(), MIN_INTERVAL_RANGE_S),
             ("peer-timeout", self.peer_timeout_secs.into(), PEER_TIMEOUT_RANGE_S),
             ("max-peers", self.max_peers.into(), MAX_PEERS_RANGE),
-            ("table-peers", self.table_peers, TABLE_PEERS_RANGE),
+            (
+                "max-memory",
+                self.max_memory_bytes.unwrap_or(*MAX_MEMORY_RANGE_BYTES.end()),
+                MAX_MEMORY_RANGE_BYTES,
+            ),
             ("connection-id-window", self.connection_id_window_secs.into(), CONNECTION_ID_WINDOW_RANGE_S),
             ("busy-poll", self.busy_poll.as_micros() as u64, BUSY_POLL_RANGE_US),
             ("http-connections", connections as u64, HTTP_CONNECTIONS_RANGE),

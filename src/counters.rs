@@ -99,6 +99,8 @@ counters! {
     RingOverflows,
     /// Peers that were taken out because their time was over.
     ExpiredPeers,
+    /// Peers that were taken out before their time, because memory was short.
+    EvictedPeers,
 
     /// HTTP connections open now.
     Connections,

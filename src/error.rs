@@ -46,6 +46,19 @@ pub enum ServerError {
         /// What else would help.
         cure: &'static str,
     },
+    /// Too little memory.
+    #[error(
+        "{most} bytes of memory are too few for {workers} workers: raise --max-memory to {needed_mib}M, or name fewer \
+         --cores"
+    )]
+    Memory {
+        /// What there may be.
+        most: u64,
+        /// How many workers there are to be.
+        workers: u64,
+        /// What they need at least, in MiB.
+        needed_mib: u64,
+    },
     /// Something that the process needs as a whole.
     #[error("{what}: {source}")]
     System {

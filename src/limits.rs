@@ -92,8 +92,48 @@ const _: () = assert!(MAX_LISTENERS <= u8::MAX as usize);
 
 // ---- the table ----
 
-/// The default of `--table-peers`. A peer takes some 50 bytes, one that is alone in its swarm some 300.
-pub const DEFAULT_TABLE_PEERS: u64 = 20_000_000;
+/// The table's memory comes and goes by chunks of so many bytes: a size of which the allocator wastes nothing.
+pub const TABLE_CHUNK_BYTES: usize = 16 * 1024;
+/// Swarms in a line of the index, on average. There is room for 12; of the lines that are still to be split, which have
+/// up to twice as many as those that are, some spill over.
+pub const INDEX_LOAD: usize = 8;
+/// Peers in a bucket of a large set, on average: enough that a reply comes from two or three of them, few enough to be
+/// searched one by one.
+pub const BUCKET_LOAD: usize = 24;
+/// Blocks for buckets come in sizes of so many peers more each.
+pub const BUCKET_STEP: usize = 4;
+/// Peers in a bucket, at most. One that is still to be split has up to `2 * BUCKET_LOAD` = 48 on average, and is six
+/// standard deviations away from this.
+pub const BUCKET_PEERS_MAX: usize = 96;
+/// Draws for the first peer of a reply, each with a chance of about a half. A set that was large a moment ago and has
+/// hardly anybody left would take more of them.
+pub const CHOICE_DRAWS_MAX: usize = 32;
+/// Buckets that are looked at for one reply. Two or three have enough peers, unless nearly all of them are over.
+pub const CHOICE_BUCKETS_MAX: u32 = 1024;
+/// A peer's time is kept in ticks, of which its timeout has so many ...
+pub const TICKS_PER_TIMEOUT: u8 = 100;
+/// ... or, if it is short, fewer of at least this length.
+pub const TICK_MIN_MS: u64 = 1_000;
+/// What cleaning, moving or merging a bucket or a swarm costs the sweep, when a look at one costs 1.
+pub const SWEEP_CLEANING_COST: usize = 16;
+/// Chunks that one slice of the sweep gives back to the allocator, and lines of the index that it merges.
+pub const SWEEP_FREED_CHUNKS: usize = 16;
+/// New peers that make the table exceed this part of its memory make the oldest go ...
+pub const TABLE_FILL_PERCENT: usize = 90;
+/// What `--max-memory` must leave for each worker's table: a chunk for most sizes of blocks.
+pub const TABLE_MIN_BYTES: u64 = 4 << 20;
+/// What the process takes beside its workers: its code, the log.
+pub const PROCESS_BYTES: u64 = 4 << 20;
+/// What a worker takes beside its table: receive buffers (0.45 MiB), reply slots (0.2), queues and boxes of the mesh.
+pub const WORKER_BYTES: u64 = 2 << 20;
+/// The table takes so much more for moments, and the allocator more than the table knows of.
+pub const TABLE_OVERHEAD_PERCENT: u64 = 10;
+/// The default of `--max-memory` is the machine's memory by this.
+pub const DEFAULT_MEMORY_DIVISOR: u64 = 2;
+
+const _: () = assert!(4 * BUCKET_LOAD <= BUCKET_PEERS_MAX && BUCKET_PEERS_MAX <= u8::MAX as usize);
+// A mark is a byte: of its 256 values a peer lives through some, and the sweep has the time of the others to find it.
+const _: () = assert!(2 * (TICKS_PER_TIMEOUT as usize) < 256);
 
 // ---- the mesh ----
 
@@ -213,8 +253,8 @@ pub const MIN_INTERVAL_RANGE_S: RangeInclusive<u64> = 0..=MAX_INTERVAL_S as u64;
 pub const PEER_TIMEOUT_RANGE_S: RangeInclusive<u64> = 1..=4 * MAX_INTERVAL_S as u64;
 /// `--max-peers`.
 pub const MAX_PEERS_RANGE: RangeInclusive<u64> = 0..=MAX_PEERS as u64;
-/// `--table-peers`: a worker numbers its peers and swarms with 32 bits.
-pub const TABLE_PEERS_RANGE: RangeInclusive<u64> = 1..=u32::MAX as u64;
+/// `--max-memory`, in bytes: 16 MiB to 1 PiB.
+pub const MAX_MEMORY_RANGE_BYTES: RangeInclusive<u64> = 16 << 20..=1 << 50;
 /// `--connection-id-window`, in seconds.
 pub const CONNECTION_ID_WINDOW_RANGE_S: RangeInclusive<u64> = 10..=3_600;
 /// `--busy-poll`, in microseconds.

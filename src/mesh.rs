@@ -182,6 +182,7 @@ mod tests {
             event: Event::None,
             seeder: false,
             num_want: 0,
+            wants_ids: false,
         };
         let to = Endpoint { source: ([127, 0, 0, 1], 1).into(), local: None, socket: 0 };
         Message::UdpAnnounce(UdpAnnounce { announce, transaction_id: number, to })

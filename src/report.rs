@@ -63,9 +63,10 @@ impl Reporter {
         put(causes("bad", &BAD));
         put(causes("drops", &DROPS));
         put(format!(
-            " | {} hops/s, {} expired/s, {} ring overflows/s, sweep lag {:.1} s",
+            " | {} hops/s, {} expired/s, {} evicted/s, {} ring overflows/s, sweep lag {:.1} s",
             rate(Counter::MeshHops),
             rate(Counter::ExpiredPeers),
+            rate(Counter::EvictedPeers),
             rate(Counter::RingOverflows),
             lag_ms as f64 / 1_000.0,
         ));

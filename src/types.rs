@@ -24,6 +24,11 @@ impl fmt::Debug for InfoHash {
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PeerId(pub [u8; 20]);
 
+impl PeerId {
+    /// Stands for an id that isn't known. (A client that really calls itself so is treated as one without a name.)
+    pub const UNKNOWN: Self = Self([0; 20]);
+}
+
 impl fmt::Debug for PeerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0.escape_ascii())
@@ -155,4 +160,6 @@ pub struct Announce {
     pub seeder: bool,
     /// How many peers the asker gets at most; clamped to the server's limits already.
     pub num_want: u16,
+    /// The asker reads the peers' ids: only HTTP has them, with `compact=0` (BEP 3).
+    pub wants_ids: bool,
 }

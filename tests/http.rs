@@ -149,10 +149,17 @@ fn announces_tell_all_that_clients_want_to_know() {
 fn peers_come_in_the_form_that_was_asked_for() {
     in_every_mode(|tracker, family| {
         let hash = info_hash(10 + family as u64);
-        for (port, family) in (1..).zip([Family::V4, Family::V4, Family::V6]) {
-            HttpClient::connect(tracker.http(family)).get(&announce_path(hash, port, ""));
-        }
+        let enter_all = || {
+            for (port, family) in (1..).zip([Family::V4, Family::V4, Family::V6]) {
+                HttpClient::connect(tracker.http(family)).get(&announce_path(hash, port, ""));
+            }
+        };
+        enter_all();
         let mut client = HttpClient::connect(tracker.http(family));
+        // Ids are kept once somebody has asked for them.
+        let first: Listed = parse(&client.get(&announce_path(hash, 9, "&compact=0")));
+        assert!(first.peers.len() == 3 && first.peers.iter().all(|peer| peer.id.is_none()), "{first:?}");
+        enter_all();
         for more in ["", "&compact=1", "&no_peer_id=1"] {
             let compact: Compact = parse(&client.get(&announce_path(hash, 9, more)));
             assert_eq!(
@@ -470,7 +477,7 @@ fn clients_that_break_off_leave_nothing_behind() {
 fn answers_that_fill_a_batch_are_not_the_last() {
     let tracker = Tracker::start(&Config { max_peers: 200, ..config(1) });
     let mut client = HttpClient::connect(tracker.http(Family::V4));
-    (1..=200).for_each(|port| drop(client.get(&announce_path(info_hash(1), port, "&numwant=0"))));
+    (1..=200).for_each(|port| drop(client.get(&announce_path(info_hash(1), port, "&numwant=0&compact=0"))));
     let long = get(&announce_path(info_hash(1), 1, "&compact=0&numwant=200"));
     let requests = HTTP_READ_BYTES / long.len(); // they come in one read
     assert!(requests >= 3);

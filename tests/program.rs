@@ -334,7 +334,7 @@ fn the_help_names_each_option_with_its_default_and_its_range() {
         ("--min-interval", "900", "0 to --announce-interval"),
         ("--peer-timeout", "twice that", "from --announce-interval and a sixteenth to 2419200"),
         ("--max-peers", "50", "0 to 200"),
-        ("--table-peers", "20000000", "1 to 4294967295"),
+        ("--max-memory", "half of the memory", "16M to 1024T"),
         ("--connection-id-window", "120", "10 to 3600"),
         ("--http-connections", "20000", "1 to 10000000"),
         ("--receive-buffer", "8388608", "4096 to 1073741824"),

@@ -5,11 +5,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The modules from the bottom to the top; each may use those below it, none beside it.
-const LAYERS: [&[&str]; 10] = [
+const LAYERS: [&[&str]; 11] = [
     &["types"],
     &["limits", "time"],
     &["owner", "connection_id", "counters", "wire", "config"],
-    &["swarm", "sys"],
+    &["sys"],
+    &["swarm"],
     &["engine"],
     &["mesh", "ring"],
     &["worker"],

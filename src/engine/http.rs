@@ -66,6 +66,7 @@ impl Engine {
             event: query.event,
             seeder: query.left == Some(0),
             num_want: self.policy.num_want(query.num_want),
+            wants_ids: form(query) == Form::WithIds,
         };
         let owner = self.owners.of(&announce.info_hash);
         let mut peers = self.gathers.take_list();
@@ -126,12 +127,8 @@ impl Engine {
             interval_secs: self.interval_secs(),
             min_interval_secs: self.policy.min_interval_secs,
             external_ip: request.ip,
-            peers: Peers { v4: &peers.v4, v6: &peers.v6, ids: &peers.ids },
-            form: match (request.query.compact, request.query.no_peer_id) {
-                (true, _) => Form::Compact,
-                (false, true) => Form::WithoutIds,
-                (false, false) => Form::WithIds,
-            },
+            peers: Peers { v4: &peers.v4, v6: &peers.v6, v4_ids: &peers.v4_ids, v6_ids: &peers.v6_ids },
+            form: form(&request.query),
         };
         bencode::put_announce(out, &reply);
         self.gathers.give_list(peers);
@@ -143,5 +140,14 @@ impl Engine {
             request.query.info_hashes.iter().copied().zip(counts.iter().copied()).collect();
         bencode::put_scrape(out, &mut swarms);
         self.gathers.give_counts(counts);
+    }
+}
+
+/// The form in which a client wants its peers.
+fn form(query: &AnnounceQuery) -> Form {
+    match (query.compact, query.no_peer_id) {
+        (true, _) => Form::Compact,
+        (false, true) => Form::WithoutIds,
+        (false, false) => Form::WithIds,
     }
 }

@@ -88,30 +88,37 @@ pub struct PeerList {
     pub v4: ArrayVec<[u8; PEER_V4_BYTES], MAX_PEERS>,
     /// Packed IPv6 peers.
     pub v6: ArrayVec<[u8; PEER_V6_BYTES], MAX_PEERS>,
-    /// What they call themselves, IPv4 peers first.
-    pub ids: ArrayVec<PeerId, MAX_PEERS>,
+    /// What the IPv4 peers call themselves: all zeros where that isn't known.
+    pub v4_ids: ArrayVec<PeerId, MAX_PEERS>,
+    /// The same of the IPv6 peers.
+    pub v6_ids: ArrayVec<PeerId, MAX_PEERS>,
 }
 
 impl PeerList {
     pub(super) fn clear(&mut self) {
         self.v4.clear();
         self.v6.clear();
-        self.ids.clear();
+        self.v4_ids.clear();
+        self.v6_ids.clear();
     }
 }
 
 impl PeerSink for PeerList {
     const BOTH_FAMILIES: bool = true;
 
-    fn v4(&mut self, peer: &[u8; PEER_V4_BYTES], id: &PeerId) {
-        self.v4.push(*peer);
-        self.ids.push(*id);
+    fn v4(&mut self, peers: &[[u8; PEER_V4_BYTES]], ids: &[[u8; 20]]) {
+        self.v4.extend(peers.iter().copied());
+        put_ids(&mut self.v4_ids, peers.len(), ids);
     }
 
-    fn v6(&mut self, peer: &[u8; PEER_V6_BYTES], id: &PeerId) {
-        self.v6.push(*peer);
-        self.ids.push(*id);
+    fn v6(&mut self, peers: &[[u8; PEER_V6_BYTES]], ids: &[[u8; 20]]) {
+        self.v6.extend(peers.iter().copied());
+        put_ids(&mut self.v6_ids, peers.len(), ids);
     }
+}
+
+fn put_ids(list: &mut ArrayVec<PeerId, MAX_PEERS>, peers: usize, ids: &[[u8; 20]]) {
+    list.extend((0..peers).map(|at| ids.get(at).map_or(PeerId::UNKNOWN, |id| PeerId(*id))));
 }
 
 /// The swarms of one scrape that one worker owns.

@@ -17,7 +17,7 @@ use crate::connection_id::ConnectionIds;
 use crate::counters::{Counter, Counters};
 use crate::limits::{DEFAULT_PEERS, INTERVAL_SPREAD_DIVISOR, TURN_SWEEP};
 use crate::owner::Owners;
-use crate::swarm::Shard;
+use crate::swarm::{Shard, Swept};
 use crate::time::Timestamp;
 use crate::types::WorkerId;
 use gather::Gathers;
@@ -37,8 +37,8 @@ pub struct Policy {
     pub max_peers: u16,
     /// Seconds after its last announce at which a peer is gone.
     pub peer_timeout_secs: u32,
-    /// Peers that the worker keeps, at most.
-    pub table_peers: u64,
+    /// Memory that the worker's table may take.
+    pub table_bytes: usize,
 }
 
 impl Policy {
@@ -79,18 +79,19 @@ impl Engine {
             owners,
             policy,
             ids,
-            shard: Shard::new(seeds.table, policy.peer_timeout_secs, policy.table_peers),
+            shard: Shard::new(seeds.table, policy.peer_timeout_secs, policy.table_bytes),
             rng: Rng::with_seed(seeds.random),
             gathers: Gathers::default(),
             counters: Counters::default(),
         }
     }
 
-    /// Does a slice of the sweep. True if it came to the end of the table.
-    pub fn sweep(&mut self, now: Timestamp) -> bool {
+    /// Does a slice of the sweep.
+    pub fn sweep(&mut self, now: Timestamp) -> Swept {
         let swept = self.shard.sweep(now, TURN_SWEEP);
-        self.counters.add(Counter::ExpiredPeers, swept.expired as u64);
-        swept.lap_ended
+        self.counters.add(Counter::ExpiredPeers, swept.expired);
+        self.counters.add(Counter::EvictedPeers, swept.evicted);
+        swept
     }
 
     /// Gives up on some of what has waited for other workers for too long. True if there is more of it.

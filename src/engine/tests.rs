@@ -17,7 +17,7 @@ const POLICY: Policy = Policy {
     min_interval_secs: 900,
     max_peers: 100,
     peer_timeout_secs: 4_000,
-    table_peers: u64::MAX,
+    table_bytes: usize::MAX,
 };
 
 /// Several engines and what is on the way between them.

@@ -10,7 +10,7 @@ use crate::engine::scrape::Counted;
 use crate::limits::{UDP_ANNOUNCE_REPLY_BYTES, UDP_REPLY_MAX_BYTES, UDP_V4_PEERS, UDP_V6_PEERS};
 use crate::swarm::PeerSink;
 use crate::time::Timestamp;
-use crate::types::{Announce, Family, InfoHash, PEER_V4_BYTES, PEER_V6_BYTES, PeerAddr, PeerId};
+use crate::types::{Announce, Family, InfoHash, PEER_V4_BYTES, PEER_V6_BYTES, PeerAddr};
 use crate::wire::udp::{self, Malformed, Request};
 
 /// A buffer that holds any UDP response.
@@ -24,9 +24,9 @@ struct PackedPeers<'a> {
 
 impl PackedPeers<'_> {
     #[inline]
-    fn put(&mut self, peer: &[u8]) {
-        self.out[self.length..self.length + peer.len()].copy_from_slice(peer);
-        self.length += peer.len();
+    fn put(&mut self, peers: &[u8]) {
+        self.out[self.length..self.length + peers.len()].copy_from_slice(peers);
+        self.length += peers.len();
     }
 }
 
@@ -34,13 +34,13 @@ impl PeerSink for PackedPeers<'_> {
     const BOTH_FAMILIES: bool = false;
 
     #[inline]
-    fn v4(&mut self, peer: &[u8; PEER_V4_BYTES], _: &PeerId) {
-        self.put(peer);
+    fn v4(&mut self, peers: &[[u8; PEER_V4_BYTES]], _: &[[u8; 20]]) {
+        self.put(peers.as_flattened());
     }
 
     #[inline]
-    fn v6(&mut self, peer: &[u8; PEER_V6_BYTES], _: &PeerId) {
-        self.put(peer);
+    fn v6(&mut self, peers: &[[u8; PEER_V6_BYTES]], _: &[[u8; 20]]) {
+        self.put(peers.as_flattened());
     }
 }
 
@@ -132,6 +132,7 @@ impl Engine {
             event: request.event,
             seeder: request.left == 0,
             num_want: self.policy.num_want(asked).min(most as u16),
+            wants_ids: false,
         };
         let transaction_id = request.transaction_id;
         let owner = self.owners.of(&announce.info_hash);

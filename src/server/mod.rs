@@ -15,7 +15,9 @@ use crate::connection_id::ConnectionIds;
 use crate::counters::{Counters, Published};
 use crate::engine::{Engine, Policy, Seeds};
 use crate::error::ServerError;
-use crate::limits::MAX_WORKERS;
+use crate::limits::{
+    DEFAULT_MEMORY_DIVISOR, MAX_WORKERS, PROCESS_BYTES, TABLE_MIN_BYTES, TABLE_OVERHEAD_PERCENT, WORKER_BYTES,
+};
 use crate::mesh::Mesh;
 use crate::owner::Owners;
 use crate::sys::{self, Doorbell};
@@ -55,7 +57,9 @@ impl Server {
         let connections = sockets::reserve_descriptors(config, workers)?;
         let sockets = Sockets::bind(config, workers)?;
         let system = |what| move |source| ServerError::System { what, source };
-        let (owners, engines) = engines(config, workers).map_err(system("random numbers can't be had"))?;
+        let table_bytes = table_bytes(config, workers)?;
+        let (owners, engines) =
+            engines(config, workers, table_bytes).map_err(system("random numbers can't be had"))?;
         sockets.steer(config.steering, &owners, &cores);
         let doorbells: io::Result<Vec<_>> = (0..workers).map(|_| Doorbell::new().map(Arc::new)).collect();
         let doorbells = doorbells.map_err(system("a doorbell can't be made"))?;
@@ -168,8 +172,23 @@ impl Drop for Server {
     }
 }
 
+/// What of the process's memory each worker's table may take.
+fn table_bytes(config: &Config, workers: usize) -> Result<usize, ServerError> {
+    let given = config.max_memory_bytes;
+    let most = given.unwrap_or_else(|| sys::memory_bytes() / DEFAULT_MEMORY_DIVISOR);
+    let workers = workers as u64;
+    let tables = most.saturating_sub(PROCESS_BYTES + workers * WORKER_BYTES);
+    let each = tables / workers * 100 / (100 + TABLE_OVERHEAD_PERCENT);
+    if each < TABLE_MIN_BYTES {
+        let table = TABLE_MIN_BYTES * (100 + TABLE_OVERHEAD_PERCENT) / 100;
+        let needed = PROCESS_BYTES + workers * (WORKER_BYTES + table);
+        return Err(ServerError::Memory { most, workers, needed_mib: needed.div_ceil(1 << 20) });
+    }
+    Ok(each as usize)
+}
+
 /// The rule of ownership under a fresh key, and an engine for each worker.
-fn engines(config: &Config, workers: usize) -> io::Result<(Owners, Vec<Engine>)> {
+fn engines(config: &Config, workers: usize, table_bytes: usize) -> io::Result<(Owners, Vec<Engine>)> {
     let key = (sys::random()?, sys::random()?, sys::random()?);
     let owners = Owners::new(workers, [key.0, key.1, key.2].map(u32::from_ne_bytes));
     let ids = ConnectionIds::new(sys::random()?, config.connection_id_window_secs);
@@ -178,7 +197,7 @@ fn engines(config: &Config, workers: usize) -> io::Result<(Owners, Vec<Engine>)>
         min_interval_secs: config.min_interval_secs,
         max_peers: config.max_peers,
         peer_timeout_secs: config.peer_timeout_secs,
-        table_peers: (config.table_peers / workers as u64).max(1),
+        table_bytes,
     };
     let engine = |number: usize| {
         let seeds = Seeds { table: sys::random()?, random: u64::from_ne_bytes(sys::random()?) };

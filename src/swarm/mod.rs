@@ -1,36 +1,50 @@
 //! Owns the swarms of one worker: a pure [`Shard`] that is told the time, draws from the randomness it is given, and
 //! does no I/O.
-//!
-//! This is the plain table: a hash index over a dense array of swarms, each with a dense array of peers for each
-//! family, seeders in front. Both arrays are dense so that a peer can be chosen by its index and the sweep can stop
-//! and go on anywhere.
 
+mod ahead;
+mod bucket;
+mod choose;
+mod index;
+mod linear;
 mod peers;
+mod pool;
+mod record;
+mod save;
 mod sweep;
+mod ticks;
 
 use std::hash::Hasher;
 
 use fastrand::Rng;
-use hashbrown::HashTable;
 use siphasher::sip::SipHasher13;
 
+pub use ahead::Ahead;
+use bucket::Peer;
+use index::{Hash, Index};
+use peers::{Books, Entered, Full, LEECHERS, Peers, Place, SEEDERS, Set};
+pub use pool::Memory;
+use pool::Pool;
+use record::{Body, Few, FewPeer, Sets, Swarm};
+pub use save::{Position, Saved, Saving};
+use sweep::Cursor;
+pub use sweep::Swept;
+use ticks::{Census, Mark, Ticks};
+
+use crate::limits::TABLE_CHUNK_BYTES;
 use crate::time::Timestamp;
 use crate::types::{
     Announce, Event, Family, InfoHash, PEER_V4_BYTES, PEER_V6_BYTES, PeerAddr, PeerId, SwarmCounts,
 };
-use peers::{Eligible, PeerTable};
-use sweep::SweepCursor;
-pub use sweep::Swept;
 
-/// Takes the peers that answer an announce.
+/// Takes the peers that answer an announce, a few at a time.
 pub trait PeerSink {
     /// Whether both families are answered, or the asker's alone (UDP, BEP 15).
     const BOTH_FAMILIES: bool;
 
-    /// Takes an IPv4 peer.
-    fn v4(&mut self, peer: &[u8; PEER_V4_BYTES], id: &PeerId);
-    /// Takes an IPv6 peer.
-    fn v6(&mut self, peer: &[u8; PEER_V6_BYTES], id: &PeerId);
+    /// Takes IPv4 peers; `ids` has one for each, all zeros where it isn't known, or is empty.
+    fn v4(&mut self, peers: &[[u8; PEER_V4_BYTES]], ids: &[[u8; 20]]);
+    /// Takes IPv6 peers; `ids` as with IPv4.
+    fn v6(&mut self, peers: &[[u8; PEER_V6_BYTES]], ids: &[[u8; 20]]);
 }
 
 /// What a shard holds.
@@ -38,82 +52,71 @@ pub trait PeerSink {
 pub struct Totals {
     /// Swarms with at least one peer.
     pub swarms: u64,
+    /// Swarms that have lost all peers, and are kept for a while for the sake of their count of downloads.
+    pub empty_swarms: u64,
     /// Seeders of both families.
     pub seeders: u64,
     /// Leechers of both families.
     pub leechers: u64,
     /// IPv6 peers, seeders and leechers.
     pub v6_peers: u64,
-    /// Announces since the start of peers that were not entered, because the shard was full.
+    /// Announces since the start of peers that were not entered, because there was no memory.
     pub refused: u64,
 }
 
 /// The swarms that one worker owns.
 pub struct Shard {
-    hash_key: SipHasher13,
-    index: HashTable<u32>,
-    swarms: Vec<Swarm>,
-    peer_timeout_secs: u32,
-    most_peers: u64,
+    settings: Settings,
+    index: Index,
+    swarms: Pool<Swarm>,
+    v4: Peers<PEER_V4_BYTES>,
+    v6: Peers<PEER_V6_BYTES>,
+    books: Books,
     totals: Totals,
-    sweep: SweepCursor,
+    cursor: Cursor,
 }
 
-struct Swarm {
-    info_hash: InfoHash,
-    downloaded: u32,
-    v4: PeerTable<PEER_V4_BYTES>,
-    v6: PeerTable<PEER_V6_BYTES>,
+#[derive(Clone, Copy)]
+struct Settings {
+    hash_key: [u8; 16],
+    peer_timeout_secs: u32,
+    memory_bytes: usize,
 }
 
-impl Swarm {
-    fn new(info_hash: InfoHash) -> Self {
-        Self { info_hash, downloaded: 0, v4: PeerTable::default(), v6: PeerTable::default() }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.v4.is_empty() && self.v6.is_empty()
-    }
-
-    /// What the shard's totals take from the swarm: its counts, and how many of its peers are IPv6.
-    fn tally(&self) -> (SwarmCounts, usize) {
-        (self.counts(), self.v6.len())
-    }
-
-    fn counts(&self) -> SwarmCounts {
-        SwarmCounts {
-            seeders: (self.v4.seeders() + self.v6.seeders()) as u32,
-            leechers: (self.v4.leechers() + self.v6.leechers()) as u32,
-            downloaded: self.downloaded,
-        }
-    }
-}
-
-fn hash(key: SipHasher13, bytes: &[u8]) -> u64 {
-    let mut hasher = key;
-    hasher.write(bytes);
-    hasher.finish()
+/// Where an announce has put its peer.
+enum Entry {
+    Record,
+    Set(Place),
 }
 
 impl Shard {
     /// An empty shard. `hash_key` is secret, so that chosen info-hashes can't build chains; a peer is gone
-    /// `peer_timeout_secs` after its last announce; there are never more than `most_peers`, and so no more swarms,
-    /// since each has one at least.
-    pub fn new(hash_key: [u8; 16], peer_timeout_secs: u32, most_peers: u64) -> Self {
+    /// `peer_timeout_secs` after its last announce, or up to a hundredth of that (a second at least) later; new peers
+    /// take no memory beyond `memory_bytes`, and the oldest go before it comes to that.
+    pub fn new(hash_key: [u8; 16], peer_timeout_secs: u32, memory_bytes: usize) -> Self {
+        let derived = |number: u64| {
+            let mut hasher = SipHasher13::new_with_key(&hash_key);
+            hasher.write_u64(number);
+            hasher.finish()
+        };
+        // To take peers out, and to move them together, may take a chunk for smaller blocks first.
+        let spare = (memory_bytes / 4).min(bucket::KINDS * TABLE_CHUNK_BYTES);
+        let memory = Memory { limit: memory_bytes - spare, ..Memory::default() };
         Self {
-            hash_key: SipHasher13::new_with_key(&hash_key),
-            index: HashTable::new(),
-            swarms: Vec::new(),
-            peer_timeout_secs,
-            most_peers,
+            settings: Settings { hash_key, peer_timeout_secs, memory_bytes },
+            index: Index::new(hash_key),
+            swarms: Pool::new(1),
+            v4: Peers::new([derived(0), derived(1)]),
+            v6: Peers::new([derived(2), derived(3)]),
+            books: Books { memory, ticks: Ticks::new(peer_timeout_secs), census: Census::new() },
             totals: Totals::default(),
-            sweep: SweepCursor::default(),
+            cursor: Cursor::default(),
         }
     }
 
     /// Does what the announce says (enter, renew, complete, stop) and gives the sink up to `num_want` other peers:
-    /// a seeder gets leechers, a leecher gets both, chosen at random; who stops gets none. A peer that finds the shard
-    /// full is not entered and gets none, but the counts.
+    /// a seeder gets leechers, a leecher gets both, chosen at random; who stops gets none. A peer that finds no memory
+    /// left is not entered and gets none, but the counts.
     ///
     /// Returns the swarm's counts after the announce.
     pub fn announce<S: PeerSink>(
@@ -123,161 +126,263 @@ impl Shard {
         rng: &mut Rng,
         sink: &mut S,
     ) -> SwarmCounts {
-        if announce.event == Event::Stopped {
-            return self.stop(announce);
-        }
-        if self.is_full() && !self.contains(announce) {
-            self.totals.refused += 1;
-            return self.scrape(&announce.info_hash);
-        }
-        let at = self.find_or_insert(announce.info_hash);
-        let swarm = &mut self.swarms[at];
-        let before = swarm.tally();
-        let now_secs = now.as_secs();
-        let oldest_secs = now_secs.saturating_sub(self.peer_timeout_secs);
-        let key = self.hash_key;
-        let completes = announce.event == Event::Completed && announce.seeder;
-        let renewal = match &announce.peer {
-            PeerAddr::V4(addr) => swarm.v4.renew(key, addr, announce.seeder, now_secs, announce.peer_id),
-            PeerAddr::V6(addr) => swarm.v6.renew(key, addr, announce.seeder, now_secs, announce.peer_id),
-        };
-        swarm.downloaded += u32::from(completes && !renewal.was_seeder);
-        let family = announce.peer.family();
-        let (me_v4, me_v6) = match family {
-            Family::V4 => (Some(renewal.at), None),
-            Family::V6 => (None, Some(renewal.at)),
-        };
-        let v4 = swarm.v4.eligible(announce.seeder, me_v4);
-        let v6 = swarm.v6.eligible(announce.seeder, me_v6);
-        let want = usize::from(announce.num_want);
-        let (want_v4, want_v6) = match (S::BOTH_FAMILIES, family) {
-            (true, _) => share(want, &v4, &v6, rng),
-            (false, Family::V4) => (want, 0),
-            (false, Family::V6) => (0, want),
-        };
-        swarm.v4.choose(&v4, want_v4, oldest_secs, rng, |peer, id| sink.v4(peer, id));
-        swarm.v6.choose(&v6, want_v6, oldest_secs, rng, |peer, id| sink.v6(peer, id));
-
-        let after = swarm.tally();
-        self.totals.change(before, after);
-        after.0
+        self.pass(now);
+        let hash = self.index.hash(&announce.info_hash);
+        let found = self.find(hash, &announce.info_hash);
+        self.announce_to(hash, found, announce, &mut Rng::with_seed(rng.u64(..)), sink)
     }
 
     /// The swarm's counts; zeros for one that isn't here.
     pub fn scrape(&self, info_hash: &InfoHash) -> SwarmCounts {
-        self.find(info_hash).map(|at| self.swarms[at].counts()).unwrap_or_default()
+        let found = self.find(self.index.hash(info_hash), info_hash);
+        found.map(|number| self.counts(number)).unwrap_or_default()
     }
 
     /// What the shard holds now. Peers whose time is over count until the sweep has been there.
     pub fn totals(&self) -> Totals {
-        Totals { swarms: self.swarms.len() as u64, ..self.totals }
+        Totals { swarms: self.swarms.len() as u64 - self.totals.empty_swarms, ..self.totals }
     }
 
-    fn is_full(&self) -> bool {
-        self.totals.seeders + self.totals.leechers >= self.most_peers
+    /// The memory that the table takes.
+    pub fn memory(&self) -> Memory {
+        self.books.memory
     }
 
-    fn contains(&self, announce: &Announce) -> bool {
-        self.find(&announce.info_hash).is_some_and(|at| match &announce.peer {
-            PeerAddr::V4(addr) => self.swarms[at].v4.contains(self.hash_key, addr),
-            PeerAddr::V6(addr) => self.swarms[at].v6.contains(self.hash_key, addr),
-        })
+    /// Notes the time. If all peers are over since the last time, they are gone at once.
+    fn pass(&mut self, now: Timestamp) {
+        if self.books.ticks.pass(now) && self.swarms.len() > 0 {
+            let Settings { hash_key, peer_timeout_secs, memory_bytes } = self.settings;
+            let mut empty = Self::new(hash_key, peer_timeout_secs, memory_bytes);
+            empty.books.ticks.pass(now);
+            empty.totals.refused = self.totals.refused;
+            empty.cursor = self.cursor.after_leap(self.totals.seeders + self.totals.leechers);
+            *self = empty;
+        }
     }
 
-    fn stop(&mut self, announce: &Announce) -> SwarmCounts {
-        let Some(at) = self.find(&announce.info_hash) else {
+    fn find(&self, hash: Hash, info_hash: &InfoHash) -> Option<u32> {
+        self.index.find(hash, |number| self.swarms.one(number).info_hash == *info_hash)
+    }
+
+    #[inline]
+    fn announce_to<S: PeerSink>(
+        &mut self,
+        hash: Hash,
+        found: Option<u32>,
+        announce: &Announce,
+        rng: &mut Rng,
+        sink: &mut S,
+    ) -> SwarmCounts {
+        if announce.event == Event::Stopped {
+            return found.map(|number| self.stop(hash, number, announce)).unwrap_or_default();
+        }
+        let Some(number) = found.or_else(|| self.create(hash, announce.info_hash)) else {
+            self.totals.refused += 1;
             return SwarmCounts::default();
         };
-        let swarm = &mut self.swarms[at];
-        let before = swarm.tally();
-        match &announce.peer {
-            PeerAddr::V4(addr) => swarm.v4.remove(self.hash_key, addr),
-            PeerAddr::V6(addr) => swarm.v6.remove(self.hash_key, addr),
+        match self.enter(number, announce, self.books.ticks.mark()) {
+            Ok(Entry::Record) => self.choose_few(number, announce, rng, sink),
+            Ok(Entry::Set(place)) => self.choose(number, announce, place, rng, sink),
+            Err(Full) => self.totals.refused += 1,
         }
-        let after = swarm.tally();
-        self.totals.change(before, after);
-        if swarm.is_empty() {
-            self.drop_swarm(at);
-        }
-        after.0
+        self.counts(number)
     }
 
-    fn find(&self, info_hash: &InfoHash) -> Option<usize> {
-        let hash = hash(self.hash_key, &info_hash.0);
-        self.index.find(hash, |&at| self.swarms[at as usize].info_hash == *info_hash).map(|&at| at as usize)
+    /// Enters a peer into a swarm, or renews it.
+    #[inline]
+    fn enter(&mut self, number: u32, announce: &Announce, mark: Mark) -> Result<Entry, Full> {
+        if let Body::Few(few) = self.swarms.one(number).body
+            && (!announce.wants_ids || self.books.memory.is_full())
+            && self.enter_few(number, few, announce, mark)
+        {
+            return Ok(Entry::Record);
+        }
+        self.enter_sets(number, announce, mark).map(Entry::Set)
     }
 
-    fn find_or_insert(&mut self, info_hash: InfoHash) -> usize {
-        if let Some(at) = self.find(&info_hash) {
-            return at;
+    /// A new swarm, empty; `None` if there is no memory for it.
+    fn create(&mut self, hash: Hash, info_hash: InfoHash) -> Option<u32> {
+        if self.books.memory.is_full() && !self.swarms.has_room() {
+            return None;
         }
-        let at = self.swarms.len();
-        self.swarms.push(Swarm::new(info_hash));
-        let (key, swarms) = (self.hash_key, &self.swarms);
-        self.index.insert_unique(hash(key, &info_hash.0), at as u32, |&at| {
-            hash(key, &swarms[at as usize].info_hash.0)
-        });
-        at
+        let swarm = Swarm { info_hash, ..Swarm::default() };
+        let number = self.swarms.insert(swarm, &mut self.books.memory);
+        let (index, swarms) = (&mut self.index, &self.swarms);
+        index.insert(hash, number, |number| swarms.one(number).info_hash, &mut self.books.memory);
+        self.totals.empty_swarms += 1;
+        Some(number)
     }
 
-    /// Takes an empty swarm out; the last one takes its place.
-    fn drop_swarm(&mut self, at: usize) {
-        let gone = self.swarms.swap_remove(at);
-        assert!(gone.is_empty(), "only an empty swarm is dropped");
-        let entry =
-            self.index.find_entry(hash(self.hash_key, &gone.info_hash.0), |&place| place as usize == at);
-        entry.expect("every swarm is in the index").remove();
-        if let Some(moved) = self.swarms.get(at) {
-            let from = self.swarms.len();
-            let place =
-                self.index.find_mut(hash(self.hash_key, &moved.info_hash.0), |&place| place as usize == from);
-            *place.expect("every swarm is in the index") = at as u32;
+    /// Enters a peer into a record; false if there isn't room for it.
+    #[inline]
+    fn enter_few(&mut self, number: u32, few: Few, announce: &Announce, mark: Mark) -> bool {
+        let mut peers = few.unpack();
+        let peer = FewPeer { addr: announce.peer, seeder: announce.seeder, mark };
+        let before = match peers.iter_mut().find(|other| other.addr == announce.peer) {
+            Some(slot) => Some(std::mem::replace(slot, peer)),
+            None => {
+                if peers.try_push(peer).is_err() {
+                    return false;
+                }
+                None
+            }
+        };
+        let Some(packed) = Few::pack(&peers) else { return false };
+        let swarm = self.swarms.one_mut(number);
+        swarm.body = Body::Few(packed);
+        if let Some(before) = before {
+            self.books.census.leave(before.mark);
         }
-        // Memory goes back when swarms die, in steps rare enough not to matter.
-        if self.swarms.capacity() > 64 && self.swarms.len() < self.swarms.capacity() / 4 {
-            self.swarms.shrink_to(self.swarms.capacity() / 2);
-            let (key, swarms) = (self.hash_key, &self.swarms);
-            self.index.shrink_to(self.swarms.capacity(), |&at| hash(key, &swarms[at as usize].info_hash.0));
+        self.books.census.enter(mark);
+        self.count_entered(number, announce, before.map(|before| before.seeder), few.empty_since().is_some());
+        true
+    }
+
+    /// Enters a peer into a swarm's sets, which a small swarm gets for it.
+    #[inline]
+    fn enter_sets(&mut self, number: u32, announce: &Announce, mark: Mark) -> Result<Place, Full> {
+        let full = self.books.memory.is_full();
+        let swarm = self.swarms.one_mut(number);
+        let was_empty = match swarm.body {
+            Body::Few(_) if full => return Err(Full),
+            Body::Few(few) => {
+                let mut sets = Sets::default();
+                for peer in few.unpack() {
+                    unfold(&mut sets, peer, &mut self.v4, &mut self.v6, &mut self.books);
+                }
+                swarm.body = Body::Sets(sets);
+                few.empty_since().is_some()
+            }
+            Body::Sets(_) => false,
+        };
+        let Body::Sets(sets) = &mut swarm.body else { unreachable!("it has got sets a moment ago") };
+        if announce.wants_ids && !full {
+            sets.ids_wanted = Some(mark);
+        }
+        let id = if sets.ids_wanted.is_some() { announce.peer_id } else { PeerId::UNKNOWN };
+        let role = if announce.seeder { SEEDERS } else { LEECHERS };
+        let Entered { place, was_seeder } = match announce.peer {
+            PeerAddr::V4(addr) => {
+                self.v4.enter(&mut sets.v4, role, &Peer { addr, mark, id }, &mut self.books)
+            }
+            PeerAddr::V6(addr) => {
+                self.v6.enter(&mut sets.v6, role, &Peer { addr, mark, id }, &mut self.books)
+            }
+        }?;
+        self.count_entered(number, announce, was_seeder, was_empty);
+        Ok(place)
+    }
+
+    /// Keeps the totals, and the swarm's downloads, after a peer was entered.
+    #[inline]
+    fn count_entered(&mut self, number: u32, announce: &Announce, was_seeder: Option<bool>, was_empty: bool) {
+        let totals = &mut self.totals;
+        if was_seeder != Some(announce.seeder) {
+            match was_seeder {
+                Some(true) => totals.seeders -= 1,
+                Some(false) => totals.leechers -= 1,
+                None => totals.v6_peers += u64::from(announce.peer.family() == Family::V6),
+            }
+            match announce.seeder {
+                true => totals.seeders += 1,
+                false => totals.leechers += 1,
+            }
+        }
+        totals.empty_swarms -= u64::from(was_empty);
+        if announce.event == Event::Completed && announce.seeder && was_seeder != Some(true) {
+            let downloaded = &mut self.swarms.one_mut(number).downloaded;
+            *downloaded = downloaded.saturating_add(1);
         }
     }
 
-    #[cfg(test)]
-    fn assert_invariants(&self) {
-        let (swarms, refused) = (self.swarms.len() as u64, self.totals.refused);
-        let mut totals = Totals { swarms, refused, ..Totals::default() };
-        assert_eq!(self.index.len(), self.swarms.len());
-        for (at, swarm) in self.swarms.iter().enumerate() {
-            assert!(!swarm.is_empty(), "an empty swarm was kept");
-            assert_eq!(self.find(&swarm.info_hash), Some(at));
-            swarm.v4.assert_invariants(self.hash_key);
-            swarm.v6.assert_invariants(self.hash_key);
-            let counts = swarm.counts();
-            totals.seeders += u64::from(counts.seeders);
-            totals.leechers += u64::from(counts.leechers);
-            totals.v6_peers += swarm.v6.len() as u64;
+    /// Keeps the totals after a peer has gone.
+    fn count_gone(&mut self, seeder: bool, family: Family) {
+        match seeder {
+            true => self.totals.seeders -= 1,
+            false => self.totals.leechers -= 1,
         }
-        assert_eq!(self.totals(), totals);
+        self.totals.v6_peers -= u64::from(family == Family::V6);
+    }
+
+    fn stop(&mut self, hash: Hash, number: u32, announce: &Announce) -> SwarmCounts {
+        let gone = match &mut self.swarms.one_mut(number).body {
+            Body::Few(few) => {
+                let mut peers = few.unpack();
+                peers.iter().position(|peer| peer.addr == announce.peer).map(|at| {
+                    let gone = peers.remove(at);
+                    *few = Few::pack(&peers).expect("fewer peers need less room");
+                    self.books.census.leave(gone.mark);
+                    gone.seeder
+                })
+            }
+            Body::Sets(sets) => match announce.peer {
+                PeerAddr::V4(addr) => self.v4.leave(&mut sets.v4, &addr, &mut self.books),
+                PeerAddr::V6(addr) => self.v6.leave(&mut sets.v6, &addr, &mut self.books),
+            },
+        };
+        let Some(was_seeder) = gone else { return self.counts(number) };
+        self.count_gone(was_seeder, announce.peer.family());
+        let counts = self.counts(number);
+        if counts.seeders + counts.leechers == 0 {
+            self.vacate(hash, number);
+        }
+        counts
+    }
+
+    /// What to do with a swarm whose last peer has just gone: it is kept for a while if it has downloads to count.
+    fn vacate(&mut self, hash: Hash, number: u32) {
+        let swarm = self.swarms.one_mut(number);
+        if let Body::Sets(sets) = &mut swarm.body {
+            sets.v4.iter_mut().for_each(|set| self.v4.drop_empty(set, &mut self.books));
+            sets.v6.iter_mut().for_each(|set| self.v6.drop_empty(set, &mut self.books));
+        }
+        swarm.body = Body::Few(Few::empty(self.books.ticks.mark()));
+        self.totals.empty_swarms += 1;
+        if swarm.downloaded == 0 {
+            self.drop_swarm(hash, number);
+        }
+    }
+
+    /// Takes an empty swarm out.
+    fn drop_swarm(&mut self, hash: Hash, number: u32) {
+        self.index.remove(hash, number);
+        self.swarms.remove(number, &mut self.books.memory);
+        self.totals.empty_swarms -= 1;
+    }
+
+    #[inline]
+    fn counts(&self, number: u32) -> SwarmCounts {
+        let Swarm { downloaded, body, .. } = self.swarms.one(number);
+        let [v4_seeders, v4_leechers, v6_seeders, v6_leechers] = match body {
+            Body::Few(few) => few.counts(),
+            Body::Sets(sets) => {
+                let (v4, v6) = (sets.v4.map(|set| self.v4.len(&set)), sets.v6.map(|set| self.v6.len(&set)));
+                [v4[SEEDERS], v4[LEECHERS], v6[SEEDERS], v6[LEECHERS]]
+            }
+        };
+        SwarmCounts {
+            seeders: v4_seeders + v6_seeders,
+            leechers: v4_leechers + v6_leechers,
+            downloaded: *downloaded,
+        }
     }
 }
 
-impl Totals {
-    fn change(&mut self, before: (SwarmCounts, usize), after: (SwarmCounts, usize)) {
-        let step = |total: &mut u64, from: u64, to: u64| *total = *total + to - from;
-        step(&mut self.seeders, u64::from(before.0.seeders), u64::from(after.0.seeders));
-        step(&mut self.leechers, u64::from(before.0.leechers), u64::from(after.0.leechers));
-        step(&mut self.v6_peers, before.1 as u64, after.1 as u64);
-    }
-}
-
-/// Deals `want` peers out to the families by how many they have, the rest of the division by chance, so that each peer
-/// is as likely as any other.
-fn share(want: usize, v4: &Eligible, v6: &Eligible, rng: &mut Rng) -> (usize, usize) {
-    let all = v4.len() + v6.len();
-    if all <= want {
-        return (v4.len(), v6.len());
-    }
-    let want_v6 = (want * v6.len() + rng.usize(..all)) / all;
-    (want - want_v6, want_v6)
+/// Enters a peer of a record into sets.
+fn unfold(
+    sets: &mut Sets,
+    peer: FewPeer,
+    v4: &mut Peers<PEER_V4_BYTES>,
+    v6: &mut Peers<PEER_V6_BYTES>,
+    books: &mut Books,
+) {
+    let FewPeer { addr, seeder, mark } = peer;
+    let role = if seeder { SEEDERS } else { LEECHERS };
+    books.census.leave(mark); // it is entered again
+    match addr {
+        PeerAddr::V4(addr) => v4.insert(&mut sets.v4[role], &Peer { addr, mark, id: PeerId::UNKNOWN }, books),
+        PeerAddr::V6(addr) => v6.insert(&mut sets.v6[role], &Peer { addr, mark, id: PeerId::UNKNOWN }, books),
+    };
 }
 
 #[cfg(test)]

@@ -1,250 +1,371 @@
-//! Owns the peers of one swarm and family: a dense array, seeders in front, with an index once it is long.
+//! Owns the peers of one family: sets of them, each one bucket or many, which grow and shrink a bucket at a time.
+//!
+//! A set of up to [`BUCKET_LOAD`] peers is one bucket. A larger one has a directory of buckets and a peer is in the one
+//! that the hash of its address says (linear hashing, Litwin 1980): the set grows by splitting one bucket, in a fixed
+//! order, each time that there are more than [`BUCKET_LOAD`] peers a bucket, so that no growth moves more than one
+//! bucket's peers. Announces only grow a set; the sweep shrinks it again.
 
-use fastrand::Rng;
-use hashbrown::HashTable;
-use siphasher::sip::SipHasher13;
+use std::hash::Hasher;
 
-use super::hash;
+use foldhash::SharedSeed;
+use foldhash::quality::FoldHasher;
+
+use super::bucket::{Blocks, Bucket, Peer};
+use super::linear;
+use super::pool::{Memory, Pool};
+use super::ticks::{Census, Ticks};
+use crate::limits::BUCKET_LOAD;
 use crate::types::PeerId;
 
-/// Up to so many peers are searched one by one; more get an index.
-const UNINDEXED_PEERS: usize = 32;
-
-#[derive(Clone, Copy)]
-struct Peer<const N: usize> {
-    addr: [u8; N],
-    id: PeerId,
-    seen_secs: u32,
+/// The peers of one family and role of one swarm.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Set {
+    /// All in one bucket.
+    One(Bucket),
+    /// In the buckets of a directory.
+    Many(u32),
 }
 
-/// Peers of `N` bytes of address: `peers[..seeders]` are seeders, the others leechers, no address twice.
-pub(super) struct PeerTable<const N: usize> {
-    peers: Vec<Peer<N>>,
-    seeders: usize,
-    index: Option<HashTable<u32>>,
-}
+const _: () = assert!(size_of::<Set>() == 8, "four sets and a little more make half a cache line");
 
-impl<const N: usize> Default for PeerTable<N> {
+impl Default for Set {
     fn default() -> Self {
-        Self { peers: Vec::new(), seeders: 0, index: None }
+        Self::One(Bucket::default())
     }
 }
 
-/// Where a peer stands after its announce, and what it was before.
-pub(super) struct Renewal {
-    pub(super) at: usize,
-    pub(super) was_seeder: bool,
+/// The buckets of a large set.
+#[derive(Default)]
+pub(super) struct Directory {
+    pub(super) buckets: Vec<Bucket>,
+    pub(super) peers: u32,
+    /// No bucket has more peers.
+    pub(super) longest: u8,
+    /// The same, as far as the sweep has come in its present lap.
+    pub(super) longest_of_lap: u8,
 }
 
-/// The stretch of the array that may be handed out, and the asker's place in it.
-pub(super) struct Eligible {
-    from: usize,
-    to: usize,
-    asker: Option<usize>,
-}
+impl Directory {
+    fn note_length(&mut self, len: usize) {
+        self.longest = self.longest.max(len as u8);
+        self.longest_of_lap = self.longest_of_lap.max(len as u8);
+    }
 
-impl Eligible {
-    /// How many there are beside the asker.
-    pub(super) fn len(&self) -> usize {
-        self.to - self.from - usize::from(self.asker.is_some())
+    fn bytes(&self) -> usize {
+        self.buckets.capacity() * size_of::<Bucket>()
     }
 }
 
-impl<const N: usize> PeerTable<N> {
-    pub(super) fn is_empty(&self) -> bool {
-        self.peers.is_empty()
+/// Where a peer stands. Good until the set changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) bucket: u32,
+    pub(super) at: u8,
+}
+
+/// What each change in the table is entered in.
+pub(super) struct Books {
+    pub(super) memory: Memory,
+    pub(super) ticks: Ticks,
+    pub(super) census: Census,
+}
+
+/// There is no room for another peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Full;
+
+/// What an announce made of a peer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Entered {
+    pub(super) place: Place,
+    /// What it was before: a seeder, a leecher, or not there.
+    pub(super) was_seeder: Option<bool>,
+}
+
+/// All peers of a family.
+pub(super) struct Peers<const N: usize> {
+    pub(super) blocks: Blocks<N>,
+    pub(super) directories: Pool<Directory>,
+    hash: AddrHash,
+}
+
+/// Says which bucket of a set an address belongs to.
+struct AddrHash {
+    seed: u64,
+    shared_seed: SharedSeed,
+}
+
+impl AddrHash {
+    #[inline]
+    fn bucket<const N: usize>(&self, addr: &[u8; N], buckets: u32) -> u32 {
+        let mut hasher = FoldHasher::with_seed(self.seed, &self.shared_seed);
+        hasher.write(addr);
+        linear::bucket(hasher.finish() as u32, buckets)
+    }
+}
+
+impl<const N: usize> Peers<N> {
+    /// None yet. The key is secret, so that nobody can choose addresses that all fall into one bucket.
+    pub(super) fn new(key: [u64; 2]) -> Self {
+        Self {
+            blocks: Blocks::new(),
+            directories: Pool::new(1),
+            hash: AddrHash { seed: key[0], shared_seed: SharedSeed::from_u64(key[1]) },
+        }
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.peers.len()
+    /// How many peers are in a set.
+    #[inline]
+    pub(super) fn len(&self, set: &Set) -> u32 {
+        match set {
+            Set::One(bucket) => bucket.len() as u32,
+            Set::Many(directory) => self.directories.one(*directory).peers,
+        }
     }
 
-    pub(super) fn seeders(&self) -> usize {
-        self.seeders
+    /// How many buckets a set has.
+    pub(super) fn buckets(&self, set: &Set) -> u32 {
+        match set {
+            Set::One(_) => 1,
+            Set::Many(directory) => self.directories.one(*directory).buckets.len() as u32,
+        }
     }
 
-    pub(super) fn leechers(&self) -> usize {
-        self.peers.len() - self.seeders
+    /// A bucket of a set.
+    #[inline]
+    pub(super) fn bucket(&self, set: &Set, number: u32) -> Bucket {
+        match set {
+            Set::One(bucket) => *bucket,
+            Set::Many(directory) => self.directories.one(*directory).buckets[number as usize],
+        }
     }
 
-    pub(super) fn contains(&self, key: SipHasher13, addr: &[u8; N]) -> bool {
-        self.find(key, addr).is_some()
+    /// Writes back a bucket of a set that has so many peers more or less than before.
+    #[inline]
+    pub(super) fn put_bucket(&mut self, set: &mut Set, number: u32, bucket: Bucket) {
+        match set {
+            Set::One(slot) => *slot = bucket,
+            Set::Many(directory) => {
+                let directory = self.directories.one_mut(*directory);
+                let before = std::mem::replace(&mut directory.buckets[number as usize], bucket);
+                directory.peers = directory.peers + bucket.len() as u32 - before.len() as u32;
+                directory.note_length(bucket.len());
+            }
+        }
     }
 
-    /// Enters the peer, or notes that it is still there and what it has become.
-    pub(super) fn renew(
+    /// The number of the bucket that an address belongs to.
+    #[inline]
+    pub(super) fn home(&self, set: &Set, addr: &[u8; N]) -> u32 {
+        match set {
+            Set::One(_) => 0,
+            Set::Many(directory) => {
+                let buckets = self.directories.one(*directory).buckets.len();
+                self.hash.bucket(addr, buckets as u32)
+            }
+        }
+    }
+
+    /// Where an address is.
+    #[inline]
+    pub(super) fn find(&self, set: &Set, addr: &[u8; N]) -> Option<Place> {
+        let number = self.home(set, addr);
+        let at = self.blocks.find(self.bucket(set, number), addr)?;
+        Some(Place { bucket: number, at: at as u8 })
+    }
+
+    /// Enters a peer into `sets[role]`, or renews it there; takes it out of the other set if it was in that.
+    ///
+    /// # Errors
+    ///
+    /// If it is new and there is no room for it.
+    #[inline]
+    pub(super) fn enter(
         &mut self,
-        key: SipHasher13,
-        addr: &[u8; N],
-        seeder: bool,
-        now_secs: u32,
-        id: PeerId,
-    ) -> Renewal {
-        let peer = Peer { addr: *addr, id, seen_secs: now_secs };
-        let Some(at) = self.find(key, addr) else {
-            return Renewal { at: self.insert(key, peer, seeder), was_seeder: false };
-        };
-        self.peers[at] = peer;
-        let was_seeder = at < self.seeders;
-        let at = match (was_seeder, seeder) {
-            (false, true) => {
-                self.swap(key, at, self.seeders);
-                self.seeders += 1;
-                self.seeders - 1
+        sets: &mut [Set; 2],
+        role: usize,
+        peer: &Peer<N>,
+        books: &mut Books,
+    ) -> Result<Entered, Full> {
+        if let Some(place) = self.find(&sets[role], &peer.addr) {
+            self.renew(&mut sets[role], place, peer, books);
+            return Ok(Entered { place, was_seeder: Some(role == SEEDERS) });
+        }
+        // A bucket is full only in a table that has had no memory to split buckets for long.
+        if !self.has_room(&sets[role], &peer.addr, &books.memory) {
+            return Err(Full);
+        }
+        let was_seeder = self.leave(sets, &peer.addr, books);
+        let place = self.insert(&mut sets[role], peer, books);
+        Ok(Entered { place, was_seeder })
+    }
+
+    /// Takes a peer out, if it is there; returns whether it was a seeder.
+    pub(super) fn leave(&mut self, sets: &mut [Set; 2], addr: &[u8; N], books: &mut Books) -> Option<bool> {
+        for role in [SEEDERS, LEECHERS] {
+            if let Some(place) = self.find(&sets[role], addr) {
+                self.remove(&mut sets[role], place, books);
+                return Some(role == SEEDERS);
             }
-            (true, false) => {
-                self.seeders -= 1;
-                self.swap(key, at, self.seeders);
-                self.seeders
+        }
+        None
+    }
+
+    fn has_room(&self, set: &Set, addr: &[u8; N], memory: &Memory) -> bool {
+        self.blocks.has_room(self.bucket(set, self.home(set, addr)), memory)
+    }
+
+    #[inline]
+    fn renew(&mut self, set: &mut Set, place: Place, peer: &Peer<N>, books: &mut Books) {
+        let mut bucket = self.bucket(set, place.bucket);
+        if peer.id != PeerId::UNKNOWN && !bucket.has_ids() {
+            self.blocks.set_ids(&mut bucket, true, &mut books.memory);
+            self.put_bucket(set, place.bucket, bucket);
+        }
+        let before = self.blocks.renew(bucket, usize::from(place.at), peer.mark, &peer.id);
+        books.census.leave(before);
+        books.census.enter(peer.mark);
+    }
+
+    /// Adds a peer that is in no set yet, whatever memory that takes.
+    ///
+    /// # Panics
+    ///
+    /// If its bucket is full.
+    pub(super) fn insert(&mut self, set: &mut Set, peer: &Peer<N>, books: &mut Books) -> Place {
+        let number = self.home(set, &peer.addr);
+        let mut bucket = self.bucket(set, number);
+        if peer.id != PeerId::UNKNOWN {
+            self.blocks.set_ids(&mut bucket, true, &mut books.memory);
+        }
+        self.blocks.push(&mut bucket, peer, &books.ticks, &mut books.memory);
+        self.put_bucket(set, number, bucket);
+        books.census.enter(peer.mark);
+        let place = Place { bucket: number, at: (bucket.len() - 1) as u8 };
+        let crowded = self.len(set) as usize > BUCKET_LOAD * self.buckets(set) as usize;
+        if crowded && !books.memory.is_full() && self.split(set, books) == number {
+            return self.find(set, &peer.addr).expect("a split loses nobody");
+        }
+        place
+    }
+
+    /// Takes a peer out.
+    pub(super) fn remove(&mut self, set: &mut Set, place: Place, books: &mut Books) {
+        let mut bucket = self.bucket(set, place.bucket);
+        let mark = self.blocks.swap_remove(&mut bucket, usize::from(place.at), &mut books.memory);
+        self.put_bucket(set, place.bucket, bucket);
+        books.census.leave(mark);
+    }
+
+    /// Adds a bucket and gives it its part of the one that it belonged to, whose number is returned.
+    fn split(&mut self, set: &mut Set, books: &mut Books) -> u32 {
+        let number = match set {
+            Set::One(bucket) => {
+                let mut directory = Directory::default();
+                directory.buckets.push(*bucket);
+                directory.peers = bucket.len() as u32;
+                directory.note_length(bucket.len());
+                books.memory.resized(0, directory.bytes());
+                let number = self.directories.insert(directory, &mut books.memory);
+                *set = Set::Many(number);
+                number
             }
-            _ => at,
+            Set::Many(number) => *number,
         };
-        Renewal { at, was_seeder }
+        let count = self.directories.one(number).buckets.len() as u32;
+        let source = linear::parent(count);
+        let mut bucket = self.directories.one(number).buckets[source as usize];
+        let moves = |addr: &[u8; N]| self.hash.bucket(addr, count + 1) == count;
+        let added = self.blocks.split(&mut bucket, &books.ticks, &mut books.memory, moves);
+        let directory = self.directories.one_mut(number);
+        let before = directory.bytes();
+        directory.buckets[source as usize] = bucket;
+        directory.buckets.push(added);
+        books.memory.resized(before, directory.bytes());
+        source
     }
 
-    /// Takes the peer out, if it is there.
-    pub(super) fn remove(&mut self, key: SipHasher13, addr: &[u8; N]) {
-        if let Some(at) = self.find(key, addr) {
-            self.remove_at(key, at);
-        }
-    }
-
-    /// Takes out the peer at `at` if it was last seen before `oldest_secs`. What stands there then is another one.
-    pub(super) fn expire_at(&mut self, key: SipHasher13, at: usize, oldest_secs: u32) -> bool {
-        let expired = self.peers[at].seen_secs < oldest_secs;
-        if expired {
-            self.remove_at(key, at);
-        }
-        expired
-    }
-
-    /// Who may be handed out to an asker: leechers to a seeder, all to a leecher, never itself.
-    pub(super) fn eligible(&self, to_seeder: bool, asker: Option<usize>) -> Eligible {
-        let from = if to_seeder { self.seeders } else { 0 };
-        Eligible { from, to: self.peers.len(), asker: asker.filter(|&at| at >= from) }
-    }
-
-    /// Gives up to `want` of the eligible peers to `take`: consecutive ones from a random start, so that each is as
-    /// likely as any other, without the asker and those whose time is over.
-    pub(super) fn choose(
-        &self,
-        eligible: &Eligible,
-        want: usize,
-        oldest_secs: u32,
-        rng: &mut Rng,
-        mut take: impl FnMut(&[u8; N], &PeerId),
-    ) {
-        let stretch = &self.peers[eligible.from..eligible.to];
-        let mut left = want.min(eligible.len());
-        if left == 0 {
-            return;
-        }
-        let asker = eligible.asker.map(|at| at - eligible.from);
-        let start = rng.usize(..eligible.len());
-        let start = start + usize::from(asker.is_some_and(|at| at <= start)); // never at the asker
-        for at in (start..stretch.len()).chain(0..start) {
-            let peer = &stretch[at];
-            if asker == Some(at) || peer.seen_secs < oldest_secs {
+    /// Takes out what is `age` ticks old in a bucket, or older.
+    pub(super) fn clean(&mut self, set: &mut Set, number: u32, age: u8, books: &mut Books) -> Cleaned {
+        let mut cleaned = Cleaned::default();
+        let mut bucket = self.bucket(set, number);
+        let mut at = 0;
+        while at < bucket.len() {
+            let mark = self.blocks.columns(bucket).marks[at];
+            if books.ticks.age(mark) < age {
+                at += 1;
                 continue;
             }
-            take(&peer.addr, &peer.id);
-            left -= 1;
-            if left == 0 {
-                return;
+            self.blocks.swap_remove(&mut bucket, at, &mut books.memory);
+            books.census.leave(mark);
+            match books.ticks.is_over(mark) {
+                true => cleaned.expired += 1,
+                false => cleaned.evicted += 1,
             }
         }
+        bucket.oldest = self.blocks.oldest(bucket, &books.ticks);
+        self.put_bucket(set, number, bucket);
+        cleaned
     }
 
-    fn find(&self, key: SipHasher13, addr: &[u8; N]) -> Option<usize> {
-        match &self.index {
-            None => self.peers.iter().position(|peer| peer.addr == *addr),
-            Some(index) => {
-                let found = index.find(hash(key, addr), |&at| self.peers[at as usize].addr == *addr);
-                found.map(|&at| at as usize)
-            }
+    /// Takes the last bucket of a large set away again, if the set has become too small for it: its peers go to the one
+    /// that they came from. True if it did, and may go on.
+    pub(super) fn merge(&mut self, set: &mut Set, books: &mut Books) -> bool {
+        let Set::Many(number) = *set else { return false };
+        let directory = self.directories.one_mut(number);
+        let count = directory.buckets.len();
+        if directory.peers as usize * 2 > BUCKET_LOAD * (count - 1) && count > 1 {
+            return false;
         }
+        if count == 1 {
+            *set = Set::One(directory.buckets[0]);
+            let directory = self.directories.remove(number, &mut books.memory);
+            books.memory.resized(directory.bytes(), 0);
+            return false;
+        }
+        let target = linear::parent(count as u32 - 1) as usize;
+        let (mut last, mut bucket) = (directory.buckets[count - 1], directory.buckets[target]);
+        if last.len() + bucket.len() > BUCKET_LOAD * 3 / 2 {
+            return false;
+        }
+        let ids = bucket.has_ids() || last.has_ids();
+        self.blocks.set_ids(&mut bucket, ids, &mut books.memory);
+        while last.len() > 0 {
+            let at = last.len() - 1;
+            let peer = self.blocks.peer(last, at);
+            self.blocks.push(&mut bucket, &peer, &books.ticks, &mut books.memory);
+            self.blocks.swap_remove(&mut last, at, &mut books.memory);
+        }
+        let directory = self.directories.one_mut(number);
+        let before = directory.bytes();
+        directory.buckets.pop();
+        directory.buckets[target] = bucket;
+        directory.note_length(bucket.len());
+        if directory.buckets.len() * 4 < directory.buckets.capacity() {
+            directory.buckets.shrink_to(directory.buckets.len() * 2);
+        }
+        books.memory.resized(before, directory.bytes());
+        true
     }
 
-    fn insert(&mut self, key: SipHasher13, peer: Peer<N>, seeder: bool) -> usize {
-        let last = self.peers.len();
-        self.peers.push(peer);
-        if let Some(index) = &mut self.index {
-            let peers = &self.peers;
-            index
-                .insert_unique(hash(key, &peer.addr), last as u32, |&at| hash(key, &peers[at as usize].addr));
-        } else if self.peers.len() > UNINDEXED_PEERS {
-            let peers = &self.peers;
-            let mut index = HashTable::with_capacity(2 * peers.len());
-            for at in 0..peers.len() {
-                index.insert_unique(hash(key, &peers[at].addr), at as u32, |&at| {
-                    hash(key, &peers[at as usize].addr)
-                });
-            }
-            self.index = Some(index);
+    /// Gives an empty set's memory back.
+    pub(super) fn drop_empty(&mut self, set: &mut Set, books: &mut Books) {
+        assert_eq!(self.len(set), 0, "only an empty set is dropped");
+        if let Set::Many(number) = *set {
+            let directory = self.directories.remove(number, &mut books.memory);
+            books.memory.resized(directory.bytes(), 0);
         }
-        if !seeder {
-            return last;
-        }
-        self.swap(key, last, self.seeders);
-        self.seeders += 1;
-        self.seeders - 1
+        *set = Set::default();
     }
+}
 
-    fn remove_at(&mut self, key: SipHasher13, mut at: usize) {
-        if at < self.seeders {
-            self.seeders -= 1;
-            self.swap(key, at, self.seeders);
-            at = self.seeders;
-        }
-        self.swap(key, at, self.peers.len() - 1);
-        let last = self.peers.len() - 1;
-        let gone = self.peers.pop().expect("a peer is removed from where it stands");
-        if let Some(index) = &mut self.index {
-            let entry = index.find_entry(hash(key, &gone.addr), |&place| place as usize == last);
-            entry.expect("every peer is in the index").remove();
-            if self.peers.len() <= UNINDEXED_PEERS / 2 {
-                self.index = None;
-            }
-        }
-        if self.peers.is_empty() || self.peers.len() < self.peers.capacity() / 4 {
-            self.peers.shrink_to(self.peers.len() * 2);
-            let peers = &self.peers;
-            if let Some(index) = &mut self.index {
-                index.shrink_to(2 * peers.len(), |&at| hash(key, &peers[at as usize].addr));
-            }
-        }
-    }
+/// `[seeders, leechers]`: the order of the sets in a swarm.
+pub(super) const SEEDERS: usize = 0;
+pub(super) const LEECHERS: usize = 1;
 
-    fn swap(&mut self, key: SipHasher13, one: usize, other: usize) {
-        if one == other {
-            return;
-        }
-        if let Some(index) = &mut self.index {
-            // Both are looked up by their places before either is changed, else one could be taken for the other.
-            let hash_of = |at: usize| hash(key, &self.peers[at].addr);
-            let places =
-                [(hash_of(one), one, other), (hash_of(other), other, one)].map(|(hash, from, to)| {
-                    let entry = index.find_entry(hash, |&place| place as usize == from);
-                    let bucket = entry.expect("every peer is in the index").bucket_index();
-                    (bucket, to)
-                });
-            for (bucket, to) in places {
-                *index.get_bucket_mut(bucket).expect("the bucket was found a moment ago") = to as u32;
-            }
-        }
-        self.peers.swap(one, other);
-    }
-
-    #[cfg(test)]
-    pub(super) fn assert_invariants(&self, key: SipHasher13) {
-        assert!(self.seeders <= self.peers.len());
-        assert_eq!(self.index.as_ref().map_or(self.peers.len(), HashTable::len), self.peers.len());
-        for (at, peer) in self.peers.iter().enumerate() {
-            assert_eq!(
-                self.find(key, &peer.addr),
-                Some(at),
-                "a peer is found where it stands, and only there"
-            );
-        }
-    }
+/// What the sweep took out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Cleaned {
+    pub(super) expired: u32,
+    pub(super) evicted: u32,
 }

@@ -2,10 +2,12 @@
 
 mod cpu;
 mod doorbell;
+mod prefetch;
 mod process;
 mod socket;
 
 pub use cpu::{allowed_cores, pin};
 pub use doorbell::{Doorbell, Sleeper};
-pub use process::{raise_descriptor_limit, random};
+pub use prefetch::prefetch;
+pub use process::{memory_bytes, raise_descriptor_limit, random};
 pub use socket::{attach_steering, deliver_local_address, kernel_drops, set_receive_buffer};

@@ -1,6 +1,7 @@
 //! Owns what is the process's alone: its limits and its randomness.
 
-use std::io;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -30,4 +31,19 @@ pub fn random<const N: usize>() -> io::Result<[u8; N]> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(|error| io::Error::other(error.to_string()))?;
     Ok(bytes)
+}
+
+/// The memory that there is for the process: the machine's, or less if a cgroup (version 2) that it is in has less.
+pub fn memory_bytes() -> u64 {
+    let machine = rustix::system::sysinfo();
+    let machine = machine.totalram.saturating_mul(u64::from(machine.mem_unit));
+    let line = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let own = line.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
+    let root = Path::new("/sys/fs/cgroup");
+    let groups = root.join(own);
+    let limits = groups.ancestors().take_while(|group| group.starts_with(root)).filter_map(|group| {
+        let limit: PathBuf = group.join("memory.max");
+        fs::read_to_string(limit).ok()?.trim().parse::<u64>().ok()
+    });
+    limits.fold(machine, u64::min)
 }

@@ -11,8 +11,10 @@ pub struct Peers<'a> {
     pub v4: &'a [[u8; PEER_V4_BYTES]],
     /// Packed IPv6 peers.
     pub v6: &'a [[u8; PEER_V6_BYTES]],
-    /// What they call themselves, IPv4 peers first; looked at for [`Form::WithIds`] alone.
-    pub ids: &'a [PeerId],
+    /// What the IPv4 peers call themselves, if that is known; looked at for [`Form::WithIds`] alone.
+    pub v4_ids: &'a [PeerId],
+    /// The same of the IPv6 peers.
+    pub v6_ids: &'a [PeerId],
 }
 
 /// In which form a client wants its peers.
@@ -22,7 +24,7 @@ pub enum Form {
     Compact,
     /// A list of dictionaries with ip and port (`no_peer_id=1`).
     WithoutIds,
-    /// A list of dictionaries with ip, peer id and port (BEP 3).
+    /// A list of dictionaries with ip, peer id (where it is known) and port (BEP 3).
     WithIds,
 }
 
@@ -57,7 +59,7 @@ pub fn put_announce(out: &mut Vec<u8>, reply: &AnnounceReply<'_>) {
     put_key_number(out, b"8:interval", reply.interval_secs);
     put_key_number(out, b"12:min interval", reply.min_interval_secs);
     out.extend_from_slice(b"5:peers");
-    let Peers { v4, v6, ids } = reply.peers;
+    let Peers { v4, v6, v4_ids, v6_ids } = reply.peers;
     if reply.form == Form::Compact {
         put_bytes(out, v4.as_flattened());
         if !v6.is_empty() {
@@ -66,16 +68,18 @@ pub fn put_announce(out: &mut Vec<u8>, reply: &AnnounceReply<'_>) {
         }
     } else {
         out.push(b'l');
-        let addresses = v4.iter().map(unpack_v4).chain(v6.iter().map(unpack_v6));
-        for (number, address) in addresses.enumerate() {
+        let known = |ids: &[PeerId], at: usize| ids.get(at).copied().unwrap_or(PeerId::UNKNOWN);
+        let v4 = v4.iter().enumerate().map(|(at, peer)| (unpack_v4(peer), known(v4_ids, at)));
+        let v6 = v6.iter().enumerate().map(|(at, peer)| (unpack_v6(peer), known(v6_ids, at)));
+        for (address, id) in v4.chain(v6) {
             out.extend_from_slice(b"d2:ip");
             let (mut text, ip) = (arrayvec::ArrayString::<45>::new(), address.ip());
             std::fmt::Write::write_fmt(&mut text, format_args!("{ip}"))
                 .expect("an address has at most 45 characters");
             put_bytes(out, text.as_bytes());
-            if reply.form == Form::WithIds {
+            if reply.form == Form::WithIds && id != PeerId::UNKNOWN {
                 out.extend_from_slice(b"7:peer id");
-                put_bytes(out, &ids[number].0);
+                put_bytes(out, &id.0);
             }
             put_key_number(out, b"4:port", address.port().into());
             out.push(b'e');
@@ -144,7 +148,7 @@ mod tests {
                 interval_secs: 1800,
                 min_interval_secs: 900,
                 external_ip: IpAddr::from([49, 50, 51, 52]),
-                peers: Peers { v4, v6, ids: &ids },
+                peers: Peers { v4, v6, v4_ids: &ids[..v4.len()], v6_ids: &ids[v4.len()..] },
                 form,
             },
         );

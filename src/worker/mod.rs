@@ -29,6 +29,7 @@ use crate::limits::{
 };
 use crate::mesh::Mesh;
 use crate::ring::{RingSocket, Turned, UdpRing};
+use crate::swarm::Swept;
 use crate::sys::{self, Doorbell, Sleeper};
 use crate::time::{Clock, Timestamp};
 use connections::Connections;
@@ -228,11 +229,15 @@ impl Driver {
         }
         let mut unfinished = messages == TURN_MESSAGES || engine.expire_gathers(now);
         if now >= self.next_sweep {
-            let lap_ended = engine.sweep(now);
+            let swept = engine.sweep(now);
             // Slices that a busy or sleeping worker is behind with are made up for, one a turn, up to a lap.
             let step = Duration::from_micros(1_000_000 / SWEEP_SLICES_PER_SECOND);
             let behind = now.since(self.next_sweep) >= Duration::from_millis(2 * HOUSEKEEPING_INTERVAL_MS);
-            self.next_sweep = if lap_ended || behind { now + step } else { self.next_sweep + step };
+            self.next_sweep = match swept {
+                Swept { is_short: true, .. } => now, // whoever comes next may find no memory
+                Swept { lap_ended, .. } if lap_ended || behind => now + step,
+                _ => self.next_sweep + step,
+            };
             unfinished |= now >= self.next_sweep;
         }
         unfinished |= shared.connections.borrow_mut().reap(now);

@@ -19,7 +19,7 @@ fn shared() -> Rc<Shared> {
         min_interval_secs: 900,
         max_peers: 50,
         peer_timeout_secs: 4_000,
-        table_peers: u64::MAX,
+        table_bytes: usize::MAX,
     };
     let seeds = Seeds { table: [0; 16], random: 0 };
     let ids = ConnectionIds::new([0; 16], 120);
@@ -122,13 +122,12 @@ fn what_is_due_keeps_a_worker_awake() {
             next_publish: Timestamp::default(),
             submission: None,
         };
-        let enter = |number: u32| Announce {
-            info_hash: InfoHash([0; 20]),
-            peer_id: PeerId([0; 20]),
-            peer: PeerAddr::new(std::net::IpAddr::from(number.to_be_bytes()), 1),
-            event: Event::Started,
-            seeder: false,
-            num_want: 0,
+        let enter = |number: u32| {
+            let mut info_hash = InfoHash([0; 20]);
+            info_hash.0[..4].copy_from_slice(&number.to_be_bytes());
+            let peer = PeerAddr::new([10, 0, 0, 1].into(), 1);
+            let (peer_id, event) = (PeerId::UNKNOWN, Event::Started);
+            Announce { info_hash, peer_id, peer, event, seeder: false, num_want: 0, wants_ids: false }
         };
         let peers = 40 * TURN_SWEEP as u32;
         for number in 0..peers {

@@ -1,0 +1,222 @@
+//! Owns the choice of peers for a reply.
+//!
+//! A set is thought of as a circle of its peers, and a choice is a stretch of it from a random peer on: consecutive bytes
+//! of a few buckets. All starts are equally likely, so that each peer is chosen equally often, whatever the others do.
+//! Who stands beside whom has been decided by a keyed hash (which bucket) and changes from choice to choice by the order
+//! in which the buckets are walked, which is random too.
+
+use fastrand::Rng;
+
+use super::bucket::Bucket;
+use super::peers::{LEECHERS, Peers, Place, SEEDERS, Set};
+use super::record::{Body, Sets};
+use super::ticks::Ticks;
+use super::{PeerSink, Shard};
+use crate::limits::{CHOICE_BUCKETS_MAX, CHOICE_DRAWS_MAX};
+use crate::types::{Announce, Family, PeerAddr};
+
+/// A stretch of a reply: addresses, and as many ids or none.
+pub(super) type Stretch<'a, const N: usize> = (&'a [[u8; N]], &'a [[u8; 20]]);
+
+/// What is still to be chosen.
+struct Wanted<'a> {
+    left: usize,
+    asker: Option<Place>,
+    ticks: &'a Ticks,
+}
+
+impl<const N: usize> Peers<N> {
+    /// Gives `take` up to `want` peers of the set, without the asker and those whose time is over.
+    #[inline]
+    pub(super) fn choose(
+        &self,
+        set: &Set,
+        want: u32,
+        asker: Option<Place>,
+        ticks: &Ticks,
+        rng: &mut Rng,
+        mut take: impl FnMut(Stretch<'_, N>),
+    ) {
+        let others = self.len(set) - u32::from(asker.is_some());
+        let mut wanted = Wanted { left: want.min(others) as usize, asker, ticks };
+        if wanted.left == 0 {
+            return;
+        }
+        let start = self.start(set, asker, rng);
+        let first = self.bucket(set, start.bucket);
+        self.take_from(first, start.bucket, usize::from(start.at)..first.len(), &mut wanted, &mut take);
+        for number in self.steps(set, start.bucket, rng) {
+            if wanted.left == 0 {
+                return;
+            }
+            let bucket = self.bucket(set, number);
+            self.take_from(bucket, number, 0..bucket.len(), &mut wanted, &mut take);
+        }
+        self.take_from(first, start.bucket, 0..usize::from(start.at), &mut wanted, &mut take);
+    }
+
+    /// A peer drawn at random, which isn't the asker: there must be one.
+    #[inline]
+    pub(super) fn start(&self, set: &Set, asker: Option<Place>, rng: &mut Rng) -> Place {
+        match set {
+            Set::One(bucket) => {
+                let at = rng.u8(..(bucket.len() - usize::from(asker.is_some())) as u8);
+                let behind_asker = asker.is_some_and(|asker| asker.at <= at);
+                Place { bucket: 0, at: at + u8::from(behind_asker) }
+            }
+            Set::Many(directory) => {
+                let directory = self.directories.one(*directory);
+                // Any place in any bucket, until there is somebody: so each peer has the same chance, not each bucket.
+                let mut place = Place { bucket: 0, at: 0 };
+                for _ in 0..CHOICE_DRAWS_MAX {
+                    let random = rng.u64(..);
+                    let bucket = below(random as u32, directory.buckets.len() as u32);
+                    let at = below((random >> 32) as u32, u32::from(directory.longest)) as u8;
+                    place = Place { bucket, at };
+                    if usize::from(at) < directory.buckets[bucket as usize].len() && asker != Some(place) {
+                        return place;
+                    }
+                }
+                Place { at: 0, ..place } // a set that has just lost nearly all of its peers
+            }
+        }
+    }
+
+    /// The other buckets of the set in a random order: by steps of an odd width through the next power of two, which
+    /// come to each number once.
+    #[inline]
+    pub(super) fn steps(&self, set: &Set, start: u32, rng: &mut Rng) -> impl Iterator<Item = u32> {
+        let buckets = self.buckets(set);
+        let mask = buckets.next_power_of_two() - 1;
+        let width = if mask == 0 { 1 } else { rng.u32(..) | 1 };
+        let numbers = (1..=mask.min(CHOICE_BUCKETS_MAX))
+            .map(move |step| start.wrapping_add(step.wrapping_mul(width)) & mask);
+        numbers.filter(move |number| *number < buckets)
+    }
+
+    #[inline]
+    fn take_from(
+        &self,
+        bucket: Bucket,
+        number: u32,
+        stretch: std::ops::Range<usize>,
+        wanted: &mut Wanted<'_>,
+        take: &mut impl FnMut(Stretch<'_, N>),
+    ) {
+        let columns = self.blocks.columns(bucket);
+        let mut take_part = |from: usize, to: usize| {
+            let to = to.min(from + wanted.left);
+            if from < to {
+                wanted.left -= to - from;
+                take((&columns.addrs[from..to], columns.ids.get(from..to).unwrap_or_default()));
+            }
+        };
+        let asker = wanted.asker.filter(|asker| asker.bucket == number).map(|asker| usize::from(asker.at));
+        let asker = asker.filter(|at| stretch.contains(at)).unwrap_or(stretch.end);
+        let (before, behind) = (stretch.start..asker, asker + 1..stretch.end);
+        for part in [before, behind] {
+            if !wanted.ticks.is_over(bucket.oldest) {
+                take_part(part.start, part.end);
+                continue;
+            }
+            part.filter(|at| !wanted.ticks.is_over(columns.marks[*at])).for_each(|at| take_part(at, at + 1));
+        }
+    }
+}
+
+impl Shard {
+    /// Gives the sink the peers that an announce in a swarm with sets asks for.
+    #[inline]
+    pub(super) fn choose<S: PeerSink>(
+        &self,
+        number: u32,
+        announce: &Announce,
+        asker: Place,
+        rng: &mut Rng,
+        sink: &mut S,
+    ) {
+        let Body::Sets(sets) = &self.swarms.one(number).body else { return };
+        let family = announce.peer.family();
+        let shares = self.shares::<S>(sets, announce, rng);
+        let me =
+            |of: Family, role: usize| (of == family && role == LEECHERS && !announce.seeder).then_some(asker);
+        let ticks = &self.books.ticks;
+        for role in [SEEDERS, LEECHERS] {
+            let (v4, v6) = (shares[role], shares[2 + role]);
+            if v4 > 0 {
+                let me = me(Family::V4, role);
+                self.v4.choose(&sets.v4[role], v4, me, ticks, rng, |(peers, ids)| sink.v4(peers, ids));
+            }
+            if v6 > 0 {
+                let me = me(Family::V6, role);
+                self.v6.choose(&sets.v6[role], v6, me, ticks, rng, |(peers, ids)| sink.v6(peers, ids));
+            }
+        }
+    }
+
+    /// How many peers come from each set: `[IPv4 seeders, IPv4 leechers, IPv6 seeders, IPv6 leechers]`. The asker is
+    /// taken to be in the set where it belongs.
+    #[inline]
+    pub(super) fn shares<S: PeerSink>(&self, sets: &Sets, announce: &Announce, rng: &mut Rng) -> [u32; 4] {
+        let family = announce.peer.family();
+        let eligible = |of: Family, role: usize, len: u32| {
+            let asked = (S::BOTH_FAMILIES || of == family) && !(announce.seeder && role == SEEDERS);
+            let me = of == family && role == LEECHERS && !announce.seeder;
+            if asked { len.saturating_sub(me.into()) } else { 0 }
+        };
+        let v4 = |role| eligible(Family::V4, role, self.v4.len(&sets.v4[role]));
+        let v6 = |role| eligible(Family::V6, role, self.v6.len(&sets.v6[role]));
+        share(announce.num_want.into(), [v4(SEEDERS), v4(LEECHERS), v6(SEEDERS), v6(LEECHERS)], rng)
+    }
+
+    /// Gives the sink the peers that an announce in a small swarm asks for.
+    #[inline]
+    pub(super) fn choose_few<S: PeerSink>(
+        &self,
+        number: u32,
+        announce: &Announce,
+        rng: &mut Rng,
+        sink: &mut S,
+    ) {
+        let Body::Few(few) = &self.swarms.one(number).body else { return };
+        let mut others = few.unpack();
+        others.retain(|peer| {
+            let eligible = !(announce.seeder && peer.seeder) && peer.addr != announce.peer;
+            let asked = S::BOTH_FAMILIES || peer.addr.family() == announce.peer.family();
+            eligible && asked && !self.books.ticks.is_over(peer.mark)
+        });
+        while others.len() > usize::from(announce.num_want) {
+            others.swap_remove(rng.usize(..others.len()));
+        }
+        for peer in others {
+            match peer.addr {
+                PeerAddr::V4(addr) => sink.v4(&[addr], &[]),
+                PeerAddr::V6(addr) => sink.v6(&[addr], &[]),
+            }
+        }
+    }
+}
+
+/// A number below `bound`, of 32 random bits.
+#[inline]
+fn below(random: u32, bound: u32) -> u32 {
+    ((u64::from(random) * u64::from(bound)) >> 32) as u32
+}
+
+/// Deals `want` out among sets of these sizes: to each what is its share on average, rounded at random, so that every
+/// peer is as likely as any other.
+pub(super) fn share<const SETS: usize>(want: u32, sizes: [u32; SETS], rng: &mut Rng) -> [u32; SETS] {
+    let all: u64 = sizes.iter().map(|size| u64::from(*size)).sum();
+    if all <= u64::from(want) {
+        return sizes;
+    }
+    let offset = rng.u64(..all);
+    let (mut sum, mut dealt) = (0, 0);
+    sizes.map(|size| {
+        sum += u64::from(size);
+        let until = (u64::from(want) * sum + offset) / all;
+        let part = until - dealt;
+        dealt = until;
+        part as u32
+    })
+}

@@ -1,0 +1,191 @@
+//! Owns what is kept of one swarm: a record of one cache line, with the peers of a small swarm in it.
+
+use arrayvec::ArrayVec;
+
+use super::peers::{LEECHERS, SEEDERS, Set};
+use super::ticks::Mark;
+use crate::types::{InfoHash, PEER_V4_BYTES, PEER_V6_BYTES, PeerAddr};
+
+/// A swarm. A pool of them is the list of all swarms.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+pub(super) struct Swarm {
+    pub(super) info_hash: InfoHash,
+    pub(super) downloaded: u32,
+    pub(super) body: Body,
+}
+
+const _: () = assert!(size_of::<Swarm>() == 64, "a swarm is looked up at the price of one cache line");
+
+impl Default for Swarm {
+    fn default() -> Self {
+        Self { info_hash: InfoHash([0; 20]), downloaded: 0, body: Body::Few(Few::default()) }
+    }
+}
+
+/// Where a swarm's peers are.
+#[derive(Clone, Copy)]
+pub(super) enum Body {
+    /// Here.
+    Few(Few),
+    /// In buckets.
+    Sets(Sets),
+}
+
+/// The peers of a swarm by family and role.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Sets {
+    /// `[seeders, leechers]` of IPv4.
+    pub(super) v4: [Set; 2],
+    /// `[seeders, leechers]` of IPv6.
+    pub(super) v6: [Set; 2],
+    /// When somebody last wanted to know the peers' ids; while that is not long ago, ids are kept.
+    pub(super) ids_wanted: Option<Mark>,
+}
+
+/// Bytes for the peers within a record: 3 of IPv4, or 2 and one of IPv6, or 2 of IPv6.
+const FEW_BYTES: usize = 2 * V6;
+/// Peers within a record.
+pub(super) const FEW: usize = 3;
+/// An address and a mark.
+const V4: usize = PEER_V4_BYTES + 1;
+const V6: usize = PEER_V6_BYTES + 1;
+
+/// Up to three peers, packed.
+///
+/// ```text
+///  bits of `counts`:  IPv6 leechers | IPv6 seeders | IPv4 leechers | IPv4 seeders     (2 each)
+///  bytes:  IPv4 seeders, then leechers, 7 each ->    ...    <- IPv6 peers, likewise, 19 each
+/// ```
+///
+/// Without peers the first byte is the mark of when the last one left.
+#[derive(Clone, Copy)]
+pub(super) struct Few {
+    counts: u8,
+    bytes: [u8; FEW_BYTES],
+}
+
+/// A peer within a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FewPeer {
+    pub(super) addr: PeerAddr,
+    pub(super) seeder: bool,
+    pub(super) mark: Mark,
+}
+
+impl Default for Few {
+    fn default() -> Self {
+        Self { counts: 0, bytes: [0; FEW_BYTES] }
+    }
+}
+
+impl Few {
+    /// Packs peers. `None`: there isn't room for all.
+    pub(super) fn pack(peers: &[FewPeer]) -> Option<Self> {
+        let mut few = Self::default();
+        let (mut front, mut back) = (0, FEW_BYTES);
+        if peers.len() > FEW {
+            return None;
+        }
+        for role in [SEEDERS, LEECHERS] {
+            for peer in peers.iter().filter(|peer| peer.seeder == (role == SEEDERS)) {
+                let (family, place) = match peer.addr {
+                    PeerAddr::V4(_) => (0, front..front + V4),
+                    PeerAddr::V6(_) => (1, back.checked_sub(V6)?..back),
+                };
+                match peer.addr {
+                    PeerAddr::V4(_) => front = place.end,
+                    PeerAddr::V6(_) => back = place.start,
+                }
+                if front > back {
+                    return None;
+                }
+                few.counts += 1 << (4 * family + 2 * role);
+                let (mark, addr) = few.bytes[place].split_first_mut()?;
+                *mark = peer.mark;
+                match peer.addr {
+                    PeerAddr::V4(packed) => addr.copy_from_slice(&packed),
+                    PeerAddr::V6(packed) => addr.copy_from_slice(&packed),
+                }
+            }
+        }
+        Some(few)
+    }
+
+    /// The peers.
+    #[inline]
+    pub(super) fn unpack(&self) -> ArrayVec<FewPeer, FEW> {
+        let mut peers = ArrayVec::new();
+        let v4 = self.bytes.as_chunks::<V4>().0.iter();
+        for (number, [mark, addr @ ..]) in v4.enumerate().take(self.count(0) + self.count(1)) {
+            let seeder = number < self.count(0);
+            peers.push(FewPeer { addr: PeerAddr::V4(*addr), seeder, mark: *mark });
+        }
+        let v6 = self.bytes.as_chunks::<V6>().0.iter().rev();
+        for (number, [mark, addr @ ..]) in v6.enumerate().take(self.count(2) + self.count(3)) {
+            let seeder = number < self.count(2);
+            peers.push(FewPeer { addr: PeerAddr::V6(*addr), seeder, mark: *mark });
+        }
+        peers
+    }
+
+    /// How many peers there are of each kind: `[IPv4 seeders, IPv4 leechers, IPv6 seeders, IPv6 leechers]`.
+    pub(super) fn counts(&self) -> [u32; 4] {
+        [0, 1, 2, 3].map(|kind| self.count(kind) as u32)
+    }
+
+    /// A swarm that has lost its last peer now.
+    pub(super) fn empty(now: Mark) -> Self {
+        let mut few = Self::default();
+        few.bytes[0] = now;
+        few
+    }
+
+    /// When a swarm without peers lost the last one.
+    pub(super) fn empty_since(&self) -> Option<Mark> {
+        (self.counts == 0).then_some(self.bytes[0])
+    }
+
+    fn count(&self, kind: usize) -> usize {
+        usize::from(self.counts >> (2 * kind) & 3)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(number: u8, v6: bool, seeder: bool) -> FewPeer {
+        let addr = if v6 { PeerAddr::V6([number; 18]) } else { PeerAddr::V4([number; 6]) };
+        FewPeer { addr, seeder, mark: number ^ 0xff }
+    }
+
+    #[test]
+    fn every_mix_that_has_room_comes_back() {
+        // Each of three places: nobody, or one of the four kinds.
+        for mix in 0..5_u32.pow(3) {
+            let kinds = [mix % 5, mix / 5 % 5, mix / 25];
+            let peers: Vec<FewPeer> = kinds
+                .iter()
+                .enumerate()
+                .filter_map(|(at, kind)| {
+                    kind.checked_sub(1).map(|kind| peer(at as u8 + 1, kind & 1 != 0, kind & 2 != 0))
+                })
+                .collect();
+            let v6 = peers.iter().filter(|peer| matches!(peer.addr, PeerAddr::V6(_))).count();
+            let fits = (peers.len() - v6) * V4 + v6 * V6 <= FEW_BYTES;
+            let packed = Few::pack(&peers);
+            assert_eq!(packed.is_some(), fits, "{peers:?}");
+            assert!(fits || peers.len() == 3, "any two peers have room");
+            if let Some(packed) = packed {
+                let mut back = packed.unpack();
+                back.sort_by_key(|peer| peer.mark ^ 0xff);
+                assert_eq!(*back, *peers);
+                assert_eq!(packed.counts().iter().sum::<u32>() as usize, peers.len());
+            }
+        }
+        assert!(Few::pack(&[peer(1, false, true); 4]).is_none());
+        assert_eq!(Few::empty(77).empty_since(), Some(77));
+        assert_eq!(Few::pack(&[peer(1, false, true)]).unwrap().empty_since(), None);
+    }
+}

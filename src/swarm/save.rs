@@ -1,0 +1,204 @@
+//! Owns the table's way out of the process and back in: a walk over all that it holds, which can stop and go on.
+
+use super::record::{Body, Few, Swarm};
+use super::{LEECHERS, Peers, SEEDERS, Set, Shard};
+use crate::time::Timestamp;
+use crate::types::{Announce, Event, InfoHash, PeerAddr, PeerId};
+
+/// A piece of the table, complete in itself; the order of pieces doesn't matter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Saved {
+    /// A swarm.
+    Swarm {
+        /// Its name.
+        info_hash: InfoHash,
+        /// Downloads that were completed in it.
+        downloaded: u32,
+    },
+    /// One of its peers.
+    Peer {
+        /// The swarm's name.
+        info_hash: InfoHash,
+        /// Where the peer is.
+        peer: PeerAddr,
+        /// It has everything.
+        seeder: bool,
+        /// Seconds since its last announce, rounded down to a tick.
+        age_secs: u32,
+    },
+}
+
+/// How far a walk has come. The walk goes from the last swarm to the first, as the sweep does and for its reason: what
+/// moves while the walk pauses is at worst met twice. (But when the sweep shortens a large set that the walk is in the
+/// middle of, some of its peers can be missed.)
+#[derive(Clone, Copy, Debug)]
+pub struct Position {
+    below: u32,
+    /// In the middle of the swarm with this very number and name.
+    within: Option<(InfoHash, Within)>,
+}
+
+/// A place in a swarm: the set (0 to 3, as in the record), the bucket, and the peer in it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Within {
+    set: usize,
+    bucket: u32,
+    at: usize,
+}
+
+impl Default for Position {
+    fn default() -> Self {
+        Self { below: u32::MAX, within: None }
+    }
+}
+
+/// A walk over a table.
+pub struct Saving<'a> {
+    shard: &'a Shard,
+    position: Position,
+}
+
+impl Saving<'_> {
+    /// From where another walk can go on.
+    pub fn position(&self) -> Position {
+        self.position
+    }
+}
+
+impl Iterator for Saving<'_> {
+    type Item = Saved;
+
+    fn next(&mut self) -> Option<Saved> {
+        let swarms = &self.shard.swarms;
+        loop {
+            let number = self.position.below;
+            let Some((info_hash, within)) = &mut self.position.within else {
+                self.position.below = swarms.taken_below(number)?;
+                let Swarm { info_hash, downloaded, .. } = *swarms.one(self.position.below);
+                self.position.within = Some((info_hash, Within::default()));
+                return Some(Saved::Swarm { info_hash, downloaded });
+            };
+            let is_here = swarms.contains(number) && swarms.one(number).info_hash == *info_hash;
+            let next = is_here.then(|| self.shard.peer_at(&swarms.one(number).body, within)).flatten();
+            match next {
+                Some((peer, seeder, mark)) => {
+                    let age_secs = self.shard.books.ticks.age_secs(mark);
+                    return Some(Saved::Peer { info_hash: *info_hash, peer, seeder, age_secs });
+                }
+                None => self.position.within = None,
+            }
+        }
+    }
+}
+
+impl Shard {
+    /// Walks over what the shard holds, from a position on (the default one: from the start). Take as many pieces as time
+    /// allows, and go on later from the walk's [`position`](Saving::position).
+    pub fn save(&self, from: Position) -> Saving<'_> {
+        Saving { shard: self, position: from }
+    }
+
+    /// Enters what was saved. What is known better already, and what has become too old or finds no memory, is left out.
+    /// Returns how many peers were entered.
+    pub fn load(&mut self, now: Timestamp, saved: impl IntoIterator<Item = Saved>) -> u64 {
+        self.pass(now);
+        let before = self.totals.seeders + self.totals.leechers;
+        for piece in saved {
+            match piece {
+                Saved::Swarm { info_hash, downloaded } => self.load_swarm(info_hash, downloaded),
+                Saved::Peer { info_hash, peer, seeder, age_secs } => {
+                    let announce = Announce {
+                        info_hash,
+                        peer_id: PeerId::UNKNOWN,
+                        peer,
+                        event: Event::None,
+                        seeder,
+                        num_want: 0,
+                        wants_ids: false,
+                    };
+                    self.load_peer(&announce, age_secs);
+                }
+            }
+        }
+        self.totals.seeders + self.totals.leechers - before
+    }
+
+    fn load_swarm(&mut self, info_hash: InfoHash, downloaded: u32) {
+        let hash = self.index.hash(&info_hash);
+        let found = self.find(hash, &info_hash);
+        if downloaded > 0
+            && let Some(number) = found.or_else(|| self.create(hash, info_hash))
+        {
+            let swarm = self.swarms.one_mut(number);
+            swarm.downloaded = swarm.downloaded.max(downloaded);
+            if found.is_none() {
+                swarm.body = Body::Few(Few::empty(self.books.ticks.mark()));
+            }
+        }
+    }
+
+    fn load_peer(&mut self, announce: &Announce, age_secs: u32) {
+        let hash = self.index.hash(&announce.info_hash);
+        let found = self.find(hash, &announce.info_hash);
+        let Some(mark) = self.books.ticks.mark_of_age(age_secs) else { return };
+        if found.is_some_and(|number| self.has_peer(number, &announce.peer)) {
+            return;
+        }
+        match found.or_else(|| self.create(hash, announce.info_hash)) {
+            Some(number) if self.enter(number, announce, mark).is_ok() => {}
+            _ => self.totals.refused += 1,
+        }
+    }
+
+    fn has_peer(&self, number: u32, peer: &PeerAddr) -> bool {
+        match (&self.swarms.one(number).body, peer) {
+            (Body::Few(few), _) => few.unpack().iter().any(|other| other.addr == *peer),
+            (Body::Sets(sets), PeerAddr::V4(addr)) => {
+                sets.v4.iter().any(|set| self.v4.find(set, addr).is_some())
+            }
+            (Body::Sets(sets), PeerAddr::V6(addr)) => {
+                sets.v6.iter().any(|set| self.v6.find(set, addr).is_some())
+            }
+        }
+    }
+
+    /// The peer at a place, or the next one there is; the place moves behind it.
+    fn peer_at(&self, body: &Body, within: &mut Within) -> Option<(PeerAddr, bool, u8)> {
+        let sets = match body {
+            Body::Few(few) => {
+                let peer = *few.unpack().get(within.at)?;
+                within.at += 1;
+                return Some((peer.addr, peer.seeder, peer.mark));
+            }
+            Body::Sets(sets) => sets,
+        };
+        while within.set < 4 {
+            let role = within.set % 2;
+            debug_assert!(SEEDERS == 0 && LEECHERS == 1);
+            let found = match within.set / 2 {
+                0 => self.v4.peer_at(&sets.v4[role], within).map(|(addr, mark)| (PeerAddr::V4(addr), mark)),
+                _ => self.v6.peer_at(&sets.v6[role], within).map(|(addr, mark)| (PeerAddr::V6(addr), mark)),
+            };
+            if let Some((addr, mark)) = found {
+                return Some((addr, role == SEEDERS, mark));
+            }
+            *within = Within { set: within.set + 1, bucket: 0, at: 0 };
+        }
+        None
+    }
+}
+
+impl<const N: usize> Peers<N> {
+    fn peer_at(&self, set: &Set, within: &mut Within) -> Option<([u8; N], u8)> {
+        while within.bucket < self.buckets(set) {
+            let bucket = self.bucket(set, within.bucket);
+            if within.at < bucket.len() {
+                let peer = self.blocks.peer(bucket, within.at);
+                within.at += 1;
+                return Some((peer.addr, peer.mark));
+            }
+            (within.bucket, within.at) = (within.bucket + 1, 0);
+        }
+        None
+    }
+}

@@ -1,0 +1,100 @@
+//! What must hold of a shard at any time.
+
+use std::collections::HashSet;
+
+use super::super::*;
+
+impl Shard {
+    /// Panics if something in the table does not fit the rest. Takes time in proportion to the whole table.
+    pub(crate) fn assert_invariants(&self) {
+        let mut totals = Totals { refused: self.totals.refused, ..Totals::default() };
+        let (mut marks, mut counted) = ([0; 256], 0);
+        let mut next = self.swarms.taken_below(u32::MAX);
+        while let Some(number) = next {
+            let swarm = self.swarms.one(number);
+            assert_eq!(self.find(self.index.hash(&swarm.info_hash), &swarm.info_hash), Some(number));
+            let counts = self.counts(number);
+            totals.seeders += u64::from(counts.seeders);
+            totals.leechers += u64::from(counts.leechers);
+            match counts.seeders + counts.leechers {
+                0 => totals.empty_swarms += 1,
+                _ => totals.swarms += 1,
+            }
+            totals.v6_peers += self.assert_swarm(swarm, &mut marks);
+            counted += 1;
+            next = self.swarms.taken_below(number);
+        }
+        assert_eq!(self.totals(), totals);
+        assert_eq!((counted, self.index.len()), (self.swarms.len(), self.swarms.len()));
+        for (mark, count) in marks.iter().enumerate() {
+            assert_eq!(self.books.census.count(mark as u8), *count, "peers with mark {mark}");
+        }
+        self.assert_memory();
+    }
+
+    /// Returns how many IPv6 peers there are.
+    fn assert_swarm(&self, swarm: &Swarm, marks: &mut [u32; 256]) -> u64 {
+        match &swarm.body {
+            Body::Few(few) => {
+                let peers = few.unpack();
+                assert!(!peers.is_empty() || swarm.downloaded > 0, "an empty swarm was kept for nothing");
+                let distinct: HashSet<_> = peers.iter().map(|peer| peer.addr).collect();
+                assert_eq!(distinct.len(), peers.len(), "an address twice in a record");
+                peers.iter().for_each(|peer| marks[usize::from(peer.mark)] += 1);
+                peers.iter().filter(|peer| peer.addr.family() == Family::V6).count() as u64
+            }
+            Body::Sets(sets) => {
+                self.v4.assert_sets(&sets.v4, &self.books.ticks, marks);
+                self.v6.assert_sets(&sets.v6, &self.books.ticks, marks)
+            }
+        }
+    }
+
+    fn assert_memory(&self) {
+        self.swarms.assert_invariants();
+        let mut used = self.swarms.used_bytes() + self.index.bytes();
+        let mut allocated = self.swarms.allocated_bytes() + self.index.bytes();
+        let (v4, v6) = (self.v4.bytes(), self.v6.bytes());
+        (used, allocated) = (used + v4.0 + v6.0, allocated + v4.1 + v6.1);
+        assert_eq!((self.memory().used, self.memory().allocated), (used, allocated));
+    }
+}
+
+impl<const N: usize> Peers<N> {
+    fn assert_sets(&self, sets: &[Set; 2], ticks: &Ticks, marks: &mut [u32; 256]) -> u64 {
+        let mut seen = HashSet::new();
+        for set in sets {
+            let mut len = 0;
+            for number in 0..self.buckets(set) {
+                let bucket = self.bucket(set, number);
+                for at in 0..bucket.len() {
+                    let peer = self.blocks.peer(bucket, at);
+                    assert!(seen.insert(peer.addr), "an address twice in a swarm");
+                    assert_eq!(self.find(set, &peer.addr), Some(Place { bucket: number, at: at as u8 }));
+                    assert!(ticks.age(bucket.oldest) >= ticks.age(peer.mark), "older than the oldest");
+                    marks[usize::from(peer.mark)] += 1;
+                    len += 1;
+                }
+                if let Set::Many(directory) = set {
+                    assert!(bucket.len() <= usize::from(self.directories.one(*directory).longest));
+                }
+            }
+            assert_eq!(self.len(set), len);
+        }
+        seen.len() as u64
+    }
+
+    /// Bytes used and allocated.
+    fn bytes(&self) -> (usize, usize) {
+        self.blocks.assert_invariants();
+        self.directories.assert_invariants();
+        let mut tables = 0;
+        let mut next = self.directories.taken_below(u32::MAX);
+        while let Some(number) = next {
+            tables += self.directories.one(number).buckets.capacity() * size_of::<bucket::Bucket>();
+            next = self.directories.taken_below(number);
+        }
+        let used = self.blocks.used_bytes() + self.directories.used_bytes() + tables;
+        (used, self.blocks.allocated_bytes() + self.directories.allocated_bytes() + tables)
+    }
+}

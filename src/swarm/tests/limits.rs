@@ -1,0 +1,191 @@
+//! Time and memory: peers go when they should, and what they took goes back.
+
+use super::*;
+use crate::limits::{SWEEP_CLEANING_COST, TABLE_CHUNK_BYTES, TABLE_MIN_BYTES};
+
+fn fill(shard: &mut Shard, now: Timestamp, swarms: u32, peers: u16, first: u16) {
+    let mut rng = Rng::with_seed(1);
+    for swarm in 0..swarms {
+        let mut info_hash = [0; 20];
+        info_hash[..4].copy_from_slice(&swarm.to_be_bytes());
+        for number in first..first + peers {
+            let announce = announce(0, peer(number, number % 5 == 0), Event::Started, number % 4 != 0, 0);
+            let announce = Announce { info_hash: InfoHash(info_hash), ..announce };
+            shard.announce(now, &announce, &mut rng, &mut Taken::default());
+        }
+    }
+}
+
+#[test]
+fn a_peer_is_gone_after_its_timeout_and_memory_goes_back() {
+    for (swarms, peers) in if cfg!(miri) { [(30, 3), (2, 150)] } else { [(20_000, 3), (3, 20_000)] } {
+        let mut shard = Shard::new([1; 16], TIMEOUT, usize::MAX);
+        fill(&mut shard, Timestamp::from_secs(10), swarms, peers, 0);
+        shard.assert_invariants();
+        let all = u64::from(swarms) * u64::from(peers);
+        assert_eq!(shard.totals().leechers + shard.totals().seeders, all);
+        let full = shard.memory();
+        let at = |secs: u32| Timestamp::from_secs(u64::from(secs));
+        assert_eq!(lap(&mut shard, at(10 + TIMEOUT), 100), 0, "at the timeout it is still there");
+        assert_eq!(lap(&mut shard, at(11 + TIMEOUT), 100), all as usize);
+        (0..30).for_each(|_| assert_eq!(lap(&mut shard, at(11 + TIMEOUT), 100), 0));
+        shard.assert_invariants();
+        assert_eq!(shard.totals(), Totals::default());
+        let empty = shard.memory();
+        assert!(
+            empty.used < 2 * TABLE_CHUNK_BYTES && empty.allocated < full.allocated / 10 + TABLE_CHUNK_BYTES,
+            "{empty:?}"
+        );
+    }
+}
+
+#[test]
+fn what_is_left_of_a_large_table_moves_together() {
+    let mut shard = Shard::new([1; 16], TIMEOUT, usize::MAX);
+    let (swarms, peers) = if cfg!(miri) { (60, 20) } else { (10_000, 20) };
+    fill(&mut shard, Timestamp::from_secs(10), swarms, peers, 0);
+    fill(&mut shard, Timestamp::from_secs(60), swarms / 20, peers, 0);
+    let full = shard.memory();
+    let late = Timestamp::from_secs(11 + u64::from(TIMEOUT));
+    (0..10).for_each(|_| {
+        lap(&mut shard, late, 100);
+        shard.assert_invariants();
+    });
+    assert_eq!(shard.totals().swarms, u64::from(swarms / 20));
+    if !cfg!(miri) {
+        assert!(shard.memory().allocated < full.allocated / 4, "{:?} of {full:?}", shard.memory());
+    }
+}
+
+#[test]
+fn after_a_leap_of_the_clock_nobody_is_left() {
+    let mut shard = Shard::new([1; 16], TIMEOUT, usize::MAX);
+    fill(&mut shard, Timestamp::from_secs(10), 20, 20, 0);
+    // 256 ticks later the marks would look fresh.
+    let swept = shard.sweep(Timestamp::from_secs(10 + 256), 1);
+    assert_eq!(swept.expired, 400);
+    assert_eq!(shard.totals(), Totals::default());
+    shard.assert_invariants();
+}
+
+#[test]
+fn a_slice_of_the_sweep_costs_no_more_than_its_budget() {
+    let mut shard = Shard::new([1; 16], TIMEOUT, usize::MAX);
+    fill(&mut shard, Timestamp::from_secs(0), 1, 2_000, 0);
+    shard.sweep(Timestamp::from_secs(50), 1);
+    let late = Timestamp::from_secs(101);
+    let (mut slices, mut before) = (0, 2_000);
+    while shard.totals().swarms > 0 {
+        shard.sweep(late, 3 * SWEEP_CLEANING_COST);
+        shard.assert_invariants();
+        let now = shard.totals().seeders + shard.totals().leechers;
+        assert!(before - now <= 4 * 96, "a slice of three buckets took out {}", before - now);
+        (slices, before) = (slices + 1, now);
+    }
+    assert!(slices > 10, "{slices} slices for 80 buckets");
+}
+
+#[test]
+fn when_memory_is_short_the_oldest_go_first() {
+    let limit = TABLE_MIN_BYTES as usize;
+    let mut shard = Shard::new([1; 16], TIMEOUT, limit);
+    let mut now = 1;
+    let steps = if cfg!(miri) { 3 } else { 80 };
+    let mut evicted = 0;
+    for step in 0..steps {
+        now += 1;
+        let time = Timestamp::from_secs(now);
+        for part in 0..10 {
+            fill(&mut shard, time, 40, 20, 200 * step as u16 + 20 * part);
+            (0..4).for_each(|_| evicted += shard.sweep(time, 1_000).evicted);
+        }
+        if step % 8 == 0 {
+            shard.assert_invariants();
+        }
+        // Buckets that lose some peers move to smaller blocks before the larger ones come together.
+        assert!(shard.memory().allocated <= limit + limit / 20, "{:?}", shard.memory());
+        let ages: Vec<u32> = shard.save(Position::default()).filter_map(age).collect();
+        let oldest = *ages.iter().max().unwrap();
+        // Nobody is missing who is younger than the oldest: 8,000 entered each second.
+        for younger in 0..oldest.saturating_sub(1) {
+            let there = ages.iter().filter(|age| **age == younger).count();
+            assert!(
+                there as u64 + shard.totals().refused >= 8_000,
+                "{there} of age {younger}, oldest {oldest}"
+            );
+        }
+    }
+    if !cfg!(miri) {
+        assert!(evicted > 100_000, "{evicted}");
+        // Some find no block of the size that they need before others have come together.
+        assert!(shard.totals().refused < 640_000 / 40, "{}", shard.totals().refused);
+    }
+}
+
+fn age(saved: Saved) -> Option<u32> {
+    match saved {
+        Saved::Peer { age_secs, .. } => Some(age_secs),
+        Saved::Swarm { .. } => None,
+    }
+}
+
+#[test]
+fn a_full_table_answers_and_keeps_whom_it_has() {
+    let mut shard = Shard::new([1; 16], TIMEOUT, 16 * TABLE_CHUNK_BYTES);
+    fill(&mut shard, Timestamp::from_secs(0), 2, 4_000, 0);
+    shard.assert_invariants();
+    let refused = shard.totals().refused;
+    assert!(refused > 0);
+    let mut rng = Rng::with_seed(1);
+    let mut tell = |swarm: u8, number, event| {
+        let mut taken = Taken::default();
+        let announce = announce(swarm, peer(number, number % 5 == 0), event, number % 4 != 0, 9);
+        let counts = shard.announce(Timestamp::from_secs(0), &announce, &mut rng, &mut taken);
+        shard.assert_invariants();
+        (counts.seeders + counts.leechers, taken.0.len(), shard.totals().refused - refused)
+    };
+    let (all, given, _) = tell(0, 4, Event::None);
+    assert_eq!((given, tell(0, 4, Event::Completed).0), (9, all), "who is in stays in");
+    assert_eq!(tell(0, 4, Event::Stopped).0, all - 1);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 1 } else { 30 }))]
+
+    /// Whatever happens in a table that is too small for it: the books are right and the limit holds.
+    #[test]
+    fn a_table_that_is_too_small_stays_sound(
+        steps in proptest::collection::vec(step(), 1..if cfg!(miri) { 100 } else { 3_000 }),
+        chunks in 4..40_usize,
+        seed: u64,
+    ) {
+        let limit = chunks * TABLE_CHUNK_BYTES;
+        let mut shard = Shard::new(seed.to_be_bytes().repeat(2).try_into().unwrap(), TIMEOUT, limit);
+        let mut rng = Rng::with_seed(seed);
+        let mut now = 50;
+        for (number, step) in steps.into_iter().enumerate() {
+            match step {
+                Step::Announce { mut announce, both, ahead } => {
+                    announce.info_hash.0[..2].copy_from_slice(&(number as u16 % 700).to_be_bytes());
+                    let mut taken = TakenOfOneFamily::default();
+                    match both {
+                        true => ask(&mut shard, Timestamp::from_secs(now), &announce, ahead, &mut rng, &mut taken.0),
+                        false => ask(&mut shard, Timestamp::from_secs(now), &announce, ahead, &mut rng, &mut taken),
+                    };
+                    prop_assert!(taken.0.0.len() <= usize::from(announce.num_want));
+                }
+                Step::Scrape(_) => {}
+                Step::Sweep(budget) => drop(shard.sweep(Timestamp::from_secs(now), budget)),
+                Step::Pass(secs) => {
+                    now += u64::from(secs);
+                    while !shard.sweep(Timestamp::from_secs(now), 1_000).lap_ended {}
+                }
+            }
+            if number % 16 == 0 {
+                shard.assert_invariants();
+            }
+            prop_assert!(shard.memory().allocated <= limit + 40 * TABLE_CHUNK_BYTES);
+        }
+        shard.assert_invariants();
+    }
+}

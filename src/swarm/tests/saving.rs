@@ -1,0 +1,142 @@
+//! What is saved comes back, and peer ids are kept where they are wanted.
+
+use super::*;
+
+fn pieces(shard: &Shard, at_once: usize) -> Vec<Saved> {
+    let (mut all, mut position) = (Vec::new(), Position::default());
+    loop {
+        let mut walk = shard.save(position);
+        let before = all.len();
+        all.extend(walk.by_ref().take(at_once));
+        if all.len() - before < at_once {
+            return all;
+        }
+        position = walk.position();
+    }
+}
+
+fn sorted(mut pieces: Vec<Saved>) -> Vec<String> {
+    pieces.retain(|piece| !matches!(piece, Saved::Swarm { downloaded: 0, .. }));
+    let mut texts: Vec<String> = pieces.iter().map(|piece| format!("{piece:?}")).collect();
+    texts.sort();
+    texts
+}
+
+#[test]
+fn what_is_saved_comes_back() {
+    let mut shard = Shard::new([1; 16], TIMEOUT, usize::MAX);
+    let mut rng = Rng::with_seed(1);
+    for number in 0..if cfg!(miri) { 200 } else { 3_000_u16 } {
+        let now = Timestamp::from_secs(u64::from(number) / 60);
+        let event = if number % 7 == 0 { Event::Completed } else { Event::None };
+        let announce =
+            announce((number % 50) as u8 / 3 * 3, peer(number, number % 3 == 0), event, number % 5 != 0, 0);
+        shard.announce(now, &announce, &mut rng, &mut Taken::default());
+    }
+    let saved = pieces(&shard, usize::MAX);
+    assert_eq!(pieces(&shard, 1), saved);
+    assert_eq!(pieces(&shard, 7), saved);
+
+    let now = Timestamp::from_secs(49);
+    shard.sweep(now, 1);
+    let saved = pieces(&shard, usize::MAX);
+    let mut restored = Shard::new([2; 16], TIMEOUT, usize::MAX);
+    let peers = shard.totals().seeders + shard.totals().leechers;
+    // The order of pieces doesn't matter, nor that some come twice.
+    let shuffled = saved.iter().rev().chain(&saved[..saved.len() / 2]).copied();
+    assert_eq!(restored.load(now, shuffled), peers);
+    restored.assert_invariants();
+    assert_eq!(restored.totals(), shard.totals());
+    assert_eq!(sorted(pieces(&restored, usize::MAX)), sorted(saved.clone()));
+
+    // What is too old is left out, what is known better stays.
+    let mut late = Shard::new([3; 16], TIMEOUT, usize::MAX);
+    let aged = |piece: Saved| match piece {
+        Saved::Peer { info_hash, peer, seeder, age_secs } => {
+            Saved::Peer { info_hash, peer, seeder, age_secs: age_secs + TIMEOUT - 20 }
+        }
+        swarm => swarm,
+    };
+    let young = saved.iter().filter(|piece| matches!(piece, Saved::Peer { age_secs: 0..=20, .. })).count();
+    assert_eq!(late.load(now, saved.iter().map(|piece| aged(*piece))), young as u64);
+    assert_eq!(restored.load(now, saved.iter().map(|piece| aged(*piece))), 0);
+    assert_eq!(sorted(pieces(&restored, usize::MAX)), sorted(saved));
+}
+
+/// Between two parts of a walk the table may change as it likes: who is there all the time is saved.
+#[test]
+fn a_walk_with_pauses_misses_nobody_who_stays() {
+    let mut shard = Shard::new([1; 16], TIMEOUT, usize::MAX);
+    let mut rng = Rng::with_seed(5);
+    let mut tell = |shard: &mut Shard, now, swarm: u16, number, event| {
+        let mut announce = announce(0, peer(number, false), event, false, 0);
+        announce.info_hash.0[..2].copy_from_slice(&swarm.to_be_bytes());
+        shard.announce(Timestamp::from_secs(now), &announce, &mut rng, &mut Taken::default());
+    };
+    let swarms = if cfg!(miri) { 40 } else { 3_000 };
+    for swarm in 0..swarms {
+        (0..1 + swarm % 4).for_each(|number| tell(&mut shard, 0, swarm, number, Event::Started));
+    }
+    // All but every tenth swarm are left, in several steps, with sweeps that move the rest together.
+    let (mut position, mut met) = (Position::default(), HashSet::new());
+    for step in 0..10 {
+        let mut walk = shard.save(position);
+        let part = walk.by_ref().take(usize::from(swarms) * 5 / 14);
+        met.extend(
+            part.filter(|piece| matches!(piece, Saved::Peer { .. })).map(|piece| format!("{piece:?}")),
+        );
+        position = walk.position();
+        for swarm in (0..swarms).filter(|swarm| swarm % 10 != 0 && swarm % 9 == step) {
+            (0..1 + swarm % 4).for_each(|number| tell(&mut shard, 0, swarm, number, Event::Stopped));
+        }
+        lap(&mut shard, Timestamp::from_secs(0), 500);
+    }
+    let left = pieces(&shard, usize::MAX);
+    let left: Vec<_> = left.iter().filter(|piece| matches!(piece, Saved::Peer { .. })).collect();
+    assert!(left.len() >= usize::from(swarms) / 10);
+    assert!(left.iter().all(|piece| met.contains(&format!("{piece:?}"))));
+}
+
+/// Takes peers with their ids.
+#[derive(Default)]
+struct Named(Vec<([u8; 6], Option<[u8; 20]>)>);
+
+impl PeerSink for Named {
+    const BOTH_FAMILIES: bool = true;
+    fn v4(&mut self, peers: &[[u8; PEER_V4_BYTES]], ids: &[[u8; 20]]) {
+        let id = |at: usize| ids.get(at).copied().filter(|id| *id != PeerId::UNKNOWN.0);
+        self.0.extend(peers.iter().enumerate().map(|(at, peer)| (*peer, id(at))));
+    }
+    fn v6(&mut self, _: &[[u8; PEER_V6_BYTES]], _: &[[u8; 20]]) {}
+}
+
+#[test]
+fn ids_are_kept_where_somebody_reads_them() {
+    let mut shard = Shard::new([1; 16], TIMEOUT, usize::MAX);
+    let mut rng = Rng::with_seed(5);
+    let mut tell = |shard: &mut Shard, now, number: u16, wants_ids| {
+        let mut announce = announce(1, peer(number, false), Event::None, number % 2 == 0, 200);
+        announce.peer_id.0[..2].copy_from_slice(&(number + 1).to_be_bytes());
+        let mut named = Named::default();
+        shard.announce(Timestamp::from_secs(now), &Announce { wants_ids, ..announce }, &mut rng, &mut named);
+        shard.assert_invariants();
+        named.0
+    };
+    let peers = 100;
+    (0..peers).for_each(|number| drop(tell(&mut shard, 0, number, false)));
+    let plain = shard.memory().used;
+    assert!(tell(&mut shard, 0, 1, true).iter().all(|(_, id)| id.is_none()), "nobody asked for them before");
+    (0..peers).for_each(|number| drop(tell(&mut shard, 10, number, false)));
+    let named = tell(&mut shard, 10, 1, true);
+    assert_eq!(named.len(), usize::from(peers) - 1);
+    for (addr, id) in named {
+        let number = u16::from_be_bytes([addr[2], addr[3]]);
+        assert_eq!(id.unwrap()[..2], (number + 1).to_be_bytes());
+    }
+    assert!(shard.memory().used >= plain + 20 * usize::from(peers));
+    // Nobody reads them for a timeout: they go.
+    (0..peers).for_each(|number| drop(tell(&mut shard, 60, number, false)));
+    lap(&mut shard, Timestamp::from_secs(111), 50);
+    assert_eq!(shard.memory().used, plain);
+    assert!(tell(&mut shard, 111, 1, false).iter().all(|(_, id)| id.is_none()));
+}
