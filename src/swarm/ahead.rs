@@ -1,8 +1,8 @@
 //! Owns looking ahead: what the requests of one turn will touch is fetched into the cache for all of them at once.
 //!
-//! A request to a table larger than the cache waits three or four times for memory, each time for what it learned from
-//! the last. The waits of different requests don't depend on each other: taken together they cost little more than those
-//! of one. So a turn first makes each step of the search for all of its requests and then answers them.
+//! A request to a table larger than the cache waits three or four times for memory, each time for what it learned
+//! from the last. The waits of different requests don't depend on each other: taken together they cost little more
+//! than those of one. So a turn first makes each step of the search for all of its requests and then answers them.
 
 use fastrand::Rng;
 

@@ -1,5 +1,56 @@
 //! Owns the swarms of one worker: a pure [`Shard`] that is told the time, draws from the randomness it is given, and
 //! does no I/O.
+//!
+//! # How it lies in memory
+//!
+//! ```text
+//!  index: lines of 64 bytes, by the keyed hash of the info-hash, added one at a time
+//!  ┌──────────────────────────┬──────────────┬─────┬─────────┐   8 swarms a line on average; the few that find
+//!  │ 12 numbers of records    │ 12 tags      │ len │ spilled │   no room in theirs are in a hashbrown table
+//!  └───────────┬──────────────┴──────────────┴─────┴─────────┘
+//!              ▼
+//!  swarm: a record of 64 bytes, one cache line
+//!  ┌──────────────┬────────────┬───────────────────────────────────────────────┐
+//!  │ info-hash 20 │ downloaded │ up to 3 peers of IPv4, or 2 and 1 of IPv6, or │   no block of its own
+//!  │              │          4 │ 2 of IPv6: address and mark (6 + 1, 18 + 1)   │
+//!  └──────────────┴────────────┴───────────────────────────────────────────────┘
+//!    or, with more peers, four sets of 8 bytes:
+//!  ┌──────────────┬────────────┬──────────────┬──────────────┬──────────────┬──────────────┬────────────┐
+//!  │ info-hash 20 │ downloaded │ IPv4 seeders │ IPv4 leechers│ IPv6 seeders │ IPv6 leechers│ ids wanted │
+//!  └──────────────┴────────────┴───────┬──────┴───────┬──────┴──────────────┴──────────────┴────────────┘
+//!                                      │              ▼
+//!                                      │       up to 24 peers: one bucket
+//!                                      ▼       ┌──────────────────────┬─────┬────────┬──────┐
+//!                    more: a directory         │ number of the block  │ len │ oldest │ ids? │   8 bytes
+//!                    ┌────────┬────────┬──     └───────────┬──────────┴─────┴────────┴──────┘
+//!                    │ bucket │ bucket │ ...               ▼
+//!                    └────────┴────────┴──     block: columns of 4, 8, 12 ... 96 places
+//!                     by the keyed hash of     ┌──────────────┬─────────────────────────┬──────────────────┐
+//!                     the address; added       │ marks 1 each │ addresses 6 or 18 each  │ peer ids 20 each │
+//!                     one at a time            └──────────────┴─────────────────────────┴── where wanted ──┘
+//! ```
+//!
+//! Records, directories and blocks lie in pools: chunks of 16 KiB of equal pieces, the lowest free one taken first.
+//!
+//! # Why
+//!
+//! - **Most swarms have a peer or two**: they cost their record and an eighth of a line, 72 bytes with everything.
+//! - **Most peers are in large swarms**: they cost address and mark (7 bytes) and a share of the block's slack and the
+//!   bucket's 8 bytes. There is no index of peers: an address is searched in the one bucket where its hash says that it
+//!   is, which has the length of a few cache lines.
+//! - **Nothing is ever rehashed or doubled.** The index and the sets grow by linear hashing: each new bucket takes its
+//!   part of one other. The largest thing that is ever copied at once is a directory: 8 bytes for 24 peers, so 67 KB
+//!   for 200,000. Announces only grow things; merging, moving together and giving back is the sweep's.
+//! - **Replies are copied, not collected**: seeders get leechers only, so the two are apart, and a reply is a stretch
+//!   of two or three buckets from a random peer on.
+//! - **A mark is the low byte of a tick** (a hundredth of the timeout). Each bucket knows its oldest mark, so that the
+//!   sweep passes a bucket by without looking into it, and a reply need not look at marks as long as nobody in the
+//!   bucket is over. Who is over is not handed out, swept or not.
+//! - **Peer ids** are read by old HTTP clients alone (`compact=0`). A swarm keeps them from the moment that one asks
+//!   until none has for a timeout: the blocks of its buckets then have a third column, filled as peers announce. All
+//!   other swarms pay two bytes in the record, which there was room for.
+//! - **Memory is counted as it is taken.** Above 90 % of the limit the sweep takes the oldest out: a census of peers by
+//!   mark says how old those are. New peers get no chunk beyond the limit.
 
 mod ahead;
 mod bucket;

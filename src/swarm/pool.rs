@@ -38,8 +38,8 @@ const PLACE_BITS: u32 = 12;
 ///  open          0           1           1            one bit a chunk: has it a free block?
 /// ```
 ///
-/// As the lowest free block is always the one taken, what is left after a shrinkage gathers in front as it is renewed; the
-/// sweep moves the [strays](Self::is_stray) there and then drops the empty chunks at the end.
+/// As the lowest free block is always the one taken, what is left after a shrinkage gathers in front as it is renewed;
+/// the sweep moves the [strays](Self::is_stray) there and then drops the empty chunks at the end.
 pub(super) struct Pool<T> {
     block: usize,
     per_chunk: usize,

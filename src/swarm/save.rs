@@ -1,7 +1,7 @@
 //! Owns the table's way out of the process and back in: a walk over all that it holds, which can stop and go on.
 
 use super::record::{Body, Few, Swarm};
-use super::{LEECHERS, Peers, SEEDERS, Set, Shard};
+use super::{Peers, SEEDERS, Set, Shard};
 use crate::time::Timestamp;
 use crate::types::{Announce, Event, InfoHash, PeerAddr, PeerId};
 
@@ -92,14 +92,14 @@ impl Iterator for Saving<'_> {
 }
 
 impl Shard {
-    /// Walks over what the shard holds, from a position on (the default one: from the start). Take as many pieces as time
-    /// allows, and go on later from the walk's [`position`](Saving::position).
+    /// Walks over what the shard holds, from a position on (the default one: from the start). Take as many pieces as
+    /// time allows, and go on later from the walk's [`position`](Saving::position).
     pub fn save(&self, from: Position) -> Saving<'_> {
         Saving { shard: self, position: from }
     }
 
-    /// Enters what was saved. What is known better already, and what has become too old or finds no memory, is left out.
-    /// Returns how many peers were entered.
+    /// Enters what was saved. What is known better already, and what has become too old or finds no memory, is left
+    /// out. Returns how many peers were entered.
     pub fn load(&mut self, now: Timestamp, saved: impl IntoIterator<Item = Saved>) -> u64 {
         self.pass(now);
         let before = self.totals.seeders + self.totals.leechers;
@@ -174,7 +174,6 @@ impl Shard {
         };
         while within.set < 4 {
             let role = within.set % 2;
-            debug_assert!(SEEDERS == 0 && LEECHERS == 1);
             let found = match within.set / 2 {
                 0 => self.v4.peer_at(&sets.v4[role], within).map(|(addr, mark)| (PeerAddr::V4(addr), mark)),
                 _ => self.v6.peer_at(&sets.v6[role], within).map(|(addr, mark)| (PeerAddr::V6(addr), mark)),

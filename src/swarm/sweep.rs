@@ -100,10 +100,10 @@ impl Slice {
 }
 
 impl Shard {
-    /// Goes on from where the last slice ended, at a cost of about `budget`: a swarm or a bucket looked at costs one, one
-    /// in which something is to be done [`SWEEP_CLEANING_COST`]. Takes out peers that have not announced within the
-    /// timeout, swarms that have been empty for as long, and, if memory is short, empty swarms and the oldest peers.
-    /// Ends early at the end of the table.
+    /// Goes on from where the last slice ended, at a cost of about `budget`: a swarm or a bucket looked at costs one,
+    /// one in which something is to be done [`SWEEP_CLEANING_COST`]. Takes out peers that have not announced within
+    /// the timeout, swarms that have been empty for as long, and, if memory is short, empty swarms and the oldest
+    /// peers. Ends early at the end of the table.
     pub fn sweep(&mut self, now: Timestamp, budget: usize) -> Swept {
         self.pass(now);
         let mut swept = Swept { expired: std::mem::take(&mut self.cursor.leapt), ..Swept::default() };
@@ -139,8 +139,8 @@ impl Shard {
         let Books { memory, ticks, census } = &self.books;
         let over_age = ticks.life() + 1;
         let mut enough = (memory.limit / 100).saturating_mul(TABLE_FILL_PERCENT);
-        // Peers are refused though not all memory is used: it lies in blocks of sizes that nobody wants. Some have to go
-        // before these come together and are given back.
+        // Peers are refused though not all memory is used: it lies in blocks of sizes that nobody wants. Some have to
+        // go before these come together and are given back.
         if self.totals.refused > std::mem::replace(&mut self.cursor.refused, self.totals.refused) {
             enough = enough.min(memory.used - memory.used / 128);
         }

@@ -67,8 +67,9 @@ fn every_peer_is_as_likely_as_any_other() {
             let deviations = handed_out.iter().map(|count| f64::from(*count) / expected - 1.0);
             let largest = deviations.clone().map(f64::abs).fold(0.0, f64::max);
             assert!(largest < 0.09, "{case}: {largest}");
-            // Chi-squared over its degrees of freedom is 1. Peers that stand together are given together, so there are no
-            // more such degrees than replies that don't overlap, and its deviation is the root of two by their number.
+            // Chi-squared over its degrees of freedom is 1. Peers that stand together are given together, so there are
+            // no more such degrees than replies that don't overlap, and its deviation is the root of two by their
+            // number.
             let chi_squared =
                 deviations.map(|deviation| deviation.powi(2) * expected).sum::<f64>() / eligible as f64;
             let bound = 1.0 + 5.0 * (2.0 * f64::from(want) / eligible as f64).sqrt();

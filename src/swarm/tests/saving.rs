@@ -115,7 +115,7 @@ fn ids_are_kept_where_somebody_reads_them() {
     let mut shard = Shard::new([1; 16], TIMEOUT, usize::MAX);
     let mut rng = Rng::with_seed(5);
     let mut tell = |shard: &mut Shard, now, number: u16, wants_ids| {
-        let mut announce = announce(1, peer(number, false), Event::None, number % 2 == 0, 200);
+        let mut announce = announce(1, peer(number, false), Event::None, number.is_multiple_of(2), 200);
         announce.peer_id.0[..2].copy_from_slice(&(number + 1).to_be_bytes());
         let mut named = Named::default();
         shard.announce(Timestamp::from_secs(now), &Announce { wants_ids, ..announce }, &mut rng, &mut named);
