@@ -1,0 +1,212 @@
+//! Owns the crowd: which swarms there are, who is in them, and what they announce next. All of it comes from numbers
+//! by a mixing function, so that each run and each table sees the same.
+
+use fastrand::Rng;
+use gyre::types::{Announce, Event, InfoHash, PEER_V4_BYTES, PeerAddr, PeerId};
+
+/// Of a hundred announces 90 renew a peer, 6 enter a new one, 3 stop; the last completes.
+const REFRESHES: u32 = 90;
+const UP_TO_ENTERS: u32 = REFRESHES + 6;
+const UP_TO_STOPS: u32 = UP_TO_ENTERS + 3;
+/// One in so many new peers opens a swarm; the others join where a random peer is.
+const NEW_SWARM: u32 = 32;
+/// Of four peers so many are seeders.
+const SEEDERS_OF_FOUR: u64 = 3;
+
+/// Who is in which swarm at the start.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Crowding {
+    /// As in real life: so many swarms, some of them popular.
+    Lifelike { swarms: u32 },
+    /// So many swarms of equal size.
+    Even { swarms: u32, peers: u32 },
+}
+
+impl Crowding {
+    /// The sizes of the swarms.
+    pub(crate) fn sizes(self) -> Vec<u32> {
+        match self {
+            Self::Lifelike { swarms } => (1..=swarms).map(|rank| lifelike(rank, swarms)).collect(),
+            Self::Even { swarms, peers } => vec![peers; swarms as usize],
+        }
+    }
+}
+
+/// The size of the swarm that comes at this rank of so many, the most popular being the first.
+///
+/// A gamma density (generalized: its tail falls faster), made to fit three points: 2,300 peers at the top, 192 at the
+/// first hundredth, 2.45 at the first tenth. Beyond it swarms have 2 peers, the last half of them 1.
+fn lifelike(rank: u32, swarms: u32) -> u32 {
+    const SCALE: f64 = 53.11;
+    const POWER: f64 = 0.287_16;
+    const TAIL: f64 = 0.051_725;
+    const LARGEST: u32 = 2_300;
+    let part = f64::from(rank) / f64::from(swarms);
+    let size = SCALE * part.powf(-POWER) * (-(part / TAIL).powi(2)).exp();
+    let smallest = if part <= 0.5 { 2 } else { 1 };
+    (size.round() as u32).clamp(smallest, LARGEST)
+}
+
+/// Checks that the spread over half a million swarms is what is known of real trackers.
+pub(crate) fn check_sizes() {
+    const SWARMS: usize = 500_000;
+    let sizes = Crowding::Lifelike { swarms: SWARMS as u32 }.sizes();
+    assert!(sizes.is_sorted_by(|a, b| a >= b));
+    assert!(
+        sizes[SWARMS / 2..].iter().all(|size| *size == 1) && sizes[SWARMS / 2 - 1] == 2,
+        "half have 1 peer"
+    );
+    assert!(
+        sizes[SWARMS / 10..].iter().all(|size| *size <= 2) && sizes[SWARMS / 20] > 2,
+        "90 % have at most 2"
+    );
+    assert!((2_200..=2_300).contains(&sizes[0]), "the largest has {}", sizes[0]);
+    assert!(
+        (190..200).contains(&sizes[SWARMS / 100 - 1]),
+        "the top hundredth begins at {}",
+        sizes[SWARMS / 100 - 1]
+    );
+    let between = &sizes[SWARMS / 100 - 1..];
+    assert!(between.windows(2).all(|pair| pair[0] - pair[1] <= 1), "each size below it occurs");
+    let mean = sizes.iter().map(|size| f64::from(*size)).sum::<f64>() / SWARMS as f64;
+    assert!((9.0..11.0).contains(&mean), "{mean} peers in a swarm on average");
+}
+
+/// One peer.
+#[derive(Clone, Copy, Default)]
+struct Member {
+    swarm: u32,
+    number: u32,
+    /// The second of its last announce.
+    seen: u32,
+    seeder: bool,
+}
+
+impl Member {
+    fn new(swarm: u32, number: u32, seen: u32) -> Self {
+        let seeder = mix(!((u64::from(swarm) << 32) | u64::from(number))) % 4 < SEEDERS_OF_FOUR;
+        Self { swarm, number, seen, seeder }
+    }
+
+    fn announce(&self, event: Event, num_want: u16) -> Announce {
+        let random = mix((u64::from(self.swarm) << 32) | u64::from(self.number)).to_be_bytes();
+        let mut addr = [0; PEER_V4_BYTES];
+        addr.copy_from_slice(&random[..PEER_V4_BYTES]);
+        let mut id = *b"-GY0001-swarmbench..";
+        id[12..].copy_from_slice(&random);
+        Announce {
+            info_hash: info_hash(self.swarm),
+            peer_id: PeerId(id),
+            peer: PeerAddr::V4(addr),
+            event,
+            seeder: self.seeder,
+            num_want,
+            wants_ids: false,
+        }
+    }
+}
+
+/// Everybody who is in the table, and what happens next.
+pub(crate) struct Crowd {
+    members: Vec<Member>,
+    swarms: u32,
+    /// Peers that come later have numbers from here on.
+    next_number: u32,
+    num_want: u16,
+    rng: Rng,
+}
+
+impl Crowd {
+    /// A crowd that nobody knows of yet, with room for those that `announces` more announces bring. It takes all memory
+    /// that it will ever have.
+    pub(crate) fn new(crowding: Crowding, announces: usize, num_want: u16) -> Self {
+        let sizes = crowding.sizes();
+        let peers: usize = sizes.iter().map(|size| *size as usize).sum();
+        let room = peers + announces / 10;
+        let mut members = vec![Member { seen: 1, ..Member::default() }; room]; // not zeros, which take no memory
+        members.clear();
+        for (swarm, size) in (0..).zip(&sizes) {
+            members.extend((0..*size).map(|number| Member::new(swarm, number, 0)));
+        }
+        let mut rng = Rng::with_seed(7);
+        rng.shuffle(&mut members);
+        Self { members, swarms: sizes.len() as u32, next_number: 1 << 30, num_want, rng }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    pub(crate) fn swarms(&self) -> u32 {
+        self.swarms
+    }
+
+    /// How many are seeders.
+    pub(crate) fn seeders(&self) -> usize {
+        self.members.iter().filter(|member| member.seeder).count()
+    }
+
+    /// The first announce of the peer that comes at this place, which asks for nobody.
+    pub(crate) fn arrive(&mut self, at: usize, second: u32) -> Announce {
+        self.members[at].seen = second;
+        self.members[at].announce(Event::Started, 0)
+    }
+
+    /// What somebody announces at this second.
+    pub(crate) fn next(&mut self, second: u32) -> Announce {
+        let at = self.rng.usize(..self.members.len());
+        let num_want = self.num_want;
+        let kind = self.rng.u32(..100);
+        if (REFRESHES..UP_TO_ENTERS).contains(&kind) {
+            return self.enter(self.members[at].swarm, second);
+        }
+        if (UP_TO_ENTERS..UP_TO_STOPS).contains(&kind) {
+            return self.members.swap_remove(at).announce(Event::Stopped, num_want);
+        }
+        let member = &mut self.members[at];
+        member.seen = second;
+        if kind >= UP_TO_STOPS && !member.seeder {
+            member.seeder = true;
+            return member.announce(Event::Completed, num_want);
+        }
+        member.announce(Event::None, num_want)
+    }
+
+    fn enter(&mut self, beside: u32, second: u32) -> Announce {
+        let swarm = match self.rng.u32(..NEW_SWARM) {
+            0 => {
+                self.swarms += 1;
+                self.swarms - 1
+            }
+            _ => beside,
+        };
+        let member = Member::new(swarm, self.next_number, second);
+        self.next_number += 1;
+        self.members.push(member);
+        member.announce(Event::Started, self.num_want)
+    }
+
+    /// The second before which this part of all peers has last announced.
+    pub(crate) fn quantile_of_seen(&self, part: f64) -> u32 {
+        let mut seen: Vec<u32> = self.members.iter().map(|member| member.seen).collect();
+        let at = (seen.len() as f64 * part) as usize;
+        *seen.select_nth_unstable(at).1
+    }
+}
+
+/// Twenty bytes that look like a SHA-1.
+fn info_hash(swarm: u32) -> InfoHash {
+    let mut bytes = [0; 24];
+    for (part, chunk) in (1..).zip(bytes.as_chunks_mut::<8>().0) {
+        *chunk = mix((part << 48) | u64::from(swarm)).to_be_bytes();
+    }
+    InfoHash(bytes[..20].try_into().expect("twenty bytes"))
+}
+
+/// The mixer of SplitMix64: a permutation under which each bit depends on all.
+fn mix(number: u64) -> u64 {
+    let mut z = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
