@@ -109,7 +109,7 @@ pub const BUCKET_PEERS_MAX: usize = 96;
 /// hardly anybody left would take more of them.
 pub const CHOICE_DRAWS_MAX: usize = 32;
 /// Buckets that are looked at for one reply. Two or three have enough peers, unless nearly all of them are over.
-pub const CHOICE_BUCKETS_MAX: u32 = 1024;
+pub const CHOICE_BUCKETS_MAX: usize = 1024;
 /// A peer's time is kept in ticks, of which its timeout has so many ...
 pub const TICKS_PER_TIMEOUT: u8 = 100;
 /// ... or, if it is short, fewer of at least this length.

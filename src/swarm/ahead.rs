@@ -1,15 +1,17 @@
 //! Owns looking ahead: what the requests of one turn will touch is fetched into the cache for all of them at once.
 //!
-//! A request to a table larger than the cache waits three or four times for memory, each time for what it learned
-//! from the last. The waits of different requests don't depend on each other: taken together they cost little more
-//! than those of one. So a turn first makes each step of the search for all of its requests and then answers them.
+//! A request to a table larger than the cache waits four or five times for memory, each time for what it learned from
+//! the last: index, record, directory, bucket, block. The waits of different requests don't depend on each other: taken
+//! together they cost little more than those of one. So a turn first makes each step of the search for all of its
+//! requests and then answers them. What is foretold may turn out otherwise: then a request waits, no more.
 
 use fastrand::Rng;
 
+use super::choose::Dice;
 use super::index::Hash;
-use super::peers::{Peers, Set};
+use super::peers::{LEECHERS, Peers, SEEDERS, Set};
 use super::record::Body;
-use super::{LEECHERS, PeerSink, SEEDERS, Shard};
+use super::{PeerSink, Shard};
 use crate::sys::prefetch;
 use crate::time::Timestamp;
 use crate::types::{Announce, Event, Family, PeerAddr, SwarmCounts};
@@ -17,14 +19,14 @@ use crate::types::{Announce, Event, Family, PeerAddr, SwarmCounts};
 /// What is known of an announce ahead of it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Ahead {
-    hash: Hash,
+    pub(super) hash: Hash,
+    /// The record that is probably the swarm's.
     guess: Option<u32>,
-    /// The choice will draw from this.
-    seed: u64,
+    pub(super) dice: Dice,
 }
 
 impl Shard {
-    /// Fetches what these announces will touch, up to as many as there is room for in `ahead`. To be followed by
+    /// Fetches what these announces will touch, as many as there is room for in `ahead`. To be followed by
     /// [`announce_ahead`](Self::announce_ahead) with each.
     pub fn look_ahead<'a, S: PeerSink>(
         &self,
@@ -33,7 +35,8 @@ impl Shard {
         ahead: &mut [Ahead],
     ) {
         for (ahead, announce) in ahead.iter_mut().zip(announces.clone()) {
-            *ahead = Ahead { hash: self.index.hash(&announce.info_hash), guess: None, seed: rng.u64(..) };
+            *ahead =
+                Ahead { hash: self.index.hash(&announce.info_hash), guess: None, dice: Dice(rng.u64(..)) };
             self.index.fetch(ahead.hash);
         }
         for ahead in ahead.iter_mut() {
@@ -42,8 +45,10 @@ impl Shard {
                 prefetch(self.swarms.one(number));
             }
         }
-        for (ahead, announce) in ahead.iter().zip(announces) {
-            self.fetch_peers::<S>(ahead, announce);
+        for step in [Step::Directories, Step::Buckets, Step::Blocks] {
+            for (ahead, announce) in ahead.iter().zip(announces.clone()) {
+                self.fetch::<S>(ahead, announce, step);
+            }
         }
     }
 
@@ -61,50 +66,95 @@ impl Shard {
         let is_it = |number: u32| {
             self.swarms.contains(number) && self.swarms.one(number).info_hash == announce.info_hash
         };
-        let found = ahead
-            .guess
-            .filter(|number| is_it(*number))
-            .or_else(|| self.find(ahead.hash, &announce.info_hash));
-        self.announce_to(ahead.hash, found, announce, &mut Rng::with_seed(ahead.seed), sink)
+        let found = ahead.guess.filter(|number| is_it(*number));
+        let found = found.or_else(|| self.find(ahead.hash, &announce.info_hash));
+        self.announce_to(ahead.hash, found, announce, ahead.dice, sink)
     }
 
-    /// The buckets that the announce's peer and its reply are probably in.
-    fn fetch_peers<S: PeerSink>(&self, ahead: &Ahead, announce: &Announce) {
+    /// Fetches what one step needs, with what those before it have fetched: first for the asker's own entry, then for
+    /// its reply.
+    #[inline]
+    fn fetch<S: PeerSink>(&self, ahead: &Ahead, announce: &Announce, step: Step) {
         let Some(number) = ahead.guess else { return };
         let Body::Sets(sets) = &self.swarms.one(number).body else { return };
         let role = if announce.seeder { SEEDERS } else { LEECHERS };
         match announce.peer {
-            PeerAddr::V4(addr) => self.v4.fetch(&sets.v4[role], self.v4.home(&sets.v4[role], &addr)),
-            PeerAddr::V6(addr) => self.v6.fetch(&sets.v6[role], self.v6.home(&sets.v6[role], &addr)),
+            PeerAddr::V4(addr) => self.v4.fetch_home(&sets.v4[role], &addr, step),
+            PeerAddr::V6(addr) => self.v6.fetch_home(&sets.v6[role], &addr, step),
         }
-        if announce.event == Event::Stopped {
+        if announce.event == Event::Stopped || announce.num_want == 0 {
             return;
         }
-        let mut rng = Rng::with_seed(ahead.seed);
-        let shares = self.shares::<S>(sets, announce, &mut rng);
-        let own_family = announce.peer.family();
-        for role in [SEEDERS, LEECHERS] {
-            if shares[role] > 0 && (S::BOTH_FAMILIES || own_family == Family::V4) {
-                self.v4.fetch_choice(&sets.v4[role], &mut rng);
+        let family = announce.peer.family();
+        let shares = match step {
+            Step::Blocks => self.shares::<S>(sets, announce, ahead.dice),
+            _ => [1; 4],
+        };
+        for role in if announce.seeder { LEECHERS..=LEECHERS } else { SEEDERS..=LEECHERS } {
+            if S::BOTH_FAMILIES || family == Family::V4 {
+                self.v4.fetch_choice(&sets.v4[role], shares[role], ahead.dice.set(Family::V4, role), step);
             }
-            if shares[2 + role] > 0 && (S::BOTH_FAMILIES || own_family == Family::V6) {
-                self.v6.fetch_choice(&sets.v6[role], &mut rng);
+            if S::BOTH_FAMILIES || family == Family::V6 {
+                self.v6.fetch_choice(
+                    &sets.v6[role],
+                    shares[2 + role],
+                    ahead.dice.set(Family::V6, role),
+                    step,
+                );
             }
         }
     }
 }
 
+/// What is fetched of a set, one after the other.
+#[derive(Clone, Copy)]
+enum Step {
+    Directories,
+    Buckets,
+    Blocks,
+}
+
 impl<const N: usize> Peers<N> {
-    fn fetch(&self, set: &Set, bucket: u32) {
-        self.blocks.fetch(self.bucket(set, bucket));
+    /// Towards where an address is.
+    #[inline]
+    fn fetch_home(&self, set: &Set, addr: &[u8; N], step: Step) {
+        match (set, step) {
+            (Set::Many(number), Step::Directories) => prefetch(self.directories.one(*number)),
+            (Set::Many(number), Step::Buckets) => {
+                prefetch(&self.directories.one(*number).buckets[self.home(set, addr) as usize]);
+            }
+            (_, Step::Blocks) => {
+                let bucket = self.bucket(set, self.home(set, addr));
+                self.blocks.fetch(bucket, 0..bucket.len());
+            }
+            _ => {}
+        }
     }
 
-    /// The two buckets that a choice begins with, if it goes as this random number generator has it.
-    fn fetch_choice(&self, set: &Set, rng: &mut Rng) {
-        let start = self.start(set, None, rng);
-        self.fetch(set, start.bucket);
-        if let Some(next) = self.steps(set, start.bucket, rng).next() {
-            self.fetch(set, next);
+    /// Towards the peers that these dice choose.
+    #[inline]
+    fn fetch_choice(&self, set: &Set, want: u32, dice: Dice, step: Step) {
+        match (set, step) {
+            (Set::Many(number), Step::Directories) => prefetch(self.directories.one(*number)),
+            (Set::Many(number), Step::Buckets) => {
+                let buckets = &self.directories.one(*number).buckets;
+                let foretold = self.foretell(*number, dice);
+                foretold.iter().filter_map(|number| buckets.get(*number as usize)).for_each(prefetch);
+            }
+            (_, Step::Blocks) if want > 0 => {
+                let (start, mut steps) = self.walk(set, None, dice);
+                let (first, want) = (self.bucket(set, start.bucket), want as usize);
+                let end = first.len().min(usize::from(start.at) + want);
+                self.blocks.fetch(first, usize::from(start.at)..end);
+                let left = want - (end - usize::from(start.at));
+                if left > 0 {
+                    match steps.next().map(|number| self.bucket(set, number)) {
+                        Some(bucket) => self.blocks.fetch(bucket, 0..bucket.len().min(left)),
+                        None => self.blocks.fetch(first, 0..left.min(first.len())),
+                    }
+                }
+            }
+            _ => {}
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Owns buckets: a few dozen peers of one family in one block of memory, each property in a column of its own.
 
 use crate::limits::{BUCKET_PEERS_MAX, BUCKET_STEP};
+use crate::sys::prefetch;
 use crate::types::PeerId;
 
 use super::pool::{Memory, Pool};
@@ -129,16 +130,18 @@ impl<const N: usize> Blocks<N> {
         self.columns(bucket).addrs.iter().position(|other| other == addr)
     }
 
-    /// Begins to fetch the bucket's marks and addresses.
+    /// Begins to fetch marks and addresses of some of the bucket's peers.
     #[inline]
-    pub(super) fn fetch(&self, bucket: Bucket) {
+    pub(super) fn fetch(&self, bucket: Bucket, peers: std::ops::Range<usize>) {
         const LINE: usize = 64;
-        if bucket.len > 0 {
-            let block = self.pools[Self::pool(bucket.len(), bucket.has_ids)].get(bucket.block);
-            let bytes = room(bucket.len()) + bucket.len() * N;
-            block[..bytes].chunks(LINE).for_each(crate::sys::prefetch);
-            crate::sys::prefetch(&block[bytes - 1]); // blocks begin anywhere in a line
+        if peers.is_empty() {
+            return;
         }
+        let block = self.pools[Self::pool(bucket.len(), bucket.has_ids)].get(bucket.block);
+        prefetch(&block[peers.start]);
+        let addrs = &block[room(bucket.len())..][peers.start * N..peers.end * N];
+        addrs.iter().step_by(LINE).for_each(prefetch);
+        prefetch(&addrs[addrs.len() - 1]); // they begin anywhere in a line
     }
 
     /// A peer of the bucket.

@@ -18,6 +18,24 @@ use crate::types::{Announce, Family, PeerAddr};
 /// A stretch of a reply: addresses, and as many ids or none.
 pub(super) type Stretch<'a, const N: usize> = (&'a [[u8; N]], &'a [[u8; 20]]);
 
+/// The randomness of one choice. Each of its uses has a stream of its own, so that who looks ahead can foretell one
+/// without the others.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Dice(pub(super) u64);
+
+impl Dice {
+    /// For what is not of one set.
+    pub(super) fn whole(self) -> Rng {
+        Rng::with_seed(self.0)
+    }
+
+    /// For the set of this family and role.
+    pub(super) fn set(self, family: Family, role: usize) -> Dice {
+        let number = 1 + role as u64 + 2 * u64::from(family == Family::V6);
+        Dice(self.0.wrapping_add(number.wrapping_mul(0x9e37_79b9_7f4a_7c15)))
+    }
+}
+
 /// What is still to be chosen.
 struct Wanted<'a> {
     left: usize,
@@ -34,7 +52,7 @@ impl<const N: usize> Peers<N> {
         want: u32,
         asker: Option<Place>,
         ticks: &Ticks,
-        rng: &mut Rng,
+        dice: Dice,
         mut take: impl FnMut(Stretch<'_, N>),
     ) {
         let others = self.len(set) - u32::from(asker.is_some());
@@ -42,56 +60,69 @@ impl<const N: usize> Peers<N> {
         if wanted.left == 0 {
             return;
         }
-        let start = self.start(set, asker, rng);
+        let (start, steps) = self.walk(set, asker, dice);
         let first = self.bucket(set, start.bucket);
         self.take_from(first, start.bucket, usize::from(start.at)..first.len(), &mut wanted, &mut take);
-        for number in self.steps(set, start.bucket, rng) {
+        if wanted.left == 0 {
+            return;
+        }
+        for number in steps {
+            let bucket = self.bucket(set, number);
+            self.take_from(bucket, number, 0..bucket.len(), &mut wanted, &mut take);
             if wanted.left == 0 {
                 return;
             }
-            let bucket = self.bucket(set, number);
-            self.take_from(bucket, number, 0..bucket.len(), &mut wanted, &mut take);
         }
         self.take_from(first, start.bucket, 0..usize::from(start.at), &mut wanted, &mut take);
     }
 
-    /// A peer drawn at random, which isn't the asker: there must be one.
+    /// Where a choice begins and which buckets it goes on to: all of them in a random order, by steps of an odd width
+    /// through the next power of two, which come to each number once. There must be somebody beside the asker.
     #[inline]
-    pub(super) fn start(&self, set: &Set, asker: Option<Place>, rng: &mut Rng) -> Place {
-        match set {
-            Set::One(bucket) => {
-                let at = rng.u8(..(bucket.len() - usize::from(asker.is_some())) as u8);
-                let behind_asker = asker.is_some_and(|asker| asker.at <= at);
-                Place { bucket: 0, at: at + u8::from(behind_asker) }
-            }
+    pub(super) fn walk(
+        &self,
+        set: &Set,
+        asker: Option<Place>,
+        dice: Dice,
+    ) -> (Place, impl Iterator<Item = u32>) {
+        let mut rng = dice.whole();
+        let (start, buckets, width) = match set {
+            Set::One(bucket) => (start_in_one(*bucket, asker, &mut rng), 1, 0),
             Set::Many(directory) => {
-                let directory = self.directories.one(*directory);
-                // Any place in any bucket, until there is somebody: so each peer has the same chance, not each bucket.
-                let mut place = Place { bucket: 0, at: 0 };
-                for _ in 0..CHOICE_DRAWS_MAX {
-                    let random = rng.u64(..);
-                    let bucket = below(random as u32, directory.buckets.len() as u32);
-                    let at = below((random >> 32) as u32, u32::from(directory.longest)) as u8;
-                    place = Place { bucket, at };
-                    if usize::from(at) < directory.buckets[bucket as usize].len() && asker != Some(place) {
-                        return place;
-                    }
-                }
-                Place { at: 0, ..place } // a set that has just lost nearly all of its peers
+                let width = rng.u32(..) | 1; // drawn first, so that it can be foretold
+                (self.start_in_many(*directory, asker, &mut rng), self.buckets(set), width)
             }
-        }
+        };
+        let mask = buckets.next_power_of_two() - 1;
+        let numbers = (1..=mask).map(move |step| start.bucket.wrapping_add(step.wrapping_mul(width)) & mask);
+        (start, numbers.filter(move |number| *number < buckets).take(CHOICE_BUCKETS_MAX))
     }
 
-    /// The other buckets of the set in a random order: by steps of an odd width through the next power of two, which
-    /// come to each number once.
+    /// Any place in any bucket, until there is somebody: so each peer has the same chance, not each bucket.
     #[inline]
-    pub(super) fn steps(&self, set: &Set, start: u32, rng: &mut Rng) -> impl Iterator<Item = u32> {
-        let buckets = self.buckets(set);
-        let mask = buckets.next_power_of_two() - 1;
-        let width = if mask == 0 { 1 } else { rng.u32(..) | 1 };
-        let numbers = (1..=mask.min(CHOICE_BUCKETS_MAX))
-            .map(move |step| start.wrapping_add(step.wrapping_mul(width)) & mask);
-        numbers.filter(move |number| *number < buckets)
+    fn start_in_many(&self, directory: u32, asker: Option<Place>, rng: &mut Rng) -> Place {
+        let directory = self.directories.one(directory);
+        let mut place = Place { bucket: 0, at: 0 };
+        for _ in 0..CHOICE_DRAWS_MAX {
+            let random = rng.u64(..);
+            let bucket = below(random as u32, directory.buckets.len() as u32);
+            place = Place { bucket, at: below((random >> 32) as u32, u32::from(directory.longest)) as u8 };
+            let is_there = usize::from(place.at) < directory.buckets[bucket as usize].len();
+            if is_there && asker != Some(place) {
+                return place;
+            }
+        }
+        Place { at: 0, ..place } // a set that has just lost nearly all of its peers
+    }
+
+    /// The bucket that [`start_in_many`](Self::start_in_many) will try first, and the next on the walk from there.
+    #[inline]
+    pub(super) fn foretell(&self, directory: u32, dice: Dice) -> [u32; 2] {
+        let mut rng = dice.whole();
+        let width = rng.u32(..) | 1;
+        let buckets = self.directories.one(directory).buckets.len() as u32;
+        let first = below(rng.u64(..) as u32, buckets);
+        [first, first.wrapping_add(width) & (buckets.next_power_of_two() - 1)]
     }
 
     #[inline]
@@ -132,12 +163,12 @@ impl Shard {
         number: u32,
         announce: &Announce,
         asker: Place,
-        rng: &mut Rng,
+        dice: Dice,
         sink: &mut S,
     ) {
         let Body::Sets(sets) = &self.swarms.one(number).body else { return };
         let family = announce.peer.family();
-        let shares = self.shares::<S>(sets, announce, rng);
+        let shares = self.shares::<S>(sets, announce, dice);
         let me =
             |of: Family, role: usize| (of == family && role == LEECHERS && !announce.seeder).then_some(asker);
         let ticks = &self.books.ticks;
@@ -145,11 +176,13 @@ impl Shard {
             let (v4, v6) = (shares[role], shares[2 + role]);
             if v4 > 0 {
                 let me = me(Family::V4, role);
-                self.v4.choose(&sets.v4[role], v4, me, ticks, rng, |(peers, ids)| sink.v4(peers, ids));
+                let dice = dice.set(Family::V4, role);
+                self.v4.choose(&sets.v4[role], v4, me, ticks, dice, |(peers, ids)| sink.v4(peers, ids));
             }
             if v6 > 0 {
                 let me = me(Family::V6, role);
-                self.v6.choose(&sets.v6[role], v6, me, ticks, rng, |(peers, ids)| sink.v6(peers, ids));
+                let dice = dice.set(Family::V6, role);
+                self.v6.choose(&sets.v6[role], v6, me, ticks, dice, |(peers, ids)| sink.v6(peers, ids));
             }
         }
     }
@@ -157,7 +190,7 @@ impl Shard {
     /// How many peers come from each set: `[IPv4 seeders, IPv4 leechers, IPv6 seeders, IPv6 leechers]`. The asker is
     /// taken to be in the set where it belongs.
     #[inline]
-    pub(super) fn shares<S: PeerSink>(&self, sets: &Sets, announce: &Announce, rng: &mut Rng) -> [u32; 4] {
+    pub(super) fn shares<S: PeerSink>(&self, sets: &Sets, announce: &Announce, dice: Dice) -> [u32; 4] {
         let family = announce.peer.family();
         let eligible = |of: Family, role: usize, len: u32| {
             let asked = (S::BOTH_FAMILIES || of == family) && !(announce.seeder && role == SEEDERS);
@@ -166,19 +199,14 @@ impl Shard {
         };
         let v4 = |role| eligible(Family::V4, role, self.v4.len(&sets.v4[role]));
         let v6 = |role| eligible(Family::V6, role, self.v6.len(&sets.v6[role]));
-        share(announce.num_want.into(), [v4(SEEDERS), v4(LEECHERS), v6(SEEDERS), v6(LEECHERS)], rng)
+        share(announce.num_want.into(), [v4(SEEDERS), v4(LEECHERS), v6(SEEDERS), v6(LEECHERS)], dice)
     }
 
     /// Gives the sink the peers that an announce in a small swarm asks for.
     #[inline]
-    pub(super) fn choose_few<S: PeerSink>(
-        &self,
-        number: u32,
-        announce: &Announce,
-        rng: &mut Rng,
-        sink: &mut S,
-    ) {
+    pub(super) fn choose_few<S: PeerSink>(&self, number: u32, announce: &Announce, dice: Dice, sink: &mut S) {
         let Body::Few(few) = &self.swarms.one(number).body else { return };
+        let mut rng = dice.whole();
         let mut others = few.unpack();
         others.retain(|peer| {
             let eligible = !(announce.seeder && peer.seeder) && peer.addr != announce.peer;
@@ -197,6 +225,15 @@ impl Shard {
     }
 }
 
+/// A peer of a set of one bucket, drawn at random, which isn't the asker.
+#[inline]
+fn start_in_one(bucket: Bucket, asker: Option<Place>, rng: &mut Rng) -> Place {
+    let others = bucket.len() - usize::from(asker.is_some());
+    let at = below(rng.u32(..), others as u32) as u8;
+    let behind_asker = asker.is_some_and(|asker| asker.at <= at);
+    Place { bucket: 0, at: at + u8::from(behind_asker) }
+}
+
 /// A number below `bound`, of 32 random bits.
 #[inline]
 fn below(random: u32, bound: u32) -> u32 {
@@ -205,12 +242,12 @@ fn below(random: u32, bound: u32) -> u32 {
 
 /// Deals `want` out among sets of these sizes: to each what is its share on average, rounded at random, so that every
 /// peer is as likely as any other.
-pub(super) fn share<const SETS: usize>(want: u32, sizes: [u32; SETS], rng: &mut Rng) -> [u32; SETS] {
+fn share<const SETS: usize>(want: u32, sizes: [u32; SETS], dice: Dice) -> [u32; SETS] {
     let all: u64 = sizes.iter().map(|size| u64::from(*size)).sum();
     if all <= u64::from(want) {
         return sizes;
     }
-    let offset = rng.u64(..all);
+    let offset = dice.whole().u64(..all);
     let (mut sum, mut dealt) = (0, 0);
     sizes.map(|size| {
         sum += u64::from(size);

@@ -8,6 +8,7 @@ use siphasher::sip::SipHasher13;
 use super::linear;
 use super::pool::Memory;
 use crate::limits::{INDEX_LOAD, TABLE_CHUNK_BYTES};
+use crate::sys::prefetch;
 use crate::types::InfoHash;
 
 const SLOTS: usize = 12;
@@ -183,7 +184,7 @@ impl Index {
     #[inline]
     pub(super) fn fetch(&self, hash: Hash) {
         if self.lines > 0 {
-            crate::sys::prefetch(self.line(hash.line(self.lines)));
+            prefetch(self.line(hash.line(self.lines)));
         }
     }
 

@@ -71,6 +71,7 @@ use siphasher::sip::SipHasher13;
 
 pub use ahead::Ahead;
 use bucket::Peer;
+use choose::Dice;
 use index::{Hash, Index};
 use peers::{Books, Entered, Full, LEECHERS, Peers, Place, SEEDERS, Set};
 pub use pool::Memory;
@@ -180,7 +181,7 @@ impl Shard {
         self.pass(now);
         let hash = self.index.hash(&announce.info_hash);
         let found = self.find(hash, &announce.info_hash);
-        self.announce_to(hash, found, announce, &mut Rng::with_seed(rng.u64(..)), sink)
+        self.announce_to(hash, found, announce, Dice(rng.u64(..)), sink)
     }
 
     /// The swarm's counts; zeros for one that isn't here.
@@ -221,7 +222,7 @@ impl Shard {
         hash: Hash,
         found: Option<u32>,
         announce: &Announce,
-        rng: &mut Rng,
+        dice: Dice,
         sink: &mut S,
     ) -> SwarmCounts {
         if announce.event == Event::Stopped {
@@ -232,8 +233,8 @@ impl Shard {
             return SwarmCounts::default();
         };
         match self.enter(number, announce, self.books.ticks.mark()) {
-            Ok(Entry::Record) => self.choose_few(number, announce, rng, sink),
-            Ok(Entry::Set(place)) => self.choose(number, announce, place, rng, sink),
+            Ok(Entry::Record) => self.choose_few(number, announce, dice, sink),
+            Ok(Entry::Set(place)) => self.choose(number, announce, place, dice, sink),
             Err(Full) => self.totals.refused += 1,
         }
         self.counts(number)
