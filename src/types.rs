@@ -68,6 +68,8 @@ impl Family {
     }
 }
 
+/// Bytes of a port, at the end of a compact peer.
+pub const PORT_BYTES: usize = 2;
 /// Bytes of a compact IPv4 peer: address and port (BEP 23).
 pub const PEER_V4_BYTES: usize = 6;
 /// Bytes of a compact IPv6 peer: address and port (BEP 7).

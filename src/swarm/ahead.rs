@@ -42,7 +42,7 @@ impl Shard {
         for ahead in ahead.iter_mut() {
             ahead.guess = self.index.guess(ahead.hash);
             if let Some(number) = ahead.guess {
-                prefetch(self.swarms.one(number));
+                prefetch(self.swarms.get(number));
             }
         }
         for step in [Step::Directories, Step::Buckets, Step::Blocks] {
@@ -64,7 +64,7 @@ impl Shard {
         self.pass(now);
         // Since then others may have moved, dropped or entered the swarm.
         let is_it = |number: u32| {
-            self.swarms.contains(number) && self.swarms.one(number).info_hash == announce.info_hash
+            self.swarms.map().contains(number) && self.swarms.get(number).info_hash == announce.info_hash
         };
         let found = ahead.guess.filter(|number| is_it(*number));
         let found = found.or_else(|| self.find(ahead.hash, &announce.info_hash));
@@ -76,7 +76,7 @@ impl Shard {
     #[inline]
     fn fetch<S: PeerSink>(&self, ahead: &Ahead, announce: &Announce, step: Step) {
         let Some(number) = ahead.guess else { return };
-        let Body::Sets(sets) = &self.swarms.one(number).body else { return };
+        let Body::Sets(sets) = &self.swarms.get(number).body else { return };
         let role = if announce.seeder { SEEDERS } else { LEECHERS };
         match announce.peer {
             PeerAddr::V4(addr) => self.v4.fetch_home(&sets.v4[role], &addr, step),
@@ -119,13 +119,12 @@ impl<const N: usize> Peers<N> {
     #[inline]
     fn fetch_home(&self, set: &Set, addr: &[u8; N], step: Step) {
         match (set, step) {
-            (Set::Many(number), Step::Directories) => prefetch(self.directories.one(*number)),
+            (Set::Many(number), Step::Directories) => prefetch(self.directories.get(*number)),
             (Set::Many(number), Step::Buckets) => {
-                prefetch(&self.directories.one(*number).buckets[self.home(set, addr) as usize]);
+                prefetch(&self.directories.get(*number).buckets[self.home(set, addr) as usize]);
             }
             (_, Step::Blocks) => {
-                let bucket = self.bucket(set, self.home(set, addr));
-                self.blocks.fetch(bucket, 0..bucket.len());
+                self.blocks.fetch_home(self.bucket(set, self.home(set, addr)));
             }
             _ => {}
         }
@@ -135,9 +134,9 @@ impl<const N: usize> Peers<N> {
     #[inline]
     fn fetch_choice(&self, set: &Set, want: u32, dice: Dice, step: Step) {
         match (set, step) {
-            (Set::Many(number), Step::Directories) => prefetch(self.directories.one(*number)),
+            (Set::Many(number), Step::Directories) => prefetch(self.directories.get(*number)),
             (Set::Many(number), Step::Buckets) => {
-                let buckets = &self.directories.one(*number).buckets;
+                let buckets = &self.directories.get(*number).buckets;
                 let foretold = self.foretell(*number, dice);
                 foretold.iter().filter_map(|number| buckets.get(*number as usize)).for_each(prefetch);
             }

@@ -1,17 +1,19 @@
 //! Owns buckets: a few dozen peers of one family in one block of memory, each property in a column of its own.
 
-use crate::limits::{BUCKET_PEERS_MAX, BUCKET_STEP};
+use crate::limits::{BUCKET_PEERS_MAX, BUCKET_STEP, TABLE_CHUNK_BYTES};
 use crate::sys::prefetch;
-use crate::types::PeerId;
+use crate::types::{PORT_BYTES, PeerId};
 
-use super::pool::{Memory, Pool};
+use super::pool::{Map, Memory, split};
 use super::ticks::{Mark, Ticks};
 
 /// Where a bucket's block is and what must be known without looking into it.
 ///
 /// ```text
-///  block of a bucket of 6 IPv4 peers (room for 8):
-///  | mark × 8 | address × 8 (6 bytes each) | peer id × 8 (20 bytes each, in buckets with ids alone) |
+///  a chunk of blocks of 8 places, with buckets of 6 and 8 IPv4 peers:
+///  addresses, 6 bytes each:                                          | a a a a a a . . | a a a a a a a a | ...
+///  marks, 1 byte each:                                               | m m m m m m . . | m m m m m m m m | ...
+///  peer ids, 20 bytes each, where the bucket has them alone:         | i i i i i i . . | i i i i i i i i | ...
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Bucket {
@@ -51,46 +53,116 @@ const _: () = assert!(BUCKET_PEERS_MAX.is_multiple_of(BUCKET_STEP) && BUCKET_PEE
 
 /// The blocks of one family's buckets: a pool for each size, without ids and with.
 pub(super) struct Blocks<const N: usize> {
-    pools: Vec<Pool<u8>>,
+    pools: Vec<ColumnPool<N>>,
 }
 
-/// The columns of a block, as long as the bucket; `ids` is empty where there are none.
+/// Blocks of one size. The columns of a block lie in the columns of its chunk, at its place.
+struct ColumnPool<const N: usize> {
+    map: Map,
+    room: usize,
+    has_ids: bool,
+    chunks: Vec<Chunk<N>>,
+}
+
+struct Chunk<const N: usize> {
+    addrs: Box<[[u8; N]]>,
+    marks: Box<[Mark]>,
+    ids: Box<[[u8; ID_BYTES]]>,
+}
+
+/// A bucket's columns, as long as the bucket; `ids` is empty where there are none.
 pub(super) struct Columns<'a, const N: usize> {
     pub(super) marks: &'a [Mark],
     pub(super) addrs: &'a [[u8; N]],
     pub(super) ids: &'a [[u8; ID_BYTES]],
 }
 
-struct ColumnsMut<'a, const N: usize> {
-    marks: &'a mut [Mark],
-    addrs: &'a mut [[u8; N]],
-    ids: &'a mut [[u8; ID_BYTES]],
-}
+impl<const N: usize> ColumnPool<N> {
+    fn new(room: usize, has_ids: bool) -> Self {
+        Self { map: Map::new(TABLE_CHUNK_BYTES / (room * N)), room, has_ids, chunks: Vec::new() }
+    }
 
-impl<const N: usize> ColumnsMut<'_, N> {
-    fn put(&mut self, at: usize, peer: &Peer<N>) {
-        self.marks[at] = peer.mark;
-        self.addrs[at] = peer.addr;
-        if let Some(id) = self.ids.get_mut(at) {
+    fn block_bytes(&self) -> usize {
+        self.room * (1 + N + usize::from(self.has_ids) * ID_BYTES)
+    }
+
+    fn chunk_bytes(&self) -> usize {
+        TABLE_CHUNK_BYTES / (self.room * N) * self.block_bytes()
+    }
+
+    fn take(&mut self, memory: &mut Memory) -> u32 {
+        let block = self.map.take();
+        if self.map.chunks() > self.chunks.len() {
+            let peers = TABLE_CHUNK_BYTES / (self.room * N) * self.room;
+            let ids = if self.has_ids { peers } else { 0 };
+            self.chunks.push(Chunk {
+                addrs: vec![[0; N]; peers].into_boxed_slice(),
+                marks: vec![0; peers].into_boxed_slice(),
+                ids: vec![PeerId::UNKNOWN.0; ids].into_boxed_slice(),
+            });
+            memory.allocated += self.chunk_bytes();
+        }
+        memory.used += self.block_bytes();
+        block
+    }
+
+    fn give(&mut self, block: u32, memory: &mut Memory) {
+        self.map.give(block);
+        memory.used -= self.block_bytes();
+    }
+
+    fn trim(&mut self, memory: &mut Memory, most: &mut usize) {
+        self.map.trim(most);
+        memory.allocated -= (self.chunks.len() - self.map.chunks()) * self.chunk_bytes();
+        self.chunks.truncate(self.map.chunks());
+    }
+
+    /// The chunk of a block and where in its columns the block begins.
+    #[inline]
+    fn at(&self, block: u32) -> (&Chunk<N>, usize) {
+        let (chunk, place) = split(block);
+        (&self.chunks[chunk], place * self.room)
+    }
+
+    #[inline]
+    fn peer(&self, block: u32, at: usize) -> Peer<N> {
+        let (chunk, start) = self.at(block);
+        let id = chunk.ids.get(start + at).map_or(PeerId::UNKNOWN, |id| PeerId(*id));
+        Peer { addr: chunk.addrs[start + at], mark: chunk.marks[start + at], id }
+    }
+
+    #[inline]
+    fn put(&mut self, block: u32, at: usize, peer: &Peer<N>) {
+        let (chunk, place) = split(block);
+        let (chunk, at) = (&mut self.chunks[chunk], place * self.room + at);
+        chunk.addrs[at] = peer.addr;
+        chunk.marks[at] = peer.mark;
+        if let Some(id) = chunk.ids.get_mut(at) {
             *id = peer.id.0;
         }
     }
 }
 
-/// Peers that a block for so many has room for.
-fn room(len: usize) -> usize {
-    len.next_multiple_of(BUCKET_STEP)
-}
-
 impl<const N: usize> Blocks<N> {
     pub(super) fn new() -> Self {
-        let pool = |size: usize, ids: usize| Pool::new((size + 1) * BUCKET_STEP * (1 + N + ids * ID_BYTES));
-        Self { pools: (0..2 * SIZES).map(|number| pool(number % SIZES, number / SIZES)).collect() }
+        let pool = |ids: bool| (1..=SIZES).map(move |size| ColumnPool::new(size * BUCKET_STEP, ids));
+        Self { pools: pool(false).chain(pool(true)).collect() }
     }
 
-    /// The pool of the blocks of buckets with so many peers.
-    fn pool(len: usize, ids: bool) -> usize {
+    /// The number of the pool for blocks of buckets with so many peers, which are not none.
+    #[inline]
+    fn pool_of(len: usize, ids: bool) -> usize {
         len.div_ceil(BUCKET_STEP) - 1 + usize::from(ids) * SIZES
+    }
+
+    #[inline]
+    fn pool(&self, bucket: Bucket) -> &ColumnPool<N> {
+        &self.pools[Self::pool_of(bucket.len(), bucket.has_ids)]
+    }
+
+    #[inline]
+    fn pool_mut(&mut self, bucket: Bucket) -> &mut ColumnPool<N> {
+        &mut self.pools[Self::pool_of(bucket.len(), bucket.has_ids)]
     }
 
     /// Whether one more peer fits without more memory, or there may be more, and the bucket isn't full.
@@ -98,7 +170,9 @@ impl<const N: usize> Blocks<N> {
         let len = bucket.len();
         let fits = !len.is_multiple_of(BUCKET_STEP);
         len < BUCKET_PEERS_MAX
-            && (fits || !memory.is_full() || self.pools[Self::pool(len + 1, bucket.has_ids)].has_room())
+            && (fits
+                || !memory.is_full()
+                || self.pools[Self::pool_of(len + 1, bucket.has_ids)].map.has_room())
     }
 
     /// The columns of a bucket.
@@ -108,47 +182,67 @@ impl<const N: usize> Blocks<N> {
         if len == 0 {
             return Columns { marks: &[], addrs: &[], ids: &[] };
         }
-        let block = self.pools[Self::pool(len, bucket.has_ids)].get(bucket.block);
-        let (marks, rest) = block.split_at(room(len));
-        let (addrs, ids) = rest.split_at(room(len) * N);
-        let ids = ids.as_chunks().0;
-        Columns { marks: &marks[..len], addrs: &addrs.as_chunks().0[..len], ids: &ids[..len.min(ids.len())] }
+        let (chunk, start) = self.pool(bucket).at(bucket.block);
+        Columns {
+            marks: &chunk.marks[start..][..len],
+            addrs: &chunk.addrs[start..][..len],
+            ids: chunk.ids.get(start..start + len).unwrap_or_default(),
+        }
     }
 
+    /// The addresses of a bucket.
     #[inline]
-    fn columns_mut(&mut self, bucket: Bucket) -> ColumnsMut<'_, N> {
-        let room = room(bucket.len());
-        let block = self.pools[Self::pool(bucket.len(), bucket.has_ids)].get_mut(bucket.block);
-        let (marks, rest) = block.split_at_mut(room);
-        let (addrs, ids) = rest.split_at_mut(room * N);
-        ColumnsMut { marks, addrs: addrs.as_chunks_mut().0, ids: ids.as_chunks_mut().0 }
+    pub(super) fn addrs(&self, bucket: Bucket) -> &[[u8; N]] {
+        if bucket.len == 0 {
+            return &[];
+        }
+        let (chunk, start) = self.pool(bucket).at(bucket.block);
+        &chunk.addrs[start..][..bucket.len()]
     }
 
     /// Where in the bucket the address is.
     #[inline]
     pub(super) fn find(&self, bucket: Bucket, addr: &[u8; N]) -> Option<usize> {
-        self.columns(bucket).addrs.iter().position(|other| other == addr)
+        let addrs = self.addrs(bucket);
+        let bytes = addrs.as_flattened();
+        let mut from = 0;
+        // The byte that differs most among the peers of a swarm is the last one of the IP address.
+        let pivot = N - PORT_BYTES - 1;
+        while let Some(hit) = memchr::memchr(addr[pivot], &bytes[from..]) {
+            let at = (from + hit) / N;
+            if addrs[at] == *addr {
+                return Some(at);
+            }
+            from += hit + 1;
+        }
+        None
     }
 
-    /// Begins to fetch marks and addresses of some of the bucket's peers.
+    /// Begins to fetch what a search in the bucket reads.
+    #[inline]
+    pub(super) fn fetch_home(&self, bucket: Bucket) {
+        if bucket.len > 0 {
+            let (chunk, start) = self.pool(bucket).at(bucket.block);
+            prefetch(&chunk.marks[start]);
+            self.fetch(bucket, 0..bucket.len());
+        }
+    }
+
+    /// Begins to fetch some of the bucket's addresses.
     #[inline]
     pub(super) fn fetch(&self, bucket: Bucket, peers: std::ops::Range<usize>) {
         const LINE: usize = 64;
-        if peers.is_empty() {
-            return;
+        if !peers.is_empty() {
+            let bytes = self.addrs(bucket)[peers].as_flattened();
+            bytes.iter().step_by(LINE).for_each(prefetch);
+            prefetch(&bytes[bytes.len() - 1]); // they begin anywhere in a line
         }
-        let block = self.pools[Self::pool(bucket.len(), bucket.has_ids)].get(bucket.block);
-        prefetch(&block[peers.start]);
-        let addrs = &block[room(bucket.len())..][peers.start * N..peers.end * N];
-        addrs.iter().step_by(LINE).for_each(prefetch);
-        prefetch(&addrs[addrs.len() - 1]); // they begin anywhere in a line
     }
 
     /// A peer of the bucket.
+    #[inline]
     pub(super) fn peer(&self, bucket: Bucket, at: usize) -> Peer<N> {
-        let columns = self.columns(bucket);
-        let id = columns.ids.get(at).map_or(PeerId::UNKNOWN, |id| PeerId(*id));
-        Peer { addr: columns.addrs[at], mark: columns.marks[at], id }
+        self.pool(bucket).peer(bucket.block, at)
     }
 
     /// Adds a peer behind the last.
@@ -161,29 +255,32 @@ impl<const N: usize> Blocks<N> {
         assert!(len < BUCKET_PEERS_MAX, "a bucket of {len} peers is full");
         bucket.oldest = if len == 0 { peer.mark } else { ticks.older(bucket.oldest, peer.mark) };
         self.resize(bucket, len + 1, bucket.has_ids, memory);
-        self.columns_mut(*bucket).put(len, peer);
+        self.pool_mut(*bucket).put(bucket.block, len, peer);
     }
 
     /// Writes the time of an announce, and the id where there is a column for it; returns the mark from before.
     #[inline]
     pub(super) fn renew(&mut self, bucket: Bucket, at: usize, mark: Mark, id: &PeerId) -> Mark {
-        let columns = self.columns_mut(bucket);
-        if let Some(slot) = columns.ids.get_mut(at) {
+        let pool = self.pool_mut(bucket);
+        let (chunk, place) = split(bucket.block);
+        let (chunk, at) = (&mut pool.chunks[chunk], place * pool.room + at);
+        if let Some(slot) = chunk.ids.get_mut(at) {
             *slot = id.0;
         }
-        std::mem::replace(&mut columns.marks[at], mark)
+        std::mem::replace(&mut chunk.marks[at], mark)
     }
 
     /// Takes a peer out; the last one takes its place. Returns its mark.
     pub(super) fn swap_remove(&mut self, bucket: &mut Bucket, at: usize, memory: &mut Memory) -> Mark {
-        let mark = self.columns(*bucket).marks[at];
         let last = bucket.len() - 1;
+        let pool = self.pool_mut(*bucket);
+        let gone = pool.peer(bucket.block, at);
         if at < last {
-            let peer = self.peer(*bucket, last);
-            self.columns_mut(*bucket).put(at, &peer);
+            let peer = pool.peer(bucket.block, last);
+            pool.put(bucket.block, at, &peer);
         }
         self.resize(bucket, last, bucket.has_ids, memory);
-        mark
+        gone.mark
     }
 
     /// Gives the bucket a column of ids, or takes it away.
@@ -193,7 +290,7 @@ impl<const N: usize> Blocks<N> {
         }
     }
 
-    /// Moves the peers of which `moves` is true from one bucket to an empty one, each in one go.
+    /// Moves the peers of which `moves` is true from one bucket to an empty one.
     pub(super) fn split(
         &mut self,
         from: &mut Bucket,
@@ -201,30 +298,28 @@ impl<const N: usize> Blocks<N> {
         memory: &mut Memory,
         moves: impl Fn(&[u8; N]) -> bool,
     ) -> Bucket {
-        let mut to = Bucket { has_ids: from.has_ids, oldest: from.oldest, ..Bucket::default() };
-        let source = *from;
-        let leaving = self.columns(source).addrs.iter().filter(|addr| moves(addr)).count();
+        let mut to = Bucket { has_ids: from.has_ids, ..Bucket::default() };
+        let leaving = self.addrs(*from).iter().filter(|addr| moves(addr)).count();
         if leaving == 0 {
             return to;
         }
-        let mut stay = Bucket { len: 0, ..source };
-        self.resize(&mut to, leaving, source.has_ids, memory);
-        to.len = 0;
-        // The block of those that stay is the old one, which is cut when they have moved up.
-        for at in 0..source.len() {
-            let peer = self.peer(source, at);
-            let goes = moves(&peer.addr);
-            let (place, block) = match goes {
-                true => (&mut to.len, Bucket { len: leaving as u8, ..to }),
-                false => (&mut stay.len, source),
-            };
-            let next = usize::from(*place);
-            *place += 1;
-            self.columns_mut(block).put(next, &peer);
+        self.resize(&mut to, leaving, from.has_ids, memory);
+        // Those that stay move up in their block, which is cut then.
+        let (mut stayed, mut left) = (0, 0);
+        for at in 0..from.len() {
+            let peer = self.peer(*from, at);
+            match moves(&peer.addr) {
+                true => {
+                    self.pool_mut(to).put(to.block, left, &peer);
+                    left += 1;
+                }
+                false => {
+                    self.pool_mut(*from).put(from.block, stayed, &peer);
+                    stayed += 1;
+                }
+            }
         }
-        let staying = stay.len();
-        *from = source;
-        self.resize(from, staying, source.has_ids, memory);
+        self.resize(from, stayed, from.has_ids, memory);
         to.oldest = self.oldest(to, ticks);
         from.oldest = self.oldest(*from, ticks);
         to
@@ -237,17 +332,19 @@ impl<const N: usize> Blocks<N> {
     }
 
     /// Moves the bucket's block to the front of its pool if it is a stray.
+    #[inline]
     pub(super) fn settle(&mut self, bucket: &mut Bucket, memory: &mut Memory) {
-        if bucket.len == 0 {
+        if bucket.len == 0 || !self.pool(*bucket).map.is_stray(bucket.block) {
             return;
         }
-        let pool = &mut self.pools[Self::pool(bucket.len(), bucket.has_ids)];
-        if pool.is_stray(bucket.block) {
-            let block = pool.take(memory);
-            copy_within(pool, bucket.block, block);
-            pool.give(bucket.block, memory);
-            bucket.block = block;
+        let pool = self.pool_mut(*bucket);
+        let block = pool.take(memory);
+        for at in 0..bucket.len() {
+            let peer = pool.peer(bucket.block, at);
+            pool.put(block, at, &peer);
         }
+        pool.give(bucket.block, memory);
+        bucket.block = block;
     }
 
     /// Frees empty chunks, up to `most`, which is diminished by them.
@@ -256,11 +353,12 @@ impl<const N: usize> Blocks<N> {
     }
 
     /// Sees to it that the bucket's block is that for `len` peers. Peers beyond are lost, those that are new are junk.
+    #[inline]
     fn resize(&mut self, bucket: &mut Bucket, len: usize, ids: bool, memory: &mut Memory) {
         let before = *bucket;
         (bucket.len, bucket.has_ids) = (len as u8, ids);
-        let old = (before.len > 0).then(|| Self::pool(before.len(), before.has_ids));
-        let new = (len > 0).then(|| Self::pool(len, ids));
+        let old = (before.len > 0).then(|| Self::pool_of(before.len(), before.has_ids));
+        let new = (len > 0).then(|| Self::pool_of(len, ids));
         if old == new {
             return;
         }
@@ -268,50 +366,40 @@ impl<const N: usize> Blocks<N> {
             bucket.block = self.pools[new].take(memory);
         }
         if let Some(old) = old {
-            if new.is_some() {
-                self.copy(before, *bucket);
+            if let Some(new) = new {
+                let [source, target] = self.pools.get_disjoint_mut([old, new]).expect("two different pools");
+                copy(source, before.block, target, bucket.block, before.len().min(len));
             }
             self.pools[old].give(before.block, memory);
         }
     }
+}
 
-    /// Copies what fits from one bucket's block to another's, of another pool.
-    fn copy(&mut self, from: Bucket, to: Bucket) {
-        let pools = [from, to].map(|bucket| Self::pool(bucket.len(), bucket.has_ids));
-        let [source, target] = self.pools.get_disjoint_mut(pools).expect("two different pools");
-        let (source, target) = (source.get(from.block), target.get_mut(to.block));
-        let (rooms, len) = ((room(from.len()), room(to.len())), from.len().min(to.len()));
-        target[..len].copy_from_slice(&source[..len]);
-        target[rooms.1..][..len * N].copy_from_slice(&source[rooms.0..][..len * N]);
-        if to.has_ids {
-            let target = &mut target[rooms.1 * (1 + N)..][..len * ID_BYTES];
-            match from.has_ids {
-                true => target.copy_from_slice(&source[rooms.0 * (1 + N)..][..len * ID_BYTES]),
-                false => target.fill(0),
-            }
+/// Copies the first peers of a block to one of another pool. Ids that weren't known aren't known then either.
+fn copy<const N: usize>(from: &ColumnPool<N>, block: u32, to: &mut ColumnPool<N>, copy: u32, peers: usize) {
+    let (source, start) = from.at(block);
+    let (chunk, place) = split(copy);
+    let (target, place) = (&mut to.chunks[chunk], place * to.room);
+    target.addrs[place..][..peers].copy_from_slice(&source.addrs[start..][..peers]);
+    target.marks[place..][..peers].copy_from_slice(&source.marks[start..][..peers]);
+    if to.has_ids {
+        let target = &mut target.ids[place..][..peers];
+        match from.has_ids {
+            true => target.copy_from_slice(&source.ids[start..][..peers]),
+            false => target.fill(PeerId::UNKNOWN.0),
         }
     }
 }
 
-fn copy_within(pool: &mut Pool<u8>, from: u32, to: u32) {
-    let mut block = [0; BUCKET_PEERS_MAX * (1 + 18 + ID_BYTES)];
-    let source = pool.get(from);
-    let block = &mut block[..source.len()];
-    block.copy_from_slice(source);
-    pool.get_mut(to).copy_from_slice(block);
-}
-
 #[cfg(test)]
 impl<const N: usize> Blocks<N> {
-    pub(super) fn assert_invariants(&self) {
-        self.pools.iter().for_each(Pool::assert_invariants);
-    }
-
-    pub(super) fn allocated_bytes(&self) -> usize {
-        self.pools.iter().map(Pool::allocated_bytes).sum()
-    }
-
-    pub(super) fn used_bytes(&self) -> usize {
-        self.pools.iter().map(Pool::used_bytes).sum()
+    /// Bytes used and allocated.
+    pub(super) fn bytes(&self) -> (usize, usize) {
+        let of = |pool: &ColumnPool<N>| {
+            pool.map.assert_invariants();
+            assert_eq!(pool.chunks.len(), pool.map.chunks());
+            (pool.map.len() * pool.block_bytes(), pool.chunks.len() * pool.chunk_bytes())
+        };
+        self.pools.iter().map(of).fold((0, 0), |sum, bytes| (sum.0 + bytes.0, sum.1 + bytes.1))
     }
 }

@@ -101,7 +101,7 @@ impl<const N: usize> Peers<N> {
     /// Any place in any bucket, until there is somebody: so each peer has the same chance, not each bucket.
     #[inline]
     fn start_in_many(&self, directory: u32, asker: Option<Place>, rng: &mut Rng) -> Place {
-        let directory = self.directories.one(directory);
+        let directory = self.directories.get(directory);
         let mut place = Place { bucket: 0, at: 0 };
         for _ in 0..CHOICE_DRAWS_MAX {
             let random = rng.u64(..);
@@ -120,7 +120,7 @@ impl<const N: usize> Peers<N> {
     pub(super) fn foretell(&self, directory: u32, dice: Dice) -> [u32; 2] {
         let mut rng = dice.whole();
         let width = rng.u32(..) | 1;
-        let buckets = self.directories.one(directory).buckets.len() as u32;
+        let buckets = self.directories.get(directory).buckets.len() as u32;
         let first = below(rng.u64(..) as u32, buckets);
         [first, first.wrapping_add(width) & (buckets.next_power_of_two() - 1)]
     }
@@ -166,7 +166,7 @@ impl Shard {
         dice: Dice,
         sink: &mut S,
     ) {
-        let Body::Sets(sets) = &self.swarms.one(number).body else { return };
+        let Body::Sets(sets) = &self.swarms.get(number).body else { return };
         let family = announce.peer.family();
         let shares = self.shares::<S>(sets, announce, dice);
         let me =
@@ -205,7 +205,7 @@ impl Shard {
     /// Gives the sink the peers that an announce in a small swarm asks for.
     #[inline]
     pub(super) fn choose_few<S: PeerSink>(&self, number: u32, announce: &Announce, dice: Dice, sink: &mut S) {
-        let Body::Few(few) = &self.swarms.one(number).body else { return };
+        let Body::Few(few) = &self.swarms.get(number).body else { return };
         let mut rng = dice.whole();
         let mut others = few.unpack();
         others.retain(|peer| {

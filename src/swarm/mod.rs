@@ -157,7 +157,7 @@ impl Shard {
         Self {
             settings: Settings { hash_key, peer_timeout_secs, memory_bytes },
             index: Index::new(hash_key),
-            swarms: Pool::new(1),
+            swarms: Pool::new(),
             v4: Peers::new([derived(0), derived(1)]),
             v6: Peers::new([derived(2), derived(3)]),
             books: Books { memory, ticks: Ticks::new(peer_timeout_secs), census: Census::new() },
@@ -192,7 +192,7 @@ impl Shard {
 
     /// What the shard holds now. Peers whose time is over count until the sweep has been there.
     pub fn totals(&self) -> Totals {
-        Totals { swarms: self.swarms.len() as u64 - self.totals.empty_swarms, ..self.totals }
+        Totals { swarms: self.swarms.map().len() as u64 - self.totals.empty_swarms, ..self.totals }
     }
 
     /// The memory that the table takes.
@@ -202,7 +202,7 @@ impl Shard {
 
     /// Notes the time. If all peers are over since the last time, they are gone at once.
     fn pass(&mut self, now: Timestamp) {
-        if self.books.ticks.pass(now) && self.swarms.len() > 0 {
+        if self.books.ticks.pass(now) && self.swarms.map().len() > 0 {
             let Settings { hash_key, peer_timeout_secs, memory_bytes } = self.settings;
             let mut empty = Self::new(hash_key, peer_timeout_secs, memory_bytes);
             empty.books.ticks.pass(now);
@@ -213,7 +213,7 @@ impl Shard {
     }
 
     fn find(&self, hash: Hash, info_hash: &InfoHash) -> Option<u32> {
-        self.index.find(hash, |number| self.swarms.one(number).info_hash == *info_hash)
+        self.index.find(hash, |number| self.swarms.get(number).info_hash == *info_hash)
     }
 
     #[inline]
@@ -243,7 +243,7 @@ impl Shard {
     /// Enters a peer into a swarm, or renews it.
     #[inline]
     fn enter(&mut self, number: u32, announce: &Announce, mark: Mark) -> Result<Entry, Full> {
-        if let Body::Few(few) = self.swarms.one(number).body
+        if let Body::Few(few) = self.swarms.get(number).body
             && (!announce.wants_ids || self.books.memory.is_full())
             && self.enter_few(number, few, announce, mark)
         {
@@ -254,13 +254,13 @@ impl Shard {
 
     /// A new swarm, empty; `None` if there is no memory for it.
     fn create(&mut self, hash: Hash, info_hash: InfoHash) -> Option<u32> {
-        if self.books.memory.is_full() && !self.swarms.has_room() {
+        if self.books.memory.is_full() && !self.swarms.map().has_room() {
             return None;
         }
         let swarm = Swarm { info_hash, ..Swarm::default() };
         let number = self.swarms.insert(swarm, &mut self.books.memory);
         let (index, swarms) = (&mut self.index, &self.swarms);
-        index.insert(hash, number, |number| swarms.one(number).info_hash, &mut self.books.memory);
+        index.insert(hash, number, |number| swarms.get(number).info_hash, &mut self.books.memory);
         self.totals.empty_swarms += 1;
         Some(number)
     }
@@ -280,7 +280,7 @@ impl Shard {
             }
         };
         let Some(packed) = Few::pack(&peers) else { return false };
-        let swarm = self.swarms.one_mut(number);
+        let swarm = self.swarms.get_mut(number);
         swarm.body = Body::Few(packed);
         if let Some(before) = before {
             self.books.census.leave(before.mark);
@@ -294,7 +294,7 @@ impl Shard {
     #[inline]
     fn enter_sets(&mut self, number: u32, announce: &Announce, mark: Mark) -> Result<Place, Full> {
         let full = self.books.memory.is_full();
-        let swarm = self.swarms.one_mut(number);
+        let swarm = self.swarms.get_mut(number);
         let was_empty = match swarm.body {
             Body::Few(_) if full => return Err(Full),
             Body::Few(few) => {
@@ -342,7 +342,7 @@ impl Shard {
         }
         totals.empty_swarms -= u64::from(was_empty);
         if announce.event == Event::Completed && announce.seeder && was_seeder != Some(true) {
-            let downloaded = &mut self.swarms.one_mut(number).downloaded;
+            let downloaded = &mut self.swarms.get_mut(number).downloaded;
             *downloaded = downloaded.saturating_add(1);
         }
     }
@@ -357,7 +357,7 @@ impl Shard {
     }
 
     fn stop(&mut self, hash: Hash, number: u32, announce: &Announce) -> SwarmCounts {
-        let gone = match &mut self.swarms.one_mut(number).body {
+        let gone = match &mut self.swarms.get_mut(number).body {
             Body::Few(few) => {
                 let mut peers = few.unpack();
                 peers.iter().position(|peer| peer.addr == announce.peer).map(|at| {
@@ -383,7 +383,7 @@ impl Shard {
 
     /// What to do with a swarm whose last peer has just gone: it is kept for a while if it has downloads to count.
     fn vacate(&mut self, hash: Hash, number: u32) {
-        let swarm = self.swarms.one_mut(number);
+        let swarm = self.swarms.get_mut(number);
         if let Body::Sets(sets) = &mut swarm.body {
             sets.v4.iter_mut().for_each(|set| self.v4.drop_empty(set, &mut self.books));
             sets.v6.iter_mut().for_each(|set| self.v6.drop_empty(set, &mut self.books));
@@ -404,7 +404,7 @@ impl Shard {
 
     #[inline]
     fn counts(&self, number: u32) -> SwarmCounts {
-        let Swarm { downloaded, body, .. } = self.swarms.one(number);
+        let Swarm { downloaded, body, .. } = self.swarms.get(number);
         let [v4_seeders, v4_leechers, v6_seeders, v6_leechers] = match body {
             Body::Few(few) => few.counts(),
             Body::Sets(sets) => {

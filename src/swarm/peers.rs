@@ -109,7 +109,7 @@ impl<const N: usize> Peers<N> {
     pub(super) fn new(key: [u64; 2]) -> Self {
         Self {
             blocks: Blocks::new(),
-            directories: Pool::new(1),
+            directories: Pool::new(),
             hash: AddrHash { seed: key[0], shared_seed: SharedSeed::from_u64(key[1]) },
         }
     }
@@ -119,7 +119,7 @@ impl<const N: usize> Peers<N> {
     pub(super) fn len(&self, set: &Set) -> u32 {
         match set {
             Set::One(bucket) => bucket.len() as u32,
-            Set::Many(directory) => self.directories.one(*directory).peers,
+            Set::Many(directory) => self.directories.get(*directory).peers,
         }
     }
 
@@ -127,7 +127,7 @@ impl<const N: usize> Peers<N> {
     pub(super) fn buckets(&self, set: &Set) -> u32 {
         match set {
             Set::One(_) => 1,
-            Set::Many(directory) => self.directories.one(*directory).buckets.len() as u32,
+            Set::Many(directory) => self.directories.get(*directory).buckets.len() as u32,
         }
     }
 
@@ -136,7 +136,7 @@ impl<const N: usize> Peers<N> {
     pub(super) fn bucket(&self, set: &Set, number: u32) -> Bucket {
         match set {
             Set::One(bucket) => *bucket,
-            Set::Many(directory) => self.directories.one(*directory).buckets[number as usize],
+            Set::Many(directory) => self.directories.get(*directory).buckets[number as usize],
         }
     }
 
@@ -146,7 +146,7 @@ impl<const N: usize> Peers<N> {
         match set {
             Set::One(slot) => *slot = bucket,
             Set::Many(directory) => {
-                let directory = self.directories.one_mut(*directory);
+                let directory = self.directories.get_mut(*directory);
                 let before = std::mem::replace(&mut directory.buckets[number as usize], bucket);
                 directory.peers = directory.peers + bucket.len() as u32 - before.len() as u32;
                 directory.note_length(bucket.len());
@@ -160,7 +160,7 @@ impl<const N: usize> Peers<N> {
         match set {
             Set::One(_) => 0,
             Set::Many(directory) => {
-                let buckets = self.directories.one(*directory).buckets.len();
+                let buckets = self.directories.get(*directory).buckets.len();
                 self.hash.bucket(addr, buckets as u32)
             }
         }
@@ -272,12 +272,12 @@ impl<const N: usize> Peers<N> {
             }
             Set::Many(number) => *number,
         };
-        let count = self.directories.one(number).buckets.len() as u32;
+        let count = self.directories.get(number).buckets.len() as u32;
         let source = linear::parent(count);
-        let mut bucket = self.directories.one(number).buckets[source as usize];
+        let mut bucket = self.directories.get(number).buckets[source as usize];
         let moves = |addr: &[u8; N]| self.hash.bucket(addr, count + 1) == count;
         let added = self.blocks.split(&mut bucket, &books.ticks, &mut books.memory, moves);
-        let directory = self.directories.one_mut(number);
+        let directory = self.directories.get_mut(number);
         let before = directory.bytes();
         directory.buckets[source as usize] = bucket;
         directory.buckets.push(added);
@@ -312,7 +312,7 @@ impl<const N: usize> Peers<N> {
     /// that they came from. True if it did, and may go on.
     pub(super) fn merge(&mut self, set: &mut Set, books: &mut Books) -> bool {
         let Set::Many(number) = *set else { return false };
-        let directory = self.directories.one_mut(number);
+        let directory = self.directories.get_mut(number);
         let count = directory.buckets.len();
         if directory.peers as usize * 2 > BUCKET_LOAD * (count - 1) && count > 1 {
             return false;
@@ -336,7 +336,7 @@ impl<const N: usize> Peers<N> {
             self.blocks.push(&mut bucket, &peer, &books.ticks, &mut books.memory);
             self.blocks.swap_remove(&mut last, at, &mut books.memory);
         }
-        let directory = self.directories.one_mut(number);
+        let directory = self.directories.get_mut(number);
         let before = directory.bytes();
         directory.buckets.pop();
         directory.buckets[target] = bucket;

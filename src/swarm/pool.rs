@@ -30,7 +30,7 @@ impl Memory {
 /// A block's number holds its chunk above and its place in the chunk below so many bits.
 const PLACE_BITS: u32 = 12;
 
-/// Blocks of `block` elements each, in chunks of [`TABLE_CHUNK_BYTES`].
+/// Which blocks of a pool are taken.
 ///
 /// ```text
 ///  number  = chunk << 12 | place
@@ -40,10 +40,8 @@ const PLACE_BITS: u32 = 12;
 ///
 /// As the lowest free block is always the one taken, what is left after a shrinkage gathers in front as it is renewed;
 /// the sweep moves the [strays](Self::is_stray) there and then drops the empty chunks at the end.
-pub(super) struct Pool<T> {
-    block: usize,
+pub(super) struct Map {
     per_chunk: usize,
-    chunks: Vec<Box<[T]>>,
     /// A bit for each block, a whole number of words a chunk; bits beyond `per_chunk` are set.
     taken: Vec<u64>,
     /// How many blocks of each chunk are taken.
@@ -52,20 +50,10 @@ pub(super) struct Pool<T> {
     len: usize,
 }
 
-impl<T: Default> Pool<T> {
-    /// For blocks of so many elements.
-    pub(super) fn new(block: usize) -> Self {
-        let per_chunk = TABLE_CHUNK_BYTES / (block * size_of::<T>());
+impl Map {
+    pub(super) fn new(per_chunk: usize) -> Self {
         assert!((1..=1 << PLACE_BITS).contains(&per_chunk), "a chunk has room for {per_chunk} blocks");
-        Self {
-            block,
-            per_chunk,
-            chunks: Vec::new(),
-            taken: Vec::new(),
-            counts: Vec::new(),
-            open: Vec::new(),
-            len: 0,
-        }
+        Self { per_chunk, taken: Vec::new(), counts: Vec::new(), open: Vec::new(), len: 0 }
     }
 
     /// How many blocks are taken.
@@ -73,16 +61,20 @@ impl<T: Default> Pool<T> {
         self.len
     }
 
-    /// Whether a block can be taken without a new chunk.
-    pub(super) fn has_room(&self) -> bool {
-        self.len < self.chunks.len() * self.per_chunk
+    pub(super) fn chunks(&self) -> usize {
+        self.counts.len()
     }
 
-    /// Takes the lowest free block; its content is whatever was there.
-    pub(super) fn take(&mut self, memory: &mut Memory) -> u32 {
+    /// Whether a block can be taken without a new chunk.
+    pub(super) fn has_room(&self) -> bool {
+        self.len < self.chunks() * self.per_chunk
+    }
+
+    /// Takes the lowest free block. If there was none it is the first of one more chunk.
+    pub(super) fn take(&mut self) -> u32 {
         let chunk = match self.open.iter().position(|word| *word != 0) {
             Some(word) => word * 64 + self.open[word].trailing_zeros() as usize,
-            None => self.add_chunk(memory),
+            None => self.add_chunk(),
         };
         let words = self.words();
         let map = &mut self.taken[chunk * words..][..words];
@@ -94,12 +86,11 @@ impl<T: Default> Pool<T> {
             self.open[chunk / 64] &= !(1 << (chunk % 64));
         }
         self.len += 1;
-        memory.used += self.block_bytes();
         (chunk << PLACE_BITS) as u32 | (word as u32 * 64 + bit)
     }
 
     /// Gives a block back. Its chunk stays until [`trim`](Self::trim).
-    pub(super) fn give(&mut self, number: u32, memory: &mut Memory) {
+    pub(super) fn give(&mut self, number: u32) {
         let (chunk, place) = split(number);
         let (word, bit) = (chunk * self.words() + place / 64, 1 << (place % 64));
         assert!(self.taken[word] & bit != 0, "block {number:#x} is given back twice");
@@ -107,7 +98,6 @@ impl<T: Default> Pool<T> {
         self.counts[chunk] -= 1;
         self.open[chunk / 64] |= 1 << (chunk % 64);
         self.len -= 1;
-        memory.used -= self.block_bytes();
     }
 
     /// Whether the block lies where there would be nothing if all were in front (with a chunk to spare, so that not
@@ -116,17 +106,15 @@ impl<T: Default> Pool<T> {
         split(number).0 > self.len.div_ceil(self.per_chunk)
     }
 
-    /// Frees empty chunks at the end, up to `most`, which is diminished by them.
-    pub(super) fn trim(&mut self, memory: &mut Memory, most: &mut usize) {
+    /// Takes empty chunks off the end, up to `most`, which is diminished by them.
+    pub(super) fn trim(&mut self, most: &mut usize) {
         while *most > 0 && self.counts.last() == Some(&0) {
             *most -= 1;
             self.counts.pop();
-            self.chunks.pop();
-            self.taken.truncate(self.chunks.len() * self.words());
-            let chunk = self.chunks.len();
+            let chunk = self.chunks();
+            self.taken.truncate(chunk * self.words());
             self.open[chunk / 64] &= !(1 << (chunk % 64));
             self.open.truncate(chunk.div_ceil(64));
-            memory.allocated -= TABLE_CHUNK_BYTES;
         }
     }
 
@@ -134,8 +122,7 @@ impl<T: Default> Pool<T> {
     pub(super) fn taken_below(&self, number: u32) -> Option<u32> {
         let words = self.words();
         let (chunk, place) = split(number);
-        let (mut chunk, mut below) =
-            if chunk < self.chunks.len() { (chunk, place) } else { (self.chunks.len(), 0) };
+        let (mut chunk, mut below) = if chunk < self.chunks() { (chunk, place) } else { (self.chunks(), 0) };
         loop {
             while below > 0 {
                 let word = (below - 1) / 64;
@@ -154,39 +141,19 @@ impl<T: Default> Pool<T> {
     /// Whether the block is taken.
     pub(super) fn contains(&self, number: u32) -> bool {
         let (chunk, place) = split(number);
-        chunk < self.chunks.len()
+        chunk < self.chunks()
             && place < self.per_chunk
             && self.taken[chunk * self.words() + place / 64] & (1 << (place % 64)) != 0
-    }
-
-    /// A block.
-    #[inline]
-    pub(super) fn get(&self, number: u32) -> &[T] {
-        let (chunk, place) = split(number);
-        &self.chunks[chunk][place * self.block..][..self.block]
-    }
-
-    /// A block, to be written.
-    #[inline]
-    pub(super) fn get_mut(&mut self, number: u32) -> &mut [T] {
-        let (chunk, place) = split(number);
-        &mut self.chunks[chunk][place * self.block..][..self.block]
     }
 
     fn words(&self) -> usize {
         self.per_chunk.div_ceil(64)
     }
 
-    fn block_bytes(&self) -> usize {
-        self.block * size_of::<T>()
-    }
-
     #[cold]
-    fn add_chunk(&mut self, memory: &mut Memory) -> usize {
-        let chunk = self.chunks.len();
+    fn add_chunk(&mut self) -> usize {
+        let chunk = self.chunks();
         assert!(chunk < 1 << (32 - PLACE_BITS), "a pool numbers its blocks with 32 bits");
-        let elements = TABLE_CHUNK_BYTES / size_of::<T>();
-        self.chunks.push(std::iter::repeat_with(T::default).take(elements).collect());
         self.counts.push(0);
         self.taken.extend((0..self.words()).map(|word| match self.per_chunk - word * 64 {
             64.. => 0,
@@ -194,49 +161,78 @@ impl<T: Default> Pool<T> {
         }));
         self.open.resize(chunk / 64 + 1, 0);
         self.open[chunk / 64] |= 1 << (chunk % 64);
-        memory.allocated += TABLE_CHUNK_BYTES;
         chunk
     }
 }
 
-/// Pools of single elements.
+/// The chunk and the place in it that a number means.
+#[inline]
+pub(super) fn split(number: u32) -> (usize, usize) {
+    ((number >> PLACE_BITS) as usize, (number & ((1 << PLACE_BITS) - 1)) as usize)
+}
+
+/// A pool of single elements.
+pub(super) struct Pool<T> {
+    map: Map,
+    chunks: Vec<Box<[T]>>,
+}
+
 impl<T: Default> Pool<T> {
+    const PER_CHUNK: usize = TABLE_CHUNK_BYTES / size_of::<T>();
+
+    pub(super) fn new() -> Self {
+        Self { map: Map::new(Self::PER_CHUNK), chunks: Vec::new() }
+    }
+
+    pub(super) fn map(&self) -> &Map {
+        &self.map
+    }
+
     /// An element.
     #[inline]
-    pub(super) fn one(&self, number: u32) -> &T {
-        &self.get(number)[0]
+    pub(super) fn get(&self, number: u32) -> &T {
+        let (chunk, place) = split(number);
+        &self.chunks[chunk][place]
     }
 
     /// An element, to be written.
     #[inline]
-    pub(super) fn one_mut(&mut self, number: u32) -> &mut T {
-        &mut self.get_mut(number)[0]
+    pub(super) fn get_mut(&mut self, number: u32) -> &mut T {
+        let (chunk, place) = split(number);
+        &mut self.chunks[chunk][place]
     }
 
     /// Takes an element for a value.
     pub(super) fn insert(&mut self, value: T, memory: &mut Memory) -> u32 {
-        let number = self.take(memory);
-        *self.one_mut(number) = value;
+        let number = self.map.take();
+        if self.map.chunks() > self.chunks.len() {
+            self.chunks.push(std::iter::repeat_with(T::default).take(Self::PER_CHUNK).collect());
+            memory.allocated += TABLE_CHUNK_BYTES;
+        }
+        memory.used += size_of::<T>();
+        *self.get_mut(number) = value;
         number
     }
 
     /// Gives an element back and takes its value out.
     pub(super) fn remove(&mut self, number: u32, memory: &mut Memory) -> T {
-        let value = std::mem::take(self.one_mut(number));
-        self.give(number, memory);
-        value
+        self.map.give(number);
+        memory.used -= size_of::<T>();
+        std::mem::take(self.get_mut(number))
+    }
+
+    /// Frees empty chunks at the end, up to `most`, which is diminished by them.
+    pub(super) fn trim(&mut self, memory: &mut Memory, most: &mut usize) {
+        self.map.trim(most);
+        memory.allocated -= (self.chunks.len() - self.map.chunks()) * TABLE_CHUNK_BYTES;
+        self.chunks.truncate(self.map.chunks());
     }
 }
 
-fn split(number: u32) -> (usize, usize) {
-    ((number >> PLACE_BITS) as usize, (number & ((1 << PLACE_BITS) - 1)) as usize)
-}
-
 #[cfg(test)]
-impl<T: Default> Pool<T> {
+impl Map {
     pub(super) fn assert_invariants(&self) {
         let words = self.words();
-        assert_eq!(self.counts.len(), self.chunks.len());
         assert_eq!(self.counts.iter().map(|count| usize::from(*count)).sum::<usize>(), self.len);
         for (chunk, count) in self.counts.iter().enumerate() {
             let map = &self.taken[chunk * words..][..words];
@@ -247,13 +243,15 @@ impl<T: Default> Pool<T> {
             assert_eq!(open, usize::from(*count) < self.per_chunk);
         }
     }
+}
 
-    pub(super) fn allocated_bytes(&self) -> usize {
-        self.chunks.len() * TABLE_CHUNK_BYTES
-    }
-
-    pub(super) fn used_bytes(&self) -> usize {
-        self.len * self.block_bytes()
+#[cfg(test)]
+impl<T: Default> Pool<T> {
+    /// Bytes used and allocated.
+    pub(super) fn bytes(&self) -> (usize, usize) {
+        self.map.assert_invariants();
+        assert_eq!(self.chunks.len(), self.map.chunks());
+        (self.map.len() * size_of::<T>(), self.chunks.len() * TABLE_CHUNK_BYTES)
     }
 }
 
@@ -263,43 +261,54 @@ mod tests {
 
     #[test]
     fn the_lowest_free_block_is_taken_and_chunks_go_back() {
-        let (mut pool, mut memory) = (Pool::<u8>::new(300), Memory::default());
-        let per_chunk = TABLE_CHUNK_BYTES / 300;
-        let all: Vec<u32> = (0..per_chunk * 70).map(|_| pool.take(&mut memory)).collect();
-        pool.assert_invariants();
-        assert!(all.is_sorted() && !pool.has_room());
-        assert_eq!(memory.allocated, 70 * TABLE_CHUNK_BYTES);
-        assert_eq!(memory.used, per_chunk * 70 * 300);
-        for &number in &[all[7], all[per_chunk * 65], all[3]] {
-            pool.give(number, &mut memory);
+        let mut map = Map::new(54);
+        let all: Vec<u32> = (0..54 * 70).map(|_| map.take()).collect();
+        map.assert_invariants();
+        assert!(all.is_sorted() && !map.has_room() && map.chunks() == 70);
+        for &number in &[all[7], all[54 * 65], all[3]] {
+            map.give(number);
         }
-        assert!(!pool.contains(all[3]) && pool.contains(all[4]));
-        let again: Vec<u32> = (0..3).map(|_| pool.take(&mut memory)).collect();
-        assert_eq!(again, [all[3], all[7], all[per_chunk * 65]]);
+        assert!(!map.contains(all[3]) && map.contains(all[4]));
+        let again: Vec<u32> = (0..3).map(|_| map.take()).collect();
+        assert_eq!(again, [all[3], all[7], all[54 * 65]]);
 
         // All but one at the very end: it is a stray, and with it gone the chunks go.
         let last = *all.last().unwrap();
-        all.iter().filter(|number| **number != last).for_each(|number| pool.give(*number, &mut memory));
-        assert!(pool.is_stray(last) && !pool.is_stray(all[per_chunk]));
-        pool.trim(&mut memory, &mut 1_000);
-        assert_eq!(memory.allocated, 70 * TABLE_CHUNK_BYTES);
-        assert_eq!(pool.take(&mut memory), all[0]);
-        pool.give(last, &mut memory);
-        pool.trim(&mut memory, &mut 1_000);
-        pool.assert_invariants();
-        assert_eq!((memory.allocated, memory.used), (TABLE_CHUNK_BYTES, 300));
+        all.iter().filter(|number| **number != last).for_each(|number| map.give(*number));
+        assert!(map.is_stray(last) && !map.is_stray(all[54]));
+        map.trim(&mut 1_000);
+        assert_eq!(map.chunks(), 70);
+        assert_eq!(map.take(), all[0]);
+        map.give(last);
+        let mut most = 60;
+        map.trim(&mut most);
+        assert_eq!((map.chunks(), most), (10, 0));
+        map.trim(&mut 1_000);
+        map.assert_invariants();
+        assert_eq!((map.chunks(), map.len()), (1, 1));
     }
 
     #[test]
     fn blocks_are_walked_from_the_top() {
-        let (mut pool, mut memory) = (Pool::<u64>::new(1), Memory::default());
-        let mut all: Vec<u32> = (0..20_000).map(|_| pool.take(&mut memory)).collect();
+        let mut map = Map::new(1_000);
+        let mut all: Vec<u32> = (0..20_000).map(|_| map.take()).collect();
         for number in all.extract_if(.., |number| *number % 3 == 0 || (10_000..40_000).contains(number)) {
-            pool.give(number, &mut memory);
+            map.give(number);
         }
         let mut walked: Vec<u32> =
-            std::iter::successors(pool.taken_below(u32::MAX), |number| pool.taken_below(*number)).collect();
+            std::iter::successors(map.taken_below(u32::MAX), |number| map.taken_below(*number)).collect();
         walked.reverse();
         assert_eq!(walked, all);
+    }
+
+    #[test]
+    fn a_pool_counts_its_memory() {
+        let (mut pool, mut memory) = (Pool::<u64>::new(), Memory::default());
+        let numbers: Vec<u32> = (0..5_000).map(|value| pool.insert(value, &mut memory)).collect();
+        assert_eq!((memory.used, memory.allocated), pool.bytes());
+        assert_eq!((*pool.get(numbers[4_321]), memory.used), (4_321, 40_000));
+        numbers.iter().for_each(|number| drop(pool.remove(*number, &mut memory)));
+        pool.trim(&mut memory, &mut 100);
+        assert_eq!((memory.used, memory.allocated), (0, 0));
     }
 }

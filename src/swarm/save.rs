@@ -73,13 +73,13 @@ impl Iterator for Saving<'_> {
         loop {
             let number = self.position.below;
             let Some((info_hash, within)) = &mut self.position.within else {
-                self.position.below = swarms.taken_below(number)?;
-                let Swarm { info_hash, downloaded, .. } = *swarms.one(self.position.below);
+                self.position.below = swarms.map().taken_below(number)?;
+                let Swarm { info_hash, downloaded, .. } = *swarms.get(self.position.below);
                 self.position.within = Some((info_hash, Within::default()));
                 return Some(Saved::Swarm { info_hash, downloaded });
             };
-            let is_here = swarms.contains(number) && swarms.one(number).info_hash == *info_hash;
-            let next = is_here.then(|| self.shard.peer_at(&swarms.one(number).body, within)).flatten();
+            let is_here = swarms.map().contains(number) && swarms.get(number).info_hash == *info_hash;
+            let next = is_here.then(|| self.shard.peer_at(&swarms.get(number).body, within)).flatten();
             match next {
                 Some((peer, seeder, mark)) => {
                     let age_secs = self.shard.books.ticks.age_secs(mark);
@@ -129,7 +129,7 @@ impl Shard {
         if downloaded > 0
             && let Some(number) = found.or_else(|| self.create(hash, info_hash))
         {
-            let swarm = self.swarms.one_mut(number);
+            let swarm = self.swarms.get_mut(number);
             swarm.downloaded = swarm.downloaded.max(downloaded);
             if found.is_none() {
                 swarm.body = Body::Few(Few::empty(self.books.ticks.mark()));
@@ -151,7 +151,7 @@ impl Shard {
     }
 
     fn has_peer(&self, number: u32, peer: &PeerAddr) -> bool {
-        match (&self.swarms.one(number).body, peer) {
+        match (&self.swarms.get(number).body, peer) {
             (Body::Few(few), _) => few.unpack().iter().any(|other| other.addr == *peer),
             (Body::Sets(sets), PeerAddr::V4(addr)) => {
                 sets.v4.iter().any(|set| self.v4.find(set, addr).is_some())

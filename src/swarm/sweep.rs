@@ -111,8 +111,8 @@ impl Shard {
         self.give_back();
         while slice.left > 0 {
             let next = match self.cursor.within {
-                Some(_) => Some(self.cursor.below).filter(|number| self.swarms.contains(*number)),
-                None => self.swarms.taken_below(self.cursor.below),
+                Some(_) => Some(self.cursor.below).filter(|number| self.swarms.map().contains(*number)),
+                None => self.swarms.map().taken_below(self.cursor.below),
             };
             match next {
                 Some(number) => self.visit(number, &mut slice, &mut swept),
@@ -163,7 +163,7 @@ impl Shard {
         self.v4.trim(memory, &mut most);
         self.v6.trim(memory, &mut most);
         for _ in 0..SWEEP_FREED_CHUNKS {
-            if !self.index.shrink(|number| self.swarms.one(number).info_hash, memory) {
+            if !self.index.shrink(|number| self.swarms.get(number).info_hash, memory) {
                 break;
             }
         }
@@ -172,7 +172,7 @@ impl Shard {
     fn visit(&mut self, number: u32, slice: &mut Slice, swept: &mut Swept) {
         slice.pay(1);
         self.cursor.below = number;
-        let finished = match self.swarms.one(number).body {
+        let finished = match self.swarms.get(number).body {
             Body::Few(few) => {
                 self.visit_few(number, few, slice, swept);
                 true
@@ -181,7 +181,7 @@ impl Shard {
         };
         if finished {
             self.cursor.within = None;
-            if self.swarms.contains(number) && self.swarms.is_stray(number) {
+            if self.swarms.map().contains(number) && self.swarms.map().is_stray(number) {
                 slice.pay(SWEEP_CLEANING_COST);
                 self.settle(number);
             }
@@ -192,7 +192,7 @@ impl Shard {
         if let Some(since) = few.empty_since() {
             if slice.is_short(&self.books) || self.books.ticks.age(since) >= slice.over_age {
                 slice.pay(SWEEP_CLEANING_COST);
-                self.drop_swarm(self.index.hash(&self.swarms.one(number).info_hash), number);
+                self.drop_swarm(self.index.hash(&self.swarms.get(number).info_hash), number);
             }
             return;
         }
@@ -213,9 +213,9 @@ impl Shard {
                 false => swept.evicted += 1,
             }
         }
-        self.swarms.one_mut(number).body = Body::Few(Few::pack(&peers).expect("fewer peers need less room"));
+        self.swarms.get_mut(number).body = Body::Few(Few::pack(&peers).expect("fewer peers need less room"));
         if peers.is_empty() {
-            self.vacate(self.index.hash(&self.swarms.one(number).info_hash), number);
+            self.vacate(self.index.hash(&self.swarms.get(number).info_hash), number);
         }
     }
 
@@ -246,10 +246,10 @@ impl Shard {
             }
             within = Within { set: within.set + 1, bucket: 0 };
         }
-        self.swarms.one_mut(number).body = Body::Sets(sets);
+        self.swarms.get_mut(number).body = Body::Sets(sets);
         let counts = self.counts(number);
         if counts.seeders + counts.leechers == 0 {
-            self.vacate(self.index.hash(&self.swarms.one(number).info_hash), number);
+            self.vacate(self.index.hash(&self.swarms.get(number).info_hash), number);
             return true;
         }
         if !finished {
@@ -278,12 +278,12 @@ impl Shard {
             });
         }
         let few = Few::pack(&peers).expect("any two peers have room in a record");
-        self.swarms.one_mut(number).body = Body::Few(few);
+        self.swarms.get_mut(number).body = Body::Few(few);
     }
 
     /// Moves a record to the front.
     fn settle(&mut self, number: u32) {
-        let swarm = *self.swarms.one(number);
+        let swarm = *self.swarms.get(number);
         let place = self.swarms.insert(swarm, &mut self.books.memory);
         self.swarms.remove(number, &mut self.books.memory);
         self.index.moved(self.index.hash(&swarm.info_hash), number, place);
@@ -337,15 +337,15 @@ impl<const N: usize> Peers<N> {
     /// The longest bucket is to be known again, as of this lap.
     fn begin_lap(&mut self, set: &Set) {
         if let Set::Many(number) = set {
-            self.directories.one_mut(*number).longest_of_lap = 0;
+            self.directories.get_mut(*number).longest_of_lap = 0;
         }
     }
 
     fn end_lap(&mut self, set: &mut Set, books: &mut Books) {
         let Set::Many(number) = set else { return };
-        let directory = self.directories.one_mut(*number);
+        let directory = self.directories.get_mut(*number);
         directory.longest = directory.longest_of_lap;
-        if self.directories.is_stray(*number) {
+        if self.directories.map().is_stray(*number) {
             let directory = self.directories.remove(*number, &mut books.memory);
             *number = self.directories.insert(directory, &mut books.memory);
         }

@@ -9,9 +9,9 @@ impl Shard {
     pub(crate) fn assert_invariants(&self) {
         let mut totals = Totals { refused: self.totals.refused, ..Totals::default() };
         let (mut marks, mut counted) = ([0; 256], 0);
-        let mut next = self.swarms.taken_below(u32::MAX);
+        let mut next = self.swarms.map().taken_below(u32::MAX);
         while let Some(number) = next {
-            let swarm = self.swarms.one(number);
+            let swarm = self.swarms.get(number);
             assert_eq!(self.find(self.index.hash(&swarm.info_hash), &swarm.info_hash), Some(number));
             let counts = self.counts(number);
             totals.seeders += u64::from(counts.seeders);
@@ -22,10 +22,10 @@ impl Shard {
             }
             totals.v6_peers += self.assert_swarm(swarm, &mut marks);
             counted += 1;
-            next = self.swarms.taken_below(number);
+            next = self.swarms.map().taken_below(number);
         }
         assert_eq!(self.totals(), totals);
-        assert_eq!((counted, self.index.len()), (self.swarms.len(), self.swarms.len()));
+        assert_eq!((counted, self.index.len()), (self.swarms.map().len(), self.swarms.map().len()));
         for (mark, count) in marks.iter().enumerate() {
             assert_eq!(self.books.census.count(mark as u8), *count, "peers with mark {mark}");
         }
@@ -51,11 +51,9 @@ impl Shard {
     }
 
     fn assert_memory(&self) {
-        self.swarms.assert_invariants();
-        let mut used = self.swarms.used_bytes() + self.index.bytes();
-        let mut allocated = self.swarms.allocated_bytes() + self.index.bytes();
-        let (v4, v6) = (self.v4.bytes(), self.v6.bytes());
-        (used, allocated) = (used + v4.0 + v6.0, allocated + v4.1 + v6.1);
+        let (swarms, v4, v6) = (self.swarms.bytes(), self.v4.bytes(), self.v6.bytes());
+        let index = self.index.bytes();
+        let (used, allocated) = (swarms.0 + v4.0 + v6.0 + index, swarms.1 + v4.1 + v6.1 + index);
         assert_eq!((self.memory().used, self.memory().allocated), (used, allocated));
     }
 }
@@ -76,7 +74,7 @@ impl<const N: usize> Peers<N> {
                     len += 1;
                 }
                 if let Set::Many(directory) = set {
-                    assert!(bucket.len() <= usize::from(self.directories.one(*directory).longest));
+                    assert!(bucket.len() <= usize::from(self.directories.get(*directory).longest));
                 }
             }
             assert_eq!(self.len(set), len);
@@ -86,15 +84,13 @@ impl<const N: usize> Peers<N> {
 
     /// Bytes used and allocated.
     fn bytes(&self) -> (usize, usize) {
-        self.blocks.assert_invariants();
-        self.directories.assert_invariants();
         let mut tables = 0;
-        let mut next = self.directories.taken_below(u32::MAX);
+        let mut next = self.directories.map().taken_below(u32::MAX);
         while let Some(number) = next {
-            tables += self.directories.one(number).buckets.capacity() * size_of::<bucket::Bucket>();
-            next = self.directories.taken_below(number);
+            tables += self.directories.get(number).buckets.capacity() * size_of::<bucket::Bucket>();
+            next = self.directories.map().taken_below(number);
         }
-        let used = self.blocks.used_bytes() + self.directories.used_bytes() + tables;
-        (used, self.blocks.allocated_bytes() + self.directories.allocated_bytes() + tables)
+        let (blocks, directories) = (self.blocks.bytes(), self.directories.bytes());
+        (blocks.0 + directories.0 + tables, blocks.1 + directories.1 + tables)
     }
 }
