@@ -29,6 +29,8 @@ const SWARMS: u32 = 40;
 const PEERS: u32 = 1_000;
 const WANTED: u16 = 30;
 const TURN: usize = 32;
+/// Announces of the longer run.
+const MANY: usize = 12_000;
 
 /// Writes packed peers into a reply, as the engine does.
 struct Reply {
@@ -91,15 +93,16 @@ fn run(case: &str, count: usize) {
         let entering = Announce { num_want: 0, ..announce(swarm, peer, Event::Started) };
         shard.announce(now, &entering, &mut rng, &mut reply);
     }
-    let mut peers = 0;
-    for turn in announces(case, count).chunks(TURN) {
+    let announces = announces(case, count.max(MANY));
+    let (mut peers, is_ahead) = (0, case.contains("ahead"));
+    for turn in announces[..count].chunks(TURN) {
         let mut ahead = [Ahead::default(); TURN];
-        if case.contains("ahead") {
+        if is_ahead {
             shard.look_ahead::<Reply>(turn.iter(), &mut rng, &mut ahead);
         }
         for (announce, ahead) in turn.iter().zip(&ahead) {
             reply.length = 0;
-            match case.contains("ahead") {
+            match is_ahead {
                 true => shard.announce_ahead(now, announce, ahead, &mut reply),
                 false => shard.announce(now, announce, &mut rng, &mut reply),
             };
@@ -134,7 +137,7 @@ fn main() -> ExitCode {
         CASES.iter().for_each(|(case, _)| run(case, 100)); // `cargo test`: that it runs
         return ExitCode::SUCCESS;
     }
-    let (few, many) = (2_000, 12_000);
+    let (few, many) = (2_000, MANY);
     let mut regressed = false;
     println!(
         "{:<32} {:>12} {:>9} {:>7} {:>6}",

@@ -97,14 +97,14 @@ pub const TABLE_CHUNK_BYTES: usize = 16 * 1024;
 /// Swarms in a line of the index, on average. There is room for 12; of the lines that are still to be split, which have
 /// up to twice as many as those that are, some spill over.
 pub const INDEX_LOAD: usize = 8;
-/// Peers in a bucket of a large set, on average: enough that a reply comes from two or three of them, few enough to be
-/// searched one by one.
-pub const BUCKET_LOAD: usize = 24;
+/// Peers in a bucket of a large set, on average, and most in a set of one bucket: enough that a reply comes from one or
+/// two of them, few enough to be searched one by one.
+pub const BUCKET_LOAD: usize = 48;
 /// Blocks for buckets come in sizes of so many peers more each.
 pub const BUCKET_STEP: usize = 4;
-/// Peers in a bucket, at most. One that is still to be split has up to `2 * BUCKET_LOAD` = 48 on average, and is six
-/// standard deviations away from this.
-pub const BUCKET_PEERS_MAX: usize = 96;
+/// Peers in a bucket, at most. One that is still to be split has up to `2 * BUCKET_LOAD` = 96 on average, with a
+/// standard deviation of 10, and is six of these away from this.
+pub const BUCKET_PEERS_MAX: usize = 160;
 /// Draws for the first peer of a reply, each with a chance of about a half. A set that was large a moment ago and has
 /// hardly anybody left would take more of them.
 pub const CHOICE_DRAWS_MAX: usize = 32;
@@ -131,7 +131,7 @@ pub const TABLE_OVERHEAD_PERCENT: u64 = 10;
 /// The default of `--max-memory` is the machine's memory by this.
 pub const DEFAULT_MEMORY_DIVISOR: u64 = 2;
 
-const _: () = assert!(4 * BUCKET_LOAD <= BUCKET_PEERS_MAX && BUCKET_PEERS_MAX <= u8::MAX as usize);
+const _: () = assert!(3 * BUCKET_LOAD < BUCKET_PEERS_MAX && BUCKET_PEERS_MAX <= u8::MAX as usize);
 // A mark is a byte: of its 256 values a peer lives through some, and the sweep has the time of the others to find it.
 const _: () = assert!(2 * (TICKS_PER_TIMEOUT as usize) < 256);
 

@@ -120,11 +120,9 @@ impl<const N: usize> Peers<N> {
     fn fetch_home(&self, set: &Set, addr: &[u8; N], step: Step) {
         match (set, step) {
             (Set::Many(number), Step::Directories) => prefetch(self.directories.get(*number)),
-            (Set::Many(number), Step::Buckets) => {
-                prefetch(&self.directories.get(*number).buckets[self.home(set, addr) as usize]);
-            }
+            (Set::Many(number), Step::Buckets) => prefetch(self.home_entry(*number, addr).1),
             (_, Step::Blocks) => {
-                self.blocks.fetch_home(self.bucket(set, self.home(set, addr)));
+                self.blocks.fetch_home(self.home(set, addr).1);
             }
             _ => {}
         }

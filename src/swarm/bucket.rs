@@ -118,7 +118,7 @@ impl<const N: usize> ColumnPool<N> {
     }
 
     /// The chunk of a block and where in its columns the block begins.
-    #[inline]
+    #[inline(always)]
     fn at(&self, block: u32) -> (&Chunk<N>, usize) {
         let (chunk, place) = split(block);
         (&self.chunks[chunk], place * self.room)
@@ -150,12 +150,12 @@ impl<const N: usize> Blocks<N> {
     }
 
     /// The number of the pool for blocks of buckets with so many peers, which are not none.
-    #[inline]
+    #[inline(always)]
     fn pool_of(len: usize, ids: bool) -> usize {
         len.div_ceil(BUCKET_STEP) - 1 + usize::from(ids) * SIZES
     }
 
-    #[inline]
+    #[inline(always)]
     fn pool(&self, bucket: Bucket) -> &ColumnPool<N> {
         &self.pools[Self::pool_of(bucket.len(), bucket.has_ids)]
     }
@@ -191,7 +191,7 @@ impl<const N: usize> Blocks<N> {
     }
 
     /// The addresses of a bucket.
-    #[inline]
+    #[inline(always)]
     pub(super) fn addrs(&self, bucket: Bucket) -> &[[u8; N]] {
         if bucket.len == 0 {
             return &[];
@@ -201,7 +201,7 @@ impl<const N: usize> Blocks<N> {
     }
 
     /// Where in the bucket the address is.
-    #[inline]
+    #[inline(always)]
     pub(super) fn find(&self, bucket: Bucket, addr: &[u8; N]) -> Option<usize> {
         let addrs = self.addrs(bucket);
         let bytes = addrs.as_flattened();
@@ -259,7 +259,7 @@ impl<const N: usize> Blocks<N> {
     }
 
     /// Writes the time of an announce, and the id where there is a column for it; returns the mark from before.
-    #[inline]
+    #[inline(always)]
     pub(super) fn renew(&mut self, bucket: Bucket, at: usize, mark: Mark, id: &PeerId) -> Mark {
         let pool = self.pool_mut(bucket);
         let (chunk, place) = split(bucket.block);

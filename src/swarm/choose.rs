@@ -5,6 +5,8 @@
 //! others do. Who stands beside whom has been decided by a keyed hash (which bucket) and changes from choice to choice
 //! by the order in which the buckets are walked, which is random too.
 
+use std::ops::Range;
+
 use fastrand::Rng;
 
 use super::bucket::Bucket;
@@ -45,7 +47,7 @@ struct Wanted<'a> {
 
 impl<const N: usize> Peers<N> {
     /// Gives `take` up to `want` peers of the set, without the asker and those whose time is over.
-    #[inline]
+    #[inline(always)]
     pub(super) fn choose(
         &self,
         set: &Set,
@@ -78,7 +80,7 @@ impl<const N: usize> Peers<N> {
 
     /// Where a choice begins and which buckets it goes on to: all of them in a random order, by steps of an odd width
     /// through the next power of two, which come to each number once. There must be somebody beside the asker.
-    #[inline]
+    #[inline(always)]
     pub(super) fn walk(
         &self,
         set: &Set,
@@ -125,12 +127,33 @@ impl<const N: usize> Peers<N> {
         [first, first.wrapping_add(width) & (buckets.next_power_of_two() - 1)]
     }
 
-    #[inline]
+    /// Takes from a stretch of a bucket.
+    #[inline(always)]
     fn take_from(
         &self,
         bucket: Bucket,
         number: u32,
-        stretch: std::ops::Range<usize>,
+        stretch: Range<usize>,
+        wanted: &mut Wanted<'_>,
+        take: &mut impl FnMut(Stretch<'_, N>),
+    ) {
+        let has_asker = wanted.asker.is_some_and(|asker| asker.bucket == number);
+        if has_asker || bucket.has_ids() || wanted.ticks.is_over(bucket.oldest) {
+            return self.take_with_care(bucket, number, stretch, wanted, take);
+        }
+        let end = stretch.end.min(stretch.start + wanted.left);
+        if stretch.start < end {
+            wanted.left -= end - stretch.start;
+            take((&self.blocks.addrs(bucket)[stretch.start..end], &[]));
+        }
+    }
+
+    /// The same where the asker may be, or peers that are over, or ids.
+    fn take_with_care(
+        &self,
+        bucket: Bucket,
+        number: u32,
+        stretch: Range<usize>,
         wanted: &mut Wanted<'_>,
         take: &mut impl FnMut(Stretch<'_, N>),
     ) {
@@ -144,8 +167,7 @@ impl<const N: usize> Peers<N> {
         };
         let asker = wanted.asker.filter(|asker| asker.bucket == number).map(|asker| usize::from(asker.at));
         let asker = asker.filter(|at| stretch.contains(at)).unwrap_or(stretch.end);
-        let (before, behind) = (stretch.start..asker, asker + 1..stretch.end);
-        for part in [before, behind] {
+        for part in [stretch.start..asker, asker + 1..stretch.end] {
             if !wanted.ticks.is_over(bucket.oldest) {
                 take_part(part.start, part.end);
                 continue;
@@ -157,7 +179,7 @@ impl<const N: usize> Peers<N> {
 
 impl Shard {
     /// Gives the sink the peers that an announce in a swarm with sets asks for.
-    #[inline]
+    #[inline(always)]
     pub(super) fn choose<S: PeerSink>(
         &self,
         number: u32,
@@ -189,7 +211,7 @@ impl Shard {
 
     /// How many peers come from each set: `[IPv4 seeders, IPv4 leechers, IPv6 seeders, IPv6 leechers]`. The asker is
     /// taken to be in the set where it belongs.
-    #[inline]
+    #[inline(always)]
     pub(super) fn shares<S: PeerSink>(&self, sets: &Sets, announce: &Announce, dice: Dice) -> [u32; 4] {
         let family = announce.peer.family();
         let eligible = |of: Family, role: usize, len: u32| {
@@ -242,18 +264,25 @@ fn below(random: u32, bound: u32) -> u32 {
 
 /// Deals `want` out among sets of these sizes: to each what is its share on average, rounded at random, so that every
 /// peer is as likely as any other.
-fn share<const SETS: usize>(want: u32, sizes: [u32; SETS], dice: Dice) -> [u32; SETS] {
+#[inline]
+fn share(want: u32, sizes: [u32; 4], dice: Dice) -> [u32; 4] {
     let all: u64 = sizes.iter().map(|size| u64::from(*size)).sum();
     if all <= u64::from(want) {
         return sizes;
     }
+    if let Some(only) = sizes.iter().position(|size| u64::from(*size) == all) {
+        let mut shares = [0; 4];
+        shares[only] = want;
+        return shares; // nearly always for seeders that ask by UDP
+    }
     let offset = dice.whole().u64(..all);
     let (mut sum, mut dealt) = (0, 0);
     sizes.map(|size| {
+        if size == 0 {
+            return 0;
+        }
         sum += u64::from(size);
-        let until = (u64::from(want) * sum + offset) / all;
-        let part = until - dealt;
-        dealt = until;
-        part as u32
+        let until = if sum == all { want } else { ((u64::from(want) * sum + offset) / all) as u32 };
+        until - std::mem::replace(&mut dealt, until)
     })
 }

@@ -2,8 +2,9 @@
 
 use std::hash::Hasher;
 
+use foldhash::SharedSeed;
+use foldhash::quality::FoldHasher;
 use hashbrown::HashTable;
-use siphasher::sip::SipHasher13;
 
 use super::linear;
 use super::pool::Memory;
@@ -43,7 +44,8 @@ struct Spilled {
 
 /// The index of all swarms.
 pub(super) struct Index {
-    key: SipHasher13,
+    seed: u64,
+    shared_seed: SharedSeed,
     chunks: Vec<Box<[Line]>>,
     lines: u32,
     len: usize,
@@ -67,9 +69,10 @@ impl Hash {
 
 impl Index {
     /// Of nothing. The key is secret, so that chosen info-hashes can't be made to meet in one line.
-    pub(super) fn new(key: [u8; 16]) -> Self {
+    pub(super) fn new(key: [u64; 2]) -> Self {
         Self {
-            key: SipHasher13::new_with_key(&key),
+            seed: key[0],
+            shared_seed: SharedSeed::from_u64(key[1]),
             chunks: Vec::new(),
             lines: 0,
             len: 0,
@@ -79,7 +82,7 @@ impl Index {
 
     #[inline]
     pub(super) fn hash(&self, info_hash: &InfoHash) -> Hash {
-        let mut hasher = self.key;
+        let mut hasher = FoldHasher::with_seed(self.seed, &self.shared_seed);
         hasher.write(&info_hash.0);
         Hash(hasher.finish())
     }

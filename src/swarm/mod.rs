@@ -156,7 +156,7 @@ impl Shard {
         let memory = Memory { limit: memory_bytes - spare, ..Memory::default() };
         Self {
             settings: Settings { hash_key, peer_timeout_secs, memory_bytes },
-            index: Index::new(hash_key),
+            index: Index::new([derived(4), derived(5)]),
             swarms: Pool::new(),
             v4: Peers::new([derived(0), derived(1)]),
             v6: Peers::new([derived(2), derived(3)]),
@@ -367,10 +367,13 @@ impl Shard {
                     gone.seeder
                 })
             }
-            Body::Sets(sets) => match announce.peer {
-                PeerAddr::V4(addr) => self.v4.leave(&mut sets.v4, &addr, &mut self.books),
-                PeerAddr::V6(addr) => self.v6.leave(&mut sets.v6, &addr, &mut self.books),
-            },
+            Body::Sets(sets) => [SEEDERS, LEECHERS].into_iter().find_map(|role| {
+                let was_there = match announce.peer {
+                    PeerAddr::V4(addr) => self.v4.leave(&mut sets.v4[role], &addr, &mut self.books),
+                    PeerAddr::V6(addr) => self.v6.leave(&mut sets.v6[role], &addr, &mut self.books),
+                };
+                was_there.then_some(role == SEEDERS)
+            }),
         };
         let Some(was_seeder) = gone else { return self.counts(number) };
         self.count_gone(was_seeder, announce.peer.family());

@@ -96,7 +96,7 @@ struct AddrHash {
 }
 
 impl AddrHash {
-    #[inline]
+    #[inline(always)]
     fn bucket<const N: usize>(&self, addr: &[u8; N], buckets: u32) -> u32 {
         let mut hasher = FoldHasher::with_seed(self.seed, &self.shared_seed);
         hasher.write(addr);
@@ -115,7 +115,7 @@ impl<const N: usize> Peers<N> {
     }
 
     /// How many peers are in a set.
-    #[inline]
+    #[inline(always)]
     pub(super) fn len(&self, set: &Set) -> u32 {
         match set {
             Set::One(bucket) => bucket.len() as u32,
@@ -132,7 +132,7 @@ impl<const N: usize> Peers<N> {
     }
 
     /// A bucket of a set.
-    #[inline]
+    #[inline(always)]
     pub(super) fn bucket(&self, set: &Set, number: u32) -> Bucket {
         match set {
             Set::One(bucket) => *bucket,
@@ -154,23 +154,31 @@ impl<const N: usize> Peers<N> {
         }
     }
 
-    /// The number of the bucket that an address belongs to.
-    #[inline]
-    pub(super) fn home(&self, set: &Set, addr: &[u8; N]) -> u32 {
+    /// The bucket that an address belongs to, and its number.
+    #[inline(always)]
+    pub(super) fn home(&self, set: &Set, addr: &[u8; N]) -> (u32, Bucket) {
         match set {
-            Set::One(_) => 0,
+            Set::One(bucket) => (0, *bucket),
             Set::Many(directory) => {
-                let buckets = self.directories.get(*directory).buckets.len();
-                self.hash.bucket(addr, buckets as u32)
+                let (number, bucket) = self.home_entry(*directory, addr);
+                (number, *bucket)
             }
         }
+    }
+
+    /// Where in a directory that is.
+    #[inline(always)]
+    pub(super) fn home_entry(&self, directory: u32, addr: &[u8; N]) -> (u32, &Bucket) {
+        let buckets = &self.directories.get(directory).buckets;
+        let number = self.hash.bucket(addr, buckets.len() as u32);
+        (number, &buckets[number as usize])
     }
 
     /// Where an address is.
     #[inline]
     pub(super) fn find(&self, set: &Set, addr: &[u8; N]) -> Option<Place> {
-        let number = self.home(set, addr);
-        let at = self.blocks.find(self.bucket(set, number), addr)?;
+        let (number, bucket) = self.home(set, addr);
+        let at = self.blocks.find(bucket, addr)?;
         Some(Place { bucket: number, at: at as u8 })
     }
 
@@ -179,7 +187,7 @@ impl<const N: usize> Peers<N> {
     /// # Errors
     ///
     /// If it is new and there is no room for it.
-    #[inline]
+    #[inline(always)]
     pub(super) fn enter(
         &mut self,
         sets: &mut [Set; 2],
@@ -187,44 +195,35 @@ impl<const N: usize> Peers<N> {
         peer: &Peer<N>,
         books: &mut Books,
     ) -> Result<Entered, Full> {
-        if let Some(place) = self.find(&sets[role], &peer.addr) {
-            self.renew(&mut sets[role], place, peer, books);
+        let (number, mut bucket) = self.home(&sets[role], &peer.addr);
+        if let Some(at) = self.blocks.find(bucket, &peer.addr) {
+            if peer.id != PeerId::UNKNOWN && !bucket.has_ids() {
+                self.blocks.set_ids(&mut bucket, true, &mut books.memory);
+                self.put_bucket(&mut sets[role], number, bucket);
+            }
+            let before = self.blocks.renew(bucket, at, peer.mark, &peer.id);
+            books.census.leave(before);
+            books.census.enter(peer.mark);
+            let place = Place { bucket: number, at: at as u8 };
             return Ok(Entered { place, was_seeder: Some(role == SEEDERS) });
         }
         // A bucket is full only in a table that has had no memory to split buckets for long.
-        if !self.has_room(&sets[role], &peer.addr, &books.memory) {
+        if !self.blocks.has_room(bucket, &books.memory) {
             return Err(Full);
         }
-        let was_seeder = self.leave(sets, &peer.addr, books);
+        let left = self.leave(&mut sets[1 - role], &peer.addr, books);
         let place = self.insert(&mut sets[role], peer, books);
-        Ok(Entered { place, was_seeder })
+        Ok(Entered { place, was_seeder: left.then_some(role != SEEDERS) })
     }
 
-    /// Takes a peer out, if it is there; returns whether it was a seeder.
-    pub(super) fn leave(&mut self, sets: &mut [Set; 2], addr: &[u8; N], books: &mut Books) -> Option<bool> {
-        for role in [SEEDERS, LEECHERS] {
-            if let Some(place) = self.find(&sets[role], addr) {
-                self.remove(&mut sets[role], place, books);
-                return Some(role == SEEDERS);
-            }
-        }
-        None
-    }
-
-    fn has_room(&self, set: &Set, addr: &[u8; N], memory: &Memory) -> bool {
-        self.blocks.has_room(self.bucket(set, self.home(set, addr)), memory)
-    }
-
-    #[inline]
-    fn renew(&mut self, set: &mut Set, place: Place, peer: &Peer<N>, books: &mut Books) {
-        let mut bucket = self.bucket(set, place.bucket);
-        if peer.id != PeerId::UNKNOWN && !bucket.has_ids() {
-            self.blocks.set_ids(&mut bucket, true, &mut books.memory);
-            self.put_bucket(set, place.bucket, bucket);
-        }
-        let before = self.blocks.renew(bucket, usize::from(place.at), peer.mark, &peer.id);
-        books.census.leave(before);
-        books.census.enter(peer.mark);
+    /// Takes a peer out of a set, if it is there; returns whether it was.
+    pub(super) fn leave(&mut self, set: &mut Set, addr: &[u8; N], books: &mut Books) -> bool {
+        let (number, mut bucket) = self.home(set, addr);
+        let Some(at) = self.blocks.find(bucket, addr) else { return false };
+        let mark = self.blocks.swap_remove(&mut bucket, at, &mut books.memory);
+        self.put_bucket(set, number, bucket);
+        books.census.leave(mark);
+        true
     }
 
     /// Adds a peer that is in no set yet, whatever memory that takes.
@@ -233,8 +232,7 @@ impl<const N: usize> Peers<N> {
     ///
     /// If its bucket is full.
     pub(super) fn insert(&mut self, set: &mut Set, peer: &Peer<N>, books: &mut Books) -> Place {
-        let number = self.home(set, &peer.addr);
-        let mut bucket = self.bucket(set, number);
+        let (number, mut bucket) = self.home(set, &peer.addr);
         if peer.id != PeerId::UNKNOWN {
             self.blocks.set_ids(&mut bucket, true, &mut books.memory);
         }
@@ -247,14 +245,6 @@ impl<const N: usize> Peers<N> {
             return self.find(set, &peer.addr).expect("a split loses nobody");
         }
         place
-    }
-
-    /// Takes a peer out.
-    pub(super) fn remove(&mut self, set: &mut Set, place: Place, books: &mut Books) {
-        let mut bucket = self.bucket(set, place.bucket);
-        let mark = self.blocks.swap_remove(&mut bucket, usize::from(place.at), &mut books.memory);
-        self.put_bucket(set, place.bucket, bucket);
-        books.census.leave(mark);
     }
 
     /// Adds a bucket and gives it its part of the one that it belonged to, whose number is returned.
