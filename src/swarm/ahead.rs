@@ -71,6 +71,12 @@ impl Shard {
         self.announce_to(ahead.hash, found, announce, ahead.dice, sink)
     }
 
+    /// Fetches the peers that an announce will touch: its own entry and its reply wait for memory together.
+    #[inline]
+    pub(super) fn fetch_blocks<S: PeerSink>(&self, found: Option<u32>, announce: &Announce, dice: Dice) {
+        self.fetch::<S>(&Ahead { hash: Hash::default(), guess: found, dice }, announce, Step::Blocks);
+    }
+
     /// Fetches what one step needs, with what those before it have fetched: first for the asker's own entry, then for
     /// its reply.
     #[inline]

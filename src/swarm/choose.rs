@@ -7,11 +7,12 @@
 
 use std::ops::Range;
 
+use arrayvec::ArrayVec;
 use fastrand::Rng;
 
 use super::bucket::Bucket;
 use super::peers::{LEECHERS, Peers, Place, SEEDERS, Set};
-use super::record::{Body, Sets};
+use super::record::{Body, FEW, FewPeer, Sets};
 use super::ticks::Ticks;
 use super::{PeerSink, Shard};
 use crate::limits::{CHOICE_BUCKETS_MAX, CHOICE_DRAWS_MAX};
@@ -228,13 +229,13 @@ impl Shard {
     #[inline]
     pub(super) fn choose_few<S: PeerSink>(&self, number: u32, announce: &Announce, dice: Dice, sink: &mut S) {
         let Body::Few(few) = &self.swarms.get(number).body else { return };
-        let mut rng = dice.whole();
-        let mut others = few.unpack();
-        others.retain(|peer| {
+        let others = few.iter().filter(|peer| {
             let eligible = !(announce.seeder && peer.seeder) && peer.addr != announce.peer;
             let asked = S::BOTH_FAMILIES || peer.addr.family() == announce.peer.family();
             eligible && asked && !self.books.ticks.is_over(peer.mark)
         });
+        let mut others: ArrayVec<FewPeer, FEW> = others.collect();
+        let mut rng = dice.whole();
         while others.len() > usize::from(announce.num_want) {
             others.swap_remove(rng.usize(..others.len()));
         }

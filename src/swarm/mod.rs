@@ -181,7 +181,9 @@ impl Shard {
         self.pass(now);
         let hash = self.index.hash(&announce.info_hash);
         let found = self.find(hash, &announce.info_hash);
-        self.announce_to(hash, found, announce, Dice(rng.u64(..)), sink)
+        let dice = Dice(rng.u64(..));
+        self.fetch_blocks::<S>(found, announce, dice);
+        self.announce_to(hash, found, announce, dice, sink)
     }
 
     /// The swarm's counts; zeros for one that isn't here.
@@ -267,7 +269,13 @@ impl Shard {
 
     /// Enters a peer into a record; false if there isn't room for it.
     #[inline]
-    fn enter_few(&mut self, number: u32, few: Few, announce: &Announce, mark: Mark) -> bool {
+    fn enter_few(&mut self, number: u32, mut few: Few, announce: &Announce, mark: Mark) -> bool {
+        if let Some(before) = few.renew(&announce.peer, announce.seeder, mark) {
+            self.swarms.get_mut(number).body = Body::Few(few);
+            self.books.census.leave(before);
+            self.books.census.enter(mark);
+            return true;
+        }
         let mut peers = few.unpack();
         let peer = FewPeer { addr: announce.peer, seeder: announce.seeder, mark };
         let before = match peers.iter_mut().find(|other| other.addr == announce.peer) {

@@ -115,18 +115,39 @@ impl Few {
     /// The peers.
     #[inline]
     pub(super) fn unpack(&self) -> ArrayVec<FewPeer, FEW> {
-        let mut peers = ArrayVec::new();
-        let v4 = self.bytes.as_chunks::<V4>().0.iter();
-        for (number, [mark, addr @ ..]) in v4.enumerate().take(self.count(0) + self.count(1)) {
-            let seeder = number < self.count(0);
-            peers.push(FewPeer { addr: PeerAddr::V4(*addr), seeder, mark: *mark });
-        }
-        let v6 = self.bytes.as_chunks::<V6>().0.iter().rev();
-        for (number, [mark, addr @ ..]) in v6.enumerate().take(self.count(2) + self.count(3)) {
-            let seeder = number < self.count(2);
-            peers.push(FewPeer { addr: PeerAddr::V6(*addr), seeder, mark: *mark });
-        }
-        peers
+        self.iter().collect()
+    }
+
+    /// The peers, one after the other: those of IPv4, then those of IPv6.
+    #[inline]
+    pub(super) fn iter(&self) -> impl Iterator<Item = FewPeer> {
+        let v4 = (0..self.count(0) + self.count(1)).map(|number| {
+            let [mark, addr @ ..] = self.bytes.as_chunks::<V4>().0[number];
+            FewPeer { addr: PeerAddr::V4(addr), seeder: number < self.count(0), mark }
+        });
+        let v6 = (0..self.count(2) + self.count(3)).map(|number| {
+            let [mark, addr @ ..] = self.bytes.as_chunks::<V6>().0[1 - number];
+            FewPeer { addr: PeerAddr::V6(addr), seeder: number < self.count(2), mark }
+        });
+        v4.chain(v6)
+    }
+
+    /// Writes the mark of a peer that is there, in this role; returns the one from before.
+    #[inline]
+    pub(super) fn renew(&mut self, addr: &PeerAddr, seeder: bool, mark: Mark) -> Option<Mark> {
+        let (kind, place) = match addr {
+            PeerAddr::V4(addr) => {
+                let v4 = &self.bytes.as_chunks::<V4>().0[..self.count(0) + self.count(1)];
+                let number = v4.iter().position(|[_, other @ ..]| other == addr)?;
+                ((number >= self.count(0)), number * V4)
+            }
+            PeerAddr::V6(addr) => {
+                let v6 = &self.bytes.as_chunks::<V6>().0[2 - self.count(2) - self.count(3)..];
+                let number = v6.iter().rev().position(|[_, other @ ..]| other == addr)?;
+                ((number >= self.count(2)), (1 - number) * V6)
+            }
+        };
+        (kind != seeder).then(|| std::mem::replace(&mut self.bytes[place], mark))
     }
 
     /// How many peers there are of each kind: `[IPv4 seeders, IPv4 leechers, IPv6 seeders, IPv6 leechers]`.
@@ -182,6 +203,15 @@ mod tests {
                 back.sort_by_key(|peer| peer.mark ^ 0xff);
                 assert_eq!(*back, *peers);
                 assert_eq!(packed.counts().iter().sum::<u32>() as usize, peers.len());
+                for peer in &peers {
+                    let mut renewed = packed;
+                    assert_eq!(renewed.renew(&peer.addr, !peer.seeder, 7), None);
+                    assert_eq!(renewed.renew(&peer.addr, peer.seeder, 7), Some(peer.mark));
+                    let marks: Vec<Mark> = renewed.iter().map(|peer| peer.mark).collect();
+                    assert_eq!(marks.iter().filter(|mark| **mark == 7).count(), 1);
+                    assert_eq!(renewed.renew(&peer.addr, peer.seeder, peer.mark), Some(7));
+                    assert_eq!((renewed.counts, renewed.bytes), (packed.counts, packed.bytes));
+                }
             }
         }
         assert!(Few::pack(&[peer(1, false, true); 4]).is_none());
