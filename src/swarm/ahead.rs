@@ -91,22 +91,14 @@ impl Shard {
         if announce.event == Event::Stopped || announce.num_want == 0 {
             return;
         }
-        let family = announce.peer.family();
-        let shares = match step {
-            Step::Blocks => self.shares::<S>(sets, announce, ahead.dice),
-            _ => [1; 4],
-        };
-        for role in if announce.seeder { LEECHERS..=LEECHERS } else { SEEDERS..=LEECHERS } {
-            if S::BOTH_FAMILIES || family == Family::V4 {
-                self.v4.fetch_choice(&sets.v4[role], shares[role], ahead.dice.set(Family::V4, role), step);
+        let is_v4 = announce.peer.family() == Family::V4;
+        let want = usize::from(announce.num_want);
+        for role in if announce.seeder { LEECHERS..LEECHERS + 1 } else { SEEDERS..LEECHERS + 1 } {
+            if S::BOTH_FAMILIES || is_v4 {
+                self.v4.fetch_choice(&sets.v4[role], want, ahead.dice.role(role), step);
             }
-            if S::BOTH_FAMILIES || family == Family::V6 {
-                self.v6.fetch_choice(
-                    &sets.v6[role],
-                    shares[2 + role],
-                    ahead.dice.set(Family::V6, role),
-                    step,
-                );
+            if S::BOTH_FAMILIES || !is_v4 {
+                self.v6.fetch_choice(&sets.v6[role], want, ahead.dice.role(role), step);
             }
         }
     }
@@ -134,9 +126,9 @@ impl<const N: usize> Peers<N> {
         }
     }
 
-    /// Towards the peers that these dice choose.
+    /// Towards the peers that these dice choose, at most `want`: what is the set's share of that isn't worth working out.
     #[inline]
-    fn fetch_choice(&self, set: &Set, want: u32, dice: Dice, step: Step) {
+    fn fetch_choice(&self, set: &Set, want: usize, dice: Dice, step: Step) {
         match (set, step) {
             (Set::Many(number), Step::Directories) => prefetch(self.directories.get(*number)),
             (Set::Many(number), Step::Buckets) => {
@@ -144,17 +136,15 @@ impl<const N: usize> Peers<N> {
                 let foretold = self.foretell(*number, dice);
                 foretold.iter().filter_map(|number| buckets.get(*number as usize)).for_each(prefetch);
             }
-            (_, Step::Blocks) if want > 0 => {
+            (_, Step::Blocks) => {
                 let (start, mut steps) = self.walk(set, None, dice);
-                let (first, want) = (self.bucket(set, start.bucket), want as usize);
-                let end = first.len().min(usize::from(start.at) + want);
-                self.blocks.fetch(first, usize::from(start.at)..end);
-                let left = want - (end - usize::from(start.at));
+                let (first, at) = (self.bucket(set, start.bucket), usize::from(start.at));
+                let end = first.len().min(at + want);
+                self.blocks.fetch(first, at..end);
+                let left = at + want - end;
                 if left > 0 {
-                    match steps.next().map(|number| self.bucket(set, number)) {
-                        Some(bucket) => self.blocks.fetch(bucket, 0..bucket.len().min(left)),
-                        None => self.blocks.fetch(first, 0..left.min(first.len())),
-                    }
+                    let next = steps.next().map_or(first, |number| self.bucket(set, number));
+                    self.blocks.fetch(next, 0..next.len().min(left));
                 }
             }
             _ => {}

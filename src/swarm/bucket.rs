@@ -234,8 +234,13 @@ impl<const N: usize> Blocks<N> {
         const LINE: usize = 64;
         if !peers.is_empty() {
             let bytes = self.addrs(bucket)[peers].as_flattened();
-            bytes.iter().step_by(LINE).for_each(prefetch);
-            prefetch(&bytes[bytes.len() - 1]); // they begin anywhere in a line
+            let last = bytes.len() - 1;
+            let mut at = 0;
+            while at < last {
+                prefetch(&bytes[at]);
+                at += LINE;
+            }
+            prefetch(&bytes[last]); // they begin anywhere in a line
         }
     }
 

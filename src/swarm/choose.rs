@@ -12,7 +12,7 @@ use fastrand::Rng;
 
 use super::bucket::Bucket;
 use super::peers::{LEECHERS, Peers, Place, SEEDERS, Set};
-use super::record::{Body, FEW, FewPeer, Sets};
+use super::record::{Body, FEW, FewPeer};
 use super::ticks::Ticks;
 use super::{PeerSink, Shard};
 use crate::limits::{CHOICE_BUCKETS_MAX, CHOICE_DRAWS_MAX};
@@ -27,14 +27,21 @@ pub(super) type Stretch<'a, const N: usize> = (&'a [[u8; N]], &'a [[u8; 20]]);
 pub(super) struct Dice(pub(super) u64);
 
 impl Dice {
-    /// For what is not of one set.
-    pub(super) fn whole(self) -> Rng {
+    fn whole(self) -> Rng {
         Rng::with_seed(self.0)
     }
 
-    /// For the set of this family and role.
-    pub(super) fn set(self, family: Family, role: usize) -> Dice {
-        let number = 1 + role as u64 + 2 * u64::from(family == Family::V6);
+    /// For the set of this role.
+    pub(super) fn role(self, role: usize) -> Dice {
+        self.stream(1 + role as u64)
+    }
+
+    /// For the families' shares.
+    fn families(self) -> Dice {
+        self.stream(3)
+    }
+
+    fn stream(self, number: u64) -> Dice {
         Dice(self.0.wrapping_add(number.wrapping_mul(0x9e37_79b9_7f4a_7c15)))
     }
 }
@@ -178,9 +185,43 @@ impl<const N: usize> Peers<N> {
     }
 }
 
+impl<const N: usize> Peers<N> {
+    /// How many peers of a family may be handed out, by role: leechers to a seeder, all to a leecher, which is taken to
+    /// be in the set where it belongs.
+    #[inline(always)]
+    fn eligible(&self, sets: &[Set; 2], to_seeder: bool, with_asker: bool) -> [u32; 2] {
+        let leechers = self.len(&sets[LEECHERS]);
+        match to_seeder {
+            true => [0, leechers],
+            false => [self.len(&sets[SEEDERS]), leechers.saturating_sub(with_asker.into())],
+        }
+    }
+
+    /// Chooses `want` of these in both roles.
+    #[inline(always)]
+    fn choose_both(
+        &self,
+        sets: &[Set; 2],
+        eligible: [u32; 2],
+        want: u32,
+        asker: Option<Place>,
+        ticks: &Ticks,
+        dice: Dice,
+        mut take: impl FnMut(Stretch<'_, N>),
+    ) {
+        let [seeders, leechers] = share(want, eligible, dice);
+        if seeders > 0 {
+            self.choose(&sets[SEEDERS], seeders, None, ticks, dice.role(SEEDERS), &mut take);
+        }
+        if leechers > 0 {
+            self.choose(&sets[LEECHERS], leechers, asker, ticks, dice.role(LEECHERS), &mut take);
+        }
+    }
+}
+
 impl Shard {
     /// Gives the sink the peers that an announce in a swarm with sets asks for.
-    #[inline(always)]
+    #[inline]
     pub(super) fn choose<S: PeerSink>(
         &self,
         number: u32,
@@ -190,39 +231,26 @@ impl Shard {
         sink: &mut S,
     ) {
         let Body::Sets(sets) = &self.swarms.get(number).body else { return };
-        let family = announce.peer.family();
-        let shares = self.shares::<S>(sets, announce, dice);
-        let me =
-            |of: Family, role: usize| (of == family && role == LEECHERS && !announce.seeder).then_some(asker);
-        let ticks = &self.books.ticks;
-        for role in [SEEDERS, LEECHERS] {
-            let (v4, v6) = (shares[role], shares[2 + role]);
-            if v4 > 0 {
-                let me = me(Family::V4, role);
-                let dice = dice.set(Family::V4, role);
-                self.v4.choose(&sets.v4[role], v4, me, ticks, dice, |(peers, ids)| sink.v4(peers, ids));
-            }
-            if v6 > 0 {
-                let me = me(Family::V6, role);
-                let dice = dice.set(Family::V6, role);
-                self.v6.choose(&sets.v6[role], v6, me, ticks, dice, |(peers, ids)| sink.v6(peers, ids));
-            }
-        }
-    }
-
-    /// How many peers come from each set: `[IPv4 seeders, IPv4 leechers, IPv6 seeders, IPv6 leechers]`. The asker is
-    /// taken to be in the set where it belongs.
-    #[inline(always)]
-    pub(super) fn shares<S: PeerSink>(&self, sets: &Sets, announce: &Announce, dice: Dice) -> [u32; 4] {
-        let family = announce.peer.family();
-        let eligible = |of: Family, role: usize, len: u32| {
-            let asked = (S::BOTH_FAMILIES || of == family) && !(announce.seeder && role == SEEDERS);
-            let me = of == family && role == LEECHERS && !announce.seeder;
-            if asked { len.saturating_sub(me.into()) } else { 0 }
+        let (ticks, want, seeder) = (&self.books.ticks, u32::from(announce.num_want), announce.seeder);
+        let is_v4 = announce.peer.family() == Family::V4;
+        let asker = (!seeder).then_some(asker);
+        let (v4_asker, v6_asker) = if is_v4 { (asker, None) } else { (None, asker) };
+        let v4 = if S::BOTH_FAMILIES || is_v4 { self.v4.eligible(&sets.v4, seeder, is_v4) } else { [0; 2] };
+        let v6 = if S::BOTH_FAMILIES || !is_v4 { self.v6.eligible(&sets.v6, seeder, !is_v4) } else { [0; 2] };
+        let [v4_want, v6_want] = match S::BOTH_FAMILIES {
+            true => share(want, [v4[0] + v4[1], v6[0] + v6[1]], dice.families()),
+            false => [want, want],
         };
-        let v4 = |role| eligible(Family::V4, role, self.v4.len(&sets.v4[role]));
-        let v6 = |role| eligible(Family::V6, role, self.v6.len(&sets.v6[role]));
-        share(announce.num_want.into(), [v4(SEEDERS), v4(LEECHERS), v6(SEEDERS), v6(LEECHERS)], dice)
+        if v4 != [0; 2] {
+            self.v4.choose_both(&sets.v4, v4, v4_want, v4_asker, ticks, dice, |(peers, ids)| {
+                sink.v4(peers, ids)
+            });
+        }
+        if v6 != [0; 2] {
+            self.v6.choose_both(&sets.v6, v6, v6_want, v6_asker, ticks, dice, |(peers, ids)| {
+                sink.v6(peers, ids)
+            });
+        }
     }
 
     /// Gives the sink the peers that an announce in a small swarm asks for.
@@ -263,27 +291,18 @@ fn below(random: u32, bound: u32) -> u32 {
     ((u64::from(random) * u64::from(bound)) >> 32) as u32
 }
 
-/// Deals `want` out among sets of these sizes: to each what is its share on average, rounded at random, so that every
+/// Deals `want` out among two sets of these sizes: to each what is its share on average, rounded at random, so that every
 /// peer is as likely as any other.
-#[inline]
-fn share(want: u32, sizes: [u32; 4], dice: Dice) -> [u32; 4] {
-    let all: u64 = sizes.iter().map(|size| u64::from(*size)).sum();
+#[inline(always)]
+fn share(want: u32, [one, other]: [u32; 2], dice: Dice) -> [u32; 2] {
+    let all = u64::from(one) + u64::from(other);
     if all <= u64::from(want) {
-        return sizes;
+        return [one, other];
     }
-    if let Some(only) = sizes.iter().position(|size| u64::from(*size) == all) {
-        let mut shares = [0; 4];
-        shares[only] = want;
-        return shares; // nearly always for seeders that ask by UDP
-    }
-    let offset = dice.whole().u64(..all);
-    let (mut sum, mut dealt) = (0, 0);
-    sizes.map(|size| {
-        if size == 0 {
-            return 0;
-        }
-        sum += u64::from(size);
-        let until = if sum == all { want } else { ((u64::from(want) * sum + offset) / all) as u32 };
-        until - std::mem::replace(&mut dealt, until)
-    })
+    let part = match (one, other) {
+        (0, _) => 0, // a seeder gets leechers alone
+        (_, 0) => want,
+        _ => ((u64::from(want) * u64::from(one) + dice.whole().u64(..all)) / all) as u32,
+    };
+    [part, want - part]
 }
