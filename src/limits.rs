@@ -74,6 +74,9 @@ pub const SUBMISSION_ENTRIES: u32 = 512;
 pub const COMPLETION_ENTRIES: u32 = 1024;
 /// Datagrams taken in one turn, so that HTTP and the mesh get theirs.
 pub const TURN_DATAGRAMS: usize = 128;
+/// Announces that are looked ahead for together: enough to hide one's waits for memory behind the others', few enough
+/// to stay in the first-level cache.
+pub const LOOK_AHEAD: usize = 32;
 /// Messages taken from other workers in one turn.
 pub const TURN_MESSAGES: usize = 256;
 /// A receive that fails so often in a row, whatever the reason, has failed for good.
@@ -157,10 +160,10 @@ pub const POOLED_BOXES: usize = 64;
 
 // ---- the sweep and other housekeeping ----
 
-/// Peers and swarms that the sweep looks at in one turn: some 10 to 20 us.
-pub const TURN_SWEEP: usize = 1024;
+/// What a slice of the sweep, one a turn, may cost, when a look at a swarm or bucket costs 1: some 10 to 20 us.
+pub const TURN_SWEEP: usize = 512;
 /// Turns a second that do a slice of the sweep, at most; more would only find what was looked at a moment ago.
-pub const SWEEP_SLICES_PER_SECOND: u64 = 200;
+pub const SWEEP_SLICES_PER_SECOND: u64 = 400;
 /// How often an idle worker wakes to look after deadlines, the sweep and its published counters.
 pub const HOUSEKEEPING_INTERVAL_MS: u64 = 250;
 

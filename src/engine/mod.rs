@@ -15,7 +15,7 @@ use fastrand::Rng;
 
 use crate::connection_id::ConnectionIds;
 use crate::counters::{Counter, Counters};
-use crate::limits::{DEFAULT_PEERS, INTERVAL_SPREAD_DIVISOR, TURN_SWEEP};
+use crate::limits::{DEFAULT_PEERS, INTERVAL_SPREAD_DIVISOR, TURN_DATAGRAMS, TURN_SWEEP};
 use crate::owner::Owners;
 use crate::swarm::{Shard, Swept};
 use crate::time::Timestamp;
@@ -67,6 +67,8 @@ pub struct Engine {
     shard: Shard,
     rng: Rng,
     gathers: Gathers,
+    /// Announces by UDP for swarms of this worker's own that are still to be answered in this turn.
+    announces: Vec<UdpAnnounce>,
     /// What this worker has counted.
     pub counters: Counters,
 }
@@ -82,6 +84,7 @@ impl Engine {
             shard: Shard::new(seeds.table, policy.peer_timeout_secs, policy.table_bytes),
             rng: Rng::with_seed(seeds.random),
             gathers: Gathers::default(),
+            announces: Vec::with_capacity(TURN_DATAGRAMS),
             counters: Counters::default(),
         }
     }

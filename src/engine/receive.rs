@@ -4,6 +4,7 @@ use crate::counters::{Counter, Kind};
 use crate::engine::Engine;
 use crate::engine::gather::UdpScrape;
 use crate::engine::message::{Message, Post, Replies};
+use crate::limits::TURN_DATAGRAMS;
 use crate::time::Timestamp;
 use crate::types::{Family, WorkerId};
 use crate::wire::udp;
@@ -19,10 +20,11 @@ impl Engine {
         replies: &mut impl Replies,
     ) {
         match message {
+            Message::UdpAnnounce(request) if self.announces.len() < TURN_DATAGRAMS => {
+                self.announces.push(request); // answered with the others of this turn
+            }
             Message::UdpAnnounce(request) => {
-                replies.reply(&request.to, |out| {
-                    self.answer_udp_announce(now, &request.announce, request.transaction_id, out)
-                });
+                replies.reply(&request.to, |out| self.answer_udp_announce(now, &request, out));
                 self.counters.bump(Counter::of(Kind::UdpReply, Family::of(request.to.source.ip())));
             }
             Message::Announce { ticket, announce, mut peers } => {

@@ -73,7 +73,17 @@ impl Net {
         let mut out = [0; UDP_REPLY_MAX_BYTES];
         let from = Endpoint { source: from, local: None, socket: 0 };
         let length = self.engines[worker].datagram(at(0), &from, datagram, &mut out, &mut self.mail);
-        length.map(|length| out[..length].to_vec())
+        let mut own = Sent::default();
+        self.engines[worker].answer_announces(at(0), &mut own);
+        match (length, own.0.pop()) {
+            (Some(length), None) => Some(out[..length].to_vec()),
+            (None, Some((to, reply))) if own.0.is_empty() => {
+                assert_eq!(to, from);
+                Some(reply)
+            }
+            (None, None) => None,
+            _ => panic!("answered twice"),
+        }
     }
 
     fn request(&mut self, worker: usize, from: SocketAddr, request: Request<'_>) -> Option<Vec<u8>> {
@@ -101,6 +111,7 @@ impl Net {
         while let Some((from, to, message)) = self.mail.queue.pop_front() {
             self.mail.from = to;
             self.engines[to.index()].receive(at(0), from, message, &mut self.mail, &mut self.replies);
+            self.engines[to.index()].answer_announces(at(0), &mut self.replies);
         }
     }
 

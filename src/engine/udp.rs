@@ -5,10 +5,12 @@ use std::net::IpAddr;
 use crate::counters::{Counter, Kind};
 use crate::engine::Engine;
 use crate::engine::gather::Asker;
-use crate::engine::message::{Endpoint, Message, Post, UdpAnnounce};
+use crate::engine::message::{Endpoint, Message, Post, Replies, UdpAnnounce};
 use crate::engine::scrape::Counted;
-use crate::limits::{UDP_ANNOUNCE_REPLY_BYTES, UDP_REPLY_MAX_BYTES, UDP_V4_PEERS, UDP_V6_PEERS};
-use crate::swarm::PeerSink;
+use crate::limits::{
+    LOOK_AHEAD, TURN_DATAGRAMS, UDP_ANNOUNCE_REPLY_BYTES, UDP_REPLY_MAX_BYTES, UDP_V4_PEERS, UDP_V6_PEERS,
+};
+use crate::swarm::{Ahead, PeerSink};
 use crate::time::Timestamp;
 use crate::types::{Announce, Family, InfoHash, PEER_V4_BYTES, PEER_V6_BYTES, PeerAddr};
 use crate::wire::udp::{self, Malformed, Request};
@@ -45,7 +47,8 @@ impl PeerSink for PackedPeers<'_> {
 }
 
 impl Engine {
-    /// Takes a datagram. Returns the length of the response that it wrote, or `None`: silence.
+    /// Takes a datagram. Returns the length of the response that it wrote, or `None`: there is none, or it comes with
+    /// [`answer_announces`](Self::answer_announces).
     ///
     /// Before a client has shown by its connection id that it receives at its address, it gets no more bytes than it
     /// sent: a connect gets its 16 bytes back, all else nothing.
@@ -136,11 +139,15 @@ impl Engine {
         };
         let transaction_id = request.transaction_id;
         let owner = self.owners.of(&announce.info_hash);
-        if owner == self.me {
-            return Some(self.answer_udp_announce(now, &announce, transaction_id, out));
+        let request = UdpAnnounce { announce, transaction_id, to: *from };
+        if owner != self.me {
+            self.post_or_drop(owner, Message::UdpAnnounce(request), mesh);
+            return None;
         }
-        let message = Message::UdpAnnounce(UdpAnnounce { announce, transaction_id, to: *from });
-        self.post_or_drop(owner, message, mesh);
+        if self.announces.len() == TURN_DATAGRAMS {
+            return Some(self.answer_udp_announce(now, &request, out));
+        }
+        self.announces.push(request); // answered with the others of this turn
         None
     }
 
@@ -149,15 +156,39 @@ impl Engine {
     pub(super) fn answer_udp_announce(
         &mut self,
         now: Timestamp,
-        announce: &Announce,
-        transaction_id: u32,
+        request: &UdpAnnounce,
         out: &mut ReplyBuffer,
     ) -> usize {
         let mut peers = PackedPeers { out, length: UDP_ANNOUNCE_REPLY_BYTES };
-        let counts = self.shard.announce(now, announce, &mut self.rng, &mut peers);
+        let counts = self.shard.announce(now, &request.announce, &mut self.rng, &mut peers);
         let length = peers.length;
-        udp::put_announce_head(out, transaction_id, self.interval_secs(), counts);
+        udp::put_announce_head(out, request.transaction_id, self.interval_secs(), counts);
         length
+    }
+
+    /// Answers the announces that datagrams and messages of this turn have left. They are looked ahead for together, so
+    /// that they wait for memory together.
+    pub fn answer_announces(&mut self, now: Timestamp, replies: &mut impl Replies) {
+        let mut announces = std::mem::take(&mut self.announces);
+        for group in announces.chunks(LOOK_AHEAD) {
+            let mut ahead = [Ahead::default(); LOOK_AHEAD];
+            let ahead = &mut ahead[..group.len()];
+            let requests = group.iter().map(|request| &request.announce);
+            self.shard.look_ahead::<PackedPeers<'_>>(requests, &mut self.rng, ahead);
+            for (request, ahead) in group.iter().zip(ahead) {
+                let interval_secs = self.interval_secs();
+                replies.reply(&request.to, |out| {
+                    let mut peers = PackedPeers { out, length: UDP_ANNOUNCE_REPLY_BYTES };
+                    let counts = self.shard.announce_ahead(now, &request.announce, ahead, &mut peers);
+                    let length = peers.length;
+                    udp::put_announce_head(out, request.transaction_id, interval_secs, counts);
+                    length
+                });
+                self.counters.bump(Counter::of(Kind::UdpReply, Family::of(request.to.source.ip())));
+            }
+        }
+        announces.clear();
+        self.announces = announces;
     }
 
     fn udp_scrape(

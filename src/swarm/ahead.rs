@@ -126,7 +126,7 @@ impl<const N: usize> Peers<N> {
         }
     }
 
-    /// Towards the peers that these dice choose, at most `want`: what is the set's share of that isn't worth working out.
+    /// Towards the peers that these dice choose, at most `want`; the set's share of that isn't worth working out.
     #[inline]
     fn fetch_choice(&self, set: &Set, want: usize, dice: Dice, step: Step) {
         match (set, step) {

@@ -291,8 +291,8 @@ fn below(random: u32, bound: u32) -> u32 {
     ((u64::from(random) * u64::from(bound)) >> 32) as u32
 }
 
-/// Deals `want` out among two sets of these sizes: to each what is its share on average, rounded at random, so that every
-/// peer is as likely as any other.
+/// Deals `want` out among two sets of these sizes: to each what is its share on average, rounded at random, so that
+/// every peer is as likely as any other.
 #[inline(always)]
 fn share(want: u32, [one, other]: [u32; 2], dice: Dice) -> [u32; 2] {
     let all = u64::from(one) + u64::from(other);

@@ -307,7 +307,8 @@ mod tests {
         let numbers: Vec<u32> = (0..5_000).map(|value| pool.insert(value, &mut memory)).collect();
         assert_eq!((memory.used, memory.allocated), pool.bytes());
         assert_eq!((*pool.get(numbers[4_321]), memory.used), (4_321, 40_000));
-        numbers.iter().for_each(|number| drop(pool.remove(*number, &mut memory)));
+        let values: Vec<u64> = numbers.iter().map(|number| pool.remove(*number, &mut memory)).collect();
+        assert!(values.is_sorted());
         pool.trim(&mut memory, &mut 100);
         assert_eq!((memory.used, memory.allocated), (0, 0));
     }

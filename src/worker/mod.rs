@@ -217,6 +217,7 @@ impl Driver {
         let Turned { completions, send_failed, truncated, overflows } = self
             .ring
             .turn(self.datagrams, |from, datagram, out| engine.datagram(now, from, datagram, out, mesh))?;
+        engine.answer_announces(now, &mut self.ring);
         engine.counters.add(Counter::DropSendFailed, send_failed);
         engine.counters.add(Counter::BadTruncated, truncated);
         engine.counters.add(Counter::RingOverflows, overflows);
@@ -227,6 +228,7 @@ impl Driver {
             engine.receive(now, from, message, mesh, &mut self.ring);
             messages += 1;
         }
+        engine.answer_announces(now, &mut self.ring);
         let mut unfinished = messages == TURN_MESSAGES || engine.expire_gathers(now);
         if now >= self.next_sweep {
             let swept = engine.sweep(now);
