@@ -22,6 +22,15 @@ RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
 step "tests (the README's command)"
 cargo test --locked
 
+step "the swarm table under Miri"
+scripts/miri.sh
+
+step "instructions of an announce"
+if ! command -v valgrind >/dev/null; then
+    apt-get update -q && apt-get install -q -y --no-install-recommends valgrind
+fi
+cargo bench --locked --bench instructions
+
 step "transfers between real clients"
 cargo build --locked --release
 scripts/interop.sh

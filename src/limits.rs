@@ -95,7 +95,8 @@ const _: () = assert!(MAX_LISTENERS <= u8::MAX as usize);
 
 // ---- the table ----
 
-/// The table's memory comes and goes by chunks of so many bytes: a size of which the allocator wastes nothing.
+/// The table's memory comes and goes by chunks of so many bytes, a size of which the allocator wastes nothing: of
+/// records, of lines of the index, or of addresses (and then as many marks, and ids where they are wanted).
 pub const TABLE_CHUNK_BYTES: usize = 16 * 1024;
 /// Swarms in a line of the index, on average. There is room for 12; of the lines that are still to be split, which have
 /// up to twice as many as those that are, some spill over.
@@ -108,6 +109,8 @@ pub const BUCKET_STEP: usize = 4;
 /// Peers in a bucket, at most. One that is still to be split has up to `2 * BUCKET_LOAD` = 96 on average, with a
 /// standard deviation of 10, and is six of these away from this.
 pub const BUCKET_PEERS_MAX: usize = 160;
+/// Buckets that one announce splits at most, when splits are overdue.
+pub const OVERDUE_SPLITS: usize = 8;
 /// Draws for the first peer of a reply, each with a chance of about a half. A set that was large a moment ago and has
 /// hardly anybody left would take more of them.
 pub const CHOICE_DRAWS_MAX: usize = 32;
@@ -123,18 +126,24 @@ pub const SWEEP_CLEANING_COST: usize = 16;
 pub const SWEEP_FREED_CHUNKS: usize = 16;
 /// New peers that make the table exceed this part of its memory make the oldest go ...
 pub const TABLE_FILL_PERCENT: usize = 90;
+/// ... until it is down to this one.
+pub const TABLE_RELIEF_PERCENT: usize = 80;
+/// The most that one worker's table takes. Its pools number their chunks with 20 bits.
+pub const TABLE_MAX_BYTES: usize = 15 << 30;
 /// What `--max-memory` must leave for each worker's table: a chunk for most sizes of blocks.
 pub const TABLE_MIN_BYTES: u64 = 4 << 20;
 /// What the process takes beside its workers: its code, the log.
 pub const PROCESS_BYTES: u64 = 4 << 20;
-/// What a worker takes beside its table: receive buffers (0.45 MiB), reply slots (0.2), queues and boxes of the mesh.
-pub const WORKER_BYTES: u64 = 2 << 20;
+/// What a worker takes beside its table: receive buffers (0.45 MiB), reply slots (0.2), queues and boxes of the mesh,
+/// and above all the allocator's huge pages that these and the table's first chunks begin to fill.
+pub const WORKER_BYTES: u64 = 10 << 20;
 /// The table takes so much more for moments, and the allocator more than the table knows of.
 pub const TABLE_OVERHEAD_PERCENT: u64 = 10;
 /// The default of `--max-memory` is the machine's memory by this.
 pub const DEFAULT_MEMORY_DIVISOR: u64 = 2;
 
 const _: () = assert!(3 * BUCKET_LOAD < BUCKET_PEERS_MAX && BUCKET_PEERS_MAX <= u8::MAX as usize);
+const _: () = assert!(TABLE_MAX_BYTES / TABLE_CHUNK_BYTES < 1 << 20);
 // A mark is a byte: of its 256 values a peer lives through some, and the sweep has the time of the others to find it.
 const _: () = assert!(2 * (TICKS_PER_TIMEOUT as usize) < 256);
 
@@ -162,6 +171,8 @@ pub const POOLED_BOXES: usize = 64;
 
 /// What a slice of the sweep, one a turn, may cost, when a look at a swarm or bucket costs 1: some 10 to 20 us.
 pub const TURN_SWEEP: usize = 512;
+/// Slices in a turn while memory is short: room for some 120 peers, nearly as many as a turn can bring.
+pub const SHORT_SLICES: usize = 4;
 /// Turns a second that do a slice of the sweep, at most; more would only find what was looked at a moment ago.
 pub const SWEEP_SLICES_PER_SECOND: u64 = 400;
 /// How often an idle worker wakes to look after deadlines, the sweep and its published counters.

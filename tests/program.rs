@@ -366,6 +366,17 @@ fn statistics_come_as_often_as_wanted() {
     }
 }
 
+#[test]
+fn too_little_memory_is_refused_with_what_is_needed() {
+    let options = format!("{ANYWHERE} --cores {} --max-memory 16M", first_core());
+    let said = Program::serve(&options).ends_with(1);
+    assert!(said.contains("16777216 bytes of memory are too few for 1 workers"), "{said}");
+    let (_, needed) = said.split_once("raise --max-memory to ").expect("the cure");
+    let needed = needed.split(',').next().expect("a size");
+    let options = format!("{ANYWHERE} --cores {} --max-memory {needed}", first_core());
+    Program::serve(&options).ready();
+}
+
 /// A filter that answers these system calls with this error, for the calling thread and whom it starts.
 fn forbid(calls: &[i64], errno: i32) {
     let rules = calls.iter().map(|&call| (call, Vec::new())).collect();

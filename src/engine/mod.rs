@@ -15,7 +15,7 @@ use fastrand::Rng;
 
 use crate::connection_id::ConnectionIds;
 use crate::counters::{Counter, Counters};
-use crate::limits::{DEFAULT_PEERS, INTERVAL_SPREAD_DIVISOR, TURN_DATAGRAMS, TURN_SWEEP};
+use crate::limits::{DEFAULT_PEERS, INTERVAL_SPREAD_DIVISOR, SHORT_SLICES, TURN_DATAGRAMS, TURN_SWEEP};
 use crate::owner::Owners;
 use crate::swarm::{Shard, Swept};
 use crate::time::Timestamp;
@@ -89,11 +89,17 @@ impl Engine {
         }
     }
 
-    /// Does a slice of the sweep.
+    /// Does a slice of the sweep, or some while memory is short.
     pub fn sweep(&mut self, now: Timestamp) -> Swept {
-        let swept = self.shard.sweep(now, TURN_SWEEP);
-        self.counters.add(Counter::ExpiredPeers, swept.expired);
-        self.counters.add(Counter::EvictedPeers, swept.evicted);
+        let mut swept = Swept::default();
+        for _ in 0..SHORT_SLICES {
+            swept = self.shard.sweep(now, TURN_SWEEP);
+            self.counters.add(Counter::ExpiredPeers, swept.expired);
+            self.counters.add(Counter::EvictedPeers, swept.evicted);
+            if !swept.is_short {
+                break;
+            }
+        }
         swept
     }
 

@@ -20,12 +20,11 @@ impl Engine {
         replies: &mut impl Replies,
     ) {
         match message {
-            Message::UdpAnnounce(request) if self.announces.len() < TURN_DATAGRAMS => {
-                self.announces.push(request); // answered with the others of this turn
-            }
             Message::UdpAnnounce(request) => {
-                replies.reply(&request.to, |out| self.answer_udp_announce(now, &request, out));
-                self.counters.bump(Counter::of(Kind::UdpReply, Family::of(request.to.source.ip())));
+                if self.announces.len() == TURN_DATAGRAMS {
+                    self.answer_announces(now, replies);
+                }
+                self.announces.push(request); // answered with the others of this turn
             }
             Message::Announce { ticket, announce, mut peers } => {
                 let counts = self.shard.announce(now, &announce, &mut self.rng, &mut *peers);

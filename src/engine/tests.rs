@@ -7,8 +7,10 @@ use std::task::{Context, Poll, Waker};
 use proptest::prelude::{ProptestConfig, any, prop_assert, prop_assert_eq, proptest};
 
 use super::*;
-use crate::limits::{GATHER_DEADLINE_MS, MAX_GATHERS, MAX_SCRAPE_HASHES, UDP_REPLY_MAX_BYTES};
-use crate::types::{Event, InfoHash, PeerId};
+use crate::limits::{
+    GATHER_DEADLINE_MS, MAX_GATHERS, MAX_SCRAPE_HASHES, TABLE_MIN_BYTES, UDP_REPLY_MAX_BYTES,
+};
+use crate::types::{Announce, Event, InfoHash, PeerAddr, PeerId};
 use crate::wire::query::{AnnounceQuery, ScrapeQuery};
 use crate::wire::udp::{self, Request, Response, scrape_counts};
 
@@ -419,4 +421,31 @@ proptest! {
         prop_assert_eq!(reply.is_some(), datagram.len() >= 16 && action == 0 && magic);
         prop_assert!(net.mail.queue.is_empty() && net.replies.0.is_empty());
     }
+}
+
+#[test]
+fn a_worker_short_of_memory_counts_whom_it_drops() {
+    let mut net = Net::new(1);
+    let policy = Policy { table_bytes: TABLE_MIN_BYTES as usize, ..POLICY };
+    let seeds = Seeds { table: [1; 16], random: 1 };
+    let ids = ConnectionIds::new([9; 16], 120);
+    net.engines[0] = Engine::new(WorkerId(0), Owners::new(1, [1, 2, 3]), policy, ids, seeds);
+    for number in 0..80_000_u32 {
+        let mut info_hash = InfoHash([7; 20]);
+        info_hash.0[..4].copy_from_slice(&number.to_be_bytes());
+        let peer = PeerAddr::new([10, 0, 0, 1].into(), 1);
+        let (peer_id, event) = (PeerId::UNKNOWN, Event::Started);
+        let announce =
+            Announce { info_hash, peer_id, peer, event, seeder: false, num_want: 0, wants_ids: false };
+        net.engines[0].enter(at(u64::from(number)), &announce);
+        if number.is_multiple_of(64) {
+            net.engines[0].sweep(at(u64::from(number)));
+        }
+    }
+    net.engines[0].gauge(at(80_000));
+    let kept = net.count(Counter::Leechers);
+    assert!((20_000..70_000).contains(&kept), "{kept}");
+    let (evicted, refused) = (net.count(Counter::EvictedPeers), net.count(Counter::DropTableFull));
+    assert_eq!(evicted + refused + kept, 80_000);
+    assert!(evicted > 10_000 && refused < 1_000, "{evicted} evicted, {refused} refused");
 }

@@ -153,12 +153,7 @@ impl Engine {
 
     /// Answers an announce for a swarm of this worker's own.
     #[inline]
-    pub(super) fn answer_udp_announce(
-        &mut self,
-        now: Timestamp,
-        request: &UdpAnnounce,
-        out: &mut ReplyBuffer,
-    ) -> usize {
+    fn answer_udp_announce(&mut self, now: Timestamp, request: &UdpAnnounce, out: &mut ReplyBuffer) -> usize {
         let mut peers = PackedPeers { out, length: UDP_ANNOUNCE_REPLY_BYTES };
         let counts = self.shard.announce(now, &request.announce, &mut self.rng, &mut peers);
         let length = peers.length;

@@ -336,12 +336,14 @@ impl<const N: usize> Blocks<N> {
         marks.iter().copied().reduce(|one, other| ticks.older(one, other)).unwrap_or_default()
     }
 
-    /// Moves the bucket's block to the front of its pool if it is a stray.
+    /// Whether the bucket's block is to be moved to the front of its pool.
     #[inline]
+    pub(super) fn is_stray(&self, bucket: Bucket) -> bool {
+        bucket.len > 0 && self.pool(bucket).map.is_stray(bucket.block)
+    }
+
+    /// Moves the bucket's block to the front of its pool.
     pub(super) fn settle(&mut self, bucket: &mut Bucket, memory: &mut Memory) {
-        if bucket.len == 0 || !self.pool(*bucket).map.is_stray(bucket.block) {
-            return;
-        }
         let pool = self.pool_mut(*bucket);
         let block = pool.take(memory);
         for at in 0..bucket.len() {

@@ -1,7 +1,7 @@
 //! Owns the choice of peers for a reply.
 //!
 //! A set is thought of as a circle of its peers, and a choice is a stretch of it from a random peer on: consecutive
-//! bytes of a few buckets. All starts are equally likely, so that each peer is chosen equally often, whatever the
+//! bytes of one bucket or a few. All starts are equally likely, so that each peer is chosen equally often, whatever the
 //! others do. Who stands beside whom has been decided by a keyed hash (which bucket) and changes from choice to choice
 //! by the order in which the buckets are walked, which is random too.
 

@@ -183,7 +183,7 @@ impl Index {
         self.lines > 0
     }
 
-    /// Whether the record's line is worth fetching ahead of [`find`](Self::find).
+    /// Begins to fetch the line that [`find`](Self::find) will read.
     #[inline]
     pub(super) fn fetch(&self, hash: Hash) {
         if self.lines > 0 {

@@ -19,12 +19,12 @@
 //!  │ info-hash 20 │ downloaded │ IPv4 seeders │ IPv4 leechers│ IPv6 seeders │ IPv6 leechers│ ids wanted │
 //!  └──────────────┴────────────┴───────┬──────┴───────┬──────┴──────────────┴──────────────┴────────────┘
 //!                                      │              ▼
-//!                                      │       up to 24 peers: one bucket
+//!                                      │       up to 48 peers: one bucket
 //!                                      ▼       ┌──────────────────────┬─────┬────────┬──────┐
 //!                    more: a directory         │ number of the block  │ len │ oldest │ ids? │   8 bytes
 //!                    ┌────────┬────────┬──     └───────────┬──────────┴─────┴────────┴──────┘
 //!                    │ bucket │ bucket │ ...               ▼
-//!                    └────────┴────────┴──     block: columns of 4, 8, 12 ... 96 places
+//!                    └────────┴────────┴──     block: columns of 4, 8, 12 ... 160 places
 //!                     by the keyed hash of     ┌──────────────┬─────────────────────────┬──────────────────┐
 //!                     the address; added       │ marks 1 each │ addresses 6 or 18 each  │ peer ids 20 each │
 //!                     one at a time            └──────────────┴─────────────────────────┴── where wanted ──┘
@@ -37,20 +37,22 @@
 //! - **Most swarms have a peer or two**: they cost their record and an eighth of a line, 72 bytes with everything.
 //! - **Most peers are in large swarms**: they cost address and mark (7 bytes) and a share of the block's slack and the
 //!   bucket's 8 bytes. There is no index of peers: an address is searched in the one bucket where its hash says that it
-//!   is, which has the length of a few cache lines.
-//! - **Nothing is ever rehashed or doubled.** The index and the sets grow by linear hashing: each new bucket takes its
-//!   part of one other. The largest thing that is ever copied at once is a directory: 8 bytes for 24 peers, so 67 KB
-//!   for 200,000. Announces only grow things; merging, moving together and giving back is the sweep's.
+//!   is, a few cache lines.
+//! - **No table is rehashed, no block doubled.** The index and the sets grow by linear hashing: each new bucket takes
+//!   its part of one other. What is copied at once as it grows are lists of numbers: a directory has 8 bytes for 48
+//!   peers, 33 KB for 200,000; the list of a pool's chunks 16 to 48 bytes for 16 KiB; the table of what has spilled 8
+//!   bytes for one swarm in twenty. Announces only grow things; merging, moving together and giving back is the
+//!   sweep's.
 //! - **Replies are copied, not collected**: seeders get leechers only, so the two are apart, and a reply is a stretch
-//!   of two or three buckets from a random peer on.
+//!   of one or two buckets from a random peer on.
 //! - **A mark is the low byte of a tick** (a hundredth of the timeout). Each bucket knows its oldest mark, so that the
 //!   sweep passes a bucket by without looking into it, and a reply need not look at marks as long as nobody in the
 //!   bucket is over. Who is over is not handed out, swept or not.
 //! - **Peer ids** are read by old HTTP clients alone (`compact=0`). A swarm keeps them from the moment that one asks
 //!   until none has for a timeout: the blocks of its buckets then have a third column, filled as peers announce. All
 //!   other swarms pay two bytes in the record, which there was room for.
-//! - **Memory is counted as it is taken.** Above 90 % of the limit the sweep takes the oldest out: a census of peers by
-//!   mark says how old those are. New peers get no chunk beyond the limit.
+//! - **Memory is counted as it is taken.** Above 90 % of the limit the sweep takes the oldest out until it is down to
+//!   80 %: a census of peers by mark says how old those are. New peers get no chunk beyond the limit.
 
 mod ahead;
 mod bucket;
@@ -82,7 +84,7 @@ use sweep::Cursor;
 pub use sweep::Swept;
 use ticks::{Census, Mark, Ticks};
 
-use crate::limits::TABLE_CHUNK_BYTES;
+use crate::limits::{TABLE_CHUNK_BYTES, TABLE_MAX_BYTES};
 use crate::time::Timestamp;
 use crate::types::{
     Announce, Event, Family, InfoHash, PEER_V4_BYTES, PEER_V6_BYTES, PeerAddr, PeerId, SwarmCounts,
@@ -151,6 +153,7 @@ impl Shard {
             hasher.write_u64(number);
             hasher.finish()
         };
+        let memory_bytes = memory_bytes.min(TABLE_MAX_BYTES);
         // To take peers out, and to move them together, may take a chunk for smaller blocks first.
         let spare = (memory_bytes / 4).min(bucket::KINDS * TABLE_CHUNK_BYTES);
         let memory = Memory { limit: memory_bytes - spare, ..Memory::default() };

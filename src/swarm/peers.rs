@@ -14,7 +14,7 @@ use super::bucket::{Blocks, Bucket, Peer};
 use super::linear;
 use super::pool::{Memory, Pool};
 use super::ticks::{Census, Ticks};
-use crate::limits::BUCKET_LOAD;
+use crate::limits::{BUCKET_LOAD, BUCKET_PEERS_MAX, OVERDUE_SPLITS};
 use crate::types::PeerId;
 
 /// The peers of one family and role of one swarm.
@@ -197,7 +197,7 @@ impl<const N: usize> Peers<N> {
     ) -> Result<Entered, Full> {
         let (number, mut bucket) = self.home(&sets[role], &peer.addr);
         if let Some(at) = self.blocks.find(bucket, &peer.addr) {
-            if peer.id != PeerId::UNKNOWN && !bucket.has_ids() {
+            if peer.id != PeerId::UNKNOWN && !bucket.has_ids() && !books.memory.is_full() {
                 self.blocks.set_ids(&mut bucket, true, &mut books.memory);
                 self.put_bucket(&mut sets[role], number, bucket);
             }
@@ -207,7 +207,14 @@ impl<const N: usize> Peers<N> {
             let place = Place { bucket: number, at: at as u8 };
             return Ok(Entered { place, was_seeder: Some(role == SEEDERS) });
         }
-        // A bucket is full only in a table that has had no memory to split buckets for long.
+        // A bucket is full only after a time without memory to split any. It is its turn after some others.
+        for _ in 0..OVERDUE_SPLITS {
+            if bucket.len() < BUCKET_PEERS_MAX || books.memory.is_full() {
+                break;
+            }
+            self.split(&mut sets[role], books);
+            bucket = self.home(&sets[role], &peer.addr).1;
+        }
         if !self.blocks.has_room(bucket, &books.memory) {
             return Err(Full);
         }
@@ -233,7 +240,7 @@ impl<const N: usize> Peers<N> {
     /// If its bucket is full.
     pub(super) fn insert(&mut self, set: &mut Set, peer: &Peer<N>, books: &mut Books) -> Place {
         let (number, mut bucket) = self.home(set, &peer.addr);
-        if peer.id != PeerId::UNKNOWN {
+        if peer.id != PeerId::UNKNOWN && !books.memory.is_full() {
             self.blocks.set_ids(&mut bucket, true, &mut books.memory);
         }
         self.blocks.push(&mut bucket, peer, &books.ticks, &mut books.memory);

@@ -47,13 +47,15 @@ pub(super) struct Map {
     /// How many blocks of each chunk are taken.
     counts: Vec<u16>,
     open: Vec<u64>,
+    /// No word of `open` before this one has a bit.
+    first_open: usize,
     len: usize,
 }
 
 impl Map {
     pub(super) fn new(per_chunk: usize) -> Self {
         assert!((1..=1 << PLACE_BITS).contains(&per_chunk), "a chunk has room for {per_chunk} blocks");
-        Self { per_chunk, taken: Vec::new(), counts: Vec::new(), open: Vec::new(), len: 0 }
+        Self { per_chunk, taken: Vec::new(), counts: Vec::new(), open: Vec::new(), first_open: 0, len: 0 }
     }
 
     /// How many blocks are taken.
@@ -72,8 +74,10 @@ impl Map {
 
     /// Takes the lowest free block. If there was none it is the first of one more chunk.
     pub(super) fn take(&mut self) -> u32 {
-        let chunk = match self.open.iter().position(|word| *word != 0) {
-            Some(word) => word * 64 + self.open[word].trailing_zeros() as usize,
+        let rest = self.open.get(self.first_open..).unwrap_or_default();
+        self.first_open += rest.iter().position(|word| *word != 0).unwrap_or(rest.len());
+        let chunk = match self.open.get(self.first_open) {
+            Some(word) => self.first_open * 64 + word.trailing_zeros() as usize,
             None => self.add_chunk(),
         };
         let words = self.words();
@@ -97,6 +101,7 @@ impl Map {
         self.taken[word] &= !bit;
         self.counts[chunk] -= 1;
         self.open[chunk / 64] |= 1 << (chunk % 64);
+        self.first_open = self.first_open.min(chunk / 64);
         self.len -= 1;
     }
 
@@ -161,6 +166,7 @@ impl Map {
         }));
         self.open.resize(chunk / 64 + 1, 0);
         self.open[chunk / 64] |= 1 << (chunk % 64);
+        self.first_open = chunk / 64;
         chunk
     }
 }
@@ -241,6 +247,7 @@ impl Map {
             assert_eq!(ones as usize, usize::from(*count) + spare);
             let open = self.open[chunk / 64] & (1 << (chunk % 64)) != 0;
             assert_eq!(open, usize::from(*count) < self.per_chunk);
+            assert!(!open || chunk / 64 >= self.first_open);
         }
     }
 }

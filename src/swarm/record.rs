@@ -135,19 +135,19 @@ impl Few {
     /// Writes the mark of a peer that is there, in this role; returns the one from before.
     #[inline]
     pub(super) fn renew(&mut self, addr: &PeerAddr, seeder: bool, mark: Mark) -> Option<Mark> {
-        let (kind, place) = match addr {
+        let (is_leecher, place) = match addr {
             PeerAddr::V4(addr) => {
                 let v4 = &self.bytes.as_chunks::<V4>().0[..self.count(0) + self.count(1)];
                 let number = v4.iter().position(|[_, other @ ..]| other == addr)?;
-                ((number >= self.count(0)), number * V4)
+                (number >= self.count(0), number * V4)
             }
             PeerAddr::V6(addr) => {
                 let v6 = &self.bytes.as_chunks::<V6>().0[2 - self.count(2) - self.count(3)..];
                 let number = v6.iter().rev().position(|[_, other @ ..]| other == addr)?;
-                ((number >= self.count(2)), (1 - number) * V6)
+                (number >= self.count(2), (1 - number) * V6)
             }
         };
-        (kind != seeder).then(|| std::mem::replace(&mut self.bytes[place], mark))
+        (is_leecher != seeder).then(|| std::mem::replace(&mut self.bytes[place], mark))
     }
 
     /// How many peers there are of each kind: `[IPv4 seeders, IPv4 leechers, IPv6 seeders, IPv6 leechers]`.

@@ -28,9 +28,9 @@ pub enum Saved {
     },
 }
 
-/// How far a walk has come. The walk goes from the last swarm to the first, as the sweep does and for its reason: what
-/// moves while the walk pauses is at worst met twice. (But when the sweep shortens a large set that the walk is in the
-/// middle of, some of its peers can be missed.)
+/// How far a walk has come. The walk goes from the last swarm to the first, as the sweep does and for its reason: a
+/// swarm that moves while the walk pauses is at worst met twice. (But of the one swarm that a pause falls into, a peer
+/// can be missed that was moved to a place already passed: when another one left, or when it became a seeder.)
 #[derive(Clone, Copy, Debug)]
 pub struct Position {
     below: u32,

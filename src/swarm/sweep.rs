@@ -10,7 +10,7 @@ use super::peers::{Books, Cleaned, Peers, Set};
 use super::record::{Body, FEW, Few, FewPeer, Sets};
 use super::ticks::Mark;
 use super::{LEECHERS, SEEDERS, Shard};
-use crate::limits::{SWEEP_CLEANING_COST, SWEEP_FREED_CHUNKS, TABLE_FILL_PERCENT};
+use crate::limits::{SWEEP_CLEANING_COST, SWEEP_FREED_CHUNKS, TABLE_FILL_PERCENT, TABLE_RELIEF_PERCENT};
 use crate::time::Timestamp;
 use crate::types::{Family, PeerAddr};
 
@@ -26,6 +26,8 @@ pub(super) struct Cursor {
     leapt: u64,
     /// Announces that had been refused by the last slice.
     refused: u64,
+    /// Peers go until there is room again.
+    evicting: bool,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -44,6 +46,7 @@ impl Default for Cursor {
             last_lap: Duration::ZERO,
             leapt: 0,
             refused: 0,
+            evicting: false,
         }
     }
 }
@@ -138,10 +141,16 @@ impl Shard {
     fn slice(&mut self, budget: usize) -> Slice {
         let Books { memory, ticks, census } = &self.books;
         let over_age = ticks.life() + 1;
-        let mut enough = (memory.limit / 100).saturating_mul(TABLE_FILL_PERCENT);
+        let percent = |percent: usize| (memory.limit / 100).saturating_mul(percent);
+        // Once begun it goes on for a while: a lap takes time, in which new peers come.
+        self.cursor.evicting = memory.used > percent(TABLE_FILL_PERCENT)
+            || self.cursor.evicting && memory.used > percent(TABLE_RELIEF_PERCENT);
+        let mut enough =
+            percent(if self.cursor.evicting { TABLE_RELIEF_PERCENT } else { TABLE_FILL_PERCENT });
         // Peers are refused though not all memory is used: it lies in blocks of sizes that nobody wants. Some have to
         // go before these come together and are given back.
-        if self.totals.refused > std::mem::replace(&mut self.cursor.refused, self.totals.refused) {
+        let refused = self.totals.refused > std::mem::replace(&mut self.cursor.refused, self.totals.refused);
+        if refused && memory.is_full() {
             enough = enough.min(memory.used - memory.used / 128);
         }
         let peers = self.totals.seeders + self.totals.leechers;
@@ -221,7 +230,8 @@ impl Shard {
 
     /// False if there is more to do in this swarm.
     fn visit_sets(&mut self, number: u32, mut sets: Sets, slice: &mut Slice, swept: &mut Swept) -> bool {
-        sets.ids_wanted = sets.ids_wanted.filter(|mark| !self.books.ticks.is_over(*mark));
+        let short = slice.is_short(&self.books); // then ids go before peers do
+        sets.ids_wanted = sets.ids_wanted.filter(|mark| !short && !self.books.ticks.is_over(*mark));
         let keep_ids = sets.ids_wanted.is_some();
         let mut within = self.cursor.within.unwrap_or_default();
         let mut finished = true;
@@ -257,6 +267,7 @@ impl Shard {
             return false;
         }
         if ((counts.seeders + counts.leechers) as usize) < FEW && !keep_ids {
+            slice.pay(SWEEP_CLEANING_COST);
             self.fold(number, sets);
         }
         true
@@ -314,9 +325,13 @@ impl<const N: usize> Peers<N> {
                 bucket = self.bucket(set, *number);
             }
             if bucket.has_ids() && !keep_ids {
+                slice.pay(SWEEP_CLEANING_COST);
                 self.blocks.set_ids(&mut bucket, false, &mut books.memory);
             }
-            self.blocks.settle(&mut bucket, &mut books.memory);
+            if self.blocks.is_stray(bucket) {
+                slice.pay(SWEEP_CLEANING_COST);
+                self.blocks.settle(&mut bucket, &mut books.memory);
+            }
             self.put_bucket(set, *number, bucket);
             *number += 1;
             slice.pay(1);

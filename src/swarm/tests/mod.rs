@@ -188,7 +188,7 @@ proptest! {
 
     #[test]
     fn agrees_with_the_oracle(
-        steps in proptest::collection::vec(step(), 1..if cfg!(miri) { 150 } else { 1_500 }),
+        steps in proptest::collection::vec(step(), 1..if cfg!(miri) { 80 } else { 1_500 }),
         seed: u64,
     ) {
         let mut shard = Shard::new(seed.to_be_bytes().repeat(2).try_into().unwrap(), TIMEOUT, usize::MAX);
