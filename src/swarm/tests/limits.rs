@@ -152,6 +152,7 @@ fn ids_take_no_memory_beyond_the_limit() {
 
 /// A bucket that grew full while there was no memory for splits is split when there is some again.
 #[test]
+#[cfg_attr(miri, ignore = "too many steps for an interpreter")]
 fn splits_are_made_up_for() {
     let mut shard = Shard::new([1; 16], TIMEOUT, usize::MAX);
     fill(&mut shard, Timestamp::from_secs(1), 1, 400, 0); // blocks of all sizes

@@ -184,11 +184,11 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 2 } else { 60 }))]
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 1 } else { 60 }))]
 
     #[test]
     fn agrees_with_the_oracle(
-        steps in proptest::collection::vec(step(), 1..if cfg!(miri) { 80 } else { 1_500 }),
+        steps in proptest::collection::vec(step(), 1..if cfg!(miri) { 40 } else { 1_500 }),
         seed: u64,
     ) {
         let mut shard = Shard::new(seed.to_be_bytes().repeat(2).try_into().unwrap(), TIMEOUT, usize::MAX);
