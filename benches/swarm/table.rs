@@ -112,7 +112,7 @@ impl Table for Gyre {
 
     #[inline]
     fn look_ahead(&mut self, announces: &[Announce]) {
-        self.shard.look_ahead::<Reply>(announces.iter(), &mut self.rng, &mut self.ahead);
+        self.shard.look_ahead::<Reply>(&announces.iter(), &mut self.rng, &mut self.ahead);
     }
 
     #[inline]

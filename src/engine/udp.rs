@@ -169,7 +169,7 @@ impl Engine {
             let mut ahead = [Ahead::default(); LOOK_AHEAD];
             let ahead = &mut ahead[..group.len()];
             let requests = group.iter().map(|request| &request.announce);
-            self.shard.look_ahead::<PackedPeers<'_>>(requests, &mut self.rng, ahead);
+            self.shard.look_ahead::<PackedPeers<'_>>(&requests, &mut self.rng, ahead);
             for (request, ahead) in group.iter().zip(ahead) {
                 let interval_secs = self.interval_secs();
                 replies.reply(&request.to, |out| {

@@ -30,7 +30,7 @@ impl Shard {
     /// [`announce_ahead`](Self::announce_ahead) with each.
     pub fn look_ahead<'a, S: PeerSink>(
         &self,
-        announces: impl Iterator<Item = &'a Announce> + Clone,
+        announces: &(impl Iterator<Item = &'a Announce> + Clone),
         rng: &mut Rng,
         ahead: &mut [Ahead],
     ) {

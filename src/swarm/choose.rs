@@ -197,19 +197,17 @@ impl<const N: usize> Peers<N> {
         }
     }
 
-    /// Chooses `want` of these in both roles.
+    /// Chooses so many seeders and leechers.
     #[inline(always)]
     fn choose_both(
         &self,
         sets: &[Set; 2],
-        eligible: [u32; 2],
-        want: u32,
+        [seeders, leechers]: [u32; 2],
         asker: Option<Place>,
         ticks: &Ticks,
         dice: Dice,
         mut take: impl FnMut(Stretch<'_, N>),
     ) {
-        let [seeders, leechers] = share(want, eligible, dice);
         if seeders > 0 {
             self.choose(&sets[SEEDERS], seeders, None, ticks, dice.role(SEEDERS), &mut take);
         }
@@ -242,14 +240,12 @@ impl Shard {
             false => [want, want],
         };
         if v4 != [0; 2] {
-            self.v4.choose_both(&sets.v4, v4, v4_want, v4_asker, ticks, dice, |(peers, ids)| {
-                sink.v4(peers, ids)
-            });
+            let shares = share(v4_want, v4, dice);
+            self.v4.choose_both(&sets.v4, shares, v4_asker, ticks, dice, |(peers, ids)| sink.v4(peers, ids));
         }
         if v6 != [0; 2] {
-            self.v6.choose_both(&sets.v6, v6, v6_want, v6_asker, ticks, dice, |(peers, ids)| {
-                sink.v6(peers, ids)
-            });
+            let shares = share(v6_want, v6, dice);
+            self.v6.choose_both(&sets.v6, shares, v6_asker, ticks, dice, |(peers, ids)| sink.v6(peers, ids));
         }
     }
 

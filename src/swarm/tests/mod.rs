@@ -255,7 +255,7 @@ fn ask<S: PeerSink>(
         return shard.announce(now, announce, rng, sink);
     }
     let mut known = [Ahead::default()];
-    shard.look_ahead::<S>(std::iter::once(announce), rng, &mut known);
+    shard.look_ahead::<S>(&std::iter::once(announce), rng, &mut known);
     shard.announce_ahead(now, announce, &known[0], sink)
 }
 
