@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use super::peers::{Books, Cleaned, Peers, Set};
-use super::record::{Body, FEW, Few, FewPeer, Sets};
+use super::record::{Body, FEW, Few, FewPeer, Sets, Swarm};
 use super::ticks::Mark;
 use super::{LEECHERS, SEEDERS, Shard};
 use crate::limits::{SWEEP_CLEANING_COST, SWEEP_FREED_CHUNKS, TABLE_FILL_PERCENT, TABLE_RELIEF_PERCENT};
@@ -154,8 +154,9 @@ impl Shard {
             enough = enough.min(memory.used - memory.used / 128);
         }
         let peers = self.totals.seeders + self.totals.leechers;
+        let in_empty_swarms = self.totals.empty_swarms as usize * size_of::<Swarm>(); // which go first
         let spare_age = match memory.used.checked_sub(enough) {
-            Some(excess) if peers > 0 => {
+            Some(excess) if peers > 0 && excess > in_empty_swarms => {
                 let needed = excess as u64 / (memory.used as u64 / peers).max(1) + 1;
                 census.age_of_oldest(ticks, needed)
             }

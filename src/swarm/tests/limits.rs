@@ -179,6 +179,53 @@ fn splits_are_made_up_for() {
     assert_eq!(shard.sweep(Timestamp::from_secs(99), 1_000).evicted, 0);
 }
 
+/// A large set that loses nearly everybody shrinks bucket by bucket, and stays sound with every slice.
+#[test]
+#[cfg_attr(miri, ignore = "too many steps for an interpreter")]
+fn a_set_shrinks_bucket_by_bucket() {
+    let mut shard = Shard::new([1; 16], TIMEOUT, usize::MAX);
+    fill(&mut shard, Timestamp::from_secs(1), 1, 10_000, 0);
+    let full = shard.memory().used;
+    let mut rng = Rng::with_seed(1);
+    for number in 200..10_000 {
+        let leaving = announce(0, peer(number, number % 5 == 0), Event::Stopped, false, 0);
+        shard.announce(Timestamp::from_secs(1), &leaving, &mut rng, &mut Taken::default());
+    }
+    let mut laps = 0;
+    while laps < 20 {
+        laps += usize::from(shard.sweep(Timestamp::from_secs(1), 40).lap_ended);
+        shard.assert_invariants();
+    }
+    assert_eq!(shard.totals().seeders + shard.totals().leechers, 200);
+    assert!(shard.memory().used < full / 4, "{:?} of {full}", shard.memory());
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "too many steps for an interpreter")]
+fn empty_swarms_go_before_peers() {
+    let mut shard = Shard::new([1; 16], TIMEOUT, TABLE_MIN_BYTES as usize);
+    let (mut rng, now) = (Rng::with_seed(1), Timestamp::from_secs(1));
+    let tell = |shard: &mut Shard, rng: &mut Rng, number: u32, event| {
+        let mut announce = announce(0, peer(1, false), event, true, 0);
+        announce.info_hash.0[..4].copy_from_slice(&number.to_be_bytes());
+        shard.announce(now, &announce, rng, &mut Taken::default());
+    };
+    for number in 0..15_000 {
+        tell(&mut shard, &mut rng, number, Event::Completed);
+        tell(&mut shard, &mut rng, number, Event::Stopped);
+    }
+    assert_eq!(shard.totals().empty_swarms, 15_000);
+    for number in 15_000..42_000 {
+        tell(&mut shard, &mut rng, number, Event::Started);
+        if number % 32 == 0 {
+            assert_eq!(shard.sweep(now, 2_000).evicted, 0);
+        }
+    }
+    assert!(shard.totals().empty_swarms < 12_000, "{:?}", shard.totals());
+    assert_eq!(shard.totals().seeders, 27_000);
+    shard.assert_invariants();
+}
+
 #[test]
 fn leaps_add_up() {
     let mut shard = Shard::new([1; 16], TIMEOUT, usize::MAX);
