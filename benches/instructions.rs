@@ -10,6 +10,7 @@
 use std::process::{Command, ExitCode};
 
 use fastrand::Rng;
+use gyre::limits::LOOK_AHEAD;
 use gyre::swarm::{Ahead, PeerSink, Shard};
 use gyre::time::Timestamp;
 use gyre::types::{Announce, Event, InfoHash, PEER_V4_BYTES, PEER_V6_BYTES, PeerAddr, PeerId};
@@ -30,7 +31,7 @@ const TOLERANCE: f64 = 1.25;
 const SWARMS: u32 = 40;
 const PEERS: u32 = 1_000;
 const WANTED: u16 = 30;
-const TURN: usize = 32;
+const TURN: usize = LOOK_AHEAD;
 /// Announces of the longer run.
 const MANY: usize = 12_000;
 

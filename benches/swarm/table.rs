@@ -1,7 +1,7 @@
 //! Owns what is measured: gyre's shard, and a straightforward table to compare it with.
 
 use foldhash::fast::FixedState;
-use gyre::limits::{TURN_SWEEP, UDP_ANNOUNCE_REPLY_BYTES, UDP_REPLY_MAX_BYTES};
+use gyre::limits::{LOOK_AHEAD, TURN_SWEEP, UDP_ANNOUNCE_REPLY_BYTES, UDP_REPLY_MAX_BYTES};
 use gyre::swarm::{Ahead, PeerSink, Shard};
 use gyre::time::Timestamp;
 use gyre::types::{Announce, Event, InfoHash, PEER_V4_BYTES, PEER_V6_BYTES, PeerAddr, SwarmCounts};
@@ -9,7 +9,7 @@ use hashbrown::HashMap;
 use indexmap::IndexMap;
 
 /// Announces that a busy worker looks ahead at.
-pub(crate) const TURN: usize = 32;
+pub(crate) const TURN: usize = LOOK_AHEAD;
 /// A peer is gone so long after its last announce.
 pub(crate) const PEER_TIMEOUT_SECS: u32 = 3_825;
 

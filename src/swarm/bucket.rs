@@ -125,6 +125,12 @@ impl<const N: usize> ColumnPool<N> {
     }
 
     #[inline]
+    fn at_mut(&mut self, block: u32) -> (&mut Chunk<N>, usize) {
+        let (chunk, place) = split(block);
+        (&mut self.chunks[chunk], place * self.room)
+    }
+
+    #[inline]
     fn peer(&self, block: u32, at: usize) -> Peer<N> {
         let (chunk, start) = self.at(block);
         let id = chunk.ids.get(start + at).map_or(PeerId::UNKNOWN, |id| PeerId(*id));
@@ -133,11 +139,10 @@ impl<const N: usize> ColumnPool<N> {
 
     #[inline]
     fn put(&mut self, block: u32, at: usize, peer: &Peer<N>) {
-        let (chunk, place) = split(block);
-        let (chunk, at) = (&mut self.chunks[chunk], place * self.room + at);
-        chunk.addrs[at] = peer.addr;
-        chunk.marks[at] = peer.mark;
-        if let Some(id) = chunk.ids.get_mut(at) {
+        let (chunk, start) = self.at_mut(block);
+        chunk.addrs[start + at] = peer.addr;
+        chunk.marks[start + at] = peer.mark;
+        if let Some(id) = chunk.ids.get_mut(start + at) {
             *id = peer.id.0;
         }
     }
@@ -266,13 +271,11 @@ impl<const N: usize> Blocks<N> {
     /// Writes the time of an announce, and the id where there is a column for it; returns the mark from before.
     #[inline(always)]
     pub(super) fn renew(&mut self, bucket: Bucket, at: usize, mark: Mark, id: &PeerId) -> Mark {
-        let pool = self.pool_mut(bucket);
-        let (chunk, place) = split(bucket.block);
-        let (chunk, at) = (&mut pool.chunks[chunk], place * pool.room + at);
-        if let Some(slot) = chunk.ids.get_mut(at) {
+        let (chunk, start) = self.pool_mut(bucket).at_mut(bucket.block);
+        if let Some(slot) = chunk.ids.get_mut(start + at) {
             *slot = id.0;
         }
-        std::mem::replace(&mut chunk.marks[at], mark)
+        std::mem::replace(&mut chunk.marks[start + at], mark)
     }
 
     /// Takes a peer out; the last one takes its place. Returns its mark.
@@ -385,11 +388,11 @@ impl<const N: usize> Blocks<N> {
 /// Copies the first peers of a block to one of another pool. Ids that weren't known aren't known then either.
 fn copy<const N: usize>(from: &ColumnPool<N>, block: u32, to: &mut ColumnPool<N>, copy: u32, peers: usize) {
     let (source, start) = from.at(block);
-    let (chunk, place) = split(copy);
-    let (target, place) = (&mut to.chunks[chunk], place * to.room);
+    let has_ids = to.has_ids;
+    let (target, place) = to.at_mut(copy);
     target.addrs[place..][..peers].copy_from_slice(&source.addrs[start..][..peers]);
     target.marks[place..][..peers].copy_from_slice(&source.marks[start..][..peers]);
-    if to.has_ids {
+    if has_ids {
         let target = &mut target.ids[place..][..peers];
         match from.has_ids {
             true => target.copy_from_slice(&source.ids[start..][..peers]),

@@ -1,12 +1,8 @@
 //! Owns the way from an info-hash to its swarm's record: lines of a dozen numbers each, by linear hashing.
 
-use std::hash::Hasher;
-
-use foldhash::SharedSeed;
-use foldhash::quality::FoldHasher;
 use hashbrown::HashTable;
 
-use super::linear;
+use super::linear::{self, KeyedHash};
 use super::pool::Memory;
 use crate::limits::{INDEX_LOAD, TABLE_CHUNK_BYTES};
 use crate::sys::prefetch;
@@ -44,8 +40,7 @@ struct Spilled {
 
 /// The index of all swarms.
 pub(super) struct Index {
-    seed: u64,
-    shared_seed: SharedSeed,
+    hash: KeyedHash,
     chunks: Vec<Box<[Line]>>,
     lines: u32,
     len: usize,
@@ -70,21 +65,12 @@ impl Hash {
 impl Index {
     /// Of nothing. The key is secret, so that chosen info-hashes can't be made to meet in one line.
     pub(super) fn new(key: [u64; 2]) -> Self {
-        Self {
-            seed: key[0],
-            shared_seed: SharedSeed::from_u64(key[1]),
-            chunks: Vec::new(),
-            lines: 0,
-            len: 0,
-            spill: HashTable::new(),
-        }
+        Self { hash: KeyedHash::new(key), chunks: Vec::new(), lines: 0, len: 0, spill: HashTable::new() }
     }
 
     #[inline]
     pub(super) fn hash(&self, info_hash: &InfoHash) -> Hash {
-        let mut hasher = FoldHasher::with_seed(self.seed, &self.shared_seed);
-        hasher.write(&info_hash.0);
-        Hash(hasher.finish())
+        Hash(self.hash.of(&info_hash.0))
     }
 
     /// The record of which `is` is true, of those with this hash.

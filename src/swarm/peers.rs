@@ -5,13 +5,8 @@
 //! order, each time that there are more than [`BUCKET_LOAD`] peers a bucket, so that no growth moves more than one
 //! bucket's peers. Announces only grow a set; the sweep shrinks it again.
 
-use std::hash::Hasher;
-
-use foldhash::SharedSeed;
-use foldhash::quality::FoldHasher;
-
 use super::bucket::{Blocks, Bucket, Peer};
-use super::linear;
+use super::linear::{self, KeyedHash};
 use super::pool::{Memory, Pool};
 use super::ticks::{Census, Ticks};
 use crate::limits::{BUCKET_LOAD, BUCKET_PEERS_MAX, OVERDUE_SPLITS};
@@ -86,32 +81,13 @@ pub(super) struct Entered {
 pub(super) struct Peers<const N: usize> {
     pub(super) blocks: Blocks<N>,
     pub(super) directories: Pool<Directory>,
-    hash: AddrHash,
-}
-
-/// Says which bucket of a set an address belongs to.
-struct AddrHash {
-    seed: u64,
-    shared_seed: SharedSeed,
-}
-
-impl AddrHash {
-    #[inline(always)]
-    fn bucket<const N: usize>(&self, addr: &[u8; N], buckets: u32) -> u32 {
-        let mut hasher = FoldHasher::with_seed(self.seed, &self.shared_seed);
-        hasher.write(addr);
-        linear::bucket(hasher.finish() as u32, buckets)
-    }
+    hash: KeyedHash,
 }
 
 impl<const N: usize> Peers<N> {
     /// None yet. The key is secret, so that nobody can choose addresses that all fall into one bucket.
     pub(super) fn new(key: [u64; 2]) -> Self {
-        Self {
-            blocks: Blocks::new(),
-            directories: Pool::new(),
-            hash: AddrHash { seed: key[0], shared_seed: SharedSeed::from_u64(key[1]) },
-        }
+        Self { blocks: Blocks::new(), directories: Pool::new(), hash: KeyedHash::new(key) }
     }
 
     /// How many peers are in a set.
@@ -170,7 +146,7 @@ impl<const N: usize> Peers<N> {
     #[inline(always)]
     pub(super) fn home_entry(&self, directory: u32, addr: &[u8; N]) -> (u32, &Bucket) {
         let buckets = &self.directories.get(directory).buckets;
-        let number = self.hash.bucket(addr, buckets.len() as u32);
+        let number = linear::bucket(self.hash.of(addr) as u32, buckets.len() as u32);
         (number, &buckets[number as usize])
     }
 
@@ -272,7 +248,7 @@ impl<const N: usize> Peers<N> {
         let count = self.directories.get(number).buckets.len() as u32;
         let source = linear::parent(count);
         let mut bucket = self.directories.get(number).buckets[source as usize];
-        let moves = |addr: &[u8; N]| self.hash.bucket(addr, count + 1) == count;
+        let moves = |addr: &[u8; N]| linear::bucket(self.hash.of(addr) as u32, count + 1) == count;
         let added = self.blocks.split(&mut bucket, &books.ticks, &mut books.memory, moves);
         let directory = self.directories.get_mut(number);
         let before = directory.bytes();
