@@ -12,7 +12,7 @@ use crate::limits::{
 };
 use crate::swarm::{Ahead, PeerSink};
 use crate::time::Timestamp;
-use crate::types::{Announce, Family, InfoHash, PEER_V4_BYTES, PEER_V6_BYTES, PeerAddr};
+use crate::types::{Announce, Family, InfoHash, PEER_V4_BYTES, PEER_V6_BYTES, PeerAddr, SwarmCounts};
 use crate::wire::udp::{self, Malformed, Request};
 
 /// A buffer that holds any UDP response.
@@ -44,6 +44,20 @@ impl PeerSink for PackedPeers<'_> {
     fn v6(&mut self, peers: &[[u8; PEER_V6_BYTES]], _: &[[u8; 20]]) {
         self.put(peers.as_flattened());
     }
+}
+
+/// Writes the response to an announce that `announce` makes; returns its length.
+#[inline]
+fn put_announce<'a>(
+    out: &'a mut ReplyBuffer,
+    transaction_id: u32,
+    interval_secs: u32,
+    announce: impl FnOnce(&mut PackedPeers<'a>) -> SwarmCounts,
+) -> usize {
+    let mut peers = PackedPeers { out, length: UDP_ANNOUNCE_REPLY_BYTES };
+    let counts = announce(&mut peers);
+    udp::put_announce_head(peers.out, transaction_id, interval_secs, counts);
+    peers.length
 }
 
 impl Engine {
@@ -154,11 +168,10 @@ impl Engine {
     /// Answers an announce for a swarm of this worker's own.
     #[inline]
     fn answer_udp_announce(&mut self, now: Timestamp, request: &UdpAnnounce, out: &mut ReplyBuffer) -> usize {
-        let mut peers = PackedPeers { out, length: UDP_ANNOUNCE_REPLY_BYTES };
-        let counts = self.shard.announce(now, &request.announce, &mut self.rng, &mut peers);
-        let length = peers.length;
-        udp::put_announce_head(out, request.transaction_id, self.interval_secs(), counts);
-        length
+        let interval_secs = self.interval_secs();
+        put_announce(out, request.transaction_id, interval_secs, |peers| {
+            self.shard.announce(now, &request.announce, &mut self.rng, peers)
+        })
     }
 
     /// Answers the announces that datagrams and messages of this turn have left. They are looked ahead for together, so
@@ -173,11 +186,9 @@ impl Engine {
             for (request, ahead) in group.iter().zip(ahead) {
                 let interval_secs = self.interval_secs();
                 replies.reply(&request.to, |out| {
-                    let mut peers = PackedPeers { out, length: UDP_ANNOUNCE_REPLY_BYTES };
-                    let counts = self.shard.announce_ahead(now, &request.announce, ahead, &mut peers);
-                    let length = peers.length;
-                    udp::put_announce_head(out, request.transaction_id, interval_secs, counts);
-                    length
+                    put_announce(out, request.transaction_id, interval_secs, |peers| {
+                        self.shard.announce_ahead(now, &request.announce, ahead, peers)
+                    })
                 });
                 self.counters.bump(Counter::of(Kind::UdpReply, Family::of(request.to.source.ip())));
             }

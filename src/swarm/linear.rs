@@ -1,5 +1,5 @@
-//! Owns the arithmetic of linear hashing (Litwin 1980), a table of buckets that grows by one bucket at a time, and the hash
-//! that its keys go by.
+//! Owns the arithmetic of linear hashing (Litwin 1980), a table of buckets that grows by one bucket at a time, and the
+//! hash that its keys go by.
 //!
 //! With `2^k` buckets the low `k` bits of a hash say which is whose. Bucket `2^k + i` is then added by splitting bucket
 //! `i`, in this order, so that at any time some buckets go by `k + 1` bits and the others still by `k`.
