@@ -114,8 +114,8 @@ pub const OVERDUE_SPLITS: usize = 8;
 /// Draws for the first peer of a reply, each with a chance of about a half. A set that was large a moment ago and has
 /// hardly anybody left would take more of them.
 pub const CHOICE_DRAWS_MAX: usize = 32;
-/// Buckets that are looked at for one reply. Two or three have enough peers, unless nearly all of them are over.
-pub const CHOICE_BUCKETS_MAX: usize = 1024;
+/// Steps from bucket to bucket for one reply. Two or three have enough peers, unless nearly all of them are over.
+pub const CHOICE_STEPS_MAX: u32 = 2048;
 /// A peer's time is kept in ticks, of which its timeout has so many ...
 pub const TICKS_PER_TIMEOUT: u8 = 100;
 /// ... or, if it is short, fewer of at least this length.

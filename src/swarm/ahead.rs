@@ -7,22 +7,25 @@
 
 use fastrand::Rng;
 
-use super::choose::Dice;
+use super::choose::{Dice, Walk};
 use super::index::Hash;
-use super::peers::{LEECHERS, Peers, SEEDERS, Set};
+use super::peers::{LEECHERS, Peers, SEEDERS, Set, View};
 use super::record::Body;
 use super::{PeerSink, Shard};
 use crate::sys::prefetch;
 use crate::time::Timestamp;
-use crate::types::{Announce, Event, Family, PeerAddr, SwarmCounts};
+use crate::types::{Announce, Event, PeerAddr, SwarmCounts};
 
 /// What is known of an announce ahead of it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Ahead {
+    /// Of the info-hash.
     pub(super) hash: Hash,
-    /// The record that is probably the swarm's.
-    guess: Option<u32>,
+    /// Of the peer's address.
+    pub(super) peer_hash: u32,
     pub(super) dice: Dice,
+    /// The record that is probably the swarm's.
+    pub(super) guess: Option<u32>,
 }
 
 impl Shard {
@@ -35,8 +38,7 @@ impl Shard {
         ahead: &mut [Ahead],
     ) {
         for (ahead, announce) in ahead.iter_mut().zip(announces.clone()) {
-            *ahead =
-                Ahead { hash: self.index.hash(&announce.info_hash), guess: None, dice: Dice(rng.u64(..)) };
+            *ahead = self.begin(announce, rng);
             self.index.fetch(ahead.hash);
         }
         for ahead in ahead.iter_mut() {
@@ -45,11 +47,10 @@ impl Shard {
                 prefetch(self.swarms.get(number));
             }
         }
-        for step in [Step::Directories, Step::Buckets, Step::Blocks] {
-            for (ahead, announce) in ahead.iter().zip(announces.clone()) {
-                self.fetch::<S>(ahead, announce, step);
-            }
-        }
+        let each = || ahead.iter().zip(announces.clone());
+        each().for_each(|(ahead, announce)| self.fetch::<S>(ahead, announce, Step::Directories));
+        each().for_each(|(ahead, announce)| self.fetch::<S>(ahead, announce, Step::Buckets));
+        each().for_each(|(ahead, announce)| self.fetch::<S>(ahead, announce, Step::Blocks));
     }
 
     /// As [`announce`](Self::announce), with what is known of it.
@@ -68,37 +69,34 @@ impl Shard {
         };
         let found = ahead.guess.filter(|number| is_it(*number));
         let found = found.or_else(|| self.find(ahead.hash, &announce.info_hash));
-        self.announce_to(ahead.hash, found, announce, ahead.dice, sink)
+        self.announce_to(ahead, found, announce, sink)
     }
 
-    /// Fetches the peers that an announce will touch: its own entry and its reply wait for memory together.
-    #[inline]
-    pub(super) fn fetch_blocks<S: PeerSink>(&self, found: Option<u32>, announce: &Announce, dice: Dice) {
-        self.fetch::<S>(&Ahead { hash: Hash::default(), guess: found, dice }, announce, Step::Blocks);
+    /// What is known without a look at the table.
+    #[inline(always)]
+    pub(super) fn begin(&self, announce: &Announce, rng: &mut Rng) -> Ahead {
+        Ahead {
+            hash: self.index.hash(&announce.info_hash),
+            peer_hash: self.peer_hash(&announce.peer),
+            dice: Dice(rng.u64(..)),
+            guess: None,
+        }
     }
 
-    /// Fetches what one step needs, with what those before it have fetched: first for the asker's own entry, then for
-    /// its reply.
-    #[inline]
-    fn fetch<S: PeerSink>(&self, ahead: &Ahead, announce: &Announce, step: Step) {
+    /// Fetches what one step needs, with what those before it have fetched: for the asker's own entry, and for its
+    /// reply.
+    #[inline(always)]
+    pub(super) fn fetch<S: PeerSink>(&self, ahead: &Ahead, announce: &Announce, step: Step) {
         let Some(number) = ahead.guess else { return };
         let Body::Sets(sets) = &self.swarms.get(number).body else { return };
-        let role = if announce.seeder { SEEDERS } else { LEECHERS };
         match announce.peer {
-            PeerAddr::V4(addr) => self.v4.fetch_home(&sets.v4[role], &addr, step),
-            PeerAddr::V6(addr) => self.v6.fetch_home(&sets.v6[role], &addr, step),
+            PeerAddr::V4(_) => self.v4.fetch(&sets.v4, true, ahead, announce, step),
+            PeerAddr::V6(_) => self.v6.fetch(&sets.v6, true, ahead, announce, step),
         }
-        if announce.event == Event::Stopped || announce.num_want == 0 {
-            return;
-        }
-        let is_v4 = announce.peer.family() == Family::V4;
-        let want = usize::from(announce.num_want);
-        for role in if announce.seeder { LEECHERS..LEECHERS + 1 } else { SEEDERS..LEECHERS + 1 } {
-            if S::BOTH_FAMILIES || is_v4 {
-                self.v4.fetch_choice(&sets.v4[role], want, ahead.dice.role(role), step);
-            }
-            if S::BOTH_FAMILIES || !is_v4 {
-                self.v6.fetch_choice(&sets.v6[role], want, ahead.dice.role(role), step);
+        if S::BOTH_FAMILIES {
+            match announce.peer {
+                PeerAddr::V4(_) => self.v6.fetch(&sets.v6, false, ahead, announce, step),
+                PeerAddr::V6(_) => self.v4.fetch(&sets.v4, false, ahead, announce, step),
             }
         }
     }
@@ -106,48 +104,61 @@ impl Shard {
 
 /// What is fetched of a set, one after the other.
 #[derive(Clone, Copy)]
-enum Step {
+pub(super) enum Step {
     Directories,
     Buckets,
     Blocks,
 }
 
 impl<const N: usize> Peers<N> {
-    /// Towards where an address is.
-    #[inline]
-    fn fetch_home(&self, set: &Set, addr: &[u8; N], step: Step) {
-        match (set, step) {
-            (Set::Many(number), Step::Directories) => prefetch(self.directories.get(*number)),
-            (Set::Many(number), Step::Buckets) => prefetch(self.home_entry(*number, addr).1),
-            (_, Step::Blocks) => {
-                self.blocks.fetch_home(self.home(set, addr).1);
+    /// Of one family's sets: where the asker is, if it `is_home`, and what the dice choose.
+    #[inline(always)]
+    fn fetch(&self, sets: &[Set; 2], is_home: bool, ahead: &Ahead, announce: &Announce, step: Step) {
+        if let Step::Directories = step {
+            for set in sets {
+                if let Set::Many(number) = set {
+                    prefetch(self.directories.get(*number));
+                }
             }
-            _ => {}
+            return;
+        }
+        let [seeders, leechers] = sets.each_ref().map(|set| set.view(&self.directories));
+        if is_home {
+            let home = if announce.seeder { seeders } else { leechers };
+            let bucket = &home.buckets[home.home(ahead.peer_hash) as usize];
+            match step {
+                Step::Blocks => self.blocks.fetch_home(*bucket),
+                _ => prefetch(bucket),
+            }
+        }
+        if announce.event == Event::Stopped {
+            return;
+        }
+        let want = usize::from(announce.num_want);
+        self.fetch_choice(leechers, want, ahead.dice.role(LEECHERS), step);
+        if !announce.seeder {
+            self.fetch_choice(seeders, want, ahead.dice.role(SEEDERS), step);
         }
     }
 
-    /// Towards the peers that these dice choose, at most `want`; the set's share of that isn't worth working out.
-    #[inline]
-    fn fetch_choice(&self, set: &Set, want: usize, dice: Dice, step: Step) {
-        match (set, step) {
-            (Set::Many(number), Step::Directories) => prefetch(self.directories.get(*number)),
-            (Set::Many(number), Step::Buckets) => {
-                let buckets = &self.directories.get(*number).buckets;
-                let foretold = self.foretell(*number, dice);
-                foretold.iter().filter_map(|number| buckets.get(*number as usize)).for_each(prefetch);
-            }
-            (_, Step::Blocks) => {
-                let (start, mut steps) = self.walk(set, None, dice);
-                let (first, at) = (self.bucket(set, start.bucket), usize::from(start.at));
-                let end = first.len().min(at + want);
-                self.blocks.fetch(first, at..end);
-                let left = at + want - end;
-                if left > 0 {
-                    let next = steps.next().map_or(first, |number| self.bucket(set, number));
-                    self.blocks.fetch(next, 0..next.len().min(left));
-                }
-            }
-            _ => {}
+    /// What the dice choose from a set, at most `want`. Its share of that isn't worth working out.
+    #[inline(always)]
+    fn fetch_choice(&self, set: View<'_>, want: usize, dice: Dice, step: Step) {
+        if let Step::Buckets = step {
+            let foretold = Walk::foretell(set, dice);
+            return foretold.iter().filter_map(|number| set.buckets.get(*number as usize)).for_each(prefetch);
+        }
+        if set.peers == 0 {
+            return;
+        }
+        let mut walk = Walk::new(set, None, dice);
+        let (first, at) = (set.buckets[walk.start.bucket as usize], usize::from(walk.start.at));
+        let end = first.len().min(at + want);
+        self.blocks.fetch(first, at..end);
+        let left = at + want - end;
+        if left > 0 {
+            let next = walk.next().map_or(first, |number| set.buckets[number as usize]);
+            self.blocks.fetch(next, 0..next.len().min(left));
         }
     }
 }

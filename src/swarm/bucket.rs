@@ -1,7 +1,7 @@
 //! Owns buckets: a few dozen peers of one family in one block of memory, each property in a column of its own.
 
 use crate::limits::{BUCKET_PEERS_MAX, BUCKET_STEP, TABLE_CHUNK_BYTES};
-use crate::sys::prefetch;
+use crate::sys::{prefetch, prefetch_all};
 use crate::types::{PORT_BYTES, PeerId};
 
 use super::pool::{Map, Memory, split};
@@ -53,7 +53,7 @@ const _: () = assert!(BUCKET_PEERS_MAX.is_multiple_of(BUCKET_STEP) && BUCKET_PEE
 
 /// The blocks of one family's buckets: a pool for each size, without ids and with.
 pub(super) struct Blocks<const N: usize> {
-    pools: Vec<ColumnPool<N>>,
+    pools: Box<[ColumnPool<N>; 2 * SIZES]>,
 }
 
 /// Blocks of one size. The columns of a block lie in the columns of its chunk, at its place.
@@ -150,8 +150,8 @@ impl<const N: usize> ColumnPool<N> {
 
 impl<const N: usize> Blocks<N> {
     pub(super) fn new() -> Self {
-        let pool = |ids: bool| (1..=SIZES).map(move |size| ColumnPool::new(size * BUCKET_STEP, ids));
-        Self { pools: pool(false).chain(pool(true)).collect() }
+        let pool = |number: usize| ColumnPool::new((number % SIZES + 1) * BUCKET_STEP, number >= SIZES);
+        Self { pools: Box::new(std::array::from_fn(pool)) }
     }
 
     /// The number of the pool for blocks of buckets with so many peers, which are not none.
@@ -229,24 +229,14 @@ impl<const N: usize> Blocks<N> {
         if bucket.len > 0 {
             let (chunk, start) = self.pool(bucket).at(bucket.block);
             prefetch(&chunk.marks[start]);
-            self.fetch(bucket, 0..bucket.len());
+            prefetch_all(&chunk.addrs[start..][..bucket.len()]);
         }
     }
 
     /// Begins to fetch some of the bucket's addresses.
     #[inline]
     pub(super) fn fetch(&self, bucket: Bucket, peers: std::ops::Range<usize>) {
-        const LINE: usize = 64;
-        if !peers.is_empty() {
-            let bytes = self.addrs(bucket)[peers].as_flattened();
-            let last = bytes.len() - 1;
-            let mut at = 0;
-            while at < last {
-                prefetch(&bytes[at]);
-                at += LINE;
-            }
-            prefetch(&bytes[last]); // they begin anywhere in a line
-        }
+        prefetch_all(&self.addrs(bucket)[peers]);
     }
 
     /// A peer of the bucket.

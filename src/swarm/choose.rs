@@ -10,13 +10,13 @@ use std::ops::Range;
 use arrayvec::ArrayVec;
 use fastrand::Rng;
 
-use super::bucket::Bucket;
-use super::peers::{LEECHERS, Peers, Place, SEEDERS, Set};
-use super::record::{Body, FEW, FewPeer};
+use super::bucket::{Blocks, Bucket};
+use super::peers::{LEECHERS, Place, SEEDERS, View};
+use super::record::{Body, FEW, FewPeer, Swarm};
 use super::ticks::Ticks;
 use super::{PeerSink, Shard};
-use crate::limits::{CHOICE_BUCKETS_MAX, CHOICE_DRAWS_MAX};
-use crate::types::{Announce, Family, PeerAddr};
+use crate::limits::{CHOICE_DRAWS_MAX, CHOICE_STEPS_MAX};
+use crate::types::{Announce, Family, PeerAddr, SwarmCounts};
 
 /// A stretch of a reply: addresses, and as many ids or none.
 pub(super) type Stretch<'a, const N: usize> = (&'a [[u8; N]], &'a [[u8; 20]]);
@@ -53,71 +53,37 @@ struct Wanted<'a> {
     ticks: &'a Ticks,
 }
 
-impl<const N: usize> Peers<N> {
-    /// Gives `take` up to `want` peers of the set, without the asker and those whose time is over.
-    #[inline(always)]
-    pub(super) fn choose(
-        &self,
-        set: &Set,
-        want: u32,
-        asker: Option<Place>,
-        ticks: &Ticks,
-        dice: Dice,
-        mut take: impl FnMut(Stretch<'_, N>),
-    ) {
-        let others = self.len(set) - u32::from(asker.is_some());
-        let mut wanted = Wanted { left: want.min(others) as usize, asker, ticks };
-        if wanted.left == 0 {
-            return;
-        }
-        let (start, steps) = self.walk(set, asker, dice);
-        let first = self.bucket(set, start.bucket);
-        self.take_from(first, start.bucket, usize::from(start.at)..first.len(), &mut wanted, &mut take);
-        if wanted.left == 0 {
-            return;
-        }
-        for number in steps {
-            let bucket = self.bucket(set, number);
-            self.take_from(bucket, number, 0..bucket.len(), &mut wanted, &mut take);
-            if wanted.left == 0 {
-                return;
-            }
-        }
-        self.take_from(first, start.bucket, 0..usize::from(start.at), &mut wanted, &mut take);
-    }
+/// The way of a choice: from a random peer on, and to all buckets in a random order, by steps of an odd width through
+/// the next power of two, which come to each number once.
+pub(super) struct Walk {
+    pub(super) start: Place,
+    buckets: u32,
+    mask: u32,
+    number: u32,
+    width: u32,
+    steps: u32,
+}
 
-    /// Where a choice begins and which buckets it goes on to: all of them in a random order, by steps of an odd width
-    /// through the next power of two, which come to each number once. There must be somebody beside the asker.
+impl Walk {
+    /// In a set that has somebody beside the asker.
     #[inline(always)]
-    pub(super) fn walk(
-        &self,
-        set: &Set,
-        asker: Option<Place>,
-        dice: Dice,
-    ) -> (Place, impl Iterator<Item = u32>) {
+    pub(super) fn new(set: View<'_>, asker: Option<Place>, dice: Dice) -> Self {
         let mut rng = dice.whole();
-        let (start, buckets, width) = match set {
-            Set::One(bucket) => (start_in_one(*bucket, asker, &mut rng), 1, 0),
-            Set::Many(directory) => {
-                let width = rng.u32(..) | 1; // drawn first, so that it can be foretold
-                (self.start_in_many(*directory, asker, &mut rng), self.buckets(set), width)
-            }
-        };
-        let mask = buckets.next_power_of_two() - 1;
-        let numbers = (1..=mask).map(move |step| start.bucket.wrapping_add(step.wrapping_mul(width)) & mask);
-        (start, numbers.filter(move |number| *number < buckets).take(CHOICE_BUCKETS_MAX))
+        let width = rng.u32(..) | 1; // drawn first, so that it can be foretold
+        let start = Self::start(set, asker, &mut rng);
+        let (buckets, mask) = (set.buckets.len() as u32, set.mask);
+        Self { start, buckets, mask, number: start.bucket, width, steps: mask.min(CHOICE_STEPS_MAX) }
     }
 
     /// Any place in any bucket, until there is somebody: so each peer has the same chance, not each bucket.
-    #[inline]
-    fn start_in_many(&self, directory: u32, asker: Option<Place>, rng: &mut Rng) -> Place {
-        let directory = self.directories.get(directory);
+    #[inline(always)]
+    fn start(set: View<'_>, asker: Option<Place>, rng: &mut Rng) -> Place {
         let mut place = Place { bucket: 0, at: 0 };
         for _ in 0..CHOICE_DRAWS_MAX {
             let random = rng.u64(..);
-            let bucket = below(random as u32, directory.buckets.len() as u32);
-            place = Place { bucket, at: below((random >> 32) as u32, u32::from(directory.longest)) as u8 };
-            let is_there = usize::from(place.at) < directory.buckets[bucket as usize].len();
+            let bucket = below(random as u32, set.buckets.len() as u32);
+            place = Place { bucket, at: below((random >> 32) as u32, u32::from(set.longest)) as u8 };
+            let is_there = usize::from(place.at) < set.buckets[bucket as usize].len();
             if is_there && asker != Some(place) {
                 return place;
             }
@@ -125,14 +91,65 @@ impl<const N: usize> Peers<N> {
         Place { at: 0, ..place } // a set that has just lost nearly all of its peers
     }
 
-    /// The bucket that [`start_in_many`](Self::start_in_many) will try first, and the next on the walk from there.
-    #[inline]
-    pub(super) fn foretell(&self, directory: u32, dice: Dice) -> [u32; 2] {
+    /// The bucket that a walk will try first, and the next from there.
+    #[inline(always)]
+    pub(super) fn foretell(set: View<'_>, dice: Dice) -> [u32; 2] {
         let mut rng = dice.whole();
         let width = rng.u32(..) | 1;
-        let buckets = self.directories.get(directory).buckets.len() as u32;
-        let first = below(rng.u64(..) as u32, buckets);
-        [first, first.wrapping_add(width) & (buckets.next_power_of_two() - 1)]
+        let first = below(rng.u64(..) as u32, set.buckets.len() as u32);
+        [first, first.wrapping_add(width) & set.mask]
+    }
+}
+
+impl Iterator for Walk {
+    type Item = u32;
+
+    /// The number of the next bucket.
+    #[inline(always)]
+    fn next(&mut self) -> Option<u32> {
+        while self.steps > 0 {
+            self.steps -= 1;
+            self.number = self.number.wrapping_add(self.width) & self.mask;
+            if self.number < self.buckets {
+                return Some(self.number);
+            }
+        }
+        None
+    }
+}
+
+impl<const N: usize> Blocks<N> {
+    /// Gives `take` up to `want` peers of the set, without the asker and those whose time is over.
+    #[inline(always)]
+    pub(super) fn choose(
+        &self,
+        set: View<'_>,
+        want: u32,
+        asker: Option<Place>,
+        ticks: &Ticks,
+        dice: Dice,
+        mut take: impl FnMut(Stretch<'_, N>),
+    ) {
+        let others = set.peers - u32::from(asker.is_some());
+        let mut wanted = Wanted { left: want.min(others) as usize, asker, ticks };
+        if wanted.left == 0 {
+            return;
+        }
+        let walk = Walk::new(set, asker, dice);
+        let start = walk.start;
+        let first = set.buckets[start.bucket as usize];
+        self.take_from(first, start.bucket, usize::from(start.at)..first.len(), &mut wanted, &mut take);
+        if wanted.left == 0 {
+            return;
+        }
+        for number in walk {
+            let bucket = set.buckets[number as usize];
+            self.take_from(bucket, number, 0..bucket.len(), &mut wanted, &mut take);
+            if wanted.left == 0 {
+                return;
+            }
+        }
+        self.take_from(first, start.bucket, 0..usize::from(start.at), &mut wanted, &mut take);
     }
 
     /// Takes from a stretch of a bucket.
@@ -152,7 +169,7 @@ impl<const N: usize> Peers<N> {
         let end = stretch.end.min(stretch.start + wanted.left);
         if stretch.start < end {
             wanted.left -= end - stretch.start;
-            take((&self.blocks.addrs(bucket)[stretch.start..end], &[]));
+            take((&self.addrs(bucket)[stretch.start..end], &[]));
         }
     }
 
@@ -165,7 +182,7 @@ impl<const N: usize> Peers<N> {
         wanted: &mut Wanted<'_>,
         take: &mut impl FnMut(Stretch<'_, N>),
     ) {
-        let columns = self.blocks.columns(bucket);
+        let columns = self.columns(bucket);
         let mut take_part = |from: usize, to: usize| {
             let to = to.min(from + wanted.left);
             if from < to {
@@ -185,41 +202,58 @@ impl<const N: usize> Peers<N> {
     }
 }
 
-impl<const N: usize> Peers<N> {
-    /// How many peers of a family may be handed out, by role: leechers to a seeder, all to a leecher, which is taken to
-    /// be in the set where it belongs.
+/// What one asks for.
+#[derive(Clone, Copy)]
+struct Request<'a> {
+    /// Seeders get leechers alone.
+    from_seeder: bool,
+    ticks: &'a Ticks,
+    dice: Dice,
+}
+
+/// The peers of one family of a swarm.
+struct Side<'a, const N: usize> {
+    blocks: &'a Blocks<N>,
+    sets: [View<'a>; 2],
+    /// The asker, if it is among the leechers here.
+    asker: Option<Place>,
+}
+
+impl<const N: usize> Side<'_, N> {
+    /// How many peers may be handed out, by role.
     #[inline(always)]
-    fn eligible(&self, sets: &[Set; 2], to_seeder: bool, with_asker: bool) -> [u32; 2] {
-        let leechers = self.len(&sets[LEECHERS]);
-        match to_seeder {
-            true => [0, leechers],
-            false => [self.len(&sets[SEEDERS]), leechers.saturating_sub(with_asker.into())],
-        }
+    fn eligible(&self, request: &Request<'_>) -> [u32; 2] {
+        let seeders = if request.from_seeder { 0 } else { self.sets[SEEDERS].peers };
+        [seeders, self.sets[LEECHERS].peers - u32::from(self.asker.is_some())]
     }
 
-    /// Chooses so many seeders and leechers.
     #[inline(always)]
-    fn choose_both(
-        &self,
-        sets: &[Set; 2],
-        [seeders, leechers]: [u32; 2],
-        asker: Option<Place>,
-        ticks: &Ticks,
-        dice: Dice,
-        mut take: impl FnMut(Stretch<'_, N>),
-    ) {
+    fn choose(&self, want: u32, request: &Request<'_>, mut take: impl FnMut(Stretch<'_, N>)) {
+        let eligible = self.eligible(request);
+        if eligible == [0; 2] {
+            return;
+        }
+        let Request { ticks, dice, .. } = *request;
+        let [seeders, leechers] = share(want, eligible, dice);
         if seeders > 0 {
-            self.choose(&sets[SEEDERS], seeders, None, ticks, dice.role(SEEDERS), &mut take);
+            self.blocks.choose(self.sets[SEEDERS], seeders, None, ticks, dice.role(SEEDERS), &mut take);
         }
         if leechers > 0 {
-            self.choose(&sets[LEECHERS], leechers, asker, ticks, dice.role(LEECHERS), &mut take);
+            self.blocks.choose(
+                self.sets[LEECHERS],
+                leechers,
+                self.asker,
+                ticks,
+                dice.role(LEECHERS),
+                &mut take,
+            );
         }
     }
 }
 
 impl Shard {
-    /// Gives the sink the peers that an announce in a swarm with sets asks for.
-    #[inline]
+    /// Gives the sink the peers that an announce in a swarm with sets asks for; returns the swarm's counts.
+    #[inline(always)]
     pub(super) fn choose<S: PeerSink>(
         &self,
         number: u32,
@@ -227,25 +261,42 @@ impl Shard {
         asker: Place,
         dice: Dice,
         sink: &mut S,
-    ) {
-        let Body::Sets(sets) = &self.swarms.get(number).body else { return };
-        let (ticks, want, seeder) = (&self.books.ticks, u32::from(announce.num_want), announce.seeder);
-        let is_v4 = announce.peer.family() == Family::V4;
-        let asker = (!seeder).then_some(asker);
-        let (v4_asker, v6_asker) = if is_v4 { (asker, None) } else { (None, asker) };
-        let v4 = if S::BOTH_FAMILIES || is_v4 { self.v4.eligible(&sets.v4, seeder, is_v4) } else { [0; 2] };
-        let v6 = if S::BOTH_FAMILIES || !is_v4 { self.v6.eligible(&sets.v6, seeder, !is_v4) } else { [0; 2] };
-        let [v4_want, v6_want] = match S::BOTH_FAMILIES {
-            true => share(want, [v4[0] + v4[1], v6[0] + v6[1]], dice.families()),
-            false => [want, want],
+    ) -> SwarmCounts {
+        let Swarm { downloaded, body: Body::Sets(sets), .. } = self.swarms.get(number) else {
+            unreachable!("a place is in a set");
         };
-        if v4 != [0; 2] {
-            let shares = share(v4_want, v4, dice);
-            self.v4.choose_both(&sets.v4, shares, v4_asker, ticks, dice, |(peers, ids)| sink.v4(peers, ids));
+        let is_v4 = announce.peer.family() == Family::V4;
+        let asker = (!announce.seeder).then_some(asker);
+        let v4 = Side {
+            blocks: &self.v4.blocks,
+            sets: sets.v4.each_ref().map(|set| set.view(&self.v4.directories)),
+            asker: asker.filter(|_| is_v4),
+        };
+        let v6 = Side {
+            blocks: &self.v6.blocks,
+            sets: sets.v6.each_ref().map(|set| set.view(&self.v6.directories)),
+            asker: asker.filter(|_| !is_v4),
+        };
+        let want = u32::from(announce.num_want);
+        let request = Request { from_seeder: announce.seeder, ticks: &self.books.ticks, dice };
+        let [v4_want, v6_want] = match S::BOTH_FAMILIES {
+            true => {
+                let all = [v4.eligible(&request), v6.eligible(&request)].map(|[one, other]| one + other);
+                share(want, all, dice.families())
+            }
+            false if is_v4 => [want, 0],
+            false => [0, want],
+        };
+        if v4_want > 0 {
+            v4.choose(v4_want, &request, |(peers, ids)| sink.v4(peers, ids));
         }
-        if v6 != [0; 2] {
-            let shares = share(v6_want, v6, dice);
-            self.v6.choose_both(&sets.v6, shares, v6_asker, ticks, dice, |(peers, ids)| sink.v6(peers, ids));
+        if v6_want > 0 {
+            v6.choose(v6_want, &request, |(peers, ids)| sink.v6(peers, ids));
+        }
+        SwarmCounts {
+            seeders: v4.sets[SEEDERS].peers + v6.sets[SEEDERS].peers,
+            leechers: v4.sets[LEECHERS].peers + v6.sets[LEECHERS].peers,
+            downloaded: *downloaded,
         }
     }
 
@@ -270,15 +321,6 @@ impl Shard {
             }
         }
     }
-}
-
-/// A peer of a set of one bucket, drawn at random, which isn't the asker.
-#[inline]
-fn start_in_one(bucket: Bucket, asker: Option<Place>, rng: &mut Rng) -> Place {
-    let others = bucket.len() - usize::from(asker.is_some());
-    let at = below(rng.u32(..), others as u32) as u8;
-    let behind_asker = asker.is_some_and(|asker| asker.at <= at);
-    Place { bucket: 0, at: at + u8::from(behind_asker) }
 }
 
 /// A number below `bound`, of 32 random bits.

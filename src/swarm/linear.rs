@@ -31,9 +31,20 @@ impl KeyedHash {
 /// The bucket of a hash, of so many.
 #[inline]
 pub(super) fn bucket(hash: u32, buckets: u32) -> u32 {
-    let mask = buckets.next_power_of_two() - 1;
+    bucket_by(hash, buckets, mask(buckets))
+}
+
+/// The same, if their [`mask`] is known.
+#[inline(always)]
+pub(super) fn bucket_by(hash: u32, buckets: u32, mask: u32) -> u32 {
     let low = hash & mask;
     if low < buckets { low } else { low & (mask >> 1) }
+}
+
+/// As many low bits as number all buckets.
+#[inline]
+pub(super) fn mask(buckets: u32) -> u32 {
+    buckets.next_power_of_two() - 1
 }
 
 /// The bucket that is split when number `added` is added, and that takes its content back when it goes.

@@ -72,13 +72,13 @@ use fastrand::Rng;
 use siphasher::sip::SipHasher13;
 
 pub use ahead::Ahead;
+use ahead::Step;
 use bucket::Peer;
-use choose::Dice;
 use index::{Hash, Index};
-use peers::{Books, Entered, Full, LEECHERS, Peers, Place, SEEDERS, Set};
+use peers::{Books, Entered, Full, LEECHERS, Peers, Place, SEEDERS};
 pub use pool::Memory;
 use pool::Pool;
-use record::{Body, Few, FewPeer, Sets, Swarm};
+use record::{Body, Few, FewPeer, Sets, Swarm, Swarms};
 pub use save::{Position, Saved, Saving};
 use sweep::Cursor;
 pub use sweep::Swept;
@@ -118,11 +118,42 @@ pub struct Totals {
     pub refused: u64,
 }
 
+impl Totals {
+    /// Counts a peer that was entered, and its download for the swarm.
+    #[inline(always)]
+    fn count_entered(&mut self, downloaded: &mut u32, announce: &Announce, was_seeder: Option<bool>) {
+        if was_seeder == Some(announce.seeder) {
+            return;
+        }
+        match was_seeder {
+            Some(true) => self.seeders -= 1,
+            Some(false) => self.leechers -= 1,
+            None => self.v6_peers += u64::from(announce.peer.family() == Family::V6),
+        }
+        match announce.seeder {
+            true => self.seeders += 1,
+            false => self.leechers += 1,
+        }
+        if announce.event == Event::Completed && announce.seeder {
+            *downloaded = downloaded.saturating_add(1);
+        }
+    }
+
+    /// Counts a peer that has gone.
+    fn count_gone(&mut self, seeder: bool, family: Family) {
+        match seeder {
+            true => self.seeders -= 1,
+            false => self.leechers -= 1,
+        }
+        self.v6_peers -= u64::from(family == Family::V6);
+    }
+}
+
 /// The swarms that one worker owns.
 pub struct Shard {
     settings: Settings,
     index: Index,
-    swarms: Pool<Swarm>,
+    swarms: Swarms,
     v4: Peers<PEER_V4_BYTES>,
     v6: Peers<PEER_V6_BYTES>,
     books: Books,
@@ -182,11 +213,10 @@ impl Shard {
         sink: &mut S,
     ) -> SwarmCounts {
         self.pass(now);
-        let hash = self.index.hash(&announce.info_hash);
-        let found = self.find(hash, &announce.info_hash);
-        let dice = Dice(rng.u64(..));
-        self.fetch_blocks::<S>(found, announce, dice);
-        self.announce_to(hash, found, announce, dice, sink)
+        let mut ahead = self.begin(announce, rng);
+        ahead.guess = self.find(ahead.hash, &announce.info_hash);
+        self.fetch::<S>(&ahead, announce, Step::Blocks); // own entry and reply wait for memory together
+        self.announce_to(&ahead, ahead.guess, announce, sink)
     }
 
     /// The swarm's counts; zeros for one that isn't here.
@@ -221,40 +251,53 @@ impl Shard {
         self.index.find(hash, |number| self.swarms.get(number).info_hash == *info_hash)
     }
 
-    #[inline]
+    #[inline(always)]
     fn announce_to<S: PeerSink>(
         &mut self,
-        hash: Hash,
+        ahead: &Ahead,
         found: Option<u32>,
         announce: &Announce,
-        dice: Dice,
         sink: &mut S,
     ) -> SwarmCounts {
         if announce.event == Event::Stopped {
-            return found.map(|number| self.stop(hash, number, announce)).unwrap_or_default();
+            return found.map(|number| self.stop(ahead, number, announce)).unwrap_or_default();
         }
-        let Some(number) = found.or_else(|| self.create(hash, announce.info_hash)) else {
+        let Some(number) = found.or_else(|| self.create(ahead.hash, announce.info_hash)) else {
             self.totals.refused += 1;
             return SwarmCounts::default();
         };
-        match self.enter(number, announce, self.books.ticks.mark()) {
-            Ok(Entry::Record) => self.choose_few(number, announce, dice, sink),
-            Ok(Entry::Set(place)) => self.choose(number, announce, place, dice, sink),
+        match self.enter(number, ahead.peer_hash, announce, self.books.ticks.mark()) {
+            Ok(Entry::Set(place)) => return self.choose(number, announce, place, ahead.dice, sink),
+            Ok(Entry::Record) => self.choose_few(number, announce, ahead.dice, sink),
             Err(Full) => self.totals.refused += 1,
         }
         self.counts(number)
     }
 
-    /// Enters a peer into a swarm, or renews it.
-    #[inline]
-    fn enter(&mut self, number: u32, announce: &Announce, mark: Mark) -> Result<Entry, Full> {
-        if let Body::Few(few) = self.swarms.get(number).body
-            && (!announce.wants_ids || self.books.memory.is_full())
-            && self.enter_few(number, few, announce, mark)
-        {
-            return Ok(Entry::Record);
+    /// The hash of an address among those of its family.
+    #[inline(always)]
+    fn peer_hash(&self, peer: &PeerAddr) -> u32 {
+        match peer {
+            PeerAddr::V4(addr) => self.v4.hash(addr),
+            PeerAddr::V6(addr) => self.v6.hash(addr),
         }
-        self.enter_sets(number, announce, mark).map(Entry::Set)
+    }
+
+    /// Enters a peer into a swarm, or renews it.
+    #[inline(always)]
+    fn enter(&mut self, number: u32, peer_hash: u32, announce: &Announce, mark: Mark) -> Result<Entry, Full> {
+        if let Body::Few(few) = self.swarms.get(number).body {
+            if (!announce.wants_ids || self.books.memory.is_full())
+                && self.enter_few(number, few, announce, mark)
+            {
+                return Ok(Entry::Record);
+            }
+            if self.books.memory.is_full() {
+                return Err(Full);
+            }
+            self.unfold(number, few);
+        }
+        self.enter_sets(number, peer_hash, announce, mark).map(Entry::Set)
     }
 
     /// A new swarm, empty; `None` if there is no memory for it.
@@ -291,83 +334,55 @@ impl Shard {
             }
         };
         let Some(packed) = Few::pack(&peers) else { return false };
-        let swarm = self.swarms.get_mut(number);
-        swarm.body = Body::Few(packed);
+        let Swarm { downloaded, body, .. } = self.swarms.get_mut(number);
+        *body = Body::Few(packed);
         if let Some(before) = before {
             self.books.census.leave(before.mark);
         }
         self.books.census.enter(mark);
-        self.count_entered(number, announce, before.map(|before| before.seeder), few.empty_since().is_some());
+        self.totals.empty_swarms -= u64::from(few.empty_since().is_some());
+        self.totals.count_entered(downloaded, announce, before.map(|before| before.seeder));
         true
     }
 
-    /// Enters a peer into a swarm's sets, which a small swarm gets for it.
-    #[inline]
-    fn enter_sets(&mut self, number: u32, announce: &Announce, mark: Mark) -> Result<Place, Full> {
-        let full = self.books.memory.is_full();
-        let swarm = self.swarms.get_mut(number);
-        let was_empty = match swarm.body {
-            Body::Few(_) if full => return Err(Full),
-            Body::Few(few) => {
-                let mut sets = Sets::default();
-                for peer in few.unpack() {
-                    unfold(&mut sets, peer, &mut self.v4, &mut self.v6, &mut self.books);
-                }
-                swarm.body = Body::Sets(sets);
-                few.empty_since().is_some()
-            }
-            Body::Sets(_) => false,
+    /// Moves the peers of a small swarm into sets.
+    fn unfold(&mut self, number: u32, few: Few) {
+        let mut sets = Sets::default();
+        for FewPeer { addr, seeder, mark } in few.unpack() {
+            let (role, hash) = (if seeder { SEEDERS } else { LEECHERS }, self.peer_hash(&addr));
+            self.books.census.leave(mark); // it is entered again
+            let (v4, v6, id, books) = (&mut self.v4, &mut self.v6, PeerId::UNKNOWN, &mut self.books);
+            match addr {
+                PeerAddr::V4(addr) => v4.insert(&mut sets.v4[role], hash, &Peer { addr, mark, id }, books),
+                PeerAddr::V6(addr) => v6.insert(&mut sets.v6[role], hash, &Peer { addr, mark, id }, books),
+            };
+        }
+        self.totals.empty_swarms -= u64::from(few.empty_since().is_some());
+        self.swarms.get_mut(number).body = Body::Sets(sets);
+    }
+
+    /// Enters a peer into a swarm's sets.
+    #[inline(always)]
+    fn enter_sets(&mut self, number: u32, hash: u32, announce: &Announce, mark: Mark) -> Result<Place, Full> {
+        let Swarm { downloaded, body: Body::Sets(sets), .. } = self.swarms.get_mut(number) else {
+            unreachable!("a swarm that isn't few has sets");
         };
-        let Body::Sets(sets) = &mut swarm.body else { unreachable!("it has got sets a moment ago") };
-        if announce.wants_ids && !full {
+        if announce.wants_ids && !self.books.memory.is_full() {
             sets.ids_wanted = Some(mark);
         }
         let id = if sets.ids_wanted.is_some() { announce.peer_id } else { PeerId::UNKNOWN };
         let role = if announce.seeder { SEEDERS } else { LEECHERS };
-        let Entered { place, was_seeder } = match announce.peer {
-            PeerAddr::V4(addr) => {
-                self.v4.enter(&mut sets.v4, role, &Peer { addr, mark, id }, &mut self.books)
-            }
-            PeerAddr::V6(addr) => {
-                self.v6.enter(&mut sets.v6, role, &Peer { addr, mark, id }, &mut self.books)
-            }
-        }?;
-        self.count_entered(number, announce, was_seeder, was_empty);
+        let (v4, v6, books) = (&mut self.v4, &mut self.v6, &mut self.books);
+        let entered = match announce.peer {
+            PeerAddr::V4(addr) => v4.enter(&mut sets.v4, role, hash, &Peer { addr, mark, id }, books),
+            PeerAddr::V6(addr) => v6.enter(&mut sets.v6, role, hash, &Peer { addr, mark, id }, books),
+        };
+        let Entered { place, was_seeder } = entered?;
+        self.totals.count_entered(downloaded, announce, was_seeder);
         Ok(place)
     }
 
-    /// Keeps the totals, and the swarm's downloads, after a peer was entered.
-    #[inline]
-    fn count_entered(&mut self, number: u32, announce: &Announce, was_seeder: Option<bool>, was_empty: bool) {
-        let totals = &mut self.totals;
-        if was_seeder != Some(announce.seeder) {
-            match was_seeder {
-                Some(true) => totals.seeders -= 1,
-                Some(false) => totals.leechers -= 1,
-                None => totals.v6_peers += u64::from(announce.peer.family() == Family::V6),
-            }
-            match announce.seeder {
-                true => totals.seeders += 1,
-                false => totals.leechers += 1,
-            }
-        }
-        totals.empty_swarms -= u64::from(was_empty);
-        if announce.event == Event::Completed && announce.seeder && was_seeder != Some(true) {
-            let downloaded = &mut self.swarms.get_mut(number).downloaded;
-            *downloaded = downloaded.saturating_add(1);
-        }
-    }
-
-    /// Keeps the totals after a peer has gone.
-    fn count_gone(&mut self, seeder: bool, family: Family) {
-        match seeder {
-            true => self.totals.seeders -= 1,
-            false => self.totals.leechers -= 1,
-        }
-        self.totals.v6_peers -= u64::from(family == Family::V6);
-    }
-
-    fn stop(&mut self, hash: Hash, number: u32, announce: &Announce) -> SwarmCounts {
+    fn stop(&mut self, ahead: &Ahead, number: u32, announce: &Announce) -> SwarmCounts {
         let gone = match &mut self.swarms.get_mut(number).body {
             Body::Few(few) => {
                 let mut peers = few.unpack();
@@ -379,18 +394,19 @@ impl Shard {
                 })
             }
             Body::Sets(sets) => [SEEDERS, LEECHERS].into_iter().find_map(|role| {
+                let (hash, books) = (ahead.peer_hash, &mut self.books);
                 let was_there = match announce.peer {
-                    PeerAddr::V4(addr) => self.v4.leave(&mut sets.v4[role], &addr, &mut self.books),
-                    PeerAddr::V6(addr) => self.v6.leave(&mut sets.v6[role], &addr, &mut self.books),
+                    PeerAddr::V4(addr) => self.v4.leave(&mut sets.v4[role], hash, &addr, books),
+                    PeerAddr::V6(addr) => self.v6.leave(&mut sets.v6[role], hash, &addr, books),
                 };
                 was_there.then_some(role == SEEDERS)
             }),
         };
         let Some(was_seeder) = gone else { return self.counts(number) };
-        self.count_gone(was_seeder, announce.peer.family());
+        self.totals.count_gone(was_seeder, announce.peer.family());
         let counts = self.counts(number);
         if counts.seeders + counts.leechers == 0 {
-            self.vacate(hash, number);
+            self.vacate(ahead.hash, number);
         }
         counts
     }
@@ -432,23 +448,6 @@ impl Shard {
             downloaded: *downloaded,
         }
     }
-}
-
-/// Enters a peer of a record into sets.
-fn unfold(
-    sets: &mut Sets,
-    peer: FewPeer,
-    v4: &mut Peers<PEER_V4_BYTES>,
-    v6: &mut Peers<PEER_V6_BYTES>,
-    books: &mut Books,
-) {
-    let FewPeer { addr, seeder, mark } = peer;
-    let role = if seeder { SEEDERS } else { LEECHERS };
-    books.census.leave(mark); // it is entered again
-    match addr {
-        PeerAddr::V4(addr) => v4.insert(&mut sets.v4[role], &Peer { addr, mark, id: PeerId::UNKNOWN }, books),
-        PeerAddr::V6(addr) => v6.insert(&mut sets.v6[role], &Peer { addr, mark, id: PeerId::UNKNOWN }, books),
-    };
 }
 
 #[cfg(test)]

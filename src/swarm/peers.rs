@@ -9,7 +9,7 @@ use super::bucket::{Blocks, Bucket, Peer};
 use super::linear::{self, KeyedHash};
 use super::pool::{Memory, Pool};
 use super::ticks::{Census, Ticks};
-use crate::limits::{BUCKET_LOAD, BUCKET_PEERS_MAX, OVERDUE_SPLITS};
+use crate::limits::{BUCKET_LOAD, BUCKET_PEERS_MAX, OVERDUE_SPLITS, TABLE_CHUNK_BYTES};
 use crate::types::PeerId;
 
 /// The peers of one family and role of one swarm.
@@ -29,6 +29,43 @@ impl Default for Set {
     }
 }
 
+/// A set as it stands.
+#[derive(Clone, Copy)]
+pub(super) struct View<'a> {
+    pub(super) buckets: &'a [Bucket],
+    pub(super) peers: u32,
+    /// No bucket has more peers.
+    pub(super) longest: u8,
+    /// As [`linear::mask`] has it.
+    pub(super) mask: u32,
+}
+
+impl View<'_> {
+    /// The number of the bucket for addresses with this hash.
+    #[inline(always)]
+    pub(super) fn home(&self, hash: u32) -> u32 {
+        linear::bucket_by(hash, self.buckets.len() as u32, self.mask)
+    }
+}
+
+impl Set {
+    #[inline(always)]
+    pub(super) fn view<'a>(&'a self, directories: &'a Directories) -> View<'a> {
+        match self {
+            Set::One(bucket) => View {
+                buckets: std::slice::from_ref(bucket),
+                peers: bucket.len() as u32,
+                longest: bucket.len() as u8,
+                mask: 0,
+            },
+            Set::Many(number) => {
+                let Directory { buckets, peers, longest, mask_bits, .. } = directories.get(*number);
+                View { buckets, peers: *peers, longest: *longest, mask: (1 << mask_bits) - 1 }
+            }
+        }
+    }
+}
+
 /// The buckets of a large set.
 #[derive(Default)]
 pub(super) struct Directory {
@@ -38,12 +75,21 @@ pub(super) struct Directory {
     pub(super) longest: u8,
     /// The same, as far as the sweep has come in its present lap.
     pub(super) longest_of_lap: u8,
+    /// Bits in the mask for so many buckets.
+    mask_bits: u8,
 }
+
+/// Those of all large sets of a family.
+pub(super) type Directories = Pool<Directory, { TABLE_CHUNK_BYTES / size_of::<Directory>() }>;
 
 impl Directory {
     fn note_length(&mut self, len: usize) {
         self.longest = self.longest.max(len as u8);
         self.longest_of_lap = self.longest_of_lap.max(len as u8);
+    }
+
+    fn note_count(&mut self) {
+        self.mask_bits = linear::mask(self.buckets.len() as u32).count_ones() as u8;
     }
 
     fn bytes(&self) -> usize {
@@ -80,7 +126,7 @@ pub(super) struct Entered {
 /// All peers of a family.
 pub(super) struct Peers<const N: usize> {
     pub(super) blocks: Blocks<N>,
-    pub(super) directories: Pool<Directory>,
+    pub(super) directories: Directories,
     hash: KeyedHash,
 }
 
@@ -88,6 +134,12 @@ impl<const N: usize> Peers<N> {
     /// None yet. The key is secret, so that nobody can choose addresses that all fall into one bucket.
     pub(super) fn new(key: [u64; 2]) -> Self {
         Self { blocks: Blocks::new(), directories: Pool::new(), hash: KeyedHash::new(key) }
+    }
+
+    /// The hash of an address, by which it has its bucket.
+    #[inline(always)]
+    pub(super) fn hash(&self, addr: &[u8; N]) -> u32 {
+        self.hash.of(addr) as u32
     }
 
     /// How many peers are in a set.
@@ -130,31 +182,12 @@ impl<const N: usize> Peers<N> {
         }
     }
 
-    /// The bucket that an address belongs to, and its number.
-    #[inline(always)]
-    pub(super) fn home(&self, set: &Set, addr: &[u8; N]) -> (u32, Bucket) {
-        match set {
-            Set::One(bucket) => (0, *bucket),
-            Set::Many(directory) => {
-                let (number, bucket) = self.home_entry(*directory, addr);
-                (number, *bucket)
-            }
-        }
-    }
-
-    /// Where in a directory that is.
-    #[inline(always)]
-    pub(super) fn home_entry(&self, directory: u32, addr: &[u8; N]) -> (u32, &Bucket) {
-        let buckets = &self.directories.get(directory).buckets;
-        let number = linear::bucket(self.hash.of(addr) as u32, buckets.len() as u32);
-        (number, &buckets[number as usize])
-    }
-
-    /// Where an address is.
+    /// Where an address is, by its hash.
     #[inline]
-    pub(super) fn find(&self, set: &Set, addr: &[u8; N]) -> Option<Place> {
-        let (number, bucket) = self.home(set, addr);
-        let at = self.blocks.find(bucket, addr)?;
+    pub(super) fn find(&self, set: &Set, hash: u32, addr: &[u8; N]) -> Option<Place> {
+        let set = set.view(&self.directories);
+        let number = set.home(hash);
+        let at = self.blocks.find(set.buckets[number as usize], addr)?;
         Some(Place { bucket: number, at: at as u8 })
     }
 
@@ -168,42 +201,61 @@ impl<const N: usize> Peers<N> {
         &mut self,
         sets: &mut [Set; 2],
         role: usize,
+        hash: u32,
         peer: &Peer<N>,
         books: &mut Books,
     ) -> Result<Entered, Full> {
-        let (number, mut bucket) = self.home(&sets[role], &peer.addr);
-        if let Some(at) = self.blocks.find(bucket, &peer.addr) {
-            if peer.id != PeerId::UNKNOWN && !bucket.has_ids() && !books.memory.is_full() {
-                self.blocks.set_ids(&mut bucket, true, &mut books.memory);
-                self.put_bucket(&mut sets[role], number, bucket);
-            }
-            let before = self.blocks.renew(bucket, at, peer.mark, &peer.id);
-            books.census.leave(before);
-            books.census.enter(peer.mark);
-            let place = Place { bucket: number, at: at as u8 };
-            return Ok(Entered { place, was_seeder: Some(role == SEEDERS) });
+        let set = sets[role].view(&self.directories);
+        let number = set.home(hash);
+        let mut bucket = set.buckets[number as usize];
+        let Some(at) = self.blocks.find(bucket, &peer.addr) else {
+            return self.enter_new(sets, role, hash, peer, books);
+        };
+        if peer.id != PeerId::UNKNOWN && !bucket.has_ids() && !books.memory.is_full() {
+            self.blocks.set_ids(&mut bucket, true, &mut books.memory);
+            self.put_bucket(&mut sets[role], number, bucket);
         }
+        let before = self.blocks.renew(bucket, at, peer.mark, &peer.id);
+        books.census.leave(before);
+        books.census.enter(peer.mark);
+        Ok(Entered { place: Place { bucket: number, at: at as u8 }, was_seeder: Some(role == SEEDERS) })
+    }
+
+    /// Enters a peer that isn't in `sets[role]`.
+    fn enter_new(
+        &mut self,
+        sets: &mut [Set; 2],
+        role: usize,
+        hash: u32,
+        peer: &Peer<N>,
+        books: &mut Books,
+    ) -> Result<Entered, Full> {
+        let home = |peers: &Self, set: &Set| {
+            let set = set.view(&peers.directories);
+            set.buckets[set.home(hash) as usize]
+        };
+        let mut bucket = home(self, &sets[role]);
         // A bucket is full only after a time without memory to split any. It is its turn after some others.
         for _ in 0..OVERDUE_SPLITS {
             if bucket.len() < BUCKET_PEERS_MAX || books.memory.is_full() {
                 break;
             }
             self.split(&mut sets[role], books);
-            bucket = self.home(&sets[role], &peer.addr).1;
+            bucket = home(self, &sets[role]);
         }
         if !self.blocks.has_room(bucket, &books.memory) {
             return Err(Full);
         }
-        let left = self.leave(&mut sets[1 - role], &peer.addr, books);
-        let place = self.insert(&mut sets[role], peer, books);
+        let left = self.leave(&mut sets[1 - role], hash, &peer.addr, books);
+        let place = self.insert(&mut sets[role], hash, peer, books);
         Ok(Entered { place, was_seeder: left.then_some(role != SEEDERS) })
     }
 
     /// Takes a peer out of a set, if it is there; returns whether it was.
-    pub(super) fn leave(&mut self, set: &mut Set, addr: &[u8; N], books: &mut Books) -> bool {
-        let (number, mut bucket) = self.home(set, addr);
-        let Some(at) = self.blocks.find(bucket, addr) else { return false };
-        let mark = self.blocks.swap_remove(&mut bucket, at, &mut books.memory);
+    pub(super) fn leave(&mut self, set: &mut Set, hash: u32, addr: &[u8; N], books: &mut Books) -> bool {
+        let Some(Place { bucket: number, at }) = self.find(set, hash, addr) else { return false };
+        let mut bucket = self.bucket(set, number);
+        let mark = self.blocks.swap_remove(&mut bucket, usize::from(at), &mut books.memory);
         self.put_bucket(set, number, bucket);
         books.census.leave(mark);
         true
@@ -214,8 +266,9 @@ impl<const N: usize> Peers<N> {
     /// # Panics
     ///
     /// If its bucket is full.
-    pub(super) fn insert(&mut self, set: &mut Set, peer: &Peer<N>, books: &mut Books) -> Place {
-        let (number, mut bucket) = self.home(set, &peer.addr);
+    pub(super) fn insert(&mut self, set: &mut Set, hash: u32, peer: &Peer<N>, books: &mut Books) -> Place {
+        let number = set.view(&self.directories).home(hash);
+        let mut bucket = self.bucket(set, number);
         if peer.id != PeerId::UNKNOWN && !books.memory.is_full() {
             self.blocks.set_ids(&mut bucket, true, &mut books.memory);
         }
@@ -223,9 +276,10 @@ impl<const N: usize> Peers<N> {
         self.put_bucket(set, number, bucket);
         books.census.enter(peer.mark);
         let place = Place { bucket: number, at: (bucket.len() - 1) as u8 };
-        let crowded = self.len(set) as usize > BUCKET_LOAD * self.buckets(set) as usize;
+        let View { buckets, peers, .. } = set.view(&self.directories);
+        let crowded = peers as usize > BUCKET_LOAD * buckets.len();
         if crowded && !books.memory.is_full() && self.split(set, books) == number {
-            return self.find(set, &peer.addr).expect("a split loses nobody");
+            return self.find(set, hash, &peer.addr).expect("a split loses nobody");
         }
         place
     }
@@ -248,12 +302,14 @@ impl<const N: usize> Peers<N> {
         let count = self.directories.get(number).buckets.len() as u32;
         let source = linear::parent(count);
         let mut bucket = self.directories.get(number).buckets[source as usize];
-        let moves = |addr: &[u8; N]| linear::bucket(self.hash.of(addr) as u32, count + 1) == count;
-        let added = self.blocks.split(&mut bucket, &books.ticks, &mut books.memory, moves);
+        let (hash, blocks) = (&self.hash, &mut self.blocks);
+        let moves = |addr: &[u8; N]| linear::bucket(hash.of(addr) as u32, count + 1) == count;
+        let added = blocks.split(&mut bucket, &books.ticks, &mut books.memory, moves);
         let directory = self.directories.get_mut(number);
         let before = directory.bytes();
         directory.buckets[source as usize] = bucket;
         directory.buckets.push(added);
+        directory.note_count();
         books.memory.resized(before, directory.bytes());
         source
     }
@@ -312,6 +368,7 @@ impl<const N: usize> Peers<N> {
         let directory = self.directories.get_mut(number);
         let before = directory.bytes();
         directory.buckets.pop();
+        directory.note_count();
         directory.buckets[target] = bucket;
         directory.note_length(bucket.len());
         if directory.buckets.len() * 4 < directory.buckets.capacity() {

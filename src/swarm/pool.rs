@@ -177,17 +177,18 @@ pub(super) fn split(number: u32) -> (usize, usize) {
     ((number >> PLACE_BITS) as usize, (number & ((1 << PLACE_BITS) - 1)) as usize)
 }
 
-/// A pool of single elements.
-pub(super) struct Pool<T> {
+/// A pool of single elements, `PER_CHUNK` a chunk.
+pub(super) struct Pool<T, const PER_CHUNK: usize> {
     map: Map,
-    chunks: Vec<Box<[T]>>,
+    chunks: Vec<Box<[T; PER_CHUNK]>>,
 }
 
-impl<T: Default> Pool<T> {
-    const PER_CHUNK: usize = TABLE_CHUNK_BYTES / size_of::<T>();
+impl<T: Default, const PER_CHUNK: usize> Pool<T, PER_CHUNK> {
+    const CHUNK_BYTES: usize = PER_CHUNK * size_of::<T>();
 
     pub(super) fn new() -> Self {
-        Self { map: Map::new(Self::PER_CHUNK), chunks: Vec::new() }
+        const { assert!(PER_CHUNK.is_power_of_two() && Self::CHUNK_BYTES <= TABLE_CHUNK_BYTES) };
+        Self { map: Map::new(PER_CHUNK), chunks: Vec::new() }
     }
 
     pub(super) fn map(&self) -> &Map {
@@ -198,22 +199,23 @@ impl<T: Default> Pool<T> {
     #[inline]
     pub(super) fn get(&self, number: u32) -> &T {
         let (chunk, place) = split(number);
-        &self.chunks[chunk][place]
+        &self.chunks[chunk][place % PER_CHUNK] // which it is below: so nothing needs to be checked
     }
 
     /// An element, to be written.
     #[inline]
     pub(super) fn get_mut(&mut self, number: u32) -> &mut T {
         let (chunk, place) = split(number);
-        &mut self.chunks[chunk][place]
+        &mut self.chunks[chunk][place % PER_CHUNK]
     }
 
     /// Takes an element for a value.
     pub(super) fn insert(&mut self, value: T, memory: &mut Memory) -> u32 {
         let number = self.map.take();
         if self.map.chunks() > self.chunks.len() {
-            self.chunks.push(std::iter::repeat_with(T::default).take(Self::PER_CHUNK).collect());
-            memory.allocated += TABLE_CHUNK_BYTES;
+            let chunk: Box<[T]> = std::iter::repeat_with(T::default).take(PER_CHUNK).collect();
+            self.chunks.push(chunk.try_into().unwrap_or_else(|_| unreachable!("a chunk has this length")));
+            memory.allocated += Self::CHUNK_BYTES;
         }
         memory.used += size_of::<T>();
         *self.get_mut(number) = value;
@@ -230,7 +232,7 @@ impl<T: Default> Pool<T> {
     /// Frees empty chunks at the end, up to `most`, which is diminished by them.
     pub(super) fn trim(&mut self, memory: &mut Memory, most: &mut usize) {
         self.map.trim(most);
-        memory.allocated -= (self.chunks.len() - self.map.chunks()) * TABLE_CHUNK_BYTES;
+        memory.allocated -= (self.chunks.len() - self.map.chunks()) * Self::CHUNK_BYTES;
         self.chunks.truncate(self.map.chunks());
     }
 }
@@ -253,12 +255,12 @@ impl Map {
 }
 
 #[cfg(test)]
-impl<T: Default> Pool<T> {
+impl<T: Default, const PER_CHUNK: usize> Pool<T, PER_CHUNK> {
     /// Bytes used and allocated.
     pub(super) fn bytes(&self) -> (usize, usize) {
         self.map.assert_invariants();
         assert_eq!(self.chunks.len(), self.map.chunks());
-        (self.map.len() * size_of::<T>(), self.chunks.len() * TABLE_CHUNK_BYTES)
+        (self.map.len() * size_of::<T>(), self.chunks.len() * Self::CHUNK_BYTES)
     }
 }
 
@@ -310,7 +312,7 @@ mod tests {
 
     #[test]
     fn a_pool_counts_its_memory() {
-        let (mut pool, mut memory) = (Pool::<u64>::new(), Memory::default());
+        let (mut pool, mut memory) = (Pool::<u64, 2_048>::new(), Memory::default());
         let numbers: Vec<u32> = (0..5_000).map(|value| pool.insert(value, &mut memory)).collect();
         assert_eq!((memory.used, memory.allocated), pool.bytes());
         assert_eq!((*pool.get(numbers[4_321]), memory.used), (4_321, 40_000));

@@ -3,10 +3,12 @@
 use arrayvec::ArrayVec;
 
 use super::peers::{LEECHERS, SEEDERS, Set};
+use super::pool::Pool;
 use super::ticks::Mark;
+use crate::limits::TABLE_CHUNK_BYTES;
 use crate::types::{InfoHash, PEER_V4_BYTES, PEER_V6_BYTES, PeerAddr};
 
-/// A swarm. A pool of them is the list of all swarms.
+/// A swarm.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
 pub(super) struct Swarm {
@@ -14,6 +16,9 @@ pub(super) struct Swarm {
     pub(super) downloaded: u32,
     pub(super) body: Body,
 }
+
+/// The list of all swarms.
+pub(super) type Swarms = Pool<Swarm, { TABLE_CHUNK_BYTES / size_of::<Swarm>() }>;
 
 const _: () = assert!(size_of::<Swarm>() == 64, "a swarm is looked up at the price of one cache line");
 

@@ -1,7 +1,8 @@
 //! Owns the table's way out of the process and back in: a walk over all that it holds, which can stop and go on.
 
+use super::peers::Set;
 use super::record::{Body, Few, Swarm};
-use super::{Peers, SEEDERS, Set, Shard};
+use super::{Peers, SEEDERS, Shard};
 use crate::time::Timestamp;
 use crate::types::{Announce, Event, InfoHash, PeerAddr, PeerId};
 
@@ -140,24 +141,25 @@ impl Shard {
     fn load_peer(&mut self, announce: &Announce, age_secs: u32) {
         let hash = self.index.hash(&announce.info_hash);
         let found = self.find(hash, &announce.info_hash);
+        let peer_hash = self.peer_hash(&announce.peer);
         let Some(mark) = self.books.ticks.mark_of_age(age_secs) else { return };
-        if found.is_some_and(|number| self.has_peer(number, &announce.peer)) {
+        if found.is_some_and(|number| self.has_peer(number, peer_hash, &announce.peer)) {
             return;
         }
         match found.or_else(|| self.create(hash, announce.info_hash)) {
-            Some(number) if self.enter(number, announce, mark).is_ok() => {}
+            Some(number) if self.enter(number, peer_hash, announce, mark).is_ok() => {}
             _ => self.totals.refused += 1,
         }
     }
 
-    fn has_peer(&self, number: u32, peer: &PeerAddr) -> bool {
+    fn has_peer(&self, number: u32, hash: u32, peer: &PeerAddr) -> bool {
         match (&self.swarms.get(number).body, peer) {
             (Body::Few(few), _) => few.unpack().iter().any(|other| other.addr == *peer),
             (Body::Sets(sets), PeerAddr::V4(addr)) => {
-                sets.v4.iter().any(|set| self.v4.find(set, addr).is_some())
+                sets.v4.iter().any(|set| self.v4.find(set, hash, addr).is_some())
             }
             (Body::Sets(sets), PeerAddr::V6(addr)) => {
-                sets.v6.iter().any(|set| self.v6.find(set, addr).is_some())
+                sets.v6.iter().any(|set| self.v6.find(set, hash, addr).is_some())
             }
         }
     }

@@ -217,7 +217,7 @@ impl Shard {
         peers.retain(|peer| ticks.age(peer.mark) < age);
         for gone in gone {
             self.books.census.leave(gone.mark);
-            self.count_gone(gone.seeder, gone.addr.family());
+            self.totals.count_gone(gone.seeder, gone.addr.family());
             match self.books.ticks.is_over(gone.mark) {
                 true => swept.expired += 1,
                 false => swept.evicted += 1,
@@ -250,7 +250,8 @@ impl Shard {
             };
             swept.expired += u64::from(cleaned.expired);
             swept.evicted += u64::from(cleaned.evicted);
-            (0..cleaned.expired + cleaned.evicted).for_each(|_| self.count_gone(role == SEEDERS, family));
+            (0..cleaned.expired + cleaned.evicted)
+                .for_each(|_| self.totals.count_gone(role == SEEDERS, family));
             if !done {
                 finished = false;
                 break;

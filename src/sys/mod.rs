@@ -8,6 +8,6 @@ mod socket;
 
 pub use cpu::{allowed_cores, pin};
 pub use doorbell::{Doorbell, Sleeper};
-pub use prefetch::prefetch;
+pub use prefetch::{prefetch, prefetch_all};
 pub use process::{memory_bytes, raise_descriptor_limit, random};
 pub use socket::{attach_steering, deliver_local_address, kernel_drops, set_receive_buffer};

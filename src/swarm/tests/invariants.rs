@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use super::super::peers::Set;
 use super::super::*;
 
 impl Shard {
@@ -63,18 +64,21 @@ impl<const N: usize> Peers<N> {
         let mut seen = HashSet::new();
         for set in sets {
             let mut len = 0;
+            let view = set.view(&self.directories);
+            assert_eq!((view.mask, view.peers), (linear::mask(self.buckets(set)), self.len(set)));
             for number in 0..self.buckets(set) {
                 let bucket = self.bucket(set, number);
+                assert!(bucket.len() <= usize::from(view.longest));
                 for at in 0..bucket.len() {
                     let peer = self.blocks.peer(bucket, at);
                     assert!(seen.insert(peer.addr), "an address twice in a swarm");
-                    assert_eq!(self.find(set, &peer.addr), Some(Place { bucket: number, at: at as u8 }));
+                    assert_eq!(
+                        self.find(set, self.hash(&peer.addr), &peer.addr),
+                        Some(Place { bucket: number, at: at as u8 })
+                    );
                     assert!(ticks.age(bucket.oldest) >= ticks.age(peer.mark), "older than the oldest");
                     marks[usize::from(peer.mark)] += 1;
                     len += 1;
-                }
-                if let Set::Many(directory) = set {
-                    assert!(bucket.len() <= usize::from(self.directories.get(*directory).longest));
                 }
             }
             assert_eq!(self.len(set), len);
