@@ -72,6 +72,9 @@ pub const REPLY_SLOTS: usize = 128;
 pub const SUBMISSION_ENTRIES: u32 = 512;
 /// Entries of the completion queue: a completion for each receive buffer, and for each reply that fails.
 pub const COMPLETION_ENTRIES: u32 = 1024;
+/// Entries of the submission queue of a ring of client connections. When it is full the kernel is entered before the
+/// turn ends.
+pub const CLIENT_SUBMISSION_ENTRIES: u32 = 1024;
 /// Datagrams taken in one turn, so that HTTP and the mesh get theirs.
 pub const TURN_DATAGRAMS: usize = 128;
 /// Announces that are looked ahead for together: enough to hide one's waits for memory behind the others', few enough

@@ -51,7 +51,8 @@ fn module(path: &Path) -> Option<String> {
     let inner = path.strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).unwrap();
     let first = inner.components().next().unwrap().as_os_str().to_str().unwrap();
     let name = first.trim_end_matches(".rs");
-    (name != "lib" && name != "main").then(|| name.to_owned())
+    // A program of its own sees the library from outside.
+    (!["lib", "main", "bin"].contains(&name)).then(|| name.to_owned())
 }
 
 fn layer(module: &str) -> usize {

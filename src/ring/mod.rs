@@ -1,4 +1,4 @@
-//! Owns a worker's UDP ring: multishot receives into provided buffers, replies that leave with the submission, and the
+//! Owns the rings. [`UdpRing`] is a worker's: multishot receives into provided buffers, replies that leave with the submission, and the
 //! end in which everything is cancelled, drained and only then freed.
 //!
 //! The ring is used by one thread, its worker's (`SINGLE_ISSUER`), and does its work when that thread enters the kernel
@@ -9,11 +9,13 @@
 mod buffers;
 mod recv;
 mod send;
+mod tcp;
 
 use std::io;
 use std::net::UdpSocket;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{Ordering, fence};
+use std::time::Duration;
 
 use io_uring::{IoUring, SubmissionQueue, Submitter, cqueue, opcode, squeue, types};
 
@@ -25,6 +27,7 @@ use crate::sys::Doorbell;
 use buffers::ReceiveBuffers;
 use recv::ReceiveLayout;
 use send::ReplySlots;
+pub use tcp::{Happened, Orders, TcpRing};
 
 /// The group of the provided buffers; there is one.
 const BUFFER_GROUP: u16 = 0;
@@ -64,6 +67,8 @@ pub struct UdpRing {
     uring: IoUring,
     listeners: Vec<Listener>,
     replies: ReplySlots,
+    /// All sockets are connected: what they send goes there.
+    connected: bool,
     buffers: ReceiveBuffers,
     turned: Turned,
     first_armed: usize,
@@ -103,6 +108,21 @@ impl UdpRing {
     ///
     /// What the kernel says: `ENOSYS` or `EPERM` without io_uring, `EINVAL` before Linux 6.1, `ENOMEM` by memlock.
     pub fn new(sockets: Vec<RingSocket>, doorbell: &Doorbell) -> io::Result<Self> {
+        Self::build(sockets, doorbell, false)
+    }
+
+    /// The same for a client, whose sockets are connected: what is sent from a socket goes where that is connected to,
+    /// which spares the kernel the search for a route.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    pub fn connected(sockets: Vec<UdpSocket>, doorbell: &Doorbell) -> io::Result<Self> {
+        let sockets = sockets.into_iter().map(|socket| RingSocket { socket, wildcard: false }).collect();
+        Self::build(sockets, doorbell, true)
+    }
+
+    fn build(sockets: Vec<RingSocket>, doorbell: &Doorbell, connected: bool) -> io::Result<Self> {
         let mut uring = IoUring::builder()
             .setup_single_issuer()
             .setup_defer_taskrun()
@@ -131,6 +151,7 @@ impl UdpRing {
             uring,
             listeners,
             replies: ReplySlots::new(),
+            connected,
             buffers,
             turned: Turned::default(),
             first_armed: 0,
@@ -197,7 +218,7 @@ impl UdpRing {
                     match self.replies.next() {
                         Some(slot) => {
                             if let Some(length) = answer(&from, datagram, slot.payload()) {
-                                let entry = slot.address(&from, length);
+                                let entry = slot.address(&from, length, self.connected);
                                 push(&mut submissions, &entry);
                                 self.replies.use_next();
                             }
@@ -223,6 +244,16 @@ impl UdpRing {
     pub fn submit(&mut self) -> io::Result<()> {
         let (submitter, mut submissions, _) = self.uring.split();
         submit(&submitter, &mut submissions, &mut self.replies)
+    }
+
+    /// Sleeps until there is something to take, or for so long. For a thread that has nothing but the ring; what is
+    /// queued must have been [submitted](Self::submit).
+    ///
+    /// # Errors
+    ///
+    /// As `io_uring_enter(2)`.
+    pub fn wait(&mut self, at_most: Duration) -> io::Result<()> {
+        wait(&self.uring.submitter(), at_most)
     }
 
     /// Has completions that wait to be taken, or work that becomes such when the kernel is entered.
@@ -305,7 +336,7 @@ impl Replies for UdpRing {
         match self.replies.next() {
             Some(slot) => {
                 let length = write(slot.payload());
-                let entry = slot.address(to, length);
+                let entry = slot.address(to, length, self.connected);
                 push(&mut self.uring.submission(), &entry);
                 self.replies.use_next();
             }
@@ -337,6 +368,22 @@ fn push(submissions: &mut SubmissionQueue<'_>, entry: &squeue::Entry) {
     // when it leaves (`MSG_DONTWAIT`, no asynchronous execution).
     let pushed = unsafe { submissions.push(entry) };
     pushed.expect("the submission queue has room for all slots and sockets");
+}
+
+/// Sleeps until a ring has a completion, or for so long.
+fn wait(submitter: &Submitter<'_>, at_most: Duration) -> io::Result<()> {
+    let time = types::Timespec::from(at_most);
+    match submitter.submit_with_args(1, &types::SubmitArgs::new().timespec(&time)) {
+        Err(error)
+            if !matches!(
+                error.raw_os_error(),
+                Some(libc::ETIME | libc::EINTR | libc::EAGAIN | libc::EBUSY)
+            ) =>
+        {
+            Err(error)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Enters the kernel until the queue is empty, and frees the slots of the replies that were in it.

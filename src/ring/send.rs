@@ -61,18 +61,17 @@ impl ReplySlot {
         &mut self.payload
     }
 
-    /// Addresses the slot, with `length` bytes of payload, and makes the entry that sends it.
+    /// Addresses the slot, with `length` bytes of payload, and makes the entry that sends it; from a `connected` socket
+    /// to where that is connected to.
     #[inline]
-    pub(super) fn address(&mut self, to: &Endpoint, length: usize) -> squeue::Entry {
+    pub(super) fn address(&mut self, to: &Endpoint, length: usize, connected: bool) -> squeue::Entry {
         assert!(length <= UDP_REPLY_MAX_BYTES, "a reply of {length} bytes");
-        self.name.set(&to.source);
         let socket = types::Fixed(to.socket.into());
+        let send = opcode::Send::new(socket, self.payload.as_ptr(), length as u32).flags(SEND_FLAGS);
+        self.name.set(&to.source);
         let entry = match to.local {
-            None => opcode::Send::new(socket, self.payload.as_ptr(), length as u32)
-                .dest_addr(self.name.bytes.as_ptr().cast())
-                .dest_addr_len(self.name.length)
-                .flags(SEND_FLAGS)
-                .build(),
+            None if connected => send.build(),
+            None => send.dest_addr(self.name.bytes.as_ptr().cast()).dest_addr_len(self.name.length).build(),
             Some(local) => {
                 let control_length = self.set_control(local);
                 self.vector = libc::iovec { iov_base: self.payload.as_mut_ptr().cast(), iov_len: length };

@@ -9,5 +9,7 @@ mod socket;
 pub use cpu::{allowed_cores, pin};
 pub use doorbell::{Doorbell, Sleeper};
 pub use prefetch::{prefetch, prefetch_all};
-pub use process::{memory_bytes, raise_descriptor_limit, random};
-pub use socket::{attach_steering, deliver_local_address, kernel_drops, set_receive_buffer};
+pub use process::{memory_bytes, raise_descriptor_limit, random, thread_cpu_time};
+pub use socket::{
+    attach_steering, choose_port_late, deliver_local_address, kernel_drops, set_receive_buffer,
+};

@@ -1,9 +1,17 @@
 //! Owns what is the process's alone: its limits and its randomness.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use std::{fs, io};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::time::{ClockId, clock_gettime};
+
+/// The CPU time that the calling thread has used.
+pub fn thread_cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
 
 /// Raises the limit of open descriptors to `wanted` if it is lower, as far as it goes; returns the limit that holds.
 pub fn raise_descriptor_limit(wanted: u64) -> u64 {

@@ -37,6 +37,16 @@ pub fn deliver_local_address(socket: impl AsFd, family: Family) -> io::Result<()
     set_option::<c_int>(socket.as_fd(), level, name, &1)
 }
 
+/// Has a socket that is bound to port 0 get its port when it connects: then only the pair with the target's need be
+/// unused, not the port itself.
+///
+/// # Errors
+///
+/// As `setsockopt(2)`.
+pub fn choose_port_late(socket: impl AsFd) -> io::Result<()> {
+    set_option::<c_int>(socket.as_fd(), libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, &1)
+}
+
 /// Sets the size of a socket's receive buffer, beyond `net.core.rmem_max` if we may; returns what it became.
 ///
 /// # Errors

@@ -1,0 +1,204 @@
+//! Owns the null responder: replies of the sizes that a tracker's have, which nothing was done for. It is the physical
+//! limit of a machine: the same ring and sockets as gyre's, and no tracker.
+
+use std::io::{self, Write};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use gyre::limits::{DEFAULT_RECEIVE_BUFFER_BYTES, TURN_DATAGRAMS};
+use gyre::ring::{RingSocket, UdpRing};
+use gyre::sys::{self, Doorbell};
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use crate::options::{Floor, Protocol};
+
+/// Peers in a canned reply.
+const PEERS: usize = 30;
+/// How often it looks whether it has been told to end, when nothing comes in.
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+/// What a connection reads at a time.
+const READ_BYTES: usize = 4_096;
+
+/// Answers until a signal.
+///
+/// # Errors
+///
+/// If it can't listen there, or there is no such core.
+pub(crate) fn run(floor: &Floor) -> io::Result<()> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register_conditional_shutdown(signal, 130, stop.clone())?; // the second one
+        signal_hook::flag::register(signal, stop.clone())?;
+    }
+    if let Some(core) = floor.core {
+        sys::pin(core).map_err(|error| io::Error::other(format!("core {core}: {error}")))?;
+    }
+    let refused = |error| io::Error::other(format!("no socket at {}: {error}", floor.listen));
+    match floor.protocol {
+        Protocol::Udp => {
+            let socket = UdpSocket::bind(floor.listen).map_err(refused)?;
+            answer_datagrams(socket, &stop)
+        }
+        Protocol::Http => {
+            let listener = TcpListener::bind(floor.listen).map_err(refused)?;
+            answer_connections(listener, &stop)
+        }
+    }
+}
+
+fn say_ready(protocol: &str, address: SocketAddr) -> io::Result<()> {
+    writeln!(io::stderr(), "gyre-load: floor ready: {protocol} {address}")
+}
+
+fn answer_datagrams(socket: UdpSocket, stop: &AtomicBool) -> io::Result<()> {
+    sys::set_receive_buffer(&socket, DEFAULT_RECEIVE_BUFFER_BYTES)?;
+    let address = socket.local_addr()?;
+    let mut ring = UdpRing::new(vec![RingSocket { socket, wildcard: false }], &Doorbell::new()?)?;
+    say_ready("udp", address)?;
+    while !stop.load(Ordering::Acquire) {
+        let turned = ring.turn(TURN_DATAGRAMS, |_, datagram, out| null_response(datagram, out))?;
+        ring.submit()?;
+        if turned.completions == 0 && !ring.has_work() {
+            ring.wait(LOOK_INTERVAL)?;
+        }
+    }
+    Ok(())
+}
+
+/// A response of the right kind and size.
+fn null_response(datagram: &[u8], out: &mut [u8]) -> Option<usize> {
+    let action = *datagram.get(11)?;
+    out[..4].copy_from_slice(&[0, 0, 0, action]);
+    out[4..8].copy_from_slice(datagram.get(12..16)?);
+    match action {
+        0 => Some(16),
+        1 => {
+            let wanted = datagram.get(92..96).map_or(0, |wanted| usize::from(wanted[3]));
+            out[8..12].copy_from_slice(&1_800_u32.to_be_bytes());
+            put_peers(&mut out[20..20 + 6 * PEERS]);
+            Some(20 + 6 * wanted.min(PEERS))
+        }
+        2 => Some(20),
+        _ => None,
+    }
+}
+
+fn put_peers(out: &mut [u8]) {
+    for (number, peer) in out.chunks_exact_mut(6).enumerate() {
+        peer.copy_from_slice(&[10, 0, 0, number as u8, 0x1a, 0xe1]);
+    }
+}
+
+fn answer_connections(listener: TcpListener, stop: &Arc<AtomicBool>) -> io::Result<()> {
+    let address = listener.local_addr()?;
+    let stop = stop.clone();
+    tokio_uring::start(async move {
+        let listener = tokio_uring::net::TcpListener::from_std(listener);
+        say_ready("http", address)?;
+        tokio_uring::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let _ = stream.set_nodelay(true);
+                tokio_uring::spawn(answer_connection(stream));
+            }
+        });
+        while !stop.load(Ordering::Acquire) {
+            tokio::time::sleep(LOOK_INTERVAL).await;
+        }
+        Ok(())
+    })
+}
+
+async fn answer_connection(stream: tokio_uring::net::TcpStream) {
+    let canned = Canned::new();
+    let (mut input, mut output) = (vec![0; READ_BYTES], Vec::new());
+    let mut tail = [0; 4];
+    loop {
+        let (result, buffer) = stream.read(input).await;
+        let Ok(length @ 1..) = result else { return };
+        input = buffer;
+        let mut heads = 0;
+        for byte in &input[..length] {
+            tail = [tail[1], tail[2], tail[3], *byte];
+            heads += usize::from(&tail == b"\r\n\r\n");
+        }
+        let has = |text: &str| memchr::memmem::find(&input[..length], text.as_bytes()).is_some();
+        let closes = has("Connection: close");
+        let response = match () {
+            () if input.starts_with(b"GET /scrape") => &canned.scrape,
+            () if has("numwant=0") => &canned.empty,
+            () => &canned.peers,
+        };
+        (0..heads).for_each(|_| output.extend_from_slice(&response[usize::from(closes)]));
+        let (result, buffer) = stream.write_all(output).await;
+        output = buffer;
+        output.clear();
+        if result.is_err() || closes {
+            return;
+        }
+    }
+}
+
+/// Responses, each for a connection that stays and one that doesn't.
+struct Canned {
+    /// To an announce: with 30 peers, and without.
+    peers: [Vec<u8>; 2],
+    empty: [Vec<u8>; 2],
+    /// To a scrape: of no swarm.
+    scrape: [Vec<u8>; 2],
+}
+
+impl Canned {
+    fn new() -> Self {
+        let response = |body: &[u8]| {
+            ["keep-alive", "close"].map(|connection| {
+                let head = format!(
+                    "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\
+                     Connection: {connection}\r\n\r\n",
+                    body.len()
+                );
+                [head.as_bytes(), body].concat()
+            })
+        };
+        let announce = |peers: usize| {
+            let mut packed = vec![0; 6 * peers];
+            put_peers(&mut packed);
+            let head = format!(
+                "d8:completei22e10:downloadedi0e11:external ip4:\x7f\0\0\x01\
+                 10:incompletei8e8:intervali1800e12:min intervali900e5:peers{}:",
+                packed.len()
+            );
+            response(&[head.as_bytes(), &packed, b"e"].concat())
+        };
+        Self { peers: announce(PEERS), empty: announce(0), scrape: response(b"d5:filesdee") }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::{self, Answer, Wanted};
+    use crate::exchange::Response;
+
+    #[test]
+    fn canned_replies_are_right() {
+        let canned = Canned::new();
+        let wanted = Wanted { asker: None, num_want: 30, closely: true };
+        for (number, closes) in [(0, false), (1, true)] {
+            let read = |all: &'static [u8]| Response::parse(all, false).unwrap().unwrap();
+            let [peers, empty, scrape] =
+                [&canned.peers, &canned.empty, &canned.scrape].map(|pair| read(pair[number].clone().leak()));
+            assert_eq!(check::announce_body(peers.body, wanted), Ok(Answer::Peers(PEERS)));
+            assert_eq!(check::announce_body(empty.body, wanted), Ok(Answer::Peers(0)));
+            assert_eq!(check::scrape_body(scrape.body, &[7; 20]), Ok(Answer::Swarms(0)));
+            assert_eq!((peers.closes, scrape.closes), (closes, closes));
+        }
+        let mut request = [0; 98];
+        (request[11], request[95]) = (1, 200);
+        let mut out = [0; 1_500];
+        assert_eq!(null_response(&request, &mut out), Some(200));
+        assert_eq!(null_response(&request[..15], &mut out), None);
+        assert_eq!(check::peers(&out[20..200], 6, wanted), Ok(30));
+    }
+}

@@ -1,0 +1,456 @@
+//! Owns the load by HTTP: one thread, its connections on one ring, kept open or made anew for each request.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use gyre::ring::{Happened, Orders, TcpRing};
+use gyre::time::Timestamp;
+use gyre::types::{InfoHash, PeerAddr};
+
+use crate::check::{self, Judgement, Wanted};
+use crate::exchange::{Requests, Response};
+use crate::measure::{Kind, Meter, Tally, Wrong};
+use crate::options::{Mix, Rate};
+use crate::population::Population;
+use crate::run::{self, BURST, Busy, Loader, Outcome, Schedule, Shared};
+
+/// Completions taken in a turn.
+const TURN_COMPLETIONS: usize = 256;
+/// How often connections are looked at for requests whose time is over.
+const LOOK_INTERVAL: Duration = Duration::from_millis(10);
+/// A connection that broke is made again no sooner.
+const RETRY_INTERVAL: Duration = Duration::from_millis(20);
+
+/// What a thread is to do.
+pub(crate) struct Plan {
+    pub(crate) target: SocketAddr,
+    /// Where its connections come from, by turns; none: wherever the kernel likes.
+    pub(crate) sources: Vec<SocketAddr>,
+    pub(crate) rate: Rate,
+    pub(crate) mix: Mix,
+    pub(crate) close: bool,
+    pub(crate) connections: usize,
+    pub(crate) pipeline: usize,
+    pub(crate) num_want: u16,
+    pub(crate) fill: bool,
+    pub(crate) timeout: Duration,
+    pub(crate) thread: usize,
+}
+
+/// A request that is on its way.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    kind: Kind,
+    /// When it was to be sent, which latency counts from.
+    due: Timestamp,
+    sent: Timestamp,
+    /// The peer's port, of an announce.
+    port: u16,
+    num_want: u16,
+    info_hash: InfoHash,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Free,
+    Connecting,
+    Open,
+    /// It ends: nothing more is asked on it.
+    Ending,
+}
+
+/// A connection.
+struct Connection {
+    state: State,
+    asked: VecDeque<Asked>,
+    /// The begin of a response.
+    incoming: Vec<u8>,
+    /// A connection that broke is not made again before this; one that was for a single request and has had its
+    /// response is closed then, if the server has not done that.
+    retry_at: Timestamp,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Connect,
+    Fill,
+    Load,
+    Drain,
+}
+
+/// All but the ring.
+struct Client<'a> {
+    plan: &'a Plan,
+    requests: Requests,
+    connections: Vec<Connection>,
+    population: Population,
+    /// Peers that are still to be announced for the first time, by source.
+    to_fill: Vec<usize>,
+    in_flight: usize,
+    phase: Phase,
+    meter: Meter<'a>,
+}
+
+struct HttpLoader<'a> {
+    ring: TcpRing,
+    client: Client<'a>,
+    schedule: Option<Schedule>,
+    busy: Busy,
+    shared: &'a Shared,
+    /// Where the search for a connection with room goes on.
+    cursor: usize,
+    looked: Timestamp,
+}
+
+/// Runs one thread's load to its end.
+///
+/// # Errors
+///
+/// If there is no ring, or the target takes no connection at all.
+pub(crate) fn run(plan: &Plan, population: Population, shared: &Shared) -> io::Result<Outcome> {
+    let connection = || Connection {
+        state: State::Free,
+        asked: VecDeque::new(),
+        incoming: Vec::new(),
+        retry_at: Timestamp::default(),
+    };
+    let sources = plan.sources.len().max(1);
+    let client = Client {
+        plan,
+        requests: Requests::new(&plan.target.to_string(), plan.close),
+        connections: (0..plan.connections).map(|_| connection()).collect(),
+        to_fill: (0..sources).map(|number| (population.len() + sources - 1 - number) / sources).collect(),
+        population,
+        in_flight: 0,
+        phase: Phase::Connect,
+        meter: Meter::new(&shared.live[plan.thread]),
+    };
+    let loader = HttpLoader {
+        ring: TcpRing::new(plan.connections)?,
+        client,
+        schedule: None,
+        busy: Busy::default(),
+        shared,
+        cursor: 0,
+        looked: Timestamp::default(),
+    };
+    run::drive(loader, shared, plan.rate, plan.thread)
+}
+
+impl Loader for HttpLoader<'_> {
+    fn get_up(&mut self) -> io::Result<()> {
+        let begin = self.shared.clock.now();
+        if !self.client.plan.close {
+            while self.client.connections.iter().any(|connection| connection.state != State::Open) {
+                let now = self.turn()?;
+                if now.since(begin) > self.client.plan.timeout {
+                    let open = self.client.connections.iter().filter(|one| one.state == State::Open).count();
+                    return Err(io::Error::other(format!(
+                        "http://{} takes {open} connections of {}",
+                        self.client.plan.target, self.client.plan.connections
+                    )));
+                }
+            }
+        }
+        if self.client.plan.fill {
+            self.client.phase = Phase::Fill;
+            while self.client.to_fill.iter().any(|left| *left > 0) || self.client.in_flight > 0 {
+                self.turn()?;
+                if self.shared.has_failed() {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn load(&mut self, window: [Timestamp; 2], schedule: Option<Schedule>) {
+        self.client.meter.window = Some(window);
+        self.client.phase = Phase::Load;
+        self.schedule = schedule;
+    }
+
+    fn stop(&mut self) {
+        self.client.phase = Phase::Drain;
+    }
+
+    fn in_flight(&self) -> usize {
+        self.client.in_flight
+    }
+
+    fn turn(&mut self) -> io::Result<Timestamp> {
+        let now = self.shared.clock.now();
+        let client = &mut self.client;
+        let taken = self.ring.turn(TURN_COMPLETIONS, |number, happened, orders| {
+            client.happened(now, number, happened, orders);
+        })?;
+        let mut worked = taken > 0;
+        if now.since(self.looked) >= LOOK_INTERVAL {
+            self.looked = now;
+            self.give_up(now)?;
+        }
+        if self.schedule.is_some() && self.client.phase == Phase::Load {
+            worked |= self.send_due(now)?;
+        }
+        if self.client.phase != Phase::Drain {
+            worked |= self.revive(now)?;
+        }
+        self.ring.submit()?;
+        self.busy.turn(now, worked, self.client.meter.window);
+        if let Some(time) = self.busy.sleep(now, self.schedule.as_ref()) {
+            self.ring.wait(time)?;
+        }
+        Ok(now)
+    }
+
+    fn end(self) -> (Tally, Busy) {
+        (self.client.meter.tally, self.busy)
+    }
+}
+
+impl HttpLoader<'_> {
+    /// Makes connections that are not there: all of them if they are to be kept; in a closed loop one for each request;
+    /// and gives those that are open as much to do as they may have.
+    fn revive(&mut self, now: Timestamp) -> io::Result<bool> {
+        let mut worked = false;
+        for number in 0..self.client.connections.len() {
+            let connection = &self.client.connections[number];
+            let waits = connection.state == State::Free && connection.retry_at <= now;
+            if waits && (!self.client.plan.close || self.client.tops_up(number)) {
+                self.connect(number, now)?;
+                worked = true;
+            }
+            let open = self.client.connections[number].state == State::Open;
+            if open && !self.client.plan.close && self.client.tops_up(number) {
+                let (client, orders) = (&mut self.client, self.ring.orders(number));
+                client.top_up(now, number, orders);
+                self.ring.follow(number)?;
+                worked = true;
+            }
+        }
+        Ok(worked)
+    }
+
+    /// Makes a connection; with one request on its way if it is for that alone.
+    fn connect(&mut self, number: usize, due: Timestamp) -> io::Result<()> {
+        let plan = self.client.plan;
+        let source = (!plan.sources.is_empty()).then(|| plan.sources[number % plan.sources.len()]);
+        self.ring.connect(number, source, plan.target)?;
+        self.client.connections[number].state = State::Connecting;
+        if plan.close && self.client.phase != Phase::Connect {
+            let now = self.shared.clock.now();
+            let (client, orders) = (&mut self.client, self.ring.orders(number));
+            client.ask(number, due, now, orders);
+        }
+        Ok(())
+    }
+
+    /// Asks what the schedule has for now, as far as there are connections for it.
+    fn send_due(&mut self, now: Timestamp) -> io::Result<bool> {
+        let mut sent = 0;
+        while let Some(schedule) = self.schedule
+            && sent < BURST
+            && schedule.next() <= now
+            && self.client.meter.window.is_none_or(|[_, to]| schedule.next() < to)
+            && let Some(number) = self.with_room(now)
+        {
+            let due = schedule.next();
+            self.schedule.iter_mut().for_each(Schedule::step);
+            match self.client.plan.close {
+                true => self.connect(number, due)?,
+                false => {
+                    let (client, orders) = (&mut self.client, self.ring.orders(number));
+                    client.ask(number, due, now, orders);
+                    self.ring.follow(number)?;
+                }
+            }
+            sent += 1;
+        }
+        Ok(sent > 0)
+    }
+
+    /// The next connection that one more request can go to.
+    fn with_room(&mut self, now: Timestamp) -> Option<usize> {
+        let count = self.client.connections.len();
+        let plan = self.client.plan;
+        let found = (0..count).map(|step| (self.cursor + step) % count).find(|number| {
+            let connection = &self.client.connections[*number];
+            match plan.close {
+                true => connection.state == State::Free && connection.retry_at <= now,
+                false => connection.state == State::Open && connection.asked.len() < plan.pipeline,
+            }
+        })?;
+        self.cursor = (found + 1) % count;
+        Some(found)
+    }
+
+    /// Closes connections whose oldest request has waited too long.
+    fn give_up(&mut self, now: Timestamp) -> io::Result<()> {
+        for number in 0..self.client.connections.len() {
+            let connection = &mut self.client.connections[number];
+            let over = match connection.asked.front() {
+                Some(oldest) => now.since(oldest.sent) >= self.client.plan.timeout,
+                None => connection.state == State::Ending && connection.retry_at <= now,
+            };
+            if over {
+                connection.state = State::Ending;
+                self.client.lose_all(number);
+                self.ring.orders(number).close = true;
+                self.ring.follow(number)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Client<'_> {
+    /// Whether a connection is to have one more request in flight, in a closed loop.
+    fn tops_up(&self, number: usize) -> bool {
+        let closed = match self.phase {
+            Phase::Fill => self.to_fill[number % self.to_fill.len()] > 0,
+            Phase::Load => self.plan.rate == Rate::Max,
+            Phase::Connect | Phase::Drain => false,
+        };
+        closed && self.connections[number].asked.len() < self.plan.pipeline
+    }
+
+    fn top_up(&mut self, now: Timestamp, number: usize, orders: &mut Orders) {
+        while self.tops_up(number) {
+            self.ask(number, now, now, orders);
+        }
+    }
+
+    /// Puts a request behind those that are on their way.
+    fn ask(&mut self, number: usize, due: Timestamp, now: Timestamp, orders: &mut Orders) {
+        let source = number % self.to_fill.len();
+        let fills = self.phase == Phase::Fill;
+        self.to_fill[source] -= usize::from(fills);
+        let announces = fills || self.population.below(self.plan.mix.sum()) < self.plan.mix.announce;
+        let num_want = if fills { 0 } else { self.plan.num_want };
+        let asked = match announces {
+            true => {
+                let ask = self.population.next(source);
+                self.requests.put_announce(&mut orders.send, &ask, num_want);
+                Asked {
+                    kind: Kind::Announce,
+                    due,
+                    sent: now,
+                    port: ask.port,
+                    num_want,
+                    info_hash: ask.info_hash,
+                }
+            }
+            false => {
+                let info_hash = self.population.torrent(source);
+                self.requests.put_scrape(&mut orders.send, &info_hash);
+                Asked { kind: Kind::Scrape, due, sent: now, port: 0, num_want, info_hash }
+            }
+        };
+        self.meter.asked(asked.kind, due);
+        self.connections[number].asked.push_back(asked);
+        self.in_flight += 1;
+    }
+
+    fn happened(&mut self, now: Timestamp, number: usize, happened: Happened<'_>, orders: &mut Orders) {
+        let connection = &mut self.connections[number];
+        match happened {
+            Happened::Open => {
+                connection.state = State::Open;
+                if !self.plan.close {
+                    self.top_up(now, number, orders);
+                }
+            }
+            Happened::Received(bytes) => {
+                let mut incoming = std::mem::take(&mut connection.incoming);
+                if incoming.is_empty() {
+                    let used = self.take_responses(now, number, bytes, false);
+                    incoming.extend_from_slice(&bytes[used..]);
+                } else {
+                    incoming.extend_from_slice(bytes);
+                    let used = self.take_responses(now, number, &incoming, false);
+                    incoming.drain(..used);
+                }
+                let connection = &mut self.connections[number];
+                connection.incoming = incoming;
+                match connection.state {
+                    State::Open if !self.plan.close => self.top_up(now, number, orders),
+                    // The server says that it closes, and is to be the first: the port waits at that side.
+                    _ => {}
+                }
+            }
+            Happened::Closed(error) => {
+                let incoming = std::mem::take(&mut connection.incoming);
+                let expected = connection.state == State::Ending;
+                if !incoming.is_empty() {
+                    self.take_responses(now, number, &incoming, true);
+                }
+                let connection = &mut self.connections[number];
+                (connection.state, connection.retry_at) = (State::Free, now);
+                if error.is_some() || !expected || !connection.asked.is_empty() {
+                    connection.retry_at = now + RETRY_INTERVAL;
+                    self.meter.tally.broken += u64::from(self.phase != Phase::Connect);
+                }
+                self.lose_all(number);
+            }
+        }
+    }
+
+    fn lose_all(&mut self, number: usize) {
+        while let Some(asked) = self.connections[number].asked.pop_front() {
+            self.in_flight -= 1;
+            self.meter.lost(asked.kind, asked.due);
+        }
+    }
+
+    /// Takes the responses that are all there; returns their length.
+    fn take_responses(&mut self, now: Timestamp, number: usize, bytes: &[u8], ended: bool) -> usize {
+        let mut used = 0;
+        while used < bytes.len() {
+            let response = match Response::parse(&bytes[used..], ended) {
+                Ok(None) => break,
+                Ok(Some(response)) => response,
+                Err(wrong) => {
+                    // Where the next one would begin is not known.
+                    self.meter.is_wrong(wrong);
+                    (self.connections[number].state, self.connections[number].retry_at) =
+                        (State::Ending, now);
+                    return bytes.len();
+                }
+            };
+            used += response.length;
+            let connection = &mut self.connections[number];
+            if response.closes || self.plan.close {
+                connection.state = State::Ending;
+                connection.retry_at = now + self.plan.timeout;
+            }
+            let Some(asked) = connection.asked.pop_front() else {
+                self.meter.is_wrong(Wrong::Unasked);
+                continue;
+            };
+            self.in_flight -= 1;
+            let source = self.plan.sources.get(number % self.to_fill.len());
+            let judgement = judge(&asked, source.map(SocketAddr::ip), &response, self.meter.looks_closely());
+            self.meter.judged(asked.kind, asked.due, now, judgement);
+        }
+        used
+    }
+}
+
+/// Whether a response is what was asked for, and what it has.
+fn judge<'a>(asked: &Asked, source: Option<IpAddr>, response: &Response<'a>, closely: bool) -> Judgement<'a> {
+    if response.status != 200 {
+        return Err(Wrong::Status);
+    }
+    if asked.kind == Kind::Scrape {
+        return check::scrape_body(response.body, &asked.info_hash.0);
+    }
+    let asker = source.map(|ip| PeerAddr::new(ip, asked.port));
+    let asker = match &asker {
+        Some(PeerAddr::V4(packed)) => Some(&packed[..]),
+        Some(PeerAddr::V6(packed)) => Some(&packed[..]),
+        None => None,
+    };
+    check::announce_body(response.body, Wanted { asker, num_want: asked.num_want, closely })
+}

@@ -1,0 +1,246 @@
+//! The program `gyre-load`: loads a tracker as its clients do, checks every reply, and says how fast and how well it
+//! answered. See `gyre-load --help`.
+//!
+//! ```text
+//!  options ──► population (who asks what) ──► udp, http (one thread a core, each with a ring) ──► the tracker
+//!                                                │  run: phases and schedule   flight: what is on its way
+//!                                                ▼
+//!               check (is the reply right?) ──► measure ──► report (table, JSON), page (HTML)
+//! ```
+
+mod check;
+mod exchange;
+mod flight;
+mod floor;
+mod http;
+mod measure;
+mod options;
+mod page;
+mod population;
+mod process;
+mod report;
+mod run;
+mod udp;
+mod watch;
+
+use std::io::{self, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::process::ExitCode;
+use std::thread;
+use std::time::Duration;
+
+use clap::Parser;
+use gyre::config::Cores;
+use gyre::sys;
+
+use measure::Tally;
+use options::{Cli, Command, Load, Rate};
+use population::{Make, Population};
+use report::{Report, Run};
+use run::{Outcome, Shared};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// What a shell takes for a wrong call.
+const EXIT_USAGE: u8 = 2;
+/// Loopback addresses that sources have, at most, before they share.
+const LOOPBACK_ADDRESSES: usize = 250;
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Floor(floor) => {
+            floor::run(&floor).map(|()| ExitCode::SUCCESS).map_err(|error| (1, error.to_string()))
+        }
+        Command::Udp(options) => load_udp(&options),
+        Command::Http(options) => load_http(&options),
+    };
+    result.unwrap_or_else(|(code, error)| {
+        let _ = writeln!(io::stderr(), "gyre-load: error: {error}");
+        ExitCode::from(code)
+    })
+}
+
+/// An exit code, and why.
+type Failure = (u8, String);
+
+fn usage(error: impl Into<String>) -> Failure {
+    (EXIT_USAGE, error.into())
+}
+
+fn load_udp(options: &options::UdpLoad) -> Result<ExitCode, Failure> {
+    let target = options.load.target().map_err(usage)?;
+    let cores = cores(&options.load)?;
+    let (threads, count) = (cores.len(), options.sources as usize);
+    let plan = |thread: usize| udp::Plan {
+        target,
+        sources: (0..count).map(|number| source(target, thread * count + number)).collect(),
+        rate: options.load.rate,
+        mix: options.mix,
+        pipeline: options.pipeline,
+        num_want: options.load.numwant,
+        fill: options.load.fill,
+        timeout: Duration::from_millis(options.load.timeout.into()),
+        thread,
+    };
+    let body = |thread: usize, shared: &Shared| {
+        let population = Population::new(make(&options.load, target, thread, threads, options.sources));
+        udp::run(&plan(thread), population, shared)
+    };
+    run_load(&options.load, "udp", target, &cores, body)
+}
+
+fn load_http(options: &options::HttpLoad) -> Result<ExitCode, Failure> {
+    let target = options.load.target().map_err(usage)?;
+    let cores = cores(&options.load)?;
+    let count = if has_many_addresses(target) { options.sources as usize } else { 0 };
+    if options.mix.connect > 0 {
+        return Err(usage("--mix: by HTTP nobody asks for a connection id"));
+    }
+    let plan = |thread: usize| http::Plan {
+        target,
+        sources: (0..count).map(|number| source(target, thread * count + number)).collect(),
+        rate: options.load.rate,
+        mix: options.mix,
+        close: options.close,
+        connections: options.connections as usize,
+        pipeline: if options.close { 1 } else { options.pipeline as usize },
+        num_want: options.load.numwant,
+        fill: options.load.fill,
+        timeout: Duration::from_millis(options.load.timeout.into()),
+        thread,
+    };
+    let body = |thread: usize, shared: &Shared| {
+        let population =
+            Population::new(make(&options.load, target, thread, cores.len(), count.max(1) as u32));
+        http::run(&plan(thread), population, shared)
+    };
+    run_load(&options.load, "http", target, &cores, body)
+}
+
+/// The population of a thread.
+fn make(load: &Load, target: SocketAddr, thread: usize, threads: usize, sources: u32) -> Make {
+    let (threads, number) = (threads as u32, thread as u32);
+    Make {
+        seed: load.seed,
+        thread: number,
+        torrents: load.torrents,
+        peers: (load.peers / threads + u32::from(number < load.peers % threads)).max(1),
+        sources,
+        seeders: load.seeders,
+        popularity: load.popularity,
+        one_address: !has_many_addresses(target),
+    }
+}
+
+fn has_many_addresses(target: SocketAddr) -> bool {
+    target.is_ipv4() && target.ip().is_loopback()
+}
+
+/// Where the source of this number is bound: each at an address of its own, if there are any to choose from.
+fn source(target: SocketAddr, number: usize) -> SocketAddr {
+    let ip = match target.ip() {
+        IpAddr::V4(_) if has_many_addresses(target) => {
+            let number = number % (LOOPBACK_ADDRESSES * LOOPBACK_ADDRESSES);
+            let [high, low] =
+                [number / LOOPBACK_ADDRESSES, 1 + number % LOOPBACK_ADDRESSES].map(|byte| byte as u8);
+            IpAddr::V4(Ipv4Addr::new(127, 0, high, low))
+        }
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    };
+    SocketAddr::new(ip, 0)
+}
+
+fn cores(load: &Load) -> Result<Vec<usize>, Failure> {
+    let allowed = sys::allowed_cores().map_err(|error| (1, format!("the cores can't be known: {error}")))?;
+    match &load.cores {
+        None => Ok(allowed.last().map(|core| vec![*core]).unwrap_or_default()),
+        Some(Cores::List(cores)) => match cores.iter().find(|core| !allowed.contains(core)) {
+            None => Ok(cores.clone()),
+            Some(core) => Err(usage(format!("--cores: core {core} is none that this process may use"))),
+        },
+        Some(_) => Ok(allowed),
+    }
+}
+
+/// Runs a thread on each core, watches them, and tells what came of it.
+fn run_load(
+    load: &Load,
+    protocol: &'static str,
+    target: SocketAddr,
+    cores: &[usize],
+    body: impl Fn(usize, &Shared) -> io::Result<Outcome> + Sync,
+) -> Result<ExitCode, Failure> {
+    if let Some(pid) = load.pid {
+        process::Usage::of(pid).map_err(usage)?;
+    }
+    let shared = Shared::new(load, cores.len());
+    let run_one = |thread: usize, core: usize| {
+        let outcome = sys::pin(core)
+            .map_err(|error| io::Error::other(format!("core {core}: {error}")))
+            .and_then(|()| body(thread, &shared));
+        outcome.inspect_err(|_| shared.fail())
+    };
+    let (outcomes, watched) = thread::scope(|scope| {
+        let threads: Vec<_> = cores
+            .iter()
+            .enumerate()
+            .map(|(thread, core)| {
+                let run_one = &run_one;
+                thread::Builder::new()
+                    .name(format!("load-{thread}@{core}"))
+                    .spawn_scoped(scope, move || run_one(thread, *core))
+                    .expect("a thread")
+            })
+            .collect();
+        let watched =
+            watch::watch(&shared, load, || threads.iter().all(thread::ScopedJoinHandle::is_finished));
+        let outcomes: Vec<_> = threads.into_iter().map(|thread| thread.join().expect("no panic")).collect();
+        (outcomes, watched)
+    });
+    let mut tally = Tally::default();
+    let (mut busy, mut cpu) = (Vec::new(), Vec::new());
+    let secs = load.duration.as_secs_f64();
+    for outcome in outcomes {
+        let outcome = outcome.map_err(|error| (1, error.to_string()))?;
+        tally.add(&outcome.tally);
+        busy.push(outcome.busy.as_secs_f64() / secs.max(f64::MIN_POSITIVE));
+        cpu.push(outcome.cpu.as_secs_f64() / secs.max(f64::MIN_POSITIVE));
+    }
+    let run = Run {
+        command: std::env::args().skip(1).collect::<Vec<_>>().join(" "),
+        protocol,
+        target: target.to_string(),
+        rate: match load.rate {
+            Rate::Max => None,
+            Rate::PerSecond(rate) => Some(rate),
+        },
+        duration_secs: secs,
+        busy,
+        cpu,
+        server: watched.server,
+        timeline: watched.timeline,
+    };
+    tell(load, &Report::new(run, &tally))
+}
+
+/// Writes the report where it was asked for.
+fn tell(load: &Load, report: &Report) -> Result<ExitCode, Failure> {
+    if !load.quiet {
+        let _ = io::stdout().write_all(report.table().as_bytes());
+    }
+    if let Some(path) = &load.json {
+        let json = serde_json::to_string_pretty(report).expect("plain figures");
+        std::fs::write(path, json + "\n").map_err(|error| (1, format!("{}: {error}", path.display())))?;
+    }
+    if let Some(path) = &load.report {
+        std::fs::write(path, page::page(report))
+            .map_err(|error| (1, format!("{}: {error}", path.display())))?;
+    }
+    match report.is_right() {
+        true => Ok(ExitCode::SUCCESS),
+        false if report.replies == 0 => Err((1, format!("{} did not answer", report.target))),
+        false => Err((1, format!("{} replies were wrong", report.wrong))),
+    }
+}

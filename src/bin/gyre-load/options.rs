@@ -1,0 +1,321 @@
+//! Owns the command line: each option's name, help, default and range.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use gyre::config::Cores;
+
+use crate::population::Popularity;
+
+/// Torrents, peers: at most so many, as many as a number of 32 bits leaves room to count.
+const MANY: i64 = 1 << 30;
+
+/// Loads a BitTorrent tracker as its clients do, checks every reply, and says how fast and how well it answered.
+///
+/// It exits with 1 if replies were wrong or there were none, with 2 if it was called wrongly.
+#[derive(Debug, Parser)]
+#[command(name = "gyre-load", version, max_term_width = 110)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Load a tracker by UDP (BEP 15).
+    Udp(UdpLoad),
+    /// Load a tracker by HTTP (BEP 3).
+    Http(HttpLoad),
+    /// Answer without doing anything: the physical limit that trackers are compared with.
+    ///
+    /// It sends canned replies of the sizes that a tracker's have (30 peers), from one core, with the ring and the
+    /// sockets that gyre uses, until SIGINT or SIGTERM.
+    Floor(Floor),
+}
+
+#[derive(Args, Clone, Debug)]
+#[command(args_override_self = true)] // so that a script's options can be followed by others
+pub(crate) struct UdpLoad {
+    #[command(flatten)]
+    pub(crate) load: Load,
+
+    /// Shares of the requests, by kind
+    #[arg(long, default_value = "connect:50,announce:50,scrape:1", value_name = "KIND:SHARE,...")]
+    pub(crate) mix: Mix,
+
+    /// Requests in flight at each source, at most
+    #[arg(long, default_value_t = 32, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub(crate) pipeline: u32,
+
+    /// Sockets of each thread to send from: each on a port of its own, and at a loopback target also on an address of
+    /// its own (127.0.0.1, 127.0.0.2 ...)
+    #[arg(long, default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub(crate) sources: u32,
+}
+
+#[derive(Args, Clone, Debug)]
+#[command(args_override_self = true)]
+pub(crate) struct HttpLoad {
+    #[command(flatten)]
+    pub(crate) load: Load,
+
+    /// Shares of the requests, by kind
+    #[arg(long, default_value = "announce:100,scrape:1", value_name = "KIND:SHARE,...")]
+    pub(crate) mix: Mix,
+
+    /// Keep connections open (the default)
+    #[arg(long, conflicts_with = "close")]
+    pub(crate) keep_alive: bool,
+
+    /// Make a connection for each request; its time counts
+    #[arg(long)]
+    pub(crate) close: bool,
+
+    /// Connections of each thread
+    #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub(crate) connections: u32,
+
+    /// Requests in flight on each connection, at most
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub(crate) pipeline: u32,
+
+    /// Local addresses to connect from, at a loopback target (127.0.0.1, 127.0.0.2 ...)
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=250))]
+    pub(crate) sources: u32,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Load {
+    /// The tracker
+    #[arg(long, value_name = "HOST:PORT")]
+    target: String,
+
+    /// Of the target's addresses, take one of IPv6
+    #[arg(long)]
+    ipv6: bool,
+
+    /// Requests a second, sent on schedule whether replies come or not, latency counted from when each was due; or
+    /// `max`: as fast as replies come
+    #[arg(long, default_value = "max", value_name = "N|max")]
+    pub(crate) rate: Rate,
+
+    /// Seconds to measure
+    #[arg(long, default_value = "10", value_name = "S", value_parser = seconds)]
+    pub(crate) duration: Duration,
+
+    /// Seconds to load before that
+    #[arg(long, default_value = "2", value_name = "S", value_parser = seconds)]
+    pub(crate) warmup: Duration,
+
+    /// Cores to run on, a thread on each [default: the last one that this process may use]
+    #[arg(long, value_name = "LIST")]
+    pub(crate) cores: Option<Cores>,
+
+    /// Torrents
+    #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MANY))]
+    pub(crate) torrents: u32,
+
+    /// Peers, on all threads together
+    #[arg(long, default_value_t = 100_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MANY))]
+    pub(crate) peers: u32,
+
+    /// How peers are spread over torrents: `uniform`, `zipf:EXPONENT`, or `gamma:SHAPE,SCALE` in per cent of the torrents
+    #[arg(long, default_value = "gamma:0.2,100", value_name = "KIND")]
+    pub(crate) popularity: Popularity,
+
+    /// Share of the peers that are seeders
+    #[arg(long, default_value = "0.75", value_name = "0..1", value_parser = share)]
+    pub(crate) seeders: f64,
+
+    /// Peers wanted in each reply
+    #[arg(long, default_value_t = 30, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=200))]
+    pub(crate) numwant: u16,
+
+    /// Announce each peer once before the warm-up, as fast as replies come
+    #[arg(long)]
+    pub(crate) fill: bool,
+
+    /// Milliseconds after which a request counts as lost
+    #[arg(long, default_value_t = 1_000, value_name = "MS", value_parser = clap::value_parser!(u32).range(1..=60_000))]
+    pub(crate) timeout: u32,
+
+    /// The load repeats if its seed does
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub(crate) seed: u64,
+
+    /// The server's process: report its CPU time and memory
+    #[arg(long, value_name = "PID")]
+    pub(crate) pid: Option<u32>,
+
+    /// Write the figures to this file, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+
+    /// Write a page with plots to this file
+    #[arg(long, value_name = "FILE.html")]
+    pub(crate) report: Option<PathBuf>,
+
+    /// Print nothing but what is wrong
+    #[arg(long)]
+    pub(crate) quiet: bool,
+}
+
+impl Load {
+    /// The target's address.
+    pub(crate) fn target(&self) -> Result<SocketAddr, String> {
+        let found = self.target.to_socket_addrs().map_err(|error| {
+            format!("--target {}: {error}; write HOST:PORT, an IPv6 address in brackets", self.target)
+        })?;
+        let family = if self.ipv6 { "IPv6" } else { "IPv4" };
+        let mut found: Vec<_> = found.collect();
+        found.sort_by_key(|address| address.is_ipv6() != self.ipv6);
+        match found.first() {
+            Some(address) if self.ipv6 && !address.is_ipv6() => {
+                Err(format!("--target {}: it has no address of {family}", self.target))
+            }
+            Some(address) => Ok(*address),
+            None => Err(format!("--target {}: it has no address", self.target)),
+        }
+    }
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Floor {
+    /// What to answer
+    #[arg(value_enum)]
+    pub(crate) protocol: Protocol,
+
+    /// Where to listen
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) listen: SocketAddr,
+
+    /// The core to run on [default: wherever the kernel puts it]
+    #[arg(long, value_name = "N")]
+    pub(crate) core: Option<usize>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Protocol {
+    Udp,
+    Http,
+}
+
+/// How fast requests leave.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Rate {
+    /// As fast as replies come: a closed loop.
+    Max,
+    /// So many a second, on schedule: an open loop.
+    PerSecond(f64),
+}
+
+impl FromStr for Rate {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.parse::<f64>() {
+            Ok(rate) if (0.1..=1e9).contains(&rate) => Ok(Self::PerSecond(rate)),
+            _ if text == "max" => Ok(Self::Max),
+            _ => Err("write `max`, or a number of requests a second from 0.1 to 1000000000".to_owned()),
+        }
+    }
+}
+
+/// Shares of the kinds of requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Mix {
+    pub(crate) connect: u32,
+    pub(crate) announce: u32,
+    pub(crate) scrape: u32,
+}
+
+impl Mix {
+    pub(crate) fn sum(self) -> u32 {
+        self.connect + self.announce + self.scrape
+    }
+}
+
+impl FromStr for Mix {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut mix = Self::default();
+        for part in text.split(',') {
+            let read = part
+                .split_once(':')
+                .and_then(|(kind, share)| Some((kind.trim(), share.trim().parse().ok()?)));
+            let slot = match read {
+                Some(("connect", share)) if share <= 1_000_000 => (&mut mix.connect, share),
+                Some(("announce", share)) if share <= 1_000_000 => (&mut mix.announce, share),
+                Some(("scrape", share)) if share <= 1_000_000 => (&mut mix.scrape, share),
+                _ => {
+                    return Err(format!(
+                        "`{part}`: write connect:N, announce:N or scrape:N, N up to 1000000"
+                    ));
+                }
+            };
+            *slot.0 = slot.1;
+        }
+        if mix.sum() == 0 { Err("at least one share must be above 0".to_owned()) } else { Ok(mix) }
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    match text.parse::<f64>() {
+        Ok(secs) if (0.0..=86_400.0).contains(&secs) => Ok(Duration::from_secs_f64(secs)),
+        _ => Err("a number of seconds from 0 to 86400 is wanted".to_owned()),
+    }
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
+        _ => Err("a number from 0 to 1 is wanted".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_read() {
+        let read = |line: &str| Cli::try_parse_from(line.split_whitespace());
+        let Command::Udp(udp) =
+            read("gyre-load udp --target 127.0.0.1:1 --rate 1e4 --mix announce:2,scrape:1").unwrap().command
+        else {
+            panic!("not UDP")
+        };
+        assert_eq!(udp.load.rate, Rate::PerSecond(10_000.0));
+        assert_eq!(udp.mix, Mix { connect: 0, announce: 2, scrape: 1 });
+        assert_eq!(udp.load.target(), Ok("127.0.0.1:1".parse().unwrap()));
+        for wrong in [
+            "gyre-load",
+            "gyre-load udp",
+            "gyre-load udp --target 127.0.0.1:1 --rate 0",
+            "gyre-load udp --target 127.0.0.1:1 --rate fast",
+            "gyre-load udp --target 127.0.0.1:1 --mix announce:0",
+            "gyre-load udp --target 127.0.0.1:1 --mix gossip:1",
+            "gyre-load udp --target 127.0.0.1:1 --seeders 2",
+            "gyre-load udp --target 127.0.0.1:1 --duration -1",
+            "gyre-load http --target 127.0.0.1:1 --keep-alive --close",
+            "gyre-load floor tcp --listen 127.0.0.1:0",
+        ] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_target_needs_an_address_of_its_family() {
+        let target = |line: &str| match Cli::try_parse_from(line.split_whitespace()).unwrap().command {
+            Command::Http(http) => http.load.target(),
+            _ => panic!("not HTTP"),
+        };
+        assert!(target("gyre-load http --target [::1]:80 --ipv6").unwrap().is_ipv6());
+        assert!(target("gyre-load http --target 127.0.0.1:80 --ipv6").is_err());
+        assert!(target("gyre-load http --target nowhere").is_err());
+    }
+}

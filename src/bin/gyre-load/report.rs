@@ -1,0 +1,274 @@
+//! Owns the figures of a run as they are told: a table, and JSON with the same figures.
+
+use std::fmt::Write;
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use crate::measure::{Kind, OfKind, Tally, Wrong};
+use crate::watch::Used;
+
+/// A generator that was busy for this part of the time may have been the limit.
+const BUSY_LIMIT: f64 = 0.95;
+
+/// The figures of a run.
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    pub(crate) version: &'static str,
+    pub(crate) machine: String,
+    /// How the generator was called.
+    pub(crate) command: String,
+    pub(crate) protocol: &'static str,
+    pub(crate) target: String,
+    /// Requests a second that were asked for; none: as fast as replies came.
+    pub(crate) rate: Option<f64>,
+    pub(crate) duration_secs: f64,
+    pub(crate) requests: u64,
+    pub(crate) replies: u64,
+    pub(crate) replies_per_sec: f64,
+    pub(crate) lost: u64,
+    pub(crate) late: u64,
+    pub(crate) refused: u64,
+    pub(crate) first_refusal: Option<String>,
+    pub(crate) broken_connections: u64,
+    pub(crate) wrong: u64,
+    /// By cause.
+    pub(crate) wrong_by_cause: Vec<Cause>,
+    pub(crate) peers_per_announce: f64,
+    pub(crate) latency: Latency,
+    pub(crate) kinds: Vec<KindReport>,
+    pub(crate) generator: Generator,
+    pub(crate) server: Option<Server>,
+    pub(crate) timeline: Vec<Moment>,
+    #[serde(skip)]
+    pub(crate) histogram: Histogram<u64>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Cause {
+    pub(crate) cause: &'static str,
+    pub(crate) replies: u64,
+}
+
+/// Microseconds from when a request was due (or sent, in a closed loop) to its reply.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Latency {
+    pub(crate) mean_us: f64,
+    pub(crate) p50_us: u64,
+    pub(crate) p90_us: u64,
+    pub(crate) p99_us: u64,
+    pub(crate) p999_us: u64,
+    pub(crate) max_us: u64,
+}
+
+impl Latency {
+    fn of(histogram: &Histogram<u64>) -> Self {
+        let at = |quantile| histogram.value_at_quantile(quantile);
+        Self {
+            mean_us: histogram.mean(),
+            p50_us: at(0.5),
+            p90_us: at(0.9),
+            p99_us: at(0.99),
+            p999_us: at(0.999),
+            max_us: histogram.max(),
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct KindReport {
+    pub(crate) kind: &'static str,
+    pub(crate) requests: u64,
+    pub(crate) replies: u64,
+    pub(crate) requests_per_sec: f64,
+    pub(crate) replies_per_sec: f64,
+    pub(crate) lost: u64,
+    pub(crate) latency: Latency,
+}
+
+/// What the generator itself used.
+#[derive(Debug, Serialize)]
+pub(crate) struct Generator {
+    pub(crate) threads: usize,
+    /// Of a core each, while it measured: with work to do, and running at all (it looks for work, too).
+    pub(crate) busy: Vec<f64>,
+    pub(crate) cpu: Vec<f64>,
+    /// It had hardly a moment without work: the server may be faster than this.
+    pub(crate) limits: bool,
+}
+
+/// What the server used.
+#[derive(Debug, Serialize)]
+pub(crate) struct Server {
+    pub(crate) pid: u32,
+    pub(crate) user_us_per_reply: f64,
+    pub(crate) system_us_per_reply: f64,
+    pub(crate) cpu_us_per_reply: f64,
+    /// Of one core.
+    pub(crate) cpu: f64,
+    pub(crate) resident_bytes: u64,
+}
+
+/// A part of the run.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Moment {
+    /// Its end, from the begin of the measured time on.
+    pub(crate) at_secs: f64,
+    pub(crate) requests_per_sec: f64,
+    pub(crate) replies_per_sec: f64,
+    pub(crate) lost: u64,
+}
+
+/// What a report is made from, beside the tally.
+pub(crate) struct Run {
+    pub(crate) command: String,
+    pub(crate) protocol: &'static str,
+    pub(crate) target: String,
+    pub(crate) rate: Option<f64>,
+    pub(crate) duration_secs: f64,
+    pub(crate) busy: Vec<f64>,
+    pub(crate) cpu: Vec<f64>,
+    pub(crate) server: Option<Used>,
+    pub(crate) timeline: Vec<Moment>,
+}
+
+impl Report {
+    pub(crate) fn new(run: Run, tally: &Tally) -> Self {
+        let per_sec =
+            |number: u64| if run.duration_secs > 0.0 { number as f64 / run.duration_secs } else { 0.0 };
+        let replies = tally.replies();
+        let answered = (replies + tally.refused + tally.all_wrong()).max(1) as f64;
+        let server = run.server.map(|used| {
+            let per_reply = |secs: f64| secs / used.secs * run.duration_secs * 1e6 / answered;
+            Server {
+                pid: used.pid,
+                user_us_per_reply: per_reply(used.user_secs),
+                system_us_per_reply: per_reply(used.system_secs),
+                cpu_us_per_reply: per_reply(used.user_secs + used.system_secs),
+                cpu: (used.user_secs + used.system_secs) / used.secs,
+                resident_bytes: used.resident_bytes,
+            }
+        });
+        let kind_report = |(kind, figures): (Kind, &OfKind)| KindReport {
+            kind: kind.name(),
+            requests: figures.requests,
+            replies: figures.replies,
+            requests_per_sec: per_sec(figures.requests),
+            replies_per_sec: per_sec(figures.replies),
+            lost: figures.lost,
+            latency: Latency::of(&figures.latency),
+        };
+        let causes = Wrong::ALL.into_iter().zip(tally.wrong).filter(|(_, replies)| *replies > 0);
+        let histogram = tally.latency();
+        Self {
+            version: env!("CARGO_PKG_VERSION"),
+            machine: crate::process::machine(),
+            command: run.command,
+            protocol: run.protocol,
+            target: run.target,
+            rate: run.rate,
+            duration_secs: run.duration_secs,
+            requests: tally.requests(),
+            replies,
+            replies_per_sec: per_sec(replies),
+            lost: tally.lost(),
+            late: tally.late,
+            refused: tally.refused,
+            first_refusal: tally.first_refusal.clone(),
+            broken_connections: tally.broken,
+            wrong: tally.all_wrong(),
+            wrong_by_cause: causes.map(|(wrong, replies)| Cause { cause: wrong.name(), replies }).collect(),
+            peers_per_announce: tally.peers as f64
+                / tally.kinds[Kind::Announce as usize].replies.max(1) as f64,
+            latency: Latency::of(&histogram),
+            kinds: Kind::ALL
+                .into_iter()
+                .zip(&tally.kinds)
+                .filter(|(_, figures)| figures.requests > 0)
+                .map(kind_report)
+                .collect(),
+            generator: Generator {
+                threads: run.busy.len(),
+                limits: run.busy.iter().all(|busy| *busy > BUSY_LIMIT),
+                busy: run.busy,
+                cpu: run.cpu,
+            },
+            server,
+            timeline: run.timeline,
+            histogram,
+        }
+    }
+
+    /// Whether all went as it should: there were replies, and none was wrong.
+    pub(crate) fn is_right(&self) -> bool {
+        self.replies > 0 && self.wrong == 0
+    }
+
+    /// The figures for a human.
+    pub(crate) fn table(&self) -> String {
+        let mut text = String::new();
+        let mut line = |content: String| {
+            let _ = writeln!(text, "{content}"); // a String takes everything
+        };
+        line(format!("{} {}, {:.1} s, {}", self.protocol, self.target, self.duration_secs, self.machine));
+        line(format!(
+            "{:<10} {:>12} {:>12} {:>9} {:>8} {:>8} {:>8} {:>8} {:>9}",
+            "", "requests/s", "replies/s", "lost", "p50 us", "p90 us", "p99 us", "p99.9 us", "max us"
+        ));
+        let row = |name: &str, requests: f64, replies: f64, lost: u64, latency: &Latency| {
+            let Latency { p50_us, p90_us, p99_us, p999_us, max_us, .. } = latency;
+            format!(
+                "{name:<10} {requests:>12.0} {replies:>12.0} {lost:>9} {p50_us:>8} {p90_us:>8} {p99_us:>8} \
+                 {p999_us:>8} {max_us:>9}"
+            )
+        };
+        for KindReport { kind, requests_per_sec, replies_per_sec, lost, latency, .. } in &self.kinds {
+            line(row(kind, *requests_per_sec, *replies_per_sec, *lost, latency));
+        }
+        let requests_per_sec = self.requests as f64 / self.duration_secs.max(f64::MIN_POSITIVE);
+        line(row("all", requests_per_sec, self.replies_per_sec, self.lost, &self.latency));
+        line(format!(
+            "{:.1} peers per announce; lost {} of {} ({:.4} %), {} of them came late; refused {}",
+            self.peers_per_announce,
+            self.lost,
+            self.requests,
+            100.0 * self.lost as f64 / self.requests.max(1) as f64,
+            self.late,
+            self.refused
+        ));
+        if let Some(refusal) = &self.first_refusal {
+            line(format!("the first refusal: {}", refusal.escape_debug()));
+        }
+        if self.broken_connections > 0 {
+            line(format!("{} connections could not be made or broke", self.broken_connections));
+        }
+        let causes = self.wrong_by_cause.iter().map(|cause| format!(", {}: {}", cause.cause, cause.replies));
+        line(format!("wrong replies: {}{}", self.wrong, causes.collect::<String>()));
+        if let Some(server) = &self.server {
+            line(format!(
+                "server (process {}): {:.3} us CPU per reply ({:.3} user, {:.3} system), {:.0} % of a core, \
+                 {:.1} MiB resident",
+                server.pid,
+                server.cpu_us_per_reply,
+                server.user_us_per_reply,
+                server.system_us_per_reply,
+                100.0 * server.cpu,
+                server.resident_bytes as f64 / f64::from(1 << 20)
+            ));
+        }
+        let percent = |parts: &[f64]| {
+            parts.iter().map(|part| format!("{:.0} %", 100.0 * part)).collect::<Vec<_>>().join(", ")
+        };
+        line(format!(
+            "generator: busy {} of the time, {} of a core{}",
+            percent(&self.generator.busy),
+            percent(&self.generator.cpu),
+            if self.generator.limits {
+                ": THE GENERATOR IS THE LIMIT of this run, not the server"
+            } else {
+                ""
+            }
+        ));
+        text
+    }
+}

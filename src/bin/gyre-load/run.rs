@@ -1,0 +1,271 @@
+//! Owns a run: its phases, the schedule of an open loop, and what the threads of the generator and the one that
+//! watches them share.
+//!
+//! ```text
+//!  connect, fill ──► (all threads ready) ──► warm-up ──► measured ──► the last replies
+//!                                         begin        from         to
+//! ```
+
+use std::io;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use gyre::sys;
+use gyre::time::{Clock, Timestamp};
+
+use crate::measure::{Live, Tally};
+use crate::options::{Load, Rate};
+
+/// A thread looks for work so long before it sleeps: to be woken would cost the server's core some microseconds, and
+/// must not happen while there is a load worth the name.
+const SPIN: Duration = Duration::from_micros(200);
+/// It sleeps no longer than this, so as to see that the run ends.
+const SLEEP_MAX: Duration = Duration::from_millis(5);
+/// It sleeps only if the next request is due so much later; waking up may take as long.
+const SLEEP_MIN: Duration = Duration::from_micros(300);
+/// Requests that are sent on schedule before replies are looked at again.
+pub(crate) const BURST: usize = 64;
+
+/// What the threads share.
+pub(crate) struct Shared {
+    pub(crate) clock: Clock,
+    pub(crate) warmup: Duration,
+    pub(crate) duration: Duration,
+    threads: usize,
+    ready: AtomicUsize,
+    failed: AtomicBool,
+    begin: OnceLock<Timestamp>,
+    pub(crate) live: Vec<Live>,
+}
+
+impl Shared {
+    pub(crate) fn new(load: &Load, threads: usize) -> Self {
+        Self {
+            clock: Clock::start(),
+            warmup: load.warmup,
+            duration: load.duration,
+            threads,
+            ready: AtomicUsize::new(0),
+            failed: AtomicBool::new(false),
+            begin: OnceLock::new(),
+            live: (0..threads).map(|_| Live::default()).collect(),
+        }
+    }
+
+    /// A thread is ready; the last one says when the run begins.
+    pub(crate) fn ready(&self) {
+        if self.ready.fetch_add(1, Ordering::AcqRel) + 1 == self.threads {
+            let _ = self.begin.set(self.clock.now());
+        }
+    }
+
+    /// A thread gives up: so must the others.
+    pub(crate) fn fail(&self) {
+        self.failed.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
+    }
+
+    /// When the warm-up begins, once all are ready.
+    pub(crate) fn begin(&self) -> Option<Timestamp> {
+        self.begin.get().copied()
+    }
+
+    /// What is measured, if it is known: requests that are due from the first moment on and before the second.
+    pub(crate) fn window(&self) -> Option<[Timestamp; 2]> {
+        let from = self.begin()? + self.warmup;
+        Some([from, from + self.duration])
+    }
+}
+
+/// When the requests of an open loop are due.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Schedule {
+    begin: Timestamp,
+    micros_each: f64,
+    /// Requests sent, and the thread's part of a step, so that threads don't send in step.
+    sent: f64,
+}
+
+impl Schedule {
+    /// The part of a thread of a rate.
+    pub(crate) fn new(rate: Rate, begin: Timestamp, thread: usize, threads: usize) -> Option<Self> {
+        let Rate::PerSecond(rate) = rate else { return None };
+        let sent = thread as f64 / threads as f64;
+        Some(Self { begin, micros_each: 1e6 * threads as f64 / rate, sent })
+    }
+
+    /// When the next request is due.
+    pub(crate) fn next(&self) -> Timestamp {
+        self.begin + Duration::from_micros((self.sent * self.micros_each) as u64)
+    }
+
+    /// It is sent.
+    pub(crate) fn step(&mut self) {
+        self.sent += 1.0;
+    }
+}
+
+/// The CPU time that a thread has used while it measured.
+#[derive(Clone, Copy, Debug, Default)]
+struct CpuWatch {
+    from: Option<Duration>,
+    used: Option<Duration>,
+}
+
+impl CpuWatch {
+    /// Notes that it is `now`.
+    fn look(&mut self, now: Timestamp, [from, to]: [Timestamp; 2]) {
+        if now >= from && self.from.is_none() {
+            self.from = Some(sys::thread_cpu_time());
+        }
+        if now >= to && self.used.is_none() {
+            self.used = self.from.map(|from| sys::thread_cpu_time() - from);
+        }
+    }
+
+    fn used(&self) -> Duration {
+        self.used.unwrap_or_default()
+    }
+}
+
+/// What loads a tracker in one way.
+pub(crate) trait Loader {
+    /// Gets connections, and fills the table if that is asked for.
+    fn get_up(&mut self) -> io::Result<()>;
+
+    /// From now on asks, by this schedule or as fast as replies come; what is due in the window is measured.
+    fn load(&mut self, window: [Timestamp; 2], schedule: Option<Schedule>);
+
+    /// From now on asks no more.
+    fn stop(&mut self);
+
+    /// Requests that are on their way.
+    fn in_flight(&self) -> usize;
+
+    /// Takes replies, gives up what is lost, asks what is to be asked, and sleeps if there is nothing to do. Returns when
+    /// it began.
+    fn turn(&mut self) -> io::Result<Timestamp>;
+
+    /// What came of it.
+    fn end(self) -> (Tally, Busy);
+}
+
+/// Takes a thread's loader through the phases.
+///
+/// # Errors
+///
+/// The loader's, or that another thread gave up.
+pub(crate) fn drive(
+    mut loader: impl Loader,
+    shared: &Shared,
+    rate: Rate,
+    thread: usize,
+) -> io::Result<Outcome> {
+    loader.get_up()?;
+    shared.ready();
+    let begin = loop {
+        match shared.begin() {
+            Some(begin) => break begin,
+            None if shared.has_failed() => return Err(io::Error::other("another thread gave up")),
+            None => loader.turn()?,
+        };
+    };
+    let window = shared.window().expect("it has begun");
+    loader.load(window, Schedule::new(rate, begin, thread, shared.threads));
+    let mut cpu = CpuWatch::default();
+    loop {
+        let now = loader.turn()?;
+        cpu.look(now, window);
+        if now >= window[1] {
+            break;
+        }
+    }
+    loader.stop();
+    while loader.in_flight() > 0 {
+        loader.turn()?;
+    }
+    let (tally, busy) = loader.end();
+    Ok(Outcome { tally, busy: busy.sum(), cpu: cpu.used() })
+}
+
+/// What a thread comes back with.
+pub(crate) struct Outcome {
+    pub(crate) tally: Tally,
+    /// The time that it has worked while it measured; the rest it has looked for something to do, or slept.
+    pub(crate) busy: Duration,
+    /// The CPU time that it has used for both.
+    pub(crate) cpu: Duration,
+}
+
+/// How long there was something to do.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Busy {
+    last: Timestamp,
+    sum: Duration,
+    idle_since: Option<Timestamp>,
+}
+
+impl Busy {
+    /// A turn begins; the one before `worked` or not.
+    pub(crate) fn turn(&mut self, now: Timestamp, worked: bool, window: Option<[Timestamp; 2]>) {
+        if worked && window.is_some_and(|[from, to]| self.last >= from && now < to) {
+            self.sum += now.since(self.last);
+        }
+        self.idle_since = if worked { None } else { self.idle_since.or(Some(now)) };
+        self.last = now;
+    }
+
+    /// For how long there has been nothing to do.
+    fn idle(&self) -> Duration {
+        self.idle_since.map_or(Duration::ZERO, |since| self.last.since(since))
+    }
+
+    /// How long to sleep now, if at all.
+    pub(crate) fn sleep(&self, now: Timestamp, schedule: Option<&Schedule>) -> Option<Duration> {
+        let free = schedule.map_or(SLEEP_MAX, |schedule| schedule.next().since(now)).min(SLEEP_MAX);
+        (self.idle() > SPIN && free >= SLEEP_MIN).then(|| free - SLEEP_MIN / 2)
+    }
+
+    pub(crate) fn sum(&self) -> Duration {
+        self.sum
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_due_evenly_and_threads_take_turns() {
+        let begin = Timestamp::from_secs(5);
+        let mut schedules =
+            [0, 1].map(|thread| Schedule::new(Rate::PerSecond(1_000.0), begin, thread, 2).unwrap());
+        let mut due: Vec<u64> = Vec::new();
+        for _ in 0..3 {
+            for schedule in &mut schedules {
+                due.push(schedule.next().since(begin).as_micros() as u64);
+                schedule.step();
+            }
+        }
+        assert_eq!(due, [0, 1_000, 2_000, 3_000, 4_000, 5_000]);
+        assert!(Schedule::new(Rate::Max, begin, 0, 1).is_none());
+    }
+
+    #[test]
+    fn only_work_within_the_window_counts() {
+        let at = Timestamp::from_micros;
+        let (mut busy, window) = (Busy::default(), Some([at(100), at(200)]));
+        busy.turn(at(90), true, window);
+        busy.turn(at(110), true, window); // begun before the window
+        busy.turn(at(130), true, window);
+        busy.turn(at(160), false, window);
+        busy.turn(at(170), false, window);
+        assert_eq!((busy.sum().as_micros(), busy.idle().as_micros()), (20, 10));
+        busy.turn(at(180), true, window);
+        assert_eq!((busy.sum().as_micros(), busy.idle().as_micros()), (30, 0));
+    }
+}
