@@ -47,9 +47,9 @@ pub(crate) fn libtorrent_query() -> AnnounceQuery {
     }
 }
 
-/// The head of libtorrent's announce with this query.
-pub(crate) fn libtorrent_head(query: &str) -> String {
-    format!("GET /announce?{query} HTTP/1.1\r\n{LIBTORRENT_FIELDS}\r\n")
+/// The head of libtorrent's request for this.
+pub(crate) fn libtorrent_head(path: &str, query: &str) -> String {
+    format!("GET {path}?{query} HTTP/1.1\r\n{LIBTORRENT_FIELDS}\r\n")
 }
 
 /// The head of a browser's request, with 18 fields.
@@ -83,9 +83,18 @@ pub(crate) fn scraped() -> [InfoHash; MAX_SCRAPE_HASHES] {
 
 /// The query of a scrape of these swarms, each byte of the hashes escaped.
 pub(crate) fn scrape_query(swarms: &[InfoHash]) -> String {
-    let escaped = |info_hash: &InfoHash| info_hash.0.map(|byte| format!("%{byte:02x}")).concat();
     let pairs: Vec<String> = swarms.iter().map(|swarm| format!("info_hash={}", escaped(swarm))).collect();
     pairs.join("&")
+}
+
+fn escaped(info_hash: &InfoHash) -> String {
+    info_hash.0.map(|byte| format!("%{byte:02x}")).concat()
+}
+
+/// libtorrent's query for another swarm.
+pub(crate) fn announce_query(swarm: &InfoHash) -> String {
+    let (_, others) = LIBTORRENT_QUERY.split_once('&').expect("several parameters");
+    format!("info_hash={}&{others}", escaped(swarm))
 }
 
 /// A libtorrent's announce by UDP.

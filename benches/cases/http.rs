@@ -2,39 +2,35 @@
 
 use std::hint::black_box;
 
-use criterion::{Criterion, Throughput};
 use gyre::types::{Event, InfoHash, PeerId, SwarmCounts, unpack_v4, unpack_v6};
 use gyre::wire::bencode::{self, Form};
 use gyre::wire::http::{Persistence, Request, ResponseWriter, Status, head_end};
 use gyre::wire::query::{AnnounceQuery, QueryError, ScrapeQuery};
 
-use crate::measure::{Group, measure};
-use crate::samples::{self, COUNTS, Crowd, LIBTORRENT_QUERY};
+use super::samples::{self, COUNTS, Crowd, LIBTORRENT_QUERY};
+use super::{Amount, Meter};
 
 /// Requests that a client sends without waiting for answers.
 const PIPELINED: usize = 8;
 const INTERVALS: &str = "8:intervali1800e12:min intervali900e";
 
 /// Heads: their end is found and they are read, as a connection's task does.
-pub(crate) fn heads(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("http head");
-    let (small, long) = (samples::libtorrent_head(LIBTORRENT_QUERY), samples::browser_head());
+pub(crate) fn heads(meter: &mut impl Meter) {
+    let (small, long) = (samples::libtorrent_head("/announce", LIBTORRENT_QUERY), samples::browser_head());
     for (name, head, request) in [
-        ("libtorrent, 4 fields", &small, samples::announce_request(false)),
-        ("browser, 18 fields", &long, samples::announce_request(true)),
+        ("http head/libtorrent, 4 fields", &small, samples::announce_request(false)),
+        ("http head/browser, 18 fields", &long, samples::announce_request(true)),
     ] {
-        group.throughput(Throughput::Bytes(head.len() as u64));
-        measure(&mut group, name, Some(Ok(request)), || {
+        meter.measure(name, Amount::Bytes(head.len()), Some(Ok(request)), || {
             let head = black_box(head.as_bytes());
             head_end(head, 0).map(|length| Request::parse(&head[..length]))
         });
-        measure(&mut group, &format!("{name}: its end alone"), Some(head.len()), || {
+        meter.measure(&format!("{name}: its end alone"), Amount::Bytes(head.len()), Some(head.len()), || {
             head_end(black_box(head.as_bytes()), 0)
         });
     }
     let pipelined = small.repeat(PIPELINED);
-    group.throughput(Throughput::Bytes(pipelined.len() as u64));
-    measure(&mut group, "libtorrent, 8 pipelined", PIPELINED, || {
+    meter.measure("http head/libtorrent, 8 pipelined", Amount::Bytes(pipelined.len()), PIPELINED, || {
         let (mut rest, mut requests) = (black_box(pipelined.as_bytes()), 0);
         while let Some(length) = head_end(rest, 0) {
             requests += usize::from(black_box(Request::parse(&rest[..length])).is_ok());
@@ -43,16 +39,16 @@ pub(crate) fn heads(criterion: &mut Criterion) {
         requests
     });
     let without_host = small.replace("Host", "Most");
-    group.throughput(Throughput::Bytes(without_host.len() as u64));
-    measure(&mut group, "refused, no host", Err(Status::BadRequest), || {
-        Request::parse(black_box(without_host.as_bytes()))
-    });
-    group.finish();
+    meter.measure(
+        "http head/refused, no host",
+        Amount::Bytes(without_host.len()),
+        Err(Status::BadRequest),
+        || Request::parse(black_box(without_host.as_bytes())),
+    );
 }
 
 /// Queries of announces and scrapes.
-pub(crate) fn queries(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("http query");
+pub(crate) fn queries(meter: &mut impl Meter) {
     let escaped = "%a0%a3%a3%75%21%d5%1b%9a%ed%c3%cf%45%0d%2a%a8%ac%d8%50%22%a2";
     let id = "%2d%54%52%34%30%36%30%2d%30%31%32%33%34%35%36%37%38%39%61%62";
     let every_key = format!(
@@ -74,75 +70,62 @@ pub(crate) fn queries(criterion: &mut Criterion) {
     };
     let refused = LIBTORRENT_QUERY.replace("%a2&", "&");
     for (name, query, expected) in [
-        ("announce, libtorrent's", LIBTORRENT_QUERY, Ok(samples::libtorrent_query())),
-        ("announce, every key, all escaped", &every_key, Ok(everything)),
-        ("announce, refused: a hash of 19 bytes", &refused, Err(QueryError::Invalid("info_hash"))),
+        ("http query/announce, libtorrent's", LIBTORRENT_QUERY, Ok(samples::libtorrent_query())),
+        ("http query/announce, every key, all escaped", &every_key, Ok(everything)),
+        ("http query/announce, refused: a hash of 19 bytes", &refused, Err(QueryError::Invalid("info_hash"))),
     ] {
-        group.throughput(Throughput::Bytes(query.len() as u64));
-        measure(&mut group, name, expected, || AnnounceQuery::parse(black_box(query.as_bytes())));
+        meter.measure(name, Amount::Bytes(query.len()), expected, || {
+            AnnounceQuery::parse(black_box(query.as_bytes()))
+        });
     }
     let swarms = samples::scraped();
-    for (name, swarms) in [("scrape of 1", &swarms[..1]), ("scrape of 74", &swarms)] {
+    for (name, swarms) in [("http query/scrape of 1", &swarms[..1]), ("http query/scrape of 74", &swarms)] {
         let query = samples::scrape_query(swarms);
         let expected = ScrapeQuery { info_hashes: swarms.iter().copied().collect() };
-        group.throughput(Throughput::Bytes(query.len() as u64));
-        measure(&mut group, name, Ok(expected), || ScrapeQuery::parse(black_box(query.as_bytes())));
+        meter.measure(name, Amount::Bytes(query.len()), Ok(expected), || {
+            ScrapeQuery::parse(black_box(query.as_bytes()))
+        });
     }
-    group.finish();
 }
 
 /// Bodies of responses, and one whole response.
-pub(crate) fn answers(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("http answer");
+pub(crate) fn answers(meter: &mut impl Meter) {
     let crowd = Crowd::of(50);
     for (name, v4, v6, form) in [
-        ("announce, compact, no peers", 0, 0, Form::Compact),
-        ("announce, compact, 30 peers", 30, 0, Form::Compact),
-        ("announce, compact, 50 peers", 50, 0, Form::Compact),
-        ("announce, compact, 30 peers of IPv6", 0, 30, Form::Compact),
-        ("announce, compact, 30 peers of each family", 30, 30, Form::Compact),
-        ("announce, listed, 30 peers", 30, 0, Form::WithoutIds),
-        ("announce, listed with ids, 30 peers", 30, 0, Form::WithIds),
-        ("announce, listed with ids, 30 peers of IPv6", 0, 30, Form::WithIds),
+        ("http answer/announce, compact, no peers", 0, 0, Form::Compact),
+        ("http answer/announce, compact, 30 peers", 30, 0, Form::Compact),
+        ("http answer/announce, compact, 50 peers", 50, 0, Form::Compact),
+        ("http answer/announce, compact, 30 peers of IPv6", 0, 30, Form::Compact),
+        ("http answer/announce, compact, 30 peers of each family", 30, 30, Form::Compact),
+        ("http answer/announce, listed, 30 peers", 30, 0, Form::WithoutIds),
+        ("http answer/announce, listed with ids, 30 peers", 30, 0, Form::WithIds),
+        ("http answer/announce, listed with ids, 30 peers of IPv6", 0, 30, Form::WithIds),
     ] {
         let expected = announce_body(&crowd, v4, v6, form);
         let reply = crowd.reply(v4, v6, form);
-        written(&mut group, name, &expected, |out| bencode::put_announce(out, black_box(&reply)));
+        meter.written(name, &expected, |out| bencode::put_announce(out, black_box(&reply)));
     }
     let body = announce_body(&crowd, 50, 0, Form::Compact);
     let head =
         format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length:{:6}\r\n\r\n", body.len());
     let reply = crowd.reply(50, 0, Form::Compact);
     let whole = [head.as_bytes(), &body].concat();
-    written(&mut group, "announce, compact, 50 peers, with its head", &whole, |out| {
+    meter.written("http answer/announce, compact, 50 peers, with its head", &whole, |out| {
         let response = ResponseWriter::start(out, Status::Ok, Persistence::KeepAlive, false);
         bencode::put_announce(out, black_box(&reply));
         response.finish(out);
     });
     let swarms = samples::scraped().map(|info_hash| (info_hash, COUNTS));
-    for (name, number) in [("scrape of 1", 1), ("scrape of 74", swarms.len())] {
+    for (name, number) in [("http answer/scrape of 1", 1), ("http answer/scrape of 74", swarms.len())] {
         let expected = scrape_body(&swarms[..number]);
-        written(&mut group, name, &expected, |out| {
+        meter.written(name, &expected, |out| {
             let mut swarms = black_box(swarms); // it is sorted in place, so each time anew
             bencode::put_scrape(out, &mut swarms[..number]);
         });
     }
     let expected = b"d14:failure reason23:invalid parameter: port8:retry in5:nevere";
-    written(&mut group, "failure", expected, |out| bencode::put_failure(out, "invalid parameter: port"));
-    group.finish();
-}
-
-/// Measures what writes at the end of a buffer.
-fn written(group: &mut Group<'_>, name: &str, expected: &[u8], mut write: impl FnMut(&mut Vec<u8>)) {
-    let mut out = Vec::new();
-    write(&mut out);
-    assert_eq!(out.escape_ascii().to_string(), expected.escape_ascii().to_string(), "{name}");
-    group.throughput(Throughput::Bytes(expected.len() as u64));
-    measure(group, name, expected.len(), || {
-        out.clear();
-        write(black_box(&mut out));
-        out.len()
-    });
+    meter
+        .written("http answer/failure", expected, |out| bencode::put_failure(out, "invalid parameter: port"));
 }
 
 /// The answer to an announce, put together in the plainest way.

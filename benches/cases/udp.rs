@@ -2,22 +2,20 @@
 
 use std::hint::black_box;
 
-use criterion::{Criterion, Throughput};
 use gyre::limits::{MAX_SCRAPE_HASHES, UDP_ANNOUNCE_REPLY_BYTES, UDP_REPLY_MAX_BYTES};
 use gyre::types::{PEER_V4_BYTES, PEER_V6_BYTES, SwarmCounts};
 use gyre::wire::udp::{
     Announce, Malformed, Request, Scrape, put_announce_head, put_connect, put_error, put_scrape,
 };
 
-use crate::measure::{Group, measure};
-use crate::samples::{self, COUNTS, Crowd, OPTIONS};
+use super::samples::{self, COUNTS, Crowd, OPTIONS};
+use super::{Amount, Meter};
 
 const TRANSACTION: u32 = 0x8f13_dc86;
 const CONNECTION: u64 = 0x1122_3344_5566_7788;
 
 /// Requests, and what is none.
-pub(crate) fn parse(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("udp parse");
+pub(crate) fn parse(meter: &mut impl Meter) {
     let hashes = samples::scraped().map(|info_hash| info_hash.0);
     let scrape = |swarms| {
         let info_hashes = &hashes[..swarms];
@@ -25,19 +23,22 @@ pub(crate) fn parse(criterion: &mut Criterion) {
     };
     let announce = samples::udp_announce(samples::info_hash(1));
     for (name, request) in [
-        ("connect", Request::Connect { transaction_id: TRANSACTION }),
-        ("announce", Request::Announce(announce)),
-        ("announce with options left unread", Request::Announce(Announce { options: OPTIONS, ..announce })),
-        ("scrape of 1", scrape(1)),
-        ("scrape of 74", scrape(MAX_SCRAPE_HASHES)),
+        ("udp parse/connect", Request::Connect { transaction_id: TRANSACTION }),
+        ("udp parse/announce", Request::Announce(announce)),
+        (
+            "udp parse/announce with options left unread",
+            Request::Announce(Announce { options: OPTIONS, ..announce }),
+        ),
+        ("udp parse/scrape of 1", scrape(1)),
+        ("udp parse/scrape of 74", scrape(MAX_SCRAPE_HASHES)),
     ] {
         let datagram = samples::datagram(request);
-        group.throughput(Throughput::Bytes(datagram.len() as u64));
-        measure(&mut group, name, Ok(request), || Request::parse(black_box(&datagram)));
+        let amount = Amount::Bytes(datagram.len());
+        meter.measure(name, amount, Ok(request), || Request::parse(black_box(&datagram)));
     }
     let with_options = samples::datagram(Request::Announce(Announce { options: OPTIONS, ..announce }));
-    group.throughput(Throughput::Bytes(with_options.len() as u64));
-    measure(&mut group, "announce with its options", Some((16_881, 9)), || {
+    let amount = Amount::Bytes(with_options.len());
+    meter.measure("udp parse/announce with its options", amount, Some((16_881, 9)), || {
         let Ok(Request::Announce(announce)) = Request::parse(black_box(&with_options)) else { return None };
         let options = announce.options();
         (!options.malformed).then_some((announce.port, options.url_data.len()))
@@ -46,33 +47,30 @@ pub(crate) fn parse(criterion: &mut Criterion) {
     magicless[0] ^= 1;
     let announce = samples::datagram(Request::Announce(announce));
     for (name, junk, error) in [
-        ("no magic", &magicless[..], Malformed::Magic),
-        ("an announce cut short", &announce[..97], Malformed::Short),
+        ("udp parse/no magic", &magicless[..], Malformed::Magic),
+        ("udp parse/an announce cut short", &announce[..97], Malformed::Short),
     ] {
-        group.throughput(Throughput::Bytes(junk.len() as u64));
-        measure(&mut group, name, Err(error), || Request::parse(black_box(junk)));
+        meter.measure(name, Amount::Bytes(junk.len()), Err(error), || Request::parse(black_box(junk)));
     }
-    group.finish();
 }
 
 /// Responses.
-pub(crate) fn encode(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("udp encode");
+pub(crate) fn encode(meter: &mut impl Meter) {
     let head = |action: u32| [action.to_be_bytes(), TRANSACTION.to_be_bytes()].concat();
     let expected = [&head(0)[..], &CONNECTION.to_be_bytes()].concat();
-    written(&mut group, "connect", &expected, |out| put_connect(out, TRANSACTION, CONNECTION));
+    written(meter, "udp encode/connect", &expected, |out| put_connect(out, TRANSACTION, CONNECTION));
     let crowd = Crowd::of(50);
     let announce = |packed: &[u8]| {
         let numbers = [1_800, COUNTS.leechers, COUNTS.seeders].map(u32::to_be_bytes).concat();
         [&head(1)[..], &numbers, packed].concat()
     };
     for (name, packed) in [
-        ("announce, no peers", &[][..]),
-        ("announce, 30 peers", &crowd.v4.as_flattened()[..30 * PEER_V4_BYTES]),
-        ("announce, 50 peers", crowd.v4.as_flattened()),
-        ("announce, 30 peers of IPv6", &crowd.v6.as_flattened()[..30 * PEER_V6_BYTES]),
+        ("udp encode/announce, no peers", &[][..]),
+        ("udp encode/announce, 30 peers", &crowd.v4.as_flattened()[..30 * PEER_V4_BYTES]),
+        ("udp encode/announce, 50 peers", crowd.v4.as_flattened()),
+        ("udp encode/announce, 30 peers of IPv6", &crowd.v6.as_flattened()[..30 * PEER_V6_BYTES]),
     ] {
-        written(&mut group, name, &announce(packed), |out| {
+        written(meter, name, &announce(packed), |out| {
             let end = UDP_ANNOUNCE_REPLY_BYTES + packed.len();
             out[UDP_ANNOUNCE_REPLY_BYTES..end].copy_from_slice(black_box(packed));
             put_announce_head(out, TRANSACTION, 1_800, COUNTS);
@@ -81,18 +79,19 @@ pub(crate) fn encode(criterion: &mut Criterion) {
     }
     let entry = [COUNTS.seeders, COUNTS.downloaded, COUNTS.leechers].map(u32::to_be_bytes).concat();
     let swarms: [SwarmCounts; MAX_SCRAPE_HASHES] = [COUNTS; MAX_SCRAPE_HASHES];
-    for (name, swarms) in [("scrape of 1", &swarms[..1]), ("scrape of 74", &swarms)] {
+    for (name, swarms) in [("udp encode/scrape of 1", &swarms[..1]), ("udp encode/scrape of 74", &swarms)] {
         let expected = [head(2), entry.repeat(swarms.len())].concat();
-        written(&mut group, name, &expected, |out| put_scrape(out, TRANSACTION, black_box(swarms)));
+        written(meter, name, &expected, |out| put_scrape(out, TRANSACTION, black_box(swarms)));
     }
     let expected = [&head(3)[..], b"invalid parameter: port"].concat();
-    written(&mut group, "error", &expected, |out| put_error(out, TRANSACTION, "invalid parameter: port"));
-    group.finish();
+    written(meter, "udp encode/error", &expected, |out| {
+        put_error(out, TRANSACTION, "invalid parameter: port")
+    });
 }
 
-/// Measures what writes a response and returns its length.
+/// Measures what writes a response into the buffer that it is sent from, and returns its length.
 fn written(
-    group: &mut Group<'_>,
+    meter: &mut impl Meter,
     name: &str,
     expected: &[u8],
     mut write: impl FnMut(&mut [u8; UDP_REPLY_MAX_BYTES]) -> usize,
@@ -100,6 +99,5 @@ fn written(
     let mut out = [0; UDP_REPLY_MAX_BYTES];
     let length = write(&mut out);
     assert_eq!(&out[..length], expected, "{name}");
-    group.throughput(Throughput::Bytes(expected.len() as u64));
-    measure(group, name, expected.len(), || write(black_box(&mut out)));
+    meter.measure(name, Amount::Bytes(length), length, || write(black_box(&mut out)));
 }
