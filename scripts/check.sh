@@ -25,7 +25,7 @@ cargo test --locked
 step "the swarm table under Miri"
 scripts/miri.sh
 
-step "instructions of an announce"
+step "instructions of the hot functions"
 if ! command -v valgrind >/dev/null; then
     apt-get update -q && apt-get install -q -y --no-install-recommends valgrind
 fi

@@ -122,7 +122,8 @@ pub(crate) struct Load {
     #[arg(long, default_value_t = 100_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MANY))]
     pub(crate) peers: u32,
 
-    /// How peers are spread over torrents: `uniform`, `zipf:EXPONENT`, or `gamma:SHAPE,SCALE` in per cent of the torrents
+    /// How peers are spread over torrents: `uniform`, `zipf:EXPONENT`, or `gamma:SHAPE,SCALE` in per cent of
+    /// the torrents
     #[arg(long, default_value = "gamma:0.2,100", value_name = "KIND")]
     pub(crate) popularity: Popularity,
 

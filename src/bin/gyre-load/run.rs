@@ -146,8 +146,8 @@ pub(crate) trait Loader {
     /// Requests that are on their way.
     fn in_flight(&self) -> usize;
 
-    /// Takes replies, gives up what is lost, asks what is to be asked, and sleeps if there is nothing to do. Returns when
-    /// it began.
+    /// Takes replies, gives up what is lost, asks what is to be asked, and sleeps if there is nothing to do. Returns
+    /// when it began.
     fn turn(&mut self) -> io::Result<Timestamp>;
 
     /// What came of it.

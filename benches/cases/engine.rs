@@ -1,0 +1,228 @@
+//! Owns the cost of whole answers: from the bytes of a request to those of its response, with a table to look into, but
+//! without the kernel.
+
+use std::hint::black_box;
+use std::net::{IpAddr, SocketAddr};
+
+use gyre::connection_id::ConnectionIds;
+use gyre::engine::route::Route;
+use gyre::engine::{
+    Answer, Endpoint, Engine, HttpAnnounce, HttpScrape, Message, Outcome, Policy, Post, Replies, Seeds,
+};
+use gyre::limits::{LOOK_AHEAD, MAX_SCRAPE_HASHES, UDP_REPLY_MAX_BYTES};
+use gyre::owner::Owners;
+use gyre::time::Timestamp;
+use gyre::types::{Event, WorkerId};
+use gyre::wire::http::{Persistence, Request as HttpRequest, ResponseWriter, Status, head_end};
+use gyre::wire::query::{AnnounceQuery, ScrapeQuery};
+use gyre::wire::udp::{Announce, Request, Scrape};
+
+use super::{Amount, Meter, samples};
+
+const POLICY: Policy = Policy {
+    announce_interval_secs: 1_800,
+    min_interval_secs: 900,
+    max_peers: 50,
+    peer_timeout_secs: 3_825,
+    table_bytes: usize::MAX,
+};
+const NOW: Timestamp = Timestamp::from_secs(12_000);
+/// The table holds so many swarms ...
+const SWARMS: u16 = 10;
+/// ... of so many peers, of which every fourth is still downloading.
+const PEERS: u16 = 1_000;
+/// Turns whose announces are drawn before the first is measured.
+const TURNS: usize = 64;
+
+/// A tracker of one worker, and what leaves it.
+struct Tracker {
+    engine: Engine,
+    ids: ConnectionIds,
+    out: [u8; UDP_REPLY_MAX_BYTES],
+}
+
+/// There are no other workers.
+struct Alone;
+
+impl Post for Alone {
+    fn post(&mut self, _: WorkerId, message: Message) -> Result<(), Message> {
+        Err(message)
+    }
+}
+
+/// Takes responses: counts their bytes.
+struct Sent<'a> {
+    out: &'a mut [u8; UDP_REPLY_MAX_BYTES],
+    bytes: usize,
+}
+
+impl Replies for Sent<'_> {
+    fn reply(&mut self, _: &Endpoint, write: impl FnOnce(&mut [u8; UDP_REPLY_MAX_BYTES]) -> usize) {
+        self.bytes += write(black_box(self.out));
+    }
+}
+
+impl Tracker {
+    /// A tracker with its table filled.
+    fn new() -> Self {
+        let ids = ConnectionIds::new([9; 16], 120);
+        let seeds = Seeds { table: [7; 16], random: 2 };
+        let engine = Engine::new(WorkerId(0), Owners::new(1, [1, 2, 3]), POLICY, ids, seeds);
+        let mut tracker = Self { engine, ids, out: [0; UDP_REPLY_MAX_BYTES] };
+        for swarm in 0..SWARMS {
+            for peer in 0..PEERS {
+                let datagram = tracker.announce(swarm, peer, 0);
+                tracker.turn(&[(client(peer), datagram)]);
+            }
+        }
+        tracker
+    }
+
+    /// The announce of a client that has connected.
+    fn announce(&self, swarm: u16, peer: u16, num_want: i32) -> Vec<u8> {
+        samples::datagram(Request::Announce(Announce {
+            connection_id: self.ids.issue(NOW, client(peer).source.ip()),
+            left: if peer.is_multiple_of(4) { 100_000 } else { 0 },
+            event: Event::None,
+            num_want,
+            ..samples::udp_announce(samples::info_hash(swarm.into()))
+        }))
+    }
+
+    /// Takes a datagram; returns the length of what is answered at once.
+    fn datagram(&mut self, from: &Endpoint, datagram: &[u8]) -> Option<usize> {
+        self.engine.datagram(NOW, from, datagram, black_box(&mut self.out), &mut Alone)
+    }
+
+    /// Takes the datagrams of a turn; returns the bytes of all responses.
+    fn turn(&mut self, datagrams: &[(Endpoint, Vec<u8>)]) -> usize {
+        let mut bytes = 0;
+        for (from, datagram) in datagrams {
+            bytes += self.datagram(from, datagram).unwrap_or(0);
+        }
+        let mut sent = Sent { out: &mut self.out, bytes };
+        self.engine.answer_announces(NOW, &mut sent);
+        sent.bytes
+    }
+
+    /// Answers a request by HTTP, as a connection's task does. `None`: it is not one that can be answered at once.
+    fn request(&mut self, ip: IpAddr, input: &[u8], out: &mut Vec<u8>) -> Option<()> {
+        let request = HttpRequest::parse(&input[..head_end(input, 0)?]).ok()?;
+        let response = ResponseWriter::start(out, Status::Ok, Persistence::Close, false);
+        match Route::of(request.path) {
+            Route::Announce { passkey } => {
+                let query = AnnounceQuery::parse(request.query.as_bytes()).ok()?;
+                let announce = HttpAnnounce { ip, passkey, query };
+                match self.engine.http_announce(NOW, &announce, &mut Alone) {
+                    Outcome::Ready(Answer::Announced { counts, peers }) => {
+                        self.engine.write_announced(out, &announce, counts, peers);
+                    }
+                    _ => return None,
+                }
+            }
+            Route::Scrape { passkey } => {
+                let query = ScrapeQuery::parse(request.query.as_bytes()).ok()?;
+                let scrape = Box::new(HttpScrape { ip, passkey, query });
+                match self.engine.http_scrape(NOW, &scrape, &mut Alone) {
+                    Outcome::Ready(Answer::Scraped(counts)) => {
+                        self.engine.write_scraped(out, &scrape, counts);
+                    }
+                    _ => return None,
+                }
+            }
+            _ => return None,
+        }
+        response.finish(out);
+        Some(())
+    }
+}
+
+/// The client of this number.
+fn client(number: u16) -> Endpoint {
+    let [high, low] = number.to_be_bytes();
+    Endpoint { source: SocketAddr::from(([10, 0, high, low], 50_000)), local: None, socket: 0 }
+}
+
+/// Datagrams: a connect, announces of a turn, scrapes, and what gets no answer.
+pub(crate) fn datagrams(meter: &mut impl Meter) {
+    let mut tracker = Tracker::new();
+    let from = client(7);
+    let connection_id = tracker.ids.issue(NOW, from.source.ip());
+    let hashes = samples::scraped().map(|info_hash| info_hash.0);
+    let scrape = |swarms| {
+        let info_hashes = &hashes[..swarms];
+        samples::datagram(Request::Scrape(Scrape { connection_id, transaction_id: 7, info_hashes }))
+    };
+    let connect = samples::datagram(Request::Connect { transaction_id: 7 });
+    let mut magicless = connect.clone();
+    magicless[0] ^= 1;
+    let mut unknown = tracker.announce(1, 7, 30);
+    unknown[0] ^= 1;
+    for (name, datagram, answer) in [
+        ("engine/connect", connect, Some(16)),
+        ("engine/scrape of 1", scrape(1), Some(8 + 12)),
+        ("engine/scrape of 74", scrape(MAX_SCRAPE_HASHES), Some(8 + 74 * 12)),
+        ("engine/unknown connection id", unknown, None),
+        ("engine/no magic", magicless, None),
+    ] {
+        let run = || tracker.datagram(black_box(&from), black_box(&datagram));
+        meter.measure(name, Amount::One, answer, run);
+    }
+    let mut rng = fastrand::Rng::with_seed(1);
+    let mut announces = Vec::new();
+    for _ in 0..TURNS * LOOK_AHEAD {
+        let (swarm, peer) = (rng.u16(..SWARMS), rng.u16(..PEERS));
+        announces.push((client(peer), tracker.announce(swarm, peer, 30)));
+    }
+    let mut turns = announces.chunks(LOOK_AHEAD).cycle();
+    let bytes = LOOK_AHEAD * (20 + 30 * 6);
+    meter.measure("engine/announce, 30 peers of 1,000", Amount::Each(LOOK_AHEAD), bytes, || {
+        tracker.turn(turns.next().expect("a cycle"))
+    });
+}
+
+/// Requests by HTTP.
+pub(crate) fn requests(meter: &mut impl Meter) {
+    let mut tracker = Tracker::new();
+    let ip = IpAddr::from([198, 51, 100, 7]);
+    let head = |length: usize| {
+        format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nConnection: close\r\nContent-Length:{length:6}\r\n\r\n"
+        )
+    };
+    // The interval is 1800 to 1912.
+    let body = "d8:completei750e10:downloadedi0e11:external ip4:AAAA10:incompletei251e8:intervali1800e\
+        12:min intervali900e5:peers300:e"
+        .len()
+        + 50 * 6;
+    let announce = samples::libtorrent_head("/announce", &samples::announce_query(&samples::info_hash(1)));
+    answered(
+        meter,
+        &mut tracker,
+        "engine http/announce, 50 peers of 1,000",
+        head(body).len() + body,
+        |tracker, out| tracker.request(ip, black_box(announce.as_bytes()), out),
+    );
+    // All but the first ten swarms are unknown; their counts have 4 digits less.
+    let known = "20:HHHHHHHHHHHHHHHHHHHHd8:completei750e10:downloadedi0e10:incompletei250ee".len();
+    let body = "d5:filesdee".len() + 74 * (known - 4) + 4 * usize::from(SWARMS);
+    let scrape = samples::libtorrent_head("/scrape", &samples::scrape_query(&samples::scraped()));
+    answered(meter, &mut tracker, "engine http/scrape of 74", head(body).len() + body, |tracker, out| {
+        tracker.request(ip, black_box(scrape.as_bytes()), out)
+    });
+}
+
+/// Measures what answers a request with so many bytes.
+fn answered(
+    meter: &mut impl Meter,
+    tracker: &mut Tracker,
+    name: &str,
+    bytes: usize,
+    mut answer: impl FnMut(&mut Tracker, &mut Vec<u8>) -> Option<()>,
+) {
+    let mut out = Vec::new();
+    meter.measure(name, Amount::One, Some(bytes), || {
+        out.clear();
+        answer(tracker, black_box(&mut out)).map(|()| out.len())
+    });
+}

@@ -1,0 +1,76 @@
+//! Owns the cost of a message between workers, as far as one thread can tell: both ends, without the way of a cache
+//! line from core to core.
+
+use std::hint::black_box;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use gyre::engine::{Endpoint, Message, Post, UdpAnnounce};
+use gyre::limits::{MESH_QUEUE_MAX, TURN_DATAGRAMS};
+use gyre::mesh::Mesh;
+use gyre::sys::Doorbell;
+use gyre::types::{Announce, Event, PeerAddr, PeerId, WorkerId};
+
+use super::{Amount, Meter, samples};
+
+/// The worker that sends.
+pub(crate) const HERE: WorkerId = WorkerId(0);
+/// The worker that receives.
+pub(crate) const THERE: WorkerId = WorkerId(1);
+
+/// The largest message: what a datagram that came to the wrong worker becomes.
+pub(crate) fn message(number: u32) -> Message {
+    let source = SocketAddr::from(([203, 0, 113, 7], 6_881));
+    let announce = Announce {
+        info_hash: samples::info_hash(1),
+        peer_id: PeerId::UNKNOWN,
+        peer: PeerAddr::new(source.ip(), source.port()),
+        event: Event::None,
+        seeder: false,
+        num_want: 30,
+        wants_ids: false,
+    };
+    let to = Endpoint { source, local: None, socket: 0 };
+    Message::UdpAnnounce(UdpAnnounce { announce, transaction_id: number, to })
+}
+
+pub(crate) fn number(message: &Message) -> u32 {
+    match message {
+        Message::UdpAnnounce(UdpAnnounce { transaction_id, .. }) => *transaction_id,
+        other => panic!("nobody sent {other:?}"),
+    }
+}
+
+pub(crate) fn connect() -> ([Arc<Doorbell>; 2], [Mesh; 2]) {
+    let doorbells = [(); 2].map(|()| Arc::new(Doorbell::new().expect("a doorbell")));
+    let meshes = Mesh::connect(&doorbells).try_into();
+    (doorbells, meshes.unwrap_or_else(|_| panic!("an end of the mesh for each doorbell")))
+}
+
+/// A hop, a turn's worth of them, a full queue.
+pub(crate) fn in_one_thread(meter: &mut impl Meter) {
+    let (_, [mut here, mut there]) = connect();
+    meter.measure("mesh/a look at an empty inbox", Amount::One, true, || {
+        black_box(&mut there).take().is_none()
+    });
+    meter.measure("mesh/a hop", Amount::One, Some((HERE, 7)), || {
+        here.post(THERE, message(black_box(7))).expect("room");
+        here.flush();
+        there.take().map(|(from, message)| (from, number(&message)))
+    });
+    assert!(there.take().is_none(), "one message for each that was posted");
+    let turn = TURN_DATAGRAMS as u32;
+    meter.measure("mesh/a turn of 128 hops", Amount::Each(TURN_DATAGRAMS), (1..=turn).sum(), || {
+        for number in 1..=turn {
+            here.post(THERE, message(black_box(number))).expect("room");
+        }
+        here.flush();
+        std::iter::from_fn(|| there.take()).map(|(_, message)| number(&message)).sum::<u32>()
+    });
+    for _ in 0..MESH_QUEUE_MAX {
+        here.post(THERE, message(1)).expect("room");
+    }
+    meter.measure("mesh/refused by a full queue", Amount::One, Some(7), || {
+        here.post(THERE, message(black_box(7))).err().map(|message| number(&message))
+    });
+}
