@@ -1,5 +1,6 @@
-//! Owns the rings. [`UdpRing`] is a worker's: multishot receives into provided buffers, replies that leave with the submission, and the
-//! end in which everything is cancelled, drained and only then freed.
+//! Owns the rings. [`UdpRing`] is a worker's: multishot receives into provided buffers, replies that leave with the
+//! submission, and the end in which everything is cancelled, drained and only then freed. [`TcpRing`] is that of a
+//! client with many connections.
 //!
 //! The ring is used by one thread, its worker's (`SINGLE_ISSUER`), and does its work when that thread enters the kernel
 //! (`DEFER_TASKRUN`). While the worker is busy it is not told of new completions; before it sleeps it asks to be

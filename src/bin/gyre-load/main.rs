@@ -9,6 +9,7 @@
 //! ```
 
 mod check;
+mod compare;
 mod exchange;
 mod flight;
 mod floor;
@@ -54,6 +55,10 @@ fn main() -> ExitCode {
         }
         Command::Udp(options) => load_udp(&options),
         Command::Http(options) => load_http(&options),
+        Command::Compare(options) => {
+            compare::table(&options.runs).map_err(usage).and_then(|table| print(&table))
+        }
+        Command::Hashes(options) => print_hashes(&options),
     };
     result.unwrap_or_else(|(code, error)| {
         let _ = writeln!(io::stderr(), "gyre-load: error: {error}");
@@ -66,6 +71,19 @@ type Failure = (u8, String);
 
 fn usage(error: impl Into<String>) -> Failure {
     (EXIT_USAGE, error.into())
+}
+
+/// Prints what was asked for. Who has heard enough of it may close the pipe.
+fn print(text: &str) -> Result<ExitCode, Failure> {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err((1, error.to_string())),
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}
+
+fn print_hashes(options: &options::Hashes) -> Result<ExitCode, Failure> {
+    let hashes = (0..options.torrents).map(|torrent| population::info_hash(options.seed, torrent));
+    print(&hashes.map(|hash| format!("{hash:?}\n")).collect::<String>())
 }
 
 fn load_udp(options: &options::UdpLoad) -> Result<ExitCode, Failure> {

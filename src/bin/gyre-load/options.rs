@@ -34,6 +34,35 @@ pub(crate) enum Command {
     /// It sends canned replies of the sizes that a tracker's have (30 peers), from one core, with the ring and the
     /// sockets that gyre uses, until SIGINT or SIGTERM.
     Floor(Floor),
+    /// Print a table of runs: of each name the median of its runs, and its ratio to the first name's.
+    Compare(Compare),
+    /// Print the info-hashes of the torrents that a load asks for, in hexadecimal, for a tracker with a whitelist.
+    Hashes(Hashes),
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Compare {
+    /// Runs: what `--json` has written, under the name of what was loaded
+    #[arg(required = true, value_name = "NAME=FILE", value_parser = named)]
+    pub(crate) runs: Vec<(String, PathBuf)>,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Hashes {
+    /// Torrents, as in the load
+    #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MANY))]
+    pub(crate) torrents: u32,
+
+    /// The seed, as in the load
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub(crate) seed: u64,
+}
+
+fn named(text: &str) -> Result<(String, PathBuf), String> {
+    match text.split_once('=') {
+        Some((name, file)) if !name.is_empty() && !file.is_empty() => Ok((name.to_owned(), file.into())),
+        _ => Err("write NAME=FILE".to_owned()),
+    }
 }
 
 #[derive(Args, Clone, Debug)]

@@ -236,7 +236,7 @@ impl Population {
 }
 
 /// The info-hash of a torrent: spread like real ones, and the same in all threads.
-fn info_hash(seed: u64, torrent: u32) -> InfoHash {
+pub(crate) fn info_hash(seed: u64, torrent: u32) -> InfoHash {
     let words = [0, 1, 2].map(|word| mix(seed ^ (u64::from(torrent) * 3 + word)).to_be_bytes());
     let mut hash = [0; 20];
     hash.copy_from_slice(&words.as_flattened()[..20]);

@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Latency by UDP under an open loop at 50, 70 and 90 per cent of the measured maximum, with a full table that is swept.
+# shellcheck source-path=SCRIPTDIR source=lib/bench.sh
+. "$(dirname "$0")/lib/bench.sh"
+peers=1000000
+read_options 'bench-latency.sh [--peers N]: latency of gyre by UDP at 50, 70 and 90 % of the most that it answers, with N peers
+(a million) in the table and the sweep running' "$@"
+while ((${#words[@]})); do
+    case ${words[0]} in
+    --peers) peers=${words[1]?--peers needs a number} && words=("${words[@]:2}") ;;
+    *) die "what is ${words[0]}? See --help" ;;
+    esac
+done
+prepare
+print_machine
+load=(--peers "$peers" --mix 'connect:1,announce:10' --sources 32 --fill)
+port=$(free_port)
+start_tracker udp gyre "$port"
+await_server udp "$port"
+run_load udp "$port" "$scratch/max.json" "${load[@]}" --pipeline 8
+most=$(sed -n 's/^ *"replies_per_sec": \([0-9]*\).*/\1/p' "$scratch/max.json" | head -n 1)
+say "the most, in a closed loop: $most replies/s"
+files=()
+for percent in 50 70 90; do
+    for round in $(seq "$rounds"); do
+        run_load udp "$port" "$scratch/$percent-$round.json" "${load[@]}" --rate $((most * percent / 100))
+        files+=("at-$percent%=$scratch/$percent-$round.json")
+    done
+done
+stop_server
+gyre_load compare "${files[@]}"

@@ -1,0 +1,222 @@
+# Sourced by the bench scripts: what they have in common. Servers are started pinned, waited for, and ended by their
+# process number, whatever happens; everything stays on loopback; each run ends by itself.
+# shellcheck shell=bash
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+
+say() { printf '%s\n' "$*" >&2; }
+die() { say "${0##*/}: error: $*"; exit 2; }
+
+# The cores that this process may use, one a line.
+allowed_cores() {
+    local part
+    taskset -cp $$ | sed 's/.*: //' | tr ',' '\n' | while read -r part; do seq "${part%-*}" "${part#*-}"; done
+}
+
+mapfile -t allowed < <(allowed_cores)
+server_cores=${allowed[0]}
+load_cores=${allowed[-1]}
+rounds=5
+duration=10
+warmup=2
+load_options=()
+words=()
+
+common_help='  --server-cores LIST   cores of the tracker [default: the first one]
+  --load-cores LIST     cores of the load generator [default: the last one]
+  --rounds N            runs of each, alternating [default: 5]
+  --duration S          seconds that a run measures [default: 10]
+  --warmup S            seconds of load before that [default: 2]
+  -- OPTIONS            for gyre-load (see gyre-load udp --help)
+gyre and gyre-load are built (release) unless GYRE_BIN names the folder that they are in.'
+
+# Reads the common options; the rest is left in `words`. $1: the script's help.
+read_options() {
+    local help=$1 value
+    shift
+    while (($#)); do
+        value=${2-}
+        case $1 in
+        --server-cores | --load-cores | --rounds | --duration | --warmup)
+            [ -n "$value" ] || die "$1 needs a value"
+            case $1 in
+            --server-cores) server_cores=$value ;;
+            --load-cores) load_cores=$value ;;
+            --rounds) rounds=$value ;;
+            --duration) duration=$value ;;
+            --warmup) warmup=$value ;;
+            esac
+            shift 2
+            ;;
+        --help | -h)
+            printf '%s\n\n%s\n' "$help" "$common_help"
+            exit 0
+            ;;
+        --)
+            shift
+            load_options=("$@")
+            break
+            ;;
+        *)
+            words+=("$1")
+            shift
+            ;;
+        esac
+    done
+    [[ $rounds =~ ^[1-9][0-9]{0,2}$ ]] || die "--rounds: a number from 1 to 999 is wanted, not $rounds"
+}
+
+# Builds what is needed, makes a folder for the figures, and sees to it that everything ends with the script.
+prepare() {
+    if [ -z "${GYRE_BIN-}" ]; then
+        cargo build --locked --release --bins
+        GYRE_BIN=$(cargo metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/release
+    fi
+    for program in gyre gyre-load; do
+        [ -x "$GYRE_BIN/$program" ] || die "there is no $program in $GYRE_BIN"
+    done
+    scratch=$(mktemp -d)
+    server=
+    trap 'stop_server; rm -rf "$scratch"' EXIT
+    trap 'exit 130' INT TERM
+}
+
+gyre_load() { "$GYRE_BIN/gyre-load" "$@"; }
+
+print_machine() {
+    say "machine: $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1), $(grep -c ^processor /proc/cpuinfo) cores," \
+        "$(sed -n 's/^MemTotal: *//p' /proc/meminfo), Linux $(uname -r)," \
+        "governor $(cat /sys/devices/system/cpu/cpu0/cpufreq/scaling_governor 2>/dev/null || echo unknown)"
+    say "server on cores $server_cores, load on cores $load_cores"
+    if [ "$server_cores" = "$load_cores" ]; then
+        say "warning: server and load share a core; the figures say little"
+    fi
+}
+
+# The first port from 20000 on that nobody listens at.
+free_port() {
+    local port
+    for port in $(seq 20000 20999); do
+        if ! grep -qi ":$(printf '%04X' "$port") " /proc/net/udp /proc/net/udp6 /proc/net/tcp /proc/net/tcp6 2>/dev/null; then
+            echo "$port"
+            return
+        fi
+    done
+    die "no port from 20000 to 20999 is free"
+}
+
+# Starts a command in the background as `server`, pinned to the server's cores.
+start_server() {
+    taskset -c "$server_cores" "$@" >"$scratch/server.log" 2>&1 &
+    server=$!
+}
+
+# Waits until the server answers at the port: $1 udp or http, $2 the port.
+await_server() {
+    local options=(--target "127.0.0.1:$2" --duration 0.02 --warmup 0 --timeout 100 --peers 10 --torrents 10 --quiet)
+    [ "$1" = udp ] && options+=(--sources 1) || options+=(--connections 1)
+    for _ in $(seq 100); do
+        kill -0 "$server" 2>/dev/null || break
+        if gyre_load "$1" "${options[@]}" --cores "${load_cores%%[,-]*}" 2>/dev/null; then
+            return
+        fi
+        sleep 0.1
+    done
+    say "the server doesn't answer; its last words:"
+    tail -n 5 "$scratch/server.log" >&2
+    exit 1
+}
+
+# Ends the server, if there is one: politely, then not.
+stop_server() {
+    [ -n "$server" ] || return 0
+    kill "$server" 2>/dev/null || true
+    for _ in $(seq 50); do
+        kill -0 "$server" 2>/dev/null || break
+        sleep 0.1
+    done
+    kill -KILL "$server" 2>/dev/null || true
+    wait "$server" 2>/dev/null || true
+    server=
+}
+
+# The number of cores in a list as `0-3,6`.
+count_cores() {
+    local part count=0
+    for part in ${1//,/ }; do count=$((count + ${part#*-} - ${part%-*} + 1)); done
+    echo "$count"
+}
+
+# Starts a tracker that is known by name, or given as NAME=COMMAND with {port} and {cores} in it.
+# $1: udp or http, $2: the tracker, $3: the port.
+start_tracker() {
+    local protocol=$1 tracker=$2 port=$3 workers config
+    workers=$(count_cores "$server_cores")
+    config=$scratch/config.toml
+    case $tracker in
+    *=*)
+        local command=${tracker#*=}
+        command=${command//\{port\}/$port}
+        command=${command//\{cores\}/$server_cores}
+        start_server sh -c "exec $command"
+        ;;
+    gyre)
+        start_server "$GYRE_BIN/gyre" serve --udp "127.0.0.1:$port" --http "127.0.0.1:$port" \
+            --cores "$server_cores" --stats-interval 0
+        ;;
+    floor)
+        start_server "$GYRE_BIN/gyre-load" floor "$protocol" --listen "127.0.0.1:$port" --core "${server_cores%%[,-]*}"
+        ;;
+    aquatic_udp)
+        aquatic_udp -p | sed -e "s/^address_ipv4 = .*/address_ipv4 = \"127.0.0.1:$port\"/" -e 's/^use_ipv6 = .*/use_ipv6 = false/' \
+            -e "s/^socket_workers = .*/socket_workers = $workers/" -e 's/^use_io_uring = .*/use_io_uring = true/' \
+            -e 's/^interval = 5$/interval = 0/' >"$config"
+        start_server aquatic_udp -c "$config"
+        ;;
+    aquatic_http)
+        aquatic_http -p | sed -e "s/^address_ipv4 = .*/address_ipv4 = \"127.0.0.1:$port\"/" -e 's/^use_ipv6 = .*/use_ipv6 = false/' \
+            -e "s/^socket_workers = .*/socket_workers = $workers/" -e 's/^swarm_workers = .*/swarm_workers = 1/' \
+            -e 's/^keep_alive = .*/keep_alive = true/' >"$config"
+        start_server aquatic_http -c "$config"
+        ;;
+    opentracker)
+        # Debian's knows only what is on its whitelist.
+        gyre_load hashes --torrents "$torrents" --seed "$seed" >"$scratch/whitelist"
+        chmod 755 "$scratch"
+        start_server opentracker -i 127.0.0.1 -p "$port" -P "$port" -d "$scratch" -w "$scratch/whitelist"
+        ;;
+    *) die "$tracker is no tracker that is known here (gyre, floor, aquatic_udp, aquatic_http, opentracker, NAME=COMMAND)" ;;
+    esac
+}
+
+torrents=10000
+seed=1
+
+# Loads what listens: $1 udp or http, $2 the port, $3 the file for the figures, then options.
+run_load() {
+    local protocol=$1 port=$2 json=$3
+    shift 3
+    gyre_load "$protocol" --target "127.0.0.1:$port" --cores "$load_cores" --torrents "$torrents" --seed "$seed" \
+        --duration "$duration" --warmup "$warmup" --pid "$server" --json "$json" --quiet "$@" "${load_options[@]}" ||
+        [ -s "$json" ] || exit 1
+}
+
+# Runs trackers by turns, several times, and prints the table. $1: udp or http, $2: options for gyre-load in one word,
+# then the trackers.
+compare() {
+    local protocol=$1 more tracker round port files=()
+    read -ra more <<<"$2"
+    shift 2
+    for round in $(seq "$rounds"); do
+        for tracker in "$@"; do
+            port=$(free_port)
+            start_tracker "$protocol" "$tracker" "$port"
+            await_server "$protocol" "$port"
+            run_load "$protocol" "$port" "$scratch/${tracker%%=*}-$round.json" "${more[@]}"
+            stop_server
+            files+=("${tracker%%=*}=$scratch/${tracker%%=*}-$round.json")
+            say "round $round: $(gyre_load compare "${files[-1]}" | tail -n 1)"
+        done
+    done
+    gyre_load compare "${files[@]}"
+}
