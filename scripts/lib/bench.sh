@@ -114,7 +114,7 @@ start_server() {
 # Waits until the server answers at the port: $1 udp or http, $2 the port.
 await_server() {
     local options=(--target "127.0.0.1:$2" --duration 0.02 --warmup 0 --timeout 100 --peers 10 --torrents 10 --quiet)
-    [ "$1" = udp ] && options+=(--sources 1) || options+=(--connections 1)
+    if [ "$1" = udp ]; then options+=(--sources 1 --mix connect:1); else options+=(--connections 1 --mix scrape:1 --close); fi
     for _ in $(seq 100); do
         kill -0 "$server" 2>/dev/null || break
         if gyre_load "$1" "${options[@]}" --cores "${load_cores%%[,-]*}" 2>/dev/null; then
@@ -168,22 +168,22 @@ start_tracker() {
         start_server "$GYRE_BIN/gyre-load" floor "$protocol" --listen "127.0.0.1:$port" --core "${server_cores%%[,-]*}"
         ;;
     aquatic_udp)
-        aquatic_udp -p | sed -e "s/^address_ipv4 = .*/address_ipv4 = \"127.0.0.1:$port\"/" -e 's/^use_ipv6 = .*/use_ipv6 = false/' \
-            -e "s/^socket_workers = .*/socket_workers = $workers/" -e 's/^use_io_uring = .*/use_io_uring = true/' \
-            -e 's/^interval = 5$/interval = 0/' >"$config"
+        aquatic_udp -p | sed -e "s/^address = .*/address = \"127.0.0.1:$port\"/" \
+            -e "s/^socket_workers = .*/socket_workers = $workers/" -e 's/^interval = .*/interval = 0/' >"$config"
         start_server aquatic_udp -c "$config"
         ;;
     aquatic_http)
-        aquatic_http -p | sed -e "s/^address_ipv4 = .*/address_ipv4 = \"127.0.0.1:$port\"/" -e 's/^use_ipv6 = .*/use_ipv6 = false/' \
-            -e "s/^socket_workers = .*/socket_workers = $workers/" -e 's/^swarm_workers = .*/swarm_workers = 1/' \
-            -e 's/^keep_alive = .*/keep_alive = true/' >"$config"
+        # It doesn't look at what a client says of the connection.
+        aquatic_http -p | sed -e "s/^address = .*/address = \"127.0.0.1:$port\"/" \
+            -e "s/^socket_workers = .*/socket_workers = $workers/" \
+            -e "s/^keep_alive = .*/keep_alive = $keep_alive/" >"$config"
         start_server aquatic_http -c "$config"
         ;;
     opentracker)
         # Debian's knows only what is on its whitelist.
         gyre_load hashes --torrents "$torrents" --seed "$seed" >"$scratch/whitelist"
         chmod 755 "$scratch"
-        start_server opentracker -i 127.0.0.1 -p "$port" -P "$port" -d "$scratch" -w "$scratch/whitelist"
+        start_server opentracker -i 127.0.0.1 -p "$port" -P "$port" -d "$scratch" -w whitelist
         ;;
     *) die "$tracker is no tracker that is known here (gyre, floor, aquatic_udp, aquatic_http, opentracker, NAME=COMMAND)" ;;
     esac
@@ -191,6 +191,7 @@ start_tracker() {
 
 torrents=10000
 seed=1
+keep_alive=true
 
 # Loads what listens: $1 udp or http, $2 the port, $3 the file for the figures, then options.
 run_load() {
@@ -206,6 +207,7 @@ run_load() {
 compare() {
     local protocol=$1 more tracker round port files=()
     read -ra more <<<"$2"
+    if [ "$2" = --close ]; then keep_alive=false; else keep_alive=true; fi
     shift 2
     for round in $(seq "$rounds"); do
         for tracker in "$@"; do

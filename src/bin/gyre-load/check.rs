@@ -60,9 +60,14 @@ pub(crate) enum Answer<'a> {
 /// What an answer has, or what is wrong with it.
 pub(crate) type Judgement<'a> = Result<Answer<'a>, Wrong>;
 
+/// Reads a body. A line end behind it is what some trackers send and all clients skip.
+fn read(body: &[u8]) -> Result<Value<'_>, Wrong> {
+    Value::parse(body.strip_suffix(b"\r\n").unwrap_or(body)).map_err(|_| Wrong::Malformed)
+}
+
 /// Judges the body of an answer to an announce.
 pub(crate) fn announce_body<'a>(body: &'a [u8], wanted: Wanted<'_>) -> Judgement<'a> {
-    let value = Value::parse(body).map_err(|_| Wrong::Malformed)?;
+    let value = read(body)?;
     if let Some(reason) = value.get("failure reason") {
         return reason.bytes().map(Answer::Refused).ok_or(Wrong::Field);
     }
@@ -78,7 +83,7 @@ pub(crate) fn announce_body<'a>(body: &'a [u8], wanted: Wanted<'_>) -> Judgement
 
 /// Judges the body of an answer to a scrape of one swarm, which may be unknown.
 pub(crate) fn scrape_body<'a>(body: &'a [u8], info_hash: &[u8; 20]) -> Judgement<'a> {
-    let value = Value::parse(body).map_err(|_| Wrong::Malformed)?;
+    let value = read(body)?;
     if let Some(reason) = value.get("failure reason") {
         return reason.bytes().map(Answer::Refused).ok_or(Wrong::Field);
     }
@@ -122,6 +127,8 @@ mod tests {
         assert_eq!(judge(b"d8:intervali1800e5:peers6:peer01e"), Ok(Answer::Peers(1)));
         assert_eq!(judge(b"d8:intervali1800e5:peers0:6:peers618:0123456789abcdefxye"), Ok(Answer::Peers(1)));
         assert_eq!(judge(b"d14:failure reason4:nopee"), Ok(Answer::Refused(b"nope")));
+        assert_eq!(judge(b"d8:intervali1800e5:peers0:e\r\n"), Ok(Answer::Peers(0)));
+        assert_eq!(judge(b"d8:intervali1800e5:peers0:ei1e"), Err(Wrong::Malformed));
         assert_eq!(judge(b"d8:intervali1800e5:peers6:peer01"), Err(Wrong::Malformed));
         assert_eq!(judge(b"d5:peers6:peer01e"), Err(Wrong::Field));
         assert_eq!(judge(b"d8:intervali0e5:peers6:peer01e"), Err(Wrong::Field));

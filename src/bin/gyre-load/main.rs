@@ -259,6 +259,7 @@ fn tell(load: &Load, report: &Report) -> Result<ExitCode, Failure> {
     match report.is_right() {
         true => Ok(ExitCode::SUCCESS),
         false if report.replies == 0 => Err((1, format!("{} did not answer", report.target))),
+        false if report.wrong == 0 => Err((1, format!("{} refused everything", report.target))),
         false => Err((1, format!("{} replies were wrong", report.wrong))),
     }
 }

@@ -88,6 +88,7 @@ impl Wrong {
 #[derive(Clone)]
 pub(crate) struct OfKind {
     pub(crate) requests: u64,
+    /// Right or not.
     pub(crate) replies: u64,
     /// No reply came in time, or the connection broke.
     pub(crate) lost: u64,
@@ -137,7 +138,7 @@ impl Tally {
         &mut self.kinds[kind as usize]
     }
 
-    /// Counts a right reply.
+    /// Counts a reply, right or not.
     pub(crate) fn replied(&mut self, kind: Kind, latency: Duration) {
         let of_kind = self.of(kind);
         of_kind.replies += 1;
@@ -232,12 +233,13 @@ impl<'a> Meter<'a> {
     pub(crate) fn judged(&mut self, kind: Kind, due: Timestamp, now: Timestamp, judgement: Judgement<'_>) {
         Live::add(&self.live.replies, 1);
         self.replies += 1;
+        let measured = self.is_measured(due);
+        if measured {
+            self.tally.replied(kind, now.since(due));
+        }
         match judgement {
+            Ok(Answer::Peers(peers)) if measured => self.tally.peers += peers as u64,
             Ok(Answer::Refused(message)) => self.tally.is_refused(message),
-            Ok(answer) if self.is_measured(due) => {
-                self.tally.peers += if let Answer::Peers(peers) = answer { peers as u64 } else { 0 };
-                self.tally.replied(kind, now.since(due));
-            }
             Ok(_) => {}
             Err(wrong) => self.is_wrong(wrong),
         }

@@ -24,6 +24,7 @@ pub(crate) struct Report {
     pub(crate) rate: Option<f64>,
     pub(crate) duration_secs: f64,
     pub(crate) requests: u64,
+    /// Right or not.
     pub(crate) replies: u64,
     pub(crate) replies_per_sec: f64,
     pub(crate) lost: u64,
@@ -137,7 +138,7 @@ impl Report {
         let per_sec =
             |number: u64| if run.duration_secs > 0.0 { number as f64 / run.duration_secs } else { 0.0 };
         let replies = tally.replies();
-        let answered = (replies + tally.refused + tally.all_wrong()).max(1) as f64;
+        let answered = replies.max(1) as f64;
         let server = run.server.map(|used| {
             let per_reply = |secs: f64| secs / used.secs * run.duration_secs * 1e6 / answered;
             Server {
@@ -199,9 +200,9 @@ impl Report {
         }
     }
 
-    /// Whether all went as it should: there were replies, and none was wrong.
+    /// Whether all went as it should: there were replies, none was wrong, and not all refused.
     pub(crate) fn is_right(&self) -> bool {
-        self.replies > 0 && self.wrong == 0
+        self.replies > self.refused && self.wrong == 0
     }
 
     /// The figures for a human.
