@@ -64,7 +64,7 @@ parse() {
         --force) force=1 ;;
         --help | -h) usage && exit 0 ;;
         --only | --port | --cores | --nic | --root)
-            (($# > 1)) || die "$1 needs a value"
+            [[ -n ${2-} ]] || die "$1 needs a value"
             parse_value "$1" "$2"
             shift
             ;;
@@ -87,7 +87,6 @@ parse_value() {
     local name
     case $1 in
     --only)
-        [[ -n $2 ]] || die "--only: name at least one of: $PARTS"
         for name in ${2//,/ }; do
             [[ " $PARTS " == *" $name "* ]] || die "--only: there is no part \`$name\`, only: $PARTS"
             wants "$name" || parts+="${parts:+ }$name"

@@ -111,7 +111,7 @@ write_mask() { write_kernel "$@"; }
 tidy_mask() {
     local mask
     IFS= read -r mask || return 1
-    mask=$(sed -E 's/^[0,]+//' <<<"$mask")
+    mask=${mask#"${mask%%[!0,]*}"}
     say "${mask:-0}"
 }
 
@@ -148,13 +148,9 @@ drop_nft() { "$(tool nft)" delete table $1; }
 # Reads a setting to $tmp/now, which is missing if the setting is absent.
 fetch() {
     local code=0
-    rm -f "$tmp/now"
-    "read_$1" "$2" >"$tmp/value" 2>"$tmp/error" || code=$?
-    case $code in
-    0) mv "$tmp/value" "$tmp/now" ;;
-    "$ABSENT") ;;
-    *) return 1 ;;
-    esac
+    "read_$1" "$2" >"$tmp/now" 2>"$tmp/error" || code=$?
+    ((code == 0)) || rm "$tmp/now"
+    ((code == 0 || code == ABSENT))
 }
 
 # Two values, of which either may be missing.
@@ -244,7 +240,7 @@ open_state() {
 }
 
 # All records, oldest first.
-records() { compgen -G "$state/[0-9][0-9][0-9][0-9]" || true; }
+records() { { compgen -G "$state/[0-9][0-9][0-9][0-9]" || true; } | sort; }
 
 # Reads a record's head to the array `what`: kind, key, part, boot.
 read_record() { mapfile -t what <"$1/what"; }
@@ -272,7 +268,7 @@ record() {
         [[ ${what[0]} != "$1" || ${what[1]} != "$2" ]] || return 0
         number=$((10#${it##*/} + 1))
     done
-    rm -rf "$new"
+    [[ ! -e $new ]] || rm -r "$new"
     mkdir "$new"
     printf '%s\n' "$1" "$2" "$part" "$boot" >"$new/what"
     if [[ -e $tmp/now ]]; then
