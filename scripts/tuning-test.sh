@@ -78,7 +78,7 @@ make_machine() {
     done
     put /sys/class/net/nic0/device/msi_irqs/44 msix
     put /proc/irq/44/smp_affinity_list 0-3
-    printf '%s\n' combined=4 rx=512 tx=512 adaptive-rx=on rx-usecs=3 udp4=sd udp6=sdfn >"$root/tools/card"
+    printf '%s\n' most=4 combined=4 rx=512 tx=512 adaptive-rx=on rx-usecs=3 udp4=sd udp6=sdfn >"$root/tools/card"
     make_ethtool
 }
 
@@ -93,7 +93,7 @@ grep -qsxe "$1" "$(dirname "$0")/refuse" && echo "netlink error: Operation not s
 grep -qsxe "$1" "$(dirname "$0")/die" && kill -KILL $PPID && exit 1
 case $1 in
 -l)
-    printf 'Channel parameters for %s:\nPre-set maximums:\nRX:\t\tn/a\nTX:\t\tn/a\nOther:\t\t1\nCombined:\t4\n' "$2"
+    printf 'Channel parameters for %s:\nPre-set maximums:\nRX:\t\tn/a\nTX:\t\tn/a\nOther:\t\t1\nCombined:\t%s\n' "$2" "$(value most)"
     printf 'Current hardware settings:\nRX:\t\tn/a\nTX:\t\tn/a\nOther:\t\t1\nCombined:\t%s\n' "$(value combined)"
     ;;
 -g)
@@ -169,7 +169,7 @@ it_is_applied() {
     grep -qx 'net.core.rmem_max = 8388608' "$root/etc/sysctl.d/90-gyre.conf" || die "the sysctl file lacks a line"
     grep -qx '# left alone, it was 4194304: net.core.wmem_default = 1048576' "$root/etc/sysctl.d/90-gyre.conf" ||
         die "the sysctl file would lower a value at the next boot"
-    is /tools/card "$(printf '%s\n' combined=3 rx=2048 tx=1024 adaptive-rx=off rx-usecs=20 udp4=sdfn udp6=sdfn)"
+    is /tools/card "$(printf '%s\n' most=4 combined=3 rx=2048 tx=1024 adaptive-rx=off rx-usecs=20 udp4=sdfn udp6=sdfn)"
     is /proc/irq/40/smp_affinity_list 1
     is /proc/irq/42/smp_affinity_list 3
     is /proc/irq/43/smp_affinity_list 1 # the stub's fourth queue does not go away
@@ -223,7 +223,7 @@ others_changes_stay() {
     run 0 --apply --only nic --nic nic0 --cores 0-3
     sed -i 's/udp6=.*/udp6=sd/' "$root/tools/card"
     run 0 --revert
-    is /tools/card "$(printf '%s\n' combined=4 rx=512 tx=512 adaptive-rx=on rx-usecs=3 udp4=sd udp6=sd)"
+    is /tools/card "$(printf '%s\n' most=4 combined=4 rx=512 tx=512 adaptive-rx=on rx-usecs=3 udp4=sd udp6=sd)"
 }
 
 failures_can_be_undone() {
@@ -240,15 +240,16 @@ failures_can_be_undone() {
     put /proc/sys/net/core/netdev_budget 300
     same before "a failed apply could not be undone"
     # Killed in the middle, before and after a setting was written.
+    local option some=(--only "sysctl,nic" --cores 1-3 --nic nic0)
     for option in -G -n -L; do
         printf "%s\n" "$option" >"$root/tools/die"
-        run 137 --apply "${everything[@]}"
+        run 137 --apply "${some[@]}"
         rm "$root/tools/die"
         run 0 --revert
         same before "an apply that was killed at ethtool $option could not be undone"
     done
     # Or the revert is.
-    run 0 --apply "${everything[@]}"
+    run 0 --apply "${some[@]}"
     echo -L >"$root/tools/die"
     run 137 --revert
     rm "$root/tools/die"
@@ -260,9 +261,9 @@ what_cannot_be_done_is_skipped() {
     make_machine
     printf '%s\n' -g -C -n >"$root/tools/refuse"
     snapshot >"$tmp/before"
-    run 1 --apply --only nic --nic nic0 --cores 0-3
+    run 3 --apply --only nic --nic nic0 --cores 0-3
     says "skipped [nic]: nic0 ring: netlink error: Operation not supported"
-    says "failed [nic]: ethtool nic0 coalesce: netlink error"
+    says "skipped [nic]: ethtool nic0 coalesce: refused: netlink error"
     is /proc/irq/43/smp_affinity_list 3
     run 0 --revert
     rm "$root/tools/ethtool"
@@ -275,6 +276,21 @@ what_cannot_be_done_is_skipped() {
     same before "what could not be done left something"
 }
 
+few_queues_are_shared() {
+    make_machine
+    rm -r "$root"/sys/class/net/nic0/queues/?x-[23] "$root"/sys/class/net/nic0/device/msi_irqs/4[23]
+    sed -i 's/most=4/most=2/; s/combined=4/combined=1/' "$root/tools/card"
+    snapshot >"$tmp/before"
+    run 0 --apply --only nic --nic nic0 --cores 0-3
+    says "note [nic]: nic0 can do 2 queues for 4 cores"
+    grep -qx combined=2 "$root/tools/card" || die "the card has not as many queues as it can"
+    is /sys/class/net/nic0/queues/tx-0/xps_cpus 5
+    is /sys/class/net/nic0/queues/rx-0/rps_cpus 5
+    is /sys/class/net/nic0/queues/rx-1/rps_cpus a
+    run 0 --revert
+    same before "shared queues were not put back"
+}
+
 a_reboot_forgets() {
     make_machine
     run 0 --apply --only sysctl,cpu --cores 0
@@ -284,6 +300,13 @@ a_reboot_forgets() {
     is /sys/devices/system/cpu/cpu0/cpufreq/scaling_governor powersave
     is /proc/sys/net/core/rmem_max 212992
     [[ ! -e $root/etc/sysctl.d/90-gyre.conf ]] || die "the sysctl file outlived a revert after a reboot"
+    # An apply at the next boot records anew.
+    run 0 --apply --only cpu --cores 0
+    put /proc/sys/kernel/random/boot_id third-boot
+    put /sys/devices/system/cpu/cpu0/cpufreq/scaling_governor ondemand
+    run 0 --apply --only cpu --cores 0
+    run 0 --revert
+    is /sys/devices/system/cpu/cpu0/cpufreq/scaling_governor ondemand
 }
 
 wrong_input_is_refused() {
@@ -474,7 +497,7 @@ in_root=(--root "$root")
 mkdir "$root"
 
 for promise in a_dry_run_changes_nothing there_and_back only_what_was_asked_for others_changes_stay \
-    failures_can_be_undone what_cannot_be_done_is_skipped a_reboot_forgets wrong_input_is_refused masks_and_lists; do
+    failures_can_be_undone what_cannot_be_done_is_skipped few_queues_are_shared a_reboot_forgets wrong_input_is_refused masks_and_lists; do
     $promise
     rm -f "$tmp/out"
 done

@@ -175,6 +175,7 @@ sysctl_part() {
 conntrack_part() {
     local nft list
     nft=$(tool nft) || { skip "no nft: install nftables" && return 0; }
+    ((EUID == 0)) || { skip "only root can look at nftables" && return 0; }
     list=$(IFS=, && say "${ports[*]}")
     sed "s/^define ports = .*/define ports = { ${list//,/, } }/" "$here/gyre.nft" >"$tmp/rules.nft"
     # As nft lists it, to compare with: by way of a network namespace that is gone a moment later.
@@ -205,7 +206,7 @@ service_part() {
     change_file /etc/systemd/system/gyre.service "$tmp/service" 644
     # The options are the operator's from then on.
     if [[ -e $root/etc/gyre/gyre.env ]]; then
-        note "/etc/gyre/gyre.env is there already and stays as it is"
+        note "/etc/gyre/gyre.env is there already and stays as it is; a new one would have: $options"
     else
         say "# What gyre is started with: see \`gyre serve --help\`." >"$tmp/env"
         say "GYRE_OPTIONS=\"$options\"" >>"$tmp/env"

@@ -188,8 +188,12 @@ change() {
     ((dry)) && return 0
     record "$kind" "$key"
     if ! "write_$kind" "$key" "$asked" 2>"$tmp/error"; then
-        fail "$kind $key: $(complaint)"
         changes=$((changes - 1))
+        case $kind in
+        # Hardware, and what stands in for it, may not be able to.
+        ethtool | irq | mask | kernel) skip "$kind $key: refused: $(complaint)" ;;
+        *) fail "$kind $key: $(complaint)" ;;
+        esac
         return 0
     fi
     # What it is now can differ from what was asked: hardware rounds.

@@ -54,8 +54,8 @@ write_ethtool() {
     local iface=${1% *} what=${1#* } ethtool
     local -a words
     ethtool=$(tool ethtool)
-    # `rx = 4` becomes `rx 4`.
-    read -ra words < <(sed 's/ = / /' "$2" | paste -sd' ')
+    # Only what differs, since a driver may refuse what it has no say in; `rx = 4` becomes `rx 4`.
+    read -ra words < <(grep -vxFf "$tmp/now" "$2" | sed 's/ = / /' | paste -sd' ')
     case $what in
     queues) "$ethtool" -L "$iface" "${words[@]}" ;;
     ring) "$ethtool" -G "$iface" "${words[@]}" ;;
