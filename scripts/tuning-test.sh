@@ -93,7 +93,8 @@ grep -qsxe "$1" "$(dirname "$0")/refuse" && echo "netlink error: Operation not s
 grep -qsxe "$1" "$(dirname "$0")/die" && kill -KILL $PPID && exit 1
 case $1 in
 -l)
-    printf 'Channel parameters for %s:\nPre-set maximums:\nRX:\t\tn/a\nTX:\t\tn/a\nOther:\t\t1\nCombined:\t%s\n' "$2" "$(value most)"
+    printf 'Channel parameters for %s:\n' "$2"
+    printf 'Pre-set maximums:\nRX:\t\tn/a\nTX:\t\tn/a\nOther:\t\t1\nCombined:\t%s\n' "$(value most)"
     printf 'Current hardware settings:\nRX:\t\tn/a\nTX:\t\tn/a\nOther:\t\t1\nCombined:\t%s\n' "$(value combined)"
     ;;
 -g)
@@ -350,6 +351,7 @@ wrong_input_is_refused() {
 --apply --only nic --nic ../nic0
 --apply --only boot
 --apply --force
+--apply --cores 0
 --revert --port 6969
 --root /nowhere --apply
 END
@@ -465,7 +467,10 @@ the_table_is_put_back() {
 a_real_interface() {
     local before
     ethtool -L gyre0 rx 4 tx 4
-    echo 1 >/sys/class/net/gyre0/queues/tx-3/xps_cpus
+    if ! { echo 1 >/sys/class/net/gyre0/queues/tx-3/xps_cpus; } 2>/dev/null; then
+        echo "tuning-test: only real root may set an interface's masks: that part is skipped"
+        return 0
+    fi
     before=$(card)
     run 3 --apply --only nic --nic gyre0 --cores 0-1 # veth has no rings to size
     [[ $(ethtool -l gyre0 | awk '/^RX:/ { n = $2 } END { print n }') == 2 ]] || die "the queues are not two"
@@ -497,7 +502,8 @@ in_root=(--root "$root")
 mkdir "$root"
 
 for promise in a_dry_run_changes_nothing there_and_back only_what_was_asked_for others_changes_stay \
-    failures_can_be_undone what_cannot_be_done_is_skipped few_queues_are_shared a_reboot_forgets wrong_input_is_refused masks_and_lists; do
+    failures_can_be_undone what_cannot_be_done_is_skipped few_queues_are_shared a_reboot_forgets \
+    wrong_input_is_refused masks_and_lists; do
     $promise
     rm -f "$tmp/out"
 done

@@ -119,10 +119,8 @@ check() {
         return 0
     fi
     ((!force)) || die "--force is for --revert"
-    if [[ -z $parts ]]; then
-        parts="sysctl conntrack"
-        say "Without --only: the parts sysctl and conntrack, which change neither hardware nor services."
-    fi
+    local chosen=$parts
+    parts=${parts:-sysctl conntrack}
     if ((${#ports[@]})); then needs_part --port conntrack service; else ports=(6969); fi
     [[ -z $given_cores ]] || needs_part --cores nic cpu service
     [[ -z $nic ]] || needs_part --nic nic
@@ -136,6 +134,7 @@ check() {
         die "--isolate: --cores ${given_cores:-auto} leaves no core for anything else"
     fi
     ! wants nic || check_nic
+    [[ -n $chosen ]] || say "Without --only: the parts sysctl and conntrack, which change neither hardware nor services."
 }
 
 check_nic() {

@@ -8,8 +8,8 @@
 #              Default: by distribution (`schedutil`, `ondemand` or `powersave`). Cost: power and heat, also when idle;
 #              cores that share a clock with these rise with them.
 # huge pages   /sys/kernel/mm/transparent_hugepage/enabled at least `madvise`. gyre's allocator asks for huge pages by
-#              madvise(2): a table of gigabytes, of which each announce touches other places, in 2 MiB pages takes a
-#              page-table walk much less often. Only `never` is changed; `always` is left alone.
+#              madvise(2) (seen: 18 of 22 MB of a gyre just started are huge pages). In a table of gigabytes each announce
+#              touches other places; in 2 MiB pages that takes fewer page-table walks. Only `never` is changed.
 #              Default: `always` or `madvise`, by distribution. Cost: every program that asks gets them too, and may
 #              take up to 2 MiB where it needs 4 KiB; the kernel now and then compacts memory. Reserved pages
 #              (vm.nr_hugepages) are not used: they would be gone for everybody else.
@@ -25,8 +25,8 @@
 #
 #     isolcpus=domain,managed_irq,2-7 rcu_nocbs=2-7
 #
-# `gyre serve --cores auto` then doesn't see those cores: name them. Not nohz_full=: it saves a tick that costs less than
-# 0.1 %, and makes each system call dearer; a tracker is all system calls.
+# `gyre serve --cores auto` then doesn't see those cores: name them. Not nohz_full=: it saves a tick that costs some tenths
+# of a percent, and makes each system call dearer; a tracker is all system calls.
 #
 # How it was: `apply.sh --revert --only cpu`. But for the files of --isolate, a reboot puts all of it back; see the part
 # `boot`.

@@ -60,10 +60,10 @@ tool() {
     fi
 }
 
-# The last command's complaint, on one line.
+# The last command's complaint, on one line; of bash's own, without the place in the script.
 complaint() {
     local line
-    line=$(grep -m1 . "$tmp/error" || true)
+    line=$(grep -m1 . "$tmp/error" | sed -E 's/^[^:]*: line [0-9]+: //' || true)
     say "${line:-no reason given}"
 }
 

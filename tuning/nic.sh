@@ -90,7 +90,7 @@ ethtool_hash() {
         /^L4 bytes 2/ { fields = fields "n" }
         /^(L2DA|VLAN tag|L3 proto|None)/ { strange = 1 }
         END {
-            if (fields == "" || strange) { print "it is over fields that are better left alone" > "/dev/stderr"; exit 1 }
+            if (fields == "" || strange) { print "its fields are none that it could be set back to" > "/dev/stderr"; exit 1 }
             print "fields = " fields
         }
     ' "$tmp/raw"
