@@ -227,6 +227,21 @@ others_changes_stay() {
     is /tools/card "$(printf '%s\n' most=4 combined=4 rx=512 tx=512 adaptive-rx=on rx-usecs=3 udp4=sd udp6=sd)"
 }
 
+originals_are_kept() {
+    local original
+    make_machine
+    snapshot >"$tmp/before"
+    run 0 --apply --only nic,cpu --nic nic0 --cores 0-3
+    run 0 --apply --only nic,cpu --nic nic0 --cores 3,1 --isolate
+    is /proc/irq/40/smp_affinity_list 3
+    (for record in "$root"/var/lib/gyre-tuning/*; do head -2 "$record/what" | paste -sd' '; done) | sort >"$tmp/out"
+    [[ -s $tmp/out && -z $(uniq -d "$tmp/out") ]] || die "a second apply recorded a setting again"
+    original=$(dirname "$(grep -lx '40 nic0-TxRx-0' "$root"/var/lib/gyre-tuning/*/what)")/before
+    [[ $(<"$original") == 0-3 ]] || die "a second apply wrote over what was recorded"
+    run 0 --revert
+    same before "two applies could not be undone by one revert"
+}
+
 failures_can_be_undone() {
     make_machine
     snapshot >"$tmp/before"
@@ -502,8 +517,8 @@ in_root=(--root "$root")
 mkdir "$root"
 
 for promise in a_dry_run_changes_nothing there_and_back only_what_was_asked_for others_changes_stay \
-    failures_can_be_undone what_cannot_be_done_is_skipped few_queues_are_shared a_reboot_forgets \
-    wrong_input_is_refused masks_and_lists; do
+    originals_are_kept failures_can_be_undone what_cannot_be_done_is_skipped few_queues_are_shared \
+    a_reboot_forgets wrong_input_is_refused masks_and_lists; do
     $promise
     rm -f "$tmp/out"
 done
