@@ -6,6 +6,11 @@ cd "$(dirname "$0")/.."
 
 step() { printf '\n== %s\n' "$*"; }
 
+# need COMMAND PACKAGE: installs a Debian package if its command isn't there.
+need() {
+    command -v "$1" >/dev/null || { apt-get update -q && apt-get install -q -y --no-install-recommends "$2"; }
+}
+
 for component in rustfmt clippy; do
     cargo "${component/rustfmt/fmt}" --version >/dev/null 2>&1 || rustup component add "$component"
 done
@@ -22,15 +27,26 @@ RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
 step "tests (the README's command)"
 cargo test --locked
 
+step "shell scripts"
+need shellcheck shellcheck
+shellcheck -x .ci/* scripts/*.sh scripts/lib/*.sh tuning/*.sh
+
+step "the tuning, applied and reverted"
+need nft nftables
+need ethtool ethtool
+need ip iproute2
+scripts/tuning-test.sh
+
 step "the swarm table under Miri"
 scripts/miri.sh
 
 step "instructions of the hot functions"
-if ! command -v valgrind >/dev/null; then
-    apt-get update -q && apt-get install -q -y --no-install-recommends valgrind
-fi
+need valgrind valgrind
 cargo bench --locked --bench instructions
 
-step "transfers between real clients"
+step "the bench scripts, for a second each"
 cargo build --locked --release
+scripts/bench-test.sh
+
+step "transfers between real clients"
 scripts/interop.sh

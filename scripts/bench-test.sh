@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+# The bench scripts at their smallest: that each runs, prints its table, ends what it started, and refuses wrong input.
+# It says nothing of speed. Takes some ten seconds.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+
+# expect PATTERN SCRIPT OPTIONS...: the script succeeds and prints a line like this.
+expect() {
+    local pattern=$1
+    shift
+    if ! "scripts/$@" >"$scratch/out" 2>"$scratch/err" || ! grep -Eq "$pattern" "$scratch/out"; then
+        printf 'failed: %s\n' "$*"
+        cat "$scratch/out" "$scratch/err"
+        exit 1
+    fi
+    printf 'ok: %s\n' "$*"
+}
+
+# refuse PATTERN SCRIPT OPTIONS...: the script exits with 2 and one line like this.
+refuse() {
+    local pattern=$1 code=0
+    shift
+    "scripts/$@" >"$scratch/out" 2>"$scratch/err" || code=$?
+    if [ "$code" != 2 ] || [ "$(wc -l <"$scratch/err")" != 1 ] || ! grep -Eq "$pattern" "$scratch/err"; then
+        printf 'failed: %s: exit %s\n' "$*" "$code"
+        cat "$scratch/out" "$scratch/err"
+        exit 1
+    fi
+    printf 'ok: %s is refused\n' "$*"
+}
+
+short=(--rounds 1 --duration 0.3 --warmup 0.1)
+small=(-- --peers 500 --torrents 50)
+own="${GYRE_BIN:-$(cargo metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/release}"
+expect '^gyre +1 +[0-9]+ +[0-9.]+ ' bench-udp.sh "${short[@]}" "${small[@]}"
+expect '^gyre +1 +[0-9]+ +[0-9.]+ ' bench-http.sh "${short[@]}" "${small[@]}"
+expect '^mine +1 +[0-9]+ +[0-9.]+ ' bench-compare.sh --http-close gyre \
+    "mine=$own/gyre serve --udp 127.0.0.1:{port} --http 127.0.0.1:{port} --cores {cores}" "${short[@]}" "${small[@]}"
+expect '^at-90% +1 ' bench-latency.sh --peers 2000 "${short[@]}"
+expect '^1-workers +1 ' bench-cores.sh "${short[@]}" "${small[@]}"
+expect ' bytes a peer$' bench-memory.sh --peers 20000 --torrents 500 --duration 0.3 --warmup 0
+refuse 'what is nonsense' bench-udp.sh nonsense
+refuse 'needs a value' bench-http.sh --duration
+refuse 'not x$' bench-udp.sh --rounds x
+refuse 'name the trackers' bench-compare.sh
+refuse 'no_such is no tracker' bench-compare.sh no_such
+
+if pgrep -f "$own/gyre(-load)? " >/dev/null; then
+    echo "failed: something that the scripts started still runs"
+    exit 1
+fi
