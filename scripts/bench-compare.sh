@@ -20,7 +20,9 @@ done
 ((${#trackers[@]} > 0)) || die "name the trackers; see --help"
 for tracker in "${trackers[@]}"; do
     case $tracker in
+    gyre | floor | *=*) ;;
     aquatic_udp | aquatic_http | opentracker) command -v "$tracker" >/dev/null || die "$tracker is not installed" ;;
+    *) die "$tracker is no tracker that is known here; see --help" ;;
     esac
 done
 prepare

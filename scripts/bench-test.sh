@@ -11,7 +11,7 @@ trap 'rm -rf "$scratch"' EXIT
 expect() {
     local pattern=$1
     shift
-    if ! "scripts/$@" >"$scratch/out" 2>"$scratch/err" || ! grep -Eq "$pattern" "$scratch/out"; then
+    if ! "scripts/$1" "${@:2}" >"$scratch/out" 2>"$scratch/err" || ! grep -Eq "$pattern" "$scratch/out"; then
         printf 'failed: %s\n' "$*"
         cat "$scratch/out" "$scratch/err"
         exit 1
@@ -23,7 +23,7 @@ expect() {
 refuse() {
     local pattern=$1 code=0
     shift
-    "scripts/$@" >"$scratch/out" 2>"$scratch/err" || code=$?
+    "scripts/$1" "${@:2}" >"$scratch/out" 2>"$scratch/err" || code=$?
     if [ "$code" != 2 ] || [ "$(wc -l <"$scratch/err")" != 1 ] || ! grep -Eq "$pattern" "$scratch/err"; then
         printf 'failed: %s: exit %s\n' "$*" "$code"
         cat "$scratch/out" "$scratch/err"

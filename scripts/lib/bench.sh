@@ -185,7 +185,7 @@ start_tracker() {
         chmod 755 "$scratch"
         start_server opentracker -i 127.0.0.1 -p "$port" -P "$port" -d "$scratch" -w whitelist
         ;;
-    *) die "$tracker is no tracker that is known here (gyre, floor, aquatic_udp, aquatic_http, opentracker, NAME=COMMAND)" ;;
+    *) die "$tracker is no tracker that is known here; see bench-compare.sh --help" ;;
     esac
 }
 
