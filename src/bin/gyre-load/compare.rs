@@ -92,7 +92,10 @@ mod tests {
 
     #[test]
     fn medians_and_ratios_are_right() {
-        let run = |rate: f64, bytes: u64| json!({ "replies_per_sec": rate, "server": { "resident_bytes": bytes }, "generator": { "limits": rate > 350.0 } });
+        let run = |rate: f64, bytes: u64| {
+            let (server, generator) = (json!({ "resident_bytes": bytes }), json!({ "limits": rate > 350.0 }));
+            json!({ "replies_per_sec": rate, "server": server, "generator": generator })
+        };
         let groups = [
             Group {
                 name: "floor".into(),

@@ -432,7 +432,7 @@ impl Client<'_> {
             self.in_flight -= 1;
             let source = self.plan.sources.get(number % self.to_fill.len());
             let judgement = judge(&asked, source.map(SocketAddr::ip), &response, self.meter.looks_closely());
-            self.meter.judged(asked.kind, asked.due, now, judgement);
+            self.meter.judged(asked.kind, asked.due, now, &judgement);
         }
         used
     }

@@ -230,7 +230,7 @@ impl<'a> Meter<'a> {
     }
 
     /// A reply has come, which is judged.
-    pub(crate) fn judged(&mut self, kind: Kind, due: Timestamp, now: Timestamp, judgement: Judgement<'_>) {
+    pub(crate) fn judged(&mut self, kind: Kind, due: Timestamp, now: Timestamp, judgement: &Judgement<'_>) {
         Live::add(&self.live.replies, 1);
         self.replies += 1;
         let measured = self.is_measured(due);
@@ -238,10 +238,10 @@ impl<'a> Meter<'a> {
             self.tally.replied(kind, now.since(due));
         }
         match judgement {
-            Ok(Answer::Peers(peers)) if measured => self.tally.peers += peers as u64,
+            Ok(Answer::Peers(peers)) if measured => self.tally.peers += *peers as u64,
             Ok(Answer::Refused(message)) => self.tally.is_refused(message),
             Ok(_) => {}
-            Err(wrong) => self.is_wrong(wrong),
+            Err(wrong) => self.is_wrong(*wrong),
         }
     }
 

@@ -273,7 +273,7 @@ impl Client<'_> {
         self.sources[source].in_flight -= 1;
         let judgement =
             judge(&mut self.sources[source], now, &request, &response, self.meter.looks_closely());
-        self.meter.judged(request.kind, request.due, now, judgement);
+        self.meter.judged(request.kind, request.due, now, &judgement);
         Some(source)
     }
 
