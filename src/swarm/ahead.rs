@@ -7,9 +7,9 @@
 
 use fastrand::Rng;
 
-use super::choose::{Dice, Walk};
+use super::choose::{Dice, Throw, Walk};
 use super::index::Hash;
-use super::peers::{LEECHERS, Peers, SEEDERS, Set, View};
+use super::peers::{LEECHERS, Peers, Place, SEEDERS, Set, View};
 use super::record::Body;
 use super::{PeerSink, Shard};
 use crate::sys::prefetch;
@@ -47,10 +47,21 @@ impl Shard {
                 prefetch(self.swarms.get(number));
             }
         }
-        let each = || ahead.iter().zip(announces.clone());
-        each().for_each(|(ahead, announce)| self.fetch::<S>(ahead, announce, Step::Directories));
-        each().for_each(|(ahead, announce)| self.fetch::<S>(ahead, announce, Step::Buckets));
-        each().for_each(|(ahead, announce)| self.fetch::<S>(ahead, announce, Step::Blocks));
+        self.fetch_each::<S>(announces, ahead, Step::Directories);
+        self.fetch_each::<S>(announces, ahead, Step::Buckets);
+        self.fetch_each::<S>(announces, ahead, Step::Blocks);
+    }
+
+    #[inline(always)]
+    fn fetch_each<'a, S: PeerSink>(
+        &self,
+        announces: &(impl Iterator<Item = &'a Announce> + Clone),
+        ahead: &mut [Ahead],
+        step: Step,
+    ) {
+        for (ahead, announce) in ahead.iter_mut().zip(announces.clone()) {
+            self.fetch::<S>(ahead, announce, step);
+        }
     }
 
     /// As [`announce`](Self::announce), with what is known of it.
@@ -78,7 +89,7 @@ impl Shard {
         Ahead {
             hash: self.index.hash(&announce.info_hash),
             peer_hash: self.peer_hash(&announce.peer),
-            dice: Dice(rng.u64(..)),
+            dice: Dice::new(rng.u64(..)),
             guess: None,
         }
     }
@@ -86,19 +97,21 @@ impl Shard {
     /// Fetches what one step needs, with what those before it have fetched: for the asker's own entry, and for its
     /// reply.
     #[inline(always)]
-    pub(super) fn fetch<S: PeerSink>(&self, ahead: &Ahead, announce: &Announce, step: Step) {
+    pub(super) fn fetch<S: PeerSink>(&self, ahead: &mut Ahead, announce: &Announce, step: Step) {
         let Some(number) = ahead.guess else { return };
         let Body::Sets(sets) = &self.swarms.get(number).body else { return };
-        match announce.peer {
-            PeerAddr::V4(_) => self.v4.fetch(&sets.v4, true, ahead, announce, step),
-            PeerAddr::V6(_) => self.v6.fetch(&sets.v6, true, ahead, announce, step),
-        }
         if S::BOTH_FAMILIES {
+            let dice = ahead.dice;
             match announce.peer {
-                PeerAddr::V4(_) => self.v6.fetch(&sets.v6, false, ahead, announce, step),
-                PeerAddr::V6(_) => self.v4.fetch(&sets.v4, false, ahead, announce, step),
-            }
+                PeerAddr::V4(_) => self.v6.fetch(&sets.v6, None, &dice, announce, step),
+                PeerAddr::V6(_) => self.v4.fetch(&sets.v4, None, &dice, announce, step),
+            };
         }
+        let home = Some(ahead.peer_hash);
+        ahead.dice.starts = match announce.peer {
+            PeerAddr::V4(_) => self.v4.fetch(&sets.v4, home, &ahead.dice, announce, step),
+            PeerAddr::V6(_) => self.v6.fetch(&sets.v6, home, &ahead.dice, announce, step),
+        };
     }
 }
 
@@ -111,54 +124,66 @@ pub(super) enum Step {
 }
 
 impl<const N: usize> Peers<N> {
-    /// Of one family's sets: where the asker is, if it `is_home`, and what the dice choose.
+    /// Of one family's sets: where the asker is, by its hash if this is its family, and what the dice choose. Returns
+    /// where the choices begin, as far as that is known yet.
     #[inline(always)]
-    fn fetch(&self, sets: &[Set; 2], is_home: bool, ahead: &Ahead, announce: &Announce, step: Step) {
+    fn fetch(
+        &self,
+        sets: &[Set; 2],
+        home: Option<u32>,
+        dice: &Dice,
+        announce: &Announce,
+        step: Step,
+    ) -> [Place; 2] {
+        let mut starts = [Place::NOWHERE; 2];
         if let Step::Directories = step {
             for set in sets {
                 if let Set::Many(number) = set {
                     prefetch(self.directories.get(*number));
                 }
             }
-            return;
+            return starts;
         }
         let [seeders, leechers] = sets.each_ref().map(|set| set.view(&self.directories));
-        if is_home {
-            let home = if announce.seeder { seeders } else { leechers };
-            let bucket = &home.buckets[home.home(ahead.peer_hash) as usize];
+        if let Some(hash) = home {
+            let set = if announce.seeder { seeders } else { leechers };
+            let bucket = &set.buckets[set.home(hash) as usize];
             match step {
                 Step::Blocks => self.blocks.fetch_home(*bucket),
                 _ => prefetch(bucket),
             }
         }
         if announce.event == Event::Stopped {
-            return;
+            return starts;
         }
         let want = usize::from(announce.num_want);
-        self.fetch_choice(leechers, want, ahead.dice.role(LEECHERS), step);
+        starts[LEECHERS] = self.fetch_choice(leechers, want, dice.role(LEECHERS), step);
         if !announce.seeder {
-            self.fetch_choice(seeders, want, ahead.dice.role(SEEDERS), step);
+            starts[SEEDERS] = self.fetch_choice(seeders, want, dice.role(SEEDERS), step);
         }
+        starts
     }
 
-    /// What the dice choose from a set, at most `want`. Its share of that isn't worth working out.
+    /// What a throw chooses from a set, at most `want`. Its share of that isn't worth working out.
     #[inline(always)]
-    fn fetch_choice(&self, set: View<'_>, want: usize, dice: Dice, step: Step) {
+    fn fetch_choice(&self, set: View<'_>, want: usize, throw: Throw, step: Step) -> Place {
         if let Step::Buckets = step {
-            let foretold = Walk::foretell(set, dice);
-            return foretold.iter().filter_map(|number| set.buckets.get(*number as usize)).for_each(prefetch);
+            let foretold = Walk::foretell(set, throw);
+            foretold.iter().filter_map(|number| set.buckets.get(*number as usize)).for_each(prefetch);
+            return Place::NOWHERE;
         }
         if set.peers == 0 {
-            return;
+            return Place::NOWHERE;
         }
-        let mut walk = Walk::new(set, None, dice);
+        let mut walk = Walk::new(set, None, throw);
         let (first, at) = (set.buckets[walk.start.bucket as usize], usize::from(walk.start.at));
         let end = first.len().min(at + want);
-        self.blocks.fetch(first, at..end);
+        self.blocks.fetch(first, at..end, want);
         let left = at + want - end;
         if left > 0 {
             let next = walk.next().map_or(first, |number| set.buckets[number as usize]);
-            self.blocks.fetch(next, 0..next.len().min(left));
+            self.blocks.fetch(next, 0..next.len().min(left), want);
         }
+        walk.start
     }
 }

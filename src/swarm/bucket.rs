@@ -1,7 +1,7 @@
 //! Owns buckets: a few dozen peers of one family in one block of memory, each property in a column of its own.
 
-use crate::limits::{BUCKET_PEERS_MAX, BUCKET_STEP, TABLE_CHUNK_BYTES};
-use crate::sys::{prefetch, prefetch_all};
+use crate::limits::{BUCKET_LOAD, BUCKET_PEERS_MAX, BUCKET_STEP, TABLE_CHUNK_BYTES};
+use crate::sys::{prefetch, prefetch_lines};
 use crate::types::{PORT_BYTES, PeerId};
 
 use super::pool::{Map, Memory, split};
@@ -229,14 +229,14 @@ impl<const N: usize> Blocks<N> {
         if bucket.len > 0 {
             let (chunk, start) = self.pool(bucket).at(bucket.block);
             prefetch(&chunk.marks[start]);
-            prefetch_all(&chunk.addrs[start..][..bucket.len()]);
+            prefetch_lines(&chunk.addrs[start..][..bucket.len()], lines(BUCKET_LOAD * N));
         }
     }
 
-    /// Begins to fetch some of the bucket's addresses.
+    /// Begins to fetch some of the bucket's addresses, at most `most` of them.
     #[inline]
-    pub(super) fn fetch(&self, bucket: Bucket, peers: std::ops::Range<usize>) {
-        prefetch_all(&self.addrs(bucket)[peers]);
+    pub(super) fn fetch(&self, bucket: Bucket, peers: std::ops::Range<usize>, most: usize) {
+        prefetch_lines(&self.addrs(bucket)[peers], lines(most * N));
     }
 
     /// A peer of the bucket.
@@ -373,6 +373,11 @@ impl<const N: usize> Blocks<N> {
             self.pools[old].give(before.block, memory);
         }
     }
+}
+
+/// The lines that so many bytes take, which begin anywhere in one; mostly.
+fn lines(bytes: usize) -> usize {
+    bytes / 64 + 1
 }
 
 /// Copies the first peers of a block to one of another pool. Ids that weren't known aren't known then either.

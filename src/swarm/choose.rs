@@ -23,26 +23,55 @@ pub(super) type Stretch<'a, const N: usize> = (&'a [[u8; N]], &'a [[u8; 20]]);
 
 /// The randomness of one choice. Each of its uses has a stream of its own, so that who looks ahead can foretell one
 /// without the others.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Dice(pub(super) u64);
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Dice {
+    seed: u64,
+    /// By role: where the choice from the asker's own family begins, as who looked ahead has thrown it. It holds if
+    /// there is somebody else than the asker.
+    pub(super) starts: [Place; 2],
+}
+
+/// The randomness of a choice from one set.
+#[derive(Clone, Copy)]
+pub(super) struct Throw {
+    seed: u64,
+    foreseen: Place,
+}
+
+impl Default for Dice {
+    fn default() -> Self {
+        Self::new(0)
+    }
+}
 
 impl Dice {
-    fn whole(self) -> Rng {
-        Rng::with_seed(self.0)
+    pub(super) fn new(seed: u64) -> Self {
+        Self { seed, starts: [Place::NOWHERE; 2] }
     }
 
     /// For the set of this role.
-    pub(super) fn role(self, role: usize) -> Dice {
-        self.stream(1 + role as u64)
+    #[inline(always)]
+    pub(super) fn role(&self, role: usize) -> Throw {
+        Throw { seed: self.stream(1 + role as u64), foreseen: self.starts[role] }
+    }
+
+    /// For the other family, whose starts are not foreseen.
+    fn unforeseen(&self) -> Self {
+        Self::new(self.seed)
+    }
+
+    /// For the roles' shares.
+    fn roles(&self) -> Rng {
+        Rng::with_seed(self.seed)
     }
 
     /// For the families' shares.
-    fn families(self) -> Dice {
-        self.stream(3)
+    fn families(&self) -> Rng {
+        Rng::with_seed(self.stream(3))
     }
 
-    fn stream(self, number: u64) -> Dice {
-        Dice(self.0.wrapping_add(number.wrapping_mul(0x9e37_79b9_7f4a_7c15)))
+    fn stream(&self, number: u64) -> u64 {
+        self.seed.wrapping_add(number.wrapping_mul(0x9e37_79b9_7f4a_7c15))
     }
 }
 
@@ -67,10 +96,15 @@ pub(super) struct Walk {
 impl Walk {
     /// In a set that has somebody beside the asker.
     #[inline(always)]
-    pub(super) fn new(set: View<'_>, asker: Option<Place>, dice: Dice) -> Self {
-        let mut rng = dice.whole();
+    pub(super) fn new(set: View<'_>, asker: Option<Place>, throw: Throw) -> Self {
+        let mut rng = Rng::with_seed(throw.seed);
         let width = rng.u32(..) | 1; // drawn first, so that it can be foretold
-        let start = Self::start(set, asker, &mut rng);
+        let foreseen = set.buckets.get(throw.foreseen.bucket as usize);
+        let is_there = foreseen.is_some_and(|bucket| usize::from(throw.foreseen.at) < bucket.len());
+        let start = match is_there && asker != Some(throw.foreseen) {
+            true => throw.foreseen,
+            false => Self::start(set, asker, &mut rng),
+        };
         let (buckets, mask) = (set.buckets.len() as u32, set.mask);
         Self { start, buckets, mask, number: start.bucket, width, steps: mask.min(CHOICE_STEPS_MAX) }
     }
@@ -93,8 +127,8 @@ impl Walk {
 
     /// The bucket that a walk will try first, and the next from there.
     #[inline(always)]
-    pub(super) fn foretell(set: View<'_>, dice: Dice) -> [u32; 2] {
-        let mut rng = dice.whole();
+    pub(super) fn foretell(set: View<'_>, throw: Throw) -> [u32; 2] {
+        let mut rng = Rng::with_seed(throw.seed);
         let width = rng.u32(..) | 1;
         let first = below(rng.u64(..) as u32, set.buckets.len() as u32);
         [first, first.wrapping_add(width) & set.mask]
@@ -127,7 +161,7 @@ impl<const N: usize> Blocks<N> {
         want: u32,
         asker: Option<Place>,
         ticks: &Ticks,
-        dice: Dice,
+        throw: Throw,
         mut take: impl FnMut(Stretch<'_, N>),
     ) {
         let others = set.peers - u32::from(asker.is_some());
@@ -135,7 +169,7 @@ impl<const N: usize> Blocks<N> {
         if wanted.left == 0 {
             return;
         }
-        let walk = Walk::new(set, asker, dice);
+        let walk = Walk::new(set, asker, throw);
         let start = walk.start;
         let first = set.buckets[start.bucket as usize];
         self.take_from(first, start.bucket, usize::from(start.at)..first.len(), &mut wanted, &mut take);
@@ -208,7 +242,6 @@ struct Request<'a> {
     /// Seeders get leechers alone.
     from_seeder: bool,
     ticks: &'a Ticks,
-    dice: Dice,
 }
 
 /// The peers of one family of a swarm.
@@ -217,6 +250,7 @@ struct Side<'a, const N: usize> {
     sets: [View<'a>; 2],
     /// The asker, if it is among the leechers here.
     asker: Option<Place>,
+    dice: Dice,
 }
 
 impl<const N: usize> Side<'_, N> {
@@ -233,20 +267,14 @@ impl<const N: usize> Side<'_, N> {
         if eligible == [0; 2] {
             return;
         }
-        let Request { ticks, dice, .. } = *request;
-        let [seeders, leechers] = share(want, eligible, dice);
+        let (ticks, dice) = (request.ticks, &self.dice);
+        let [seeders, leechers] = share(want, eligible, dice.roles());
         if seeders > 0 {
             self.blocks.choose(self.sets[SEEDERS], seeders, None, ticks, dice.role(SEEDERS), &mut take);
         }
         if leechers > 0 {
-            self.blocks.choose(
-                self.sets[LEECHERS],
-                leechers,
-                self.asker,
-                ticks,
-                dice.role(LEECHERS),
-                &mut take,
-            );
+            let set = self.sets[LEECHERS];
+            self.blocks.choose(set, leechers, self.asker, ticks, dice.role(LEECHERS), &mut take);
         }
     }
 }
@@ -259,7 +287,7 @@ impl Shard {
         number: u32,
         announce: &Announce,
         asker: Place,
-        dice: Dice,
+        dice: &Dice,
         sink: &mut S,
     ) -> SwarmCounts {
         let Swarm { downloaded, body: Body::Sets(sets), .. } = self.swarms.get(number) else {
@@ -271,14 +299,16 @@ impl Shard {
             blocks: &self.v4.blocks,
             sets: sets.v4.each_ref().map(|set| set.view(&self.v4.directories)),
             asker: asker.filter(|_| is_v4),
+            dice: if is_v4 { *dice } else { dice.unforeseen() },
         };
         let v6 = Side {
             blocks: &self.v6.blocks,
             sets: sets.v6.each_ref().map(|set| set.view(&self.v6.directories)),
             asker: asker.filter(|_| !is_v4),
+            dice: if is_v4 { dice.unforeseen() } else { *dice },
         };
         let want = u32::from(announce.num_want);
-        let request = Request { from_seeder: announce.seeder, ticks: &self.books.ticks, dice };
+        let request = Request { from_seeder: announce.seeder, ticks: &self.books.ticks };
         let [v4_want, v6_want] = match S::BOTH_FAMILIES {
             true => {
                 let all = [v4.eligible(&request), v6.eligible(&request)].map(|[one, other]| one + other);
@@ -302,7 +332,13 @@ impl Shard {
 
     /// Gives the sink the peers that an announce in a small swarm asks for.
     #[inline]
-    pub(super) fn choose_few<S: PeerSink>(&self, number: u32, announce: &Announce, dice: Dice, sink: &mut S) {
+    pub(super) fn choose_few<S: PeerSink>(
+        &self,
+        number: u32,
+        announce: &Announce,
+        dice: &Dice,
+        sink: &mut S,
+    ) {
         let Body::Few(few) = &self.swarms.get(number).body else { return };
         let others = few.iter().filter(|peer| {
             let eligible = !(announce.seeder && peer.seeder) && peer.addr != announce.peer;
@@ -310,7 +346,7 @@ impl Shard {
             eligible && asked && !self.books.ticks.is_over(peer.mark)
         });
         let mut others: ArrayVec<FewPeer, FEW> = others.collect();
-        let mut rng = dice.whole();
+        let mut rng = dice.roles();
         while others.len() > usize::from(announce.num_want) {
             others.swap_remove(rng.usize(..others.len()));
         }
@@ -332,7 +368,7 @@ fn below(random: u32, bound: u32) -> u32 {
 /// Deals `want` out among two sets of these sizes: to each what is its share on average, rounded at random, so that
 /// every peer is as likely as any other.
 #[inline(always)]
-fn share(want: u32, [one, other]: [u32; 2], dice: Dice) -> [u32; 2] {
+fn share(want: u32, [one, other]: [u32; 2], mut rng: Rng) -> [u32; 2] {
     let all = u64::from(one) + u64::from(other);
     if all <= u64::from(want) {
         return [one, other];
@@ -340,7 +376,7 @@ fn share(want: u32, [one, other]: [u32; 2], dice: Dice) -> [u32; 2] {
     let part = match (one, other) {
         (0, _) => 0, // a seeder gets leechers alone
         (_, 0) => want,
-        _ => ((u64::from(want) * u64::from(one) + dice.whole().u64(..all)) / all) as u32,
+        _ => ((u64::from(want) * u64::from(one) + rng.u64(..all)) / all) as u32,
     };
     [part, want - part]
 }

@@ -215,7 +215,7 @@ impl Shard {
         self.pass(now);
         let mut ahead = self.begin(announce, rng);
         ahead.guess = self.find(ahead.hash, &announce.info_hash);
-        self.fetch::<S>(&ahead, announce, Step::Blocks); // own entry and reply wait for memory together
+        self.fetch::<S>(&mut ahead, announce, Step::Blocks); // own entry and reply wait for memory together
         self.announce_to(&ahead, ahead.guess, announce, sink)
     }
 
@@ -267,8 +267,8 @@ impl Shard {
             return SwarmCounts::default();
         };
         match self.enter(number, ahead.peer_hash, announce, self.books.ticks.mark()) {
-            Ok(Entry::Set(place)) => return self.choose(number, announce, place, ahead.dice, sink),
-            Ok(Entry::Record) => self.choose_few(number, announce, ahead.dice, sink),
+            Ok(Entry::Set(place)) => return self.choose(number, announce, place, &ahead.dice, sink),
+            Ok(Entry::Record) => self.choose_few(number, announce, &ahead.dice, sink),
             Err(Full) => self.totals.refused += 1,
         }
         self.counts(number)

@@ -104,6 +104,11 @@ pub(super) struct Place {
     pub(super) at: u8,
 }
 
+impl Place {
+    /// No set has such a bucket.
+    pub(super) const NOWHERE: Self = Self { bucket: u32::MAX, at: 0 };
+}
+
 /// What each change in the table is entered in.
 pub(super) struct Books {
     pub(super) memory: Memory,
