@@ -81,7 +81,7 @@ impl Conntrack {
         }
         match lost {
             Some(lost) if lost > 0 => {
-                let what = format!("{what}; since the start it had no room for {lost} packets");
+                let what = format!("{what}; since boot it had no room for {lost} packets");
                 Finding::warn(CHECK, what).costs(cost).fix(fix)
             }
             _ => Finding::ok(CHECK, what),
@@ -112,6 +112,7 @@ impl Conntrack {
         }
         let table = self.table.as_deref();
         let entries = table.map(|table| tracked(table, port)).unwrap_or(0);
+        let left = if entries == 1 { "1 entry".to_owned() } else { format!("{entries} entries") };
         let exempt = exempting_rules(port);
         let warn = |what: String, fix: String| {
             Finding::warn(CHECK, what)
@@ -123,7 +124,7 @@ impl Conntrack {
                 Finding::ok(CHECK, format!("a rule keeps UDP port {port} out of connection tracking"))
             }
             Rules::Exempt => warn(
-                format!("a rule keeps UDP port {port} out, yet {entries} entries of it are left"),
+                format!("a rule keeps UDP port {port} out, yet of it the table still has {left}"),
                 format!("`conntrack -D -p udp --dport {port}`, then look again"),
             ),
             Rules::Half(without) => warn(
@@ -132,9 +133,7 @@ impl Conntrack {
                 ),
                 exempt,
             ),
-            _ if entries > 0 => {
-                warn(format!("UDP port {port} is tracked: {entries} entries right now"), exempt)
-            }
+            _ if entries > 0 => warn(format!("UDP port {port} is tracked: {left} right now"), exempt),
             Rules::Tracking => {
                 let seen = if table.is_ok() { ", though it has no entry right now" } else { "" };
                 warn(format!("rules ask for connection tracking, none exempts UDP port {port}{seen}"), exempt)

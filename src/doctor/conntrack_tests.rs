@@ -50,7 +50,7 @@ fn entries_of_the_port_are_seen() {
                  ipv4     2 tcp      6 29 ESTABLISHED src=192.0.2.2 dst=192.0.2.1 sport=1 dport=6969\n";
     assert_eq!(tracked(table, 6969), 1);
     let [_, port] = judge(&Conntrack { table: Ok(table.into()), ..conntrack() });
-    assert!(port.level == Level::Warn && port.what.contains("1 entries"), "{port:?}");
+    assert!(port.level == Level::Warn && port.what.contains("1 entry"), "{port:?}");
     let [_, port] = judge(&conntrack());
     assert!(port.level == Level::Warn && port.what.contains("unknown"), "{port:?}");
     let [_, port] = judge(&Conntrack { count: Ok(0), ..conntrack() });

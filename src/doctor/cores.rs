@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::machine::{Machine, Seen, Unread};
 use super::sample::Sample;
-use super::{Finding, parse};
+use super::{Finding, count_of, named, parse};
 use crate::config::Cores;
 use crate::server::format_cores;
 
@@ -140,7 +140,7 @@ impl CoreFacts {
                 .costs("gyre does not start")
                 .fix(format!("--cores {}, or a wider `taskset`, CPUAffinity= or cpuset", chosen.list()));
         }
-        Finding::ok(CHECK, format!("{} workers on cores {}", chosen.workers, chosen.list()))
+        Finding::ok(CHECK, format!("{} on {}", count_of(chosen.workers, "worker"), named(&chosen.cores)))
     }
 
     fn isolation(&self, chosen: &Chosen) -> Finding {
@@ -170,7 +170,7 @@ impl CoreFacts {
         Finding::ok(
             CHECK,
             format!(
-                "{} of {} cores chosen; of them isolated from others: {}, without a tick: {}",
+                "{} of the {} cores chosen; of them isolated from others: {}, without a tick: {}",
                 chosen.cores.len(),
                 online.len(),
                 ours(&isolated),
@@ -233,10 +233,10 @@ impl CoreFacts {
         let slow: Vec<usize> =
             self.governors.iter().filter(|(_, name)| *name != "performance").map(|(core, _)| *core).collect();
         let Some(first) = slow.first() else {
-            return Finding::ok(CHECK, format!("performance, on cores {}", chosen.list()));
+            return Finding::ok(CHECK, format!("performance, on {}", named(&chosen.cores)));
         };
         let cores = format_cores(&slow);
-        Finding::warn(CHECK, format!("the governor of cores {cores} is {}", self.governors[first]))
+        Finding::warn(CHECK, format!("the governor of {} is {}", named(&slow), self.governors[first]))
             .costs("a core that has slept starts slowly: latency, and losses at the start of a burst")
             .fix(format!("`cpupower -c {cores} frequency-set -g performance`"))
     }

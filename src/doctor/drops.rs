@@ -4,18 +4,18 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::Finding;
 use super::cores::Chosen;
 use super::machine::{Seen, Unread};
 use super::parse::{self, Softnet, UdpRow};
 use super::sample::Sample;
+use super::{Finding, named};
 use crate::config::Config;
 
-/// Losses since the start are worth a warning from one in so many on.
+/// Losses since boot are worth a warning from one in so many on.
 const RARE: u64 = 10_000;
 /// Turns of a core that end with packets left are worth a warning from one in so many packets on.
 const RARELY_SQUEEZED: u64 = 1_000;
-/// So few packets in a sample say nothing of their balance; then those since the start are looked at.
+/// So few packets in a sample say nothing of their balance; then those since boot are looked at.
 const PACKETS_MIN: u64 = 1_000;
 
 /// A count, in two readings.
@@ -62,8 +62,7 @@ fn card(before: &Sample, after: &Sample) -> Finding {
             .fix(fix);
         }
         if is_much(lost.after, received.packets, RARE) {
-            let what =
-                format!("{name} has lost {} of {} packets since the start", lost.after, received.packets);
+            let what = format!("{name} has lost {} of {} packets since boot", lost.after, received.packets);
             return Finding::warn(CHECK, what).costs(cost).fix(fix);
         }
         told.push(format!("{name} has lost {} of {}", lost.after, received.packets));
@@ -103,10 +102,10 @@ fn softnet(before: &Sample, after: &Sample) -> Finding {
         .fix(fix);
     }
     if is_much(dropped.after, processed, RARE) {
-        let cores = crate::server::format_cores(&dropping);
+        let cores = named(&dropping);
         return Finding::warn(
             CHECK,
-            format!("{} of {processed} packets were dropped on cores {cores}", dropped.after),
+            format!("{} of {processed} packets were dropped, on {cores}", dropped.after),
         )
         .costs(cost)
         .fix(fix);
@@ -151,7 +150,7 @@ fn udp(before: &Sample, after: &Sample, passed: Duration) -> Finding {
         .fix(fix);
     }
     let what = format!(
-        "since the start {} datagrams received, {} dropped because a receive buffer was full, {} for other faults",
+        "since boot {} datagrams received, {} dropped because a receive buffer was full, {} for other faults",
         received.after,
         full.after,
         errors.after.saturating_sub(full.after)
@@ -219,8 +218,7 @@ pub(super) fn softirq_balance(before: &Sample, after: &Sample, chosen: &Chosen) 
         .map(|(core, count)| (*core, count.saturating_sub(rows.0.get(core).copied().unwrap_or(0))))
         .collect();
     let sum = |counts: &BTreeMap<usize, u64>| counts.values().copied().fold(0, u64::saturating_add);
-    let (counts, when) =
-        if sum(&now) >= PACKETS_MIN { (now, "right now") } else { (rows.1, "since the start") };
+    let (counts, when) = if sum(&now) >= PACKETS_MIN { (now, "right now") } else { (rows.1, "since boot") };
     vec![balance(&counts, when, chosen)]
 }
 
@@ -233,7 +231,7 @@ fn balance(counts: &BTreeMap<usize, u64>, when: &str, chosen: &Chosen) -> Findin
         return Finding::unknown(CHECK, "which cores take packets in", Unread::Garbled);
     };
     if all < u128::from(PACKETS_MIN) {
-        return Finding::ok(CHECK, format!("not judged: only {all} receive interrupts since the start"));
+        return Finding::ok(CHECK, format!("not judged: only {all} receive interrupts since boot"));
     }
     let percent = |part: u128| part * 100 / all;
     let others = counts.iter().filter(|(core, _)| !cores.contains(core)).map(|(_, count)| *count);
@@ -242,10 +240,7 @@ fn balance(counts: &BTreeMap<usize, u64>, when: &str, chosen: &Chosen) -> Findin
     let what = format!(
         "{when} core {busiest} takes {share} % of the receive interrupts, cores that gyre doesn't use {others} %"
     );
-    let fix = format!(
-        "spread the queues over the cores {}: see receive-queues and queue-affinity",
-        crate::server::format_cores(cores)
-    );
+    let fix = format!("spread the queues over {}: see receive-queues and queue-affinity", named(cores));
     // Twice its share is still no reason to worry; of two cores one may have nine tenths.
     let workers = cores.len().max(1) as u128;
     if cores.len() > 1 && share > (200 / workers).min(90) {

@@ -7,8 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::cores::Chosen;
 use super::machine::{Machine, Seen};
 use super::sample::real_interfaces;
-use super::{Finding, parse};
-use crate::server::format_cores;
+use super::{Finding, count_of, named, parse};
 
 /// What the checks of network cards look at.
 pub(super) struct Interfaces {
@@ -99,19 +98,13 @@ fn queues(name: &str, card: &Card, chosen: &Chosen) -> Finding {
     if !elsewhere.is_empty() {
         return Finding::warn(
             CHECK,
-            format!(
-                "{name} hands packets on to cores {} (RPS), which gyre doesn't use",
-                format_cores(&elsewhere)
-            ),
+            format!("{name} hands packets on to {} (RPS), which gyre doesn't use", named(&elsewhere)),
         )
         .costs("each of these packets wakes another core to be answered")
         .fix(spread);
     }
     if !handed.is_empty() {
-        let what = format!(
-            "{name} has {queues} receive {plural} and hands on to cores {} (RPS)",
-            format_cores(&handed)
-        );
+        let what = format!("{name} has {queues} receive {plural} and hands on to {} (RPS)", named(&handed));
         if handed.len() * 2 >= cores.len() {
             return Finding::ok(CHECK, what);
         }
@@ -120,13 +113,19 @@ fn queues(name: &str, card: &Card, chosen: &Chosen) -> Finding {
             .fix(spread);
     }
     if queues >= cores.len() {
-        return Finding::ok(CHECK, format!("{name} has {queues} receive {plural} for {} cores", cores.len()));
+        return Finding::ok(
+            CHECK,
+            format!("{name} has {queues} receive {plural} for {}", count_of(cores.len(), "core")),
+        );
     }
     Finding::warn(
         CHECK,
         format!("{name} has {queues} receive {plural} for {} cores, and hands nothing on (RPS)", cores.len()),
     )
-    .costs(format!("{queues} of the cores take in all packets; when these are full, packets are lost"))
+    .costs(format!(
+        "all packets are taken in by {}; when full, packets are lost while others idle",
+        count_of(queues, "core")
+    ))
     .fix(format!(
         "`ethtool -L {name} combined {}` if the card has so many (`ethtool -l {name}`), or {spread}",
         cores.len()
@@ -153,8 +152,7 @@ fn affinity(name: &str, card: &Card, chosen: &Chosen, irqbalance: bool) -> Findi
         "{stop}`set -- {list}; for irq in {numbers}; do echo $1 > /proc/irq/$irq/smp_affinity_list; set -- \"$@\" $1; \
          shift; done`"
     );
-    let what =
-        format!("{} interrupts of {name} go to cores {}", card.interrupts.len(), format_cores(&reached));
+    let what = format!("{name}'s receive interrupts ({}) go to {}", card.interrupts.len(), named(&reached));
     let handed_on = card.queues.values().any(|cores| !cores.is_empty());
     if !reached.iter().any(|core| cores.contains(core)) {
         if handed_on {

@@ -116,14 +116,14 @@ pub fn examine(config: &Config, urls: &[PublicUrl]) -> Vec<Finding> {
     let machine = Machine::at("/");
     let mut findings = vec![check_options(config)];
     thread::scope(|scope| {
-        let ring = scope.spawn(system::try_ring);
-        let answers = scope.spawn(|| public::ask(config, urls, &machine));
+        let ask = || public::ask(config, urls, &machine);
+        let answers = thread::Builder::new().name("gyre-doctor-asks".into()).spawn_scoped(scope, ask);
         let pause = || thread::sleep(Duration::from_millis(DOCTOR_SAMPLE_MS));
         let on_the_machine = examine_machine(&machine, config, pause);
-        let ring = ring.join().unwrap_or_else(|_| Err(std::io::Error::other("it panicked")));
-        findings.push(system::io_uring(&ring, &machine));
+        findings.push(system::io_uring(&system::try_ring(), &machine));
         findings.extend(on_the_machine);
-        findings.extend(answers.join().unwrap_or_default());
+        // Where there are no threads to be had it takes a little longer.
+        findings.extend(answers.map_or_else(|_| ask(), |answers| answers.join().unwrap_or_default()));
     });
     findings
 }
@@ -136,9 +136,12 @@ fn check_options(config: &Config) -> Finding {
     }
     let (interval, taken) = (config.announce_interval_secs, CHECKERS_INTERVAL_RANGE_S);
     if !taken.contains(&interval) {
-        return Finding::warn(CHECK, format!("--announce-interval {interval} is not in {taken:?}"))
-            .costs("lists of public trackers leave the tracker out")
-            .fix("--announce-interval 1800");
+        return Finding::warn(
+            CHECK,
+            format!("--announce-interval {interval} is not in {} to {}", taken.start(), taken.end()),
+        )
+        .costs("lists of public trackers leave the tracker out")
+        .fix("--announce-interval 1800");
     }
     Finding::ok(CHECK, "they go together, and lists of public trackers take the interval")
 }
@@ -161,6 +164,16 @@ fn examine_machine(machine: &Machine, config: &Config, pause: impl FnOnce()) -> 
     findings.extend(cores::CoreFacts::read(machine, &cores).judge(&cores));
     findings.extend(cores::busy(&before, &after, &cores));
     findings
+}
+
+/// Cores, for a human.
+fn named(cores: &[usize]) -> String {
+    format!("{} {}", if cores.len() == 1 { "core" } else { "cores" }, server::format_cores(cores))
+}
+
+/// So many of something, for a human.
+fn count_of(number: usize, one: &str) -> String {
+    format!("{number} {one}{}", if number == 1 { "" } else { "s" })
 }
 
 /// The cores that the workers would run on, or how many without a place.

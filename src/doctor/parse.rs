@@ -152,7 +152,7 @@ pub(super) fn interrupts(text: &str) -> Vec<Interrupt> {
     text.lines().skip(1).filter_map(row).collect()
 }
 
-/// A core's time, in ticks since the start.
+/// A core's time, in ticks since boot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct CoreTime {
     /// In programs and in the kernel for them.

@@ -5,8 +5,8 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
-use super::Finding;
 use super::probe_http;
+use super::{Finding, count_of};
 use crate::limits::{
     CHECKERS_INTERVAL_RANGE_S, CHECKERS_PEERS_MAX, DOCTOR_ANSWER_DEADLINE_MS, DOCTOR_PEER_PORT,
     DOCTOR_PROBE_DEADLINE_MS, DOCTOR_RETRY_MS,
@@ -320,10 +320,11 @@ pub(super) fn judge(target: &Target, asked: &Asked) -> Vec<Finding> {
         });
     }
     let peers = told.peers.unwrap_or(0);
+    let given = format!("{name} gives {} for a random info-hash", count_of(peers, "peer"));
     findings.push(if peers <= CHECKERS_PEERS_MAX {
-        Finding::ok("random-hash", format!("{name} gives {peers} peers for a random info-hash"))
+        Finding::ok("random-hash", given)
     } else {
-        Finding::fail("random-hash", format!("{name} gives {peers} peers for a random info-hash"))
+        Finding::fail("random-hash", given)
             .costs("lists of public trackers take it for one that makes peers up, and drop it")
             .fix("find what answers there: gyre gives only peers that have announced themselves")
     });
@@ -375,7 +376,11 @@ fn judge_interval(name: &str, interval: Option<i64>) -> Finding {
             return Finding::ok(CHECK, format!("{name} asks for an announce every {interval} s"));
         }
         Some(interval) => {
-            format!("{name} asks for an announce every {interval} s, which is not in {taken:?}")
+            format!(
+                "{name} asks for an announce every {interval} s, which is not in {} to {}",
+                taken.start(),
+                taken.end()
+            )
         }
         None => format!("{name} doesn't say when to announce again"),
     };

@@ -133,14 +133,32 @@ pub(super) fn ask(config: &Config, urls: &[PublicUrl], machine: &Machine) -> Vec
         findings.push(name(url, resolved.as_deref(), &own));
         targets.extend(chosen(&resolved.unwrap_or_default()).into_iter().map(|address| url.target(address)));
     }
-    targets.truncate(DOCTOR_TARGETS);
-    let asked: Vec<Vec<Finding>> = thread::scope(|scope| {
-        let asked: Vec<_> =
-            targets.iter().map(|target| scope.spawn(|| probe::judge(target, &probe::ask(target)))).collect();
-        asked.into_iter().map(|asked| asked.join().unwrap_or_default()).collect()
-    });
-    findings.extend(asked.into_iter().flatten());
+    targets.sort_by_key(|target| !target.public);
+    let left_out = targets.split_off(targets.len().min(DOCTOR_TARGETS));
+    if !left_out.is_empty() {
+        let what = format!("not asked: {} more, after {DOCTOR_TARGETS}", left_out.len());
+        findings.push(Finding::ok("answer", what));
+    }
+    findings.extend(ask_all(&targets));
     findings
+}
+
+/// Asks all at the same time.
+fn ask_all(targets: &[Target]) -> Vec<Finding> {
+    thread::scope(|scope| {
+        let ask = |target| move || probe::judge(target, &probe::ask(target));
+        let asked: Vec<_> =
+            targets.iter().map(|target| thread::Builder::new().spawn_scoped(scope, ask(target))).collect();
+        let answers = asked.into_iter().map(|asked| match asked {
+            Ok(asked) => asked.join().unwrap_or_default(),
+            Err(error) => vec![
+                Finding::warn("answer", format!("unknown: a tracker could not be asked: {error}"))
+                    .costs("whatever it hides")
+                    .fix("raise the limit of threads (`ulimit -u`, TasksMax= in the systemd unit)"),
+            ],
+        });
+        answers.flatten().collect()
+    })
 }
 
 /// Some addresses of each family.

@@ -1,4 +1,4 @@
-//! Owns the counters that are read twice, to see what happens right now beside what has happened since the start.
+//! Owns the counters that are read twice, to see what happens right now beside what has happened since boot.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +22,7 @@ pub(super) struct Sample {
     pub(super) tasks: BTreeMap<u32, Task>,
 }
 
-/// What an interface has received since the start.
+/// What an interface has received since boot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Received {
     pub(super) packets: u64,
