@@ -1,10 +1,13 @@
 //! Owns the judgement on connection tracking: how full its table is, and whether it takes in our ports.
 
+use std::net::SocketAddr;
+
 use serde_json::Value;
 
 use super::Finding;
 use super::machine::{Machine, Seen, Unread};
 use crate::config::Config;
+use crate::types::Family;
 
 /// Parts of the table, in percent, from which on it is a warning and a failure.
 const FULL_WARN: u64 = 60;
@@ -20,8 +23,8 @@ pub(super) struct Conntrack {
     table: Seen<String>,
     /// `nft -j list ruleset`.
     nft: Seen<String>,
-    /// `iptables-save`, of both families.
-    iptables: Seen<String>,
+    /// `iptables-save` and `ip6tables-save`; absent if there are no old-style rules.
+    iptables: [Seen<String>; 2],
 }
 
 impl Conntrack {
@@ -32,26 +35,42 @@ impl Conntrack {
         let ask = |program, arguments: &[&str]| {
             if loaded { machine.command(program, arguments) } else { Err(Unread::Absent) }
         };
+        let nft = ask("nft", &["-j", "list", "ruleset"]);
+        // Rules that iptables has put into nft, which can't say what they mean.
+        let foreign = nft.as_deref().is_ok_and(|rules| rules.contains("\"xt\""));
         // Listing old-style rules loads their modules too, unless they are there.
-        let old = machine.line("/proc/net/ip_tables_names").is_ok_and(|names| !names.is_empty());
-        let iptables = if old { ask("iptables-save", &[]) } else { Err(Unread::Absent) };
+        let old = |tables: &str, program| match machine.line(tables) {
+            _ if foreign => ask(program, &[]).map_err(|_| Unread::Denied),
+            Ok(names) if !names.is_empty() => ask(program, &[]).map_err(|_| Unread::Denied),
+            Ok(_) | Err(Unread::Absent) => Err(Unread::Absent),
+            Err(unread) => Err(unread),
+        };
         Self {
             max: machine.number("/proc/sys/net/netfilter/nf_conntrack_max"),
             statistics: machine.text("/proc/net/stat/nf_conntrack"),
             table: machine.text("/proc/net/nf_conntrack"),
-            nft: ask("nft", &["-j", "list", "ruleset"]),
-            iptables,
+            nft,
+            iptables: [
+                old("/proc/net/ip_tables_names", "iptables-save"),
+                old("/proc/net/ip6_tables_names", "ip6tables-save"),
+            ],
             count,
         }
     }
 
     /// Judges all of it.
     pub(super) fn judge(&self, config: &Config) -> Vec<Finding> {
-        let mut ports: Vec<u16> = config.udp.addresses().iter().map(std::net::SocketAddr::port).collect();
+        let addresses = config.udp.addresses();
+        let mut ports: Vec<u16> = addresses.iter().map(SocketAddr::port).collect();
         ports.sort_unstable();
         ports.dedup();
         let mut findings = vec![self.fullness()];
-        findings.extend(ports.into_iter().filter(|&port| port != 0).map(|port| self.port(port)));
+        for port in ports.into_iter().filter(|&port| port != 0) {
+            let served = |family| {
+                addresses.iter().any(|address| address.port() == port && Family::of(address.ip()) == family)
+            };
+            findings.push(self.port(port, [served(Family::V4), served(Family::V6)]));
+        }
         findings
     }
 
@@ -105,7 +124,7 @@ impl Conntrack {
         Some(lines.map(line).fold(0_u64, u64::saturating_add))
     }
 
-    fn port(&self, port: u16) -> Finding {
+    fn port(&self, port: u16, families: [bool; 2]) -> Finding {
         const CHECK: &str = "conntrack-port";
         if self.count == Err(Unread::Absent) {
             return Finding::ok(CHECK, format!("nothing tracks UDP port {port}"));
@@ -119,7 +138,7 @@ impl Conntrack {
                 .costs("a lookup and an entry for each client; when the table is full, requests are dropped unseen")
                 .fix(fix)
         };
-        match Rules::of(&self.nft, &self.iptables, port) {
+        match Rules::of(&self.nft, &self.iptables, port, families) {
             Rules::Exempt if entries == 0 => {
                 Finding::ok(CHECK, format!("a rule keeps UDP port {port} out of connection tracking"))
             }
@@ -128,9 +147,7 @@ impl Conntrack {
                 format!("`conntrack -D -p udp --dport {port}`, then look again"),
             ),
             Rules::Half(without) => warn(
-                format!(
-                    "UDP port {port} is kept out in one direction, but not in {without}, which makes the entries"
-                ),
+                format!("UDP port {port} is kept out, but not in {without}, which makes the entries"),
                 exempt,
             ),
             _ if entries > 0 => warn(format!("UDP port {port} is tracked: {left} right now"), exempt),
@@ -184,9 +201,9 @@ fn tracked(table: &str, port: u16) -> usize {
 /// What the rules say about a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Rules {
-    /// It is kept out, in both directions.
+    /// It is kept out, in both directions and by each family.
     Exempt,
-    /// It is kept out, but not in this direction.
+    /// It is kept out, but not here.
     Half(&'static str),
     /// Some rule makes the kernel track, and none exempts the port.
     Tracking,
@@ -196,55 +213,83 @@ enum Rules {
     Unseen,
 }
 
+/// Where a port must be kept out: of IPv4 and IPv6, as it comes in and as it goes out.
+const PLACES: [[&str; 2]; 2] =
+    [["`prerouting` of IPv4", "`output` of IPv4"], ["`prerouting` of IPv6", "`output` of IPv6"]];
+
+/// What was found in the rules.
+#[derive(Default)]
+struct Found {
+    /// For each of [`PLACES`].
+    kept_out: [[bool; 2]; 2],
+    /// Some rule makes the kernel track.
+    tracking: bool,
+}
+
 impl Rules {
-    fn of(nft: &Seen<String>, iptables: &Seen<String>, port: u16) -> Self {
-        let (mut incoming, mut outgoing, mut tracking, mut seen) = (false, false, false, false);
-        if let Ok(ruleset) = nft
-            && let Ok(ruleset) = serde_json::from_str::<Value>(ruleset)
-        {
-            seen = true;
-            let objects = ruleset["nftables"].as_array().map_or(&[][..], Vec::as_slice);
-            let hook = |rule: &Value| {
-                let same = |chain: &&Value| {
-                    chain["name"] == rule["chain"]
-                        && chain["table"] == rule["table"]
-                        && chain["family"] == rule["family"]
-                };
-                let chains = objects.iter().map(|object| &object["chain"]);
-                chains
-                    .filter(|chain| !chain.is_null())
-                    .find(same)
-                    .and_then(|chain| chain["hook"].as_str())
-                    .unwrap_or("")
+    /// Looks for a port in the rules, of those families that it is served by.
+    fn of(nft: &Seen<String>, iptables: &[Seen<String>; 2], port: u16, families: [bool; 2]) -> Self {
+        let mut found = Found::default();
+        let nft = nft.as_deref().ok().and_then(|ruleset| serde_json::from_str::<Value>(ruleset).ok());
+        if let Some(ruleset) = &nft {
+            found.look_at_nft(ruleset["nftables"].as_array().map_or(&[][..], Vec::as_slice), port);
+        }
+        for (family, rules) in iptables.iter().enumerate() {
+            found.look_at_iptables(family, rules.as_deref().unwrap_or_default(), port);
+        }
+        let places =
+            || (0..2).filter(|&family| families[family]).flat_map(|family| [(family, 0), (family, 1)]);
+        let kept_out = |place: &(usize, usize)| found.kept_out[place.0][place.1];
+        let denied = iptables.iter().any(|rules| matches!(rules, Err(Unread::Denied | Unread::Garbled)));
+        let old = iptables.iter().any(Result::is_ok);
+        match places().find(|place| !kept_out(place)) {
+            None => Self::Exempt,
+            Some((family, direction)) if places().any(|place| kept_out(&place)) => {
+                Self::Half(PLACES[family][direction])
+            }
+            Some(_) if found.tracking => Self::Tracking,
+            Some(_) if denied || nft.is_none() && !old => Self::Unseen,
+            Some(_) => Self::None,
+        }
+    }
+}
+
+impl Found {
+    fn look_at_nft(&mut self, objects: &[Value], port: u16) {
+        let hook = |rule: &Value| {
+            let same = |chain: &&Value| {
+                ["table", "family"].iter().all(|key| chain[key] == rule[key])
+                    && chain["name"] == rule["chain"]
             };
-            for rule in objects.iter().map(|object| &object["rule"]).filter(|rule| !rule.is_null()) {
-                tracking |= asks_for_tracking(&rule["expr"]);
-                incoming |= hook(rule) == "prerouting" && keeps_out(&rule["expr"], "dport", port);
-                outgoing |= hook(rule) == "output" && keeps_out(&rule["expr"], "sport", port);
-            }
-            tracking |= objects.iter().any(|object| object["chain"]["type"] == "nat");
-        }
-        if let Ok(rules) = iptables {
-            seen = true;
-            for rule in rules.lines() {
-                let words: Vec<&str> = rule.split_whitespace().collect();
-                let has = |name: &str, value: &str| words.windows(2).any(|pair| pair == [name, value]);
-                let out = (words.contains(&"--notrack") || words.contains(&"NOTRACK"))
-                    && (has("-p", "udp") || !words.contains(&"-p"));
-                incoming |= out && has("-A", "PREROUTING") && has("--dport", &port.to_string());
-                outgoing |= out && has("-A", "OUTPUT") && has("--sport", &port.to_string());
-                tracking |= words
-                    .iter()
-                    .any(|word| matches!(*word, "--ctstate" | "--state" | "MASQUERADE" | "DNAT" | "SNAT"));
+            let chains = objects.iter().map(|object| &object["chain"]);
+            let chain = chains.filter(|chain| !chain.is_null()).find(same);
+            chain.and_then(|chain| chain["hook"].as_str()).unwrap_or("")
+        };
+        for rule in objects.iter().map(|object| &object["rule"]).filter(|rule| !rule.is_null()) {
+            self.tracking |= asks_for_tracking(&rule["expr"]);
+            let (direction, field) = match hook(rule) {
+                "prerouting" => (0, "dport"),
+                "output" => (1, "sport"),
+                _ => continue,
+            };
+            let kept_out = keeps_out(&rule["expr"], field, port);
+            for (place, family) in self.kept_out.iter_mut().zip(["ip", "ip6"]) {
+                place[direction] |= kept_out && (rule["family"] == family || rule["family"] == "inet");
             }
         }
-        match (incoming, outgoing) {
-            (true, true) => Self::Exempt,
-            (true, false) => Self::Half("`output`"),
-            (false, true) => Self::Half("`prerouting`"),
-            (false, false) if tracking => Self::Tracking,
-            (false, false) if seen => Self::None,
-            (false, false) => Self::Unseen,
+        self.tracking |= objects.iter().any(|object| object["chain"]["type"] == "nat");
+    }
+
+    fn look_at_iptables(&mut self, family: usize, rules: &str, port: u16) {
+        for rule in rules.lines() {
+            let words: Vec<&str> = rule.split_whitespace().collect();
+            let has = |name: &str, value: &str| words.windows(2).any(|pair| pair == [name, value]);
+            let ends = (words.contains(&"--notrack") || words.contains(&"NOTRACK")) && has("-p", "udp");
+            let port = port.to_string();
+            self.kept_out[family][0] |= ends && has("-A", "PREROUTING") && has("--dport", &port);
+            self.kept_out[family][1] |= ends && has("-A", "OUTPUT") && has("--sport", &port);
+            let tracks = ["--ctstate", "--state", "MASQUERADE", "DNAT", "SNAT"];
+            self.tracking |= words.iter().any(|word| tracks.contains(word));
         }
     }
 }

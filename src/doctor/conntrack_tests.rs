@@ -5,6 +5,9 @@ use proptest::prelude::*;
 use super::super::Level;
 use super::*;
 
+const NO_OLD_RULES: [Seen<String>; 2] = [Err(Unread::Absent), Err(Unread::Absent)];
+const BOTH: [bool; 2] = [true, true];
+
 /// Loaded, hardly used, and rules that nothing is known of.
 fn conntrack() -> Conntrack {
     Conntrack {
@@ -13,7 +16,7 @@ fn conntrack() -> Conntrack {
         statistics: Err(Unread::Absent),
         table: Ok(String::new()),
         nft: Err(Unread::Absent),
-        iptables: Err(Unread::Absent),
+        iptables: NO_OLD_RULES,
     }
 }
 
@@ -82,7 +85,7 @@ const CT: &str =
 
 #[test]
 fn rules_of_nft() {
-    let of = |nft: &Seen<String>| Rules::of(nft, &Err(Unread::Absent), 6969);
+    let of = |nft: &Seen<String>| Rules::of(nft, &NO_OLD_RULES, 6969, BOTH);
     for right in
         ["6969", r#"{"range":[6900,7000]}"#, r#"{"set":[80,6969]}"#, r#"{"set":[{"range":[6960,6970]}]}"#]
     {
@@ -91,8 +94,8 @@ fn rules_of_nft() {
             of(&ruleset(&[("prerouting", &incoming), ("output", &outgoing), ("input", CT)])),
             Rules::Exempt
         );
-        assert_eq!(of(&ruleset(&[("prerouting", &incoming)])), Rules::Half("`output`"));
-        assert_eq!(of(&ruleset(&[("output", &outgoing)])), Rules::Half("`prerouting`"));
+        assert_eq!(of(&ruleset(&[("prerouting", &incoming)])), Rules::Half("`output` of IPv4"));
+        assert_eq!(of(&ruleset(&[("output", &outgoing)])), Rules::Half("`prerouting` of IPv4"));
     }
     let other = port_match("dport", "6970");
     assert_eq!(of(&ruleset(&[("prerouting", &other), ("input", CT)])), Rules::Tracking);
@@ -100,7 +103,7 @@ fn rules_of_nft() {
     assert_eq!(of(&ruleset(&[("input", r#"[{"accept":null}]"#)])), Rules::None);
     assert_eq!(
         of(&ruleset(&[("prerouting", r#"[{"notrack":null}]"#)])),
-        Rules::Half("`output`"),
+        Rules::Half("`output` of IPv4"),
         "of all ports"
     );
     let narrowed =
@@ -112,13 +115,37 @@ fn rules_of_nft() {
 
 #[test]
 fn rules_of_iptables() {
-    let of = |rules: &str| Rules::of(&Err(Unread::Absent), &Ok(rules.to_owned()), 6969);
+    let absent = || Err(Unread::Absent);
+    let of = |rules: &str| Rules::of(&absent(), &[Ok(rules.to_owned()), absent()], 6969, [true, false]);
     let incoming = "-A PREROUTING -p udp -m udp --dport 6969 -j CT --notrack\n";
     let outgoing = "-A OUTPUT -p udp -m udp --sport 6969 -j NOTRACK\n";
     assert_eq!(of(&format!("*raw\n{incoming}{outgoing}COMMIT\n")), Rules::Exempt);
-    assert_eq!(of(incoming), Rules::Half("`output`"));
+    assert_eq!(of(incoming), Rules::Half("`output` of IPv4"));
     assert_eq!(of("-A PREROUTING -p tcp -m tcp --dport 6969 -j CT --notrack\n"), Rules::None);
     assert_eq!(of("-A INPUT -m conntrack --ctstate ESTABLISHED -j ACCEPT\n"), Rules::Tracking);
+}
+
+#[test]
+fn each_family_has_its_rules() {
+    let incoming = "-A PREROUTING -p udp -m udp --dport 6969 -j CT --notrack\n";
+    let outgoing = "-A OUTPUT -p udp -m udp --sport 6969 -j CT --notrack\n";
+    let rules = || Ok(format!("{incoming}{outgoing}"));
+    let of = |iptables: &[Seen<String>; 2], families| {
+        Rules::of(&ruleset(&[("input", CT)]), iptables, 6969, families)
+    };
+    assert_eq!(of(&[rules(), rules()], BOTH), Rules::Exempt);
+    assert_eq!(of(&[rules(), Err(Unread::Absent)], BOTH), Rules::Half("`prerouting` of IPv6"));
+    assert_eq!(of(&[rules(), Err(Unread::Absent)], [true, false]), Rules::Exempt);
+    assert_eq!(of(&[rules(), Err(Unread::Absent)], [false, true]), Rules::Tracking);
+    let (incoming, outgoing) = (port_match("dport", "6969"), port_match("sport", "6969"));
+    let v4 =
+        ruleset(&[("prerouting", &incoming), ("output", &outgoing)]).map(|text| text.replace("inet", "ip"));
+    assert_eq!(Rules::of(&v4, &NO_OLD_RULES, 6969, BOTH), Rules::Half("`prerouting` of IPv6"));
+    assert_eq!(Rules::of(&v4, &NO_OLD_RULES, 6969, [true, false]), Rules::Exempt);
+    // Old rules that are there but can't be seen may track.
+    let unseen = [Err(Unread::Denied), Err(Unread::Absent)];
+    assert_eq!(Rules::of(&Ok("{}".into()), &unseen, 6969, BOTH), Rules::Unseen);
+    assert_eq!(Rules::of(&Ok("{}".into()), &NO_OLD_RULES, 6969, BOTH), Rules::None);
 }
 
 #[test]
@@ -145,7 +172,7 @@ proptest! {
         json in r#"(\{"(nftables|rule|chain|expr|match|set|range)":|\[|\]|\}|,|7|null|"x"){0,40}"#,
     ) {
         for text in [text, json] {
-            Rules::of(&Ok(text.clone()), &Ok(text.clone()), 6969);
+            Rules::of(&Ok(text.clone()), &[Ok(text.clone()), Ok(text.clone())], 6969, BOTH);
             let strange = Conntrack {
                 statistics: Ok(text.clone()),
                 table: Ok(text.clone()),
