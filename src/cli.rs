@@ -8,6 +8,7 @@ use clap::builder::RangedI64ValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{Config, Cores, Listen, Steering};
+use crate::doctor::PublicUrl;
 use crate::limits::{
     ANNOUNCE_INTERVAL_RANGE_S, BUSY_POLL_RANGE_US, CONNECTION_ID_WINDOW_RANGE_S, DEFAULT_ANNOUNCE_INTERVAL_S,
     DEFAULT_CONNECTION_ID_WINDOW_S, DEFAULT_PEERS, DEFAULT_RECEIVE_BUFFER_BYTES, DEFAULT_STATS_INTERVAL_S,
@@ -19,6 +20,7 @@ use crate::limits::{
 const WORKERS: &str = "Workers";
 const ANNOUNCES: &str = "Announces";
 const LIMITS: &str = "Limits";
+const DOCTOR: &str = "Doctor";
 
 /// A BitTorrent tracker for Linux bare metal: UDP and HTTP, one io_uring worker per core.
 #[derive(Debug, Parser)]
@@ -38,6 +40,35 @@ pub enum Command {
     /// may use. It is up when a line with the word `ready` and the addresses comes on standard error. SIGINT or
     /// SIGTERM end it: what is in flight is finished, within 2 seconds. A second signal ends it at once.
     Serve(Box<Serve>),
+
+    /// Check the machine for a tracker: what is amiss, what it costs and how to mend it.
+    ///
+    /// It takes all options of `gyre serve` and judges what that would run with, whether it runs or not. It changes
+    /// nothing, but announces itself for a moment to each tracker that it asks. One line for each finding: `ok`, `warn`
+    /// (it costs something, or can't be seen) or `FAIL` (gyre does not start, or requests are lost), with the cost and
+    /// the fix below. Takes some seconds, at most 10. Run it as root to see everything.
+    ///
+    /// It ends with 0 if all is well, 1 with warnings, 2 with failures, and 64 if the options can't be understood.
+    Doctor(Box<Doctor>),
+}
+
+/// The options of `gyre doctor`.
+#[derive(Args, Clone, Debug)]
+pub struct Doctor {
+    /// Announce URL that the tracker is known by: `udp://HOST:PORT[/PATH]`, or `http://HOST[:PORT][/PATH]`. Its name is
+    /// resolved, and the tracker asked by IPv4 and IPv6 as the checkers of public lists do. May be given several times
+    /// [default: none, only what listens at --udp and --http is asked]
+    #[arg(long, value_name = "URL", help_heading = DOCTOR)]
+    pub public_url: Vec<PublicUrl>,
+
+    /// Write JSON to standard output: an object with the worst `level` and the `findings`, each with `check`, `level`,
+    /// `what`, `cost` and `fix` (null if there is none)
+    #[arg(long, help_heading = DOCTOR)]
+    pub json: bool,
+
+    /// What the tracker is run with.
+    #[command(flatten)]
+    pub serve: Serve,
 }
 
 /// The options of `gyre serve`.
@@ -190,7 +221,23 @@ mod tests {
 
     fn config(options: &str) -> Result<Config, clap::Error> {
         let arguments = ["gyre", "serve"].into_iter().chain(options.split_whitespace());
-        Cli::try_parse_from(arguments).map(|Cli { command: Command::Serve(serve) }| serve.config())
+        Cli::try_parse_from(arguments).map(|cli| match cli.command {
+            Command::Serve(serve) => serve.config(),
+            Command::Doctor(_) => unreachable!("`serve` was asked for"),
+        })
+    }
+
+    #[test]
+    fn the_doctor_takes_what_serve_takes() {
+        let options = "--udp 127.0.0.1:7000 --no-http --cores 1 --receive-buffer 65536 --max-memory 1G";
+        let urls = "--json --public-url udp://a.example:6969 --public-url http://[::1]/announce";
+        let arguments = format!("gyre doctor {urls} {options}");
+        let cli = Cli::try_parse_from(arguments.split(' ')).unwrap();
+        let Command::Doctor(doctor) = cli.command else { panic!("the doctor was asked for") };
+        assert_eq!(doctor.serve.config(), config(options).unwrap());
+        assert_eq!((doctor.public_url.len(), doctor.json), (2, true));
+        let error = Cli::try_parse_from(["gyre", "doctor", "--public-url", "https://a"]).unwrap_err();
+        assert!(error.to_string().contains("--public-url") && error.to_string().contains("TLS"), "{error}");
     }
 
     #[test]

@@ -100,7 +100,8 @@ fn bind_cure(error: &io::Error, protocol: &str) -> String {
     }
 }
 
-fn ring_cure(error: &io::Error) -> &'static str {
+/// What helps against a ring that can't be set up; empty, or with the `; ` that it follows.
+pub(crate) fn ring_cure(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
         Some(libc::ENOSYS) => {
             "; io_uring is not there: Linux 6.1 or newer is needed, built with CONFIG_IO_URING"

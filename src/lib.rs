@@ -38,7 +38,8 @@
 //!
 //! | module | owns | kind |
 //! |---|---|---|
-//! | [`cli`], [`report`] | the command line; the line of statistics | wiring |
+//! | [`cli`] | the command line | wiring |
+//! | [`doctor`], [`report`] | what is amiss with the machine; the line of statistics | wiring |
 //! | [`server`], [`error`] | sockets, threads, start and end; what can go wrong with them | wiring |
 //! | [`worker`] | a worker's turn, its HTTP connections | wiring |
 //! | [`ring`] | the UDP ring | kernel |
@@ -78,6 +79,7 @@ pub mod cli;
 pub mod config;
 pub mod connection_id;
 pub mod counters;
+pub mod doctor;
 pub mod engine;
 pub mod error;
 pub mod limits;

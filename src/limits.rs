@@ -245,6 +245,49 @@ pub const BIND_RETRY_MS: u64 = 10;
 /// After a signal what is in flight gets so long to finish.
 pub const SHUTDOWN_GRACE_MS: u64 = 1_500;
 
+// ---- the doctor ----
+
+/// What `gyre doctor` reads of one file, at most: more than any it looks at has, but for a table of connections.
+pub const DOCTOR_FILE_BYTES: u64 = 4 << 20;
+/// Processes, threads or other entries of one directory that it looks at.
+pub const DOCTOR_TASKS: usize = 20_000;
+/// A command that it asks (`nft`, `iptables-save`) gets so long.
+pub const DOCTOR_COMMAND_DEADLINE_MS: u64 = 1_500;
+/// How far its two readings of the counters lie apart.
+pub const DOCTOR_SAMPLE_MS: u64 = 1_000;
+/// A name of `--public-url` must be resolved in so long.
+pub const DOCTOR_RESOLVE_DEADLINE_MS: u64 = 2_500;
+/// A tracker gets so long for one answer. Checkers of public lists wait for about as long.
+pub const DOCTOR_ANSWER_DEADLINE_MS: u64 = 2_000;
+/// All requests to one address together get so long; all addresses are asked at once.
+pub const DOCTOR_PROBE_DEADLINE_MS: u64 = 5_000;
+/// A request by UDP that was not answered is sent again after so long.
+pub const DOCTOR_RETRY_MS: u64 = 700;
+/// The longest answer to an HTTP request that it reads.
+pub const DOCTOR_ANSWER_BYTES: usize = 64 * 1024;
+/// Addresses of one family that one name is asked at.
+pub const DOCTOR_ADDRESSES: usize = 2;
+/// Names and addresses that are asked, in all.
+pub const DOCTOR_TARGETS: usize = 32;
+/// Lists of public trackers take an announce interval in this range, in seconds.
+pub const CHECKERS_INTERVAL_RANGE_S: RangeInclusive<u32> = 300..=10_800;
+/// Peers that a reply for a random info-hash may have: the one who asks. More are made up, or another's.
+pub const CHECKERS_PEERS_MAX: usize = 1;
+/// The port that the doctor announces. Nothing listens there, and nobody is told of it for longer than a moment.
+pub const DOCTOR_PEER_PORT: u16 = 6_881;
+/// Memory that the rings of one worker have in common with the kernel: submissions 2 × 64 bytes and completions
+/// 4 × 16 bytes for each of the entries asked for, in two rings, and some pages for their heads.
+pub const WORKER_RING_BYTES: u64 =
+    (SUBMISSION_ENTRIES as u64 + RUNTIME_RING_ENTRIES as u64) * (2 * 64 + 4 * 16) + 16 * 4_096;
+/// Kernel memory of one small datagram in a socket's buffer: a block for its head, one for its data.
+pub const DATAGRAM_KERNEL_BYTES: u64 = 1_280;
+
+// Resolving, asking and judging must be over in ten seconds.
+const _: () = assert!(
+    DOCTOR_RESOLVE_DEADLINE_MS + DOCTOR_PROBE_DEADLINE_MS + DOCTOR_COMMAND_DEADLINE_MS < 10_000
+        && DOCTOR_SAMPLE_MS + 3 * DOCTOR_COMMAND_DEADLINE_MS < 10_000
+);
+
 // ---- intervals, in seconds ----
 
 /// The default of `--announce-interval`.

@@ -1,6 +1,6 @@
-//! The program `gyre`: the command line, the signals and the log around a [`Server`].
+//! The program `gyre`: the command line, the signals and the log around a [`Server`], and the doctor's report.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::Parser;
-use gyre::cli::{Cli, Command};
+use gyre::cli::{Cli, Command, Doctor};
 use gyre::config::Config;
+use gyre::doctor;
 use gyre::error::ServerError;
 use gyre::report::Reporter;
 use gyre::server::{Server, format_cores};
@@ -29,9 +30,24 @@ const STOP_DEADLINE: Duration = Duration::from_millis(1_800);
 const LOG_LINES: usize = 1_024;
 /// What a shell reports for a program that SIGINT ended.
 const EXIT_INTERRUPTED: i32 = 130;
+/// What `gyre doctor` returns for options that can't be understood (`EX_USAGE` of `sysexits.h`).
+const EXIT_USAGE: u8 = 64;
 
 fn main() -> ExitCode {
-    let Cli { command: Command::Serve(serve) } = Cli::parse();
+    match Cli::try_parse() {
+        Ok(Cli { command: Command::Serve(serve) }) => serve_until_told(&serve.config()),
+        Ok(Cli { command: Command::Doctor(doctor) }) => examine(&doctor),
+        Err(error) => {
+            let _ = error.print();
+            // The doctor's 2 stands for failures that it has found.
+            let of_doctor = std::env::args_os().nth(1).is_some_and(|command| command == "doctor");
+            if error.use_stderr() && of_doctor { EXIT_USAGE } else { error.exit_code() as u8 }.into()
+        }
+    }
+}
+
+/// Runs the tracker until a signal or an error ends it.
+fn serve_until_told(config: &Config) -> ExitCode {
     // Lines are written by a thread of their own: whoever reads them, or doesn't, holds nothing up. What is left is
     // written when the guard goes, within a second.
     let (log, _guard) = NonBlockingBuilder::default()
@@ -39,13 +55,24 @@ fn main() -> ExitCode {
         .buffered_lines_limit(LOG_LINES)
         .finish(IgnoreErrors(std::io::stderr()));
     start_log(log.clone());
-    match run(&serve.config(), &log) {
+    match run(config, &log) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             say(&log, &format!("gyre: error: {error}"));
             ExitCode::FAILURE
         }
     }
+}
+
+/// Writes what is amiss with the machine.
+fn examine(doctor: &Doctor) -> ExitCode {
+    let findings = doctor::examine(&doctor.serve.config(), &doctor.public_url);
+    let mut stdout = std::io::stdout();
+    let color = stdout.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let text = if doctor.json { doctor::to_json(&findings) } else { doctor::to_text(&findings, color) };
+    // Whoever stops reading still gets the code.
+    let _ = stdout.write_all(text.as_bytes());
+    doctor::worst(&findings).exit_code().into()
 }
 
 fn run(config: &Config, log: &NonBlocking) -> Result<(), ServerError> {
@@ -108,7 +135,7 @@ fn ready_line(server: &Server) -> String {
 fn start_log(log: NonBlocking) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("GYRE_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let terminal = std::io::stderr().is_terminal();
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_target(false)

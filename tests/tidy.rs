@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The modules from the bottom to the top; each may use those below it, none beside it.
-const LAYERS: [&[&str]; 11] = [
+const LAYERS: [&[&str]; 12] = [
     &["types"],
     &["limits", "time"],
     &["owner", "connection_id", "counters", "wire", "config"],
@@ -16,7 +16,8 @@ const LAYERS: [&[&str]; 11] = [
     &["worker"],
     &["error"],
     &["server"],
-    &["cli", "report"],
+    &["doctor", "report"],
+    &["cli"],
 ];
 /// Modules that know no clock, no randomness and no system call.
 const PURE: [&str; 9] =

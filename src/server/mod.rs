@@ -25,6 +25,7 @@ use crate::time::Clock;
 use crate::types::WorkerId;
 use crate::worker::{self, Setup, Shutdown};
 use sockets::Sockets;
+pub(crate) use sockets::{descriptors_needed, probe};
 
 /// A tracker that runs.
 pub struct Server {
@@ -52,7 +53,9 @@ impl Server {
     /// [`ServerError`], which says what failed and what may help. Workers that had started are asked to end.
     pub fn start(config: &Config) -> Result<Self, ServerError> {
         config.check()?;
-        let cores = choose_cores(&config.cores)?;
+        let allowed = sys::allowed_cores()
+            .map_err(|source| ServerError::System { what: "the cores can't be known", source })?;
+        let cores = choose_cores(&config.cores, &allowed)?;
         let workers = cores.len();
         let connections = sockets::reserve_descriptors(config, workers)?;
         let sockets = Sockets::bind(config, workers)?;
@@ -173,9 +176,8 @@ impl Drop for Server {
 }
 
 /// What of the process's memory each worker's table may take.
-fn table_bytes(config: &Config, workers: usize) -> Result<usize, ServerError> {
-    let given = config.max_memory_bytes;
-    let most = given.unwrap_or_else(|| sys::memory_bytes() / DEFAULT_MEMORY_DIVISOR);
+pub(crate) fn table_bytes(config: &Config, workers: usize) -> Result<usize, ServerError> {
+    let most = config.max_memory_bytes.unwrap_or_else(default_memory_bytes);
     let workers = workers as u64;
     let tables = most.saturating_sub(PROCESS_BYTES + workers * WORKER_BYTES);
     let each = tables / workers * 100 / (100 + TABLE_OVERHEAD_PERCENT);
@@ -185,6 +187,11 @@ fn table_bytes(config: &Config, workers: usize) -> Result<usize, ServerError> {
         return Err(ServerError::Memory { most, workers, needed_mib: needed.div_ceil(1 << 20) });
     }
     Ok(each as usize)
+}
+
+/// What the process may take if nobody says it.
+pub(crate) fn default_memory_bytes() -> u64 {
+    sys::memory_bytes() / DEFAULT_MEMORY_DIVISOR
 }
 
 /// The rule of ownership under a fresh key, and an engine for each worker.
@@ -234,15 +241,14 @@ fn spawn(number: usize, setup: Setup, ready: Sender<()>, ended: Sender<Ended>) -
     thread::Builder::new().name(name).spawn(body).map(drop)
 }
 
-fn choose_cores(cores: &Cores) -> Result<Vec<Option<usize>>, ServerError> {
-    let allowed = sys::allowed_cores()
-        .map_err(|source| ServerError::System { what: "the cores can't be known", source })?;
+/// The core of each worker, of those that the process may run on; `None` for one that isn't pinned.
+pub(crate) fn choose_cores(cores: &Cores, allowed: &[usize]) -> Result<Vec<Option<usize>>, ServerError> {
     let chosen: Vec<_> = match cores {
-        Cores::Auto => allowed.into_iter().take(MAX_WORKERS).map(Some).collect(),
+        Cores::Auto => allowed.iter().copied().take(MAX_WORKERS).map(Some).collect(),
         Cores::Floating(workers) => vec![None; *workers],
         Cores::List(cores) => {
             if let Some(&core) = cores.iter().find(|core| !allowed.contains(core)) {
-                return Err(ServerError::Core { core, allowed: format_cores(&allowed) });
+                return Err(ServerError::Core { core, allowed: format_cores(allowed) });
             }
             cores.iter().copied().map(Some).collect()
         }

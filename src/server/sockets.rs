@@ -20,17 +20,35 @@ use crate::sys;
 use crate::types::Family;
 use crate::worker::ConnectionLimits;
 
-/// Sees to it that there are descriptors for all sockets and connections; returns how many connections each worker may
-/// have. Where their number is the default it gives way to the limit.
-pub(super) fn reserve_descriptors(config: &Config, workers: usize) -> Result<ConnectionLimits, ServerError> {
+/// Descriptors that a server wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Descriptors {
+    /// What it doesn't start without.
+    pub(crate) own: u64,
+    /// For connections of each worker ...
+    per_worker: ConnectionLimits,
+    /// ... and of all together.
+    pub(crate) connections: u64,
+}
+
+/// How many descriptors a server with this configuration and so many workers wants.
+pub(crate) fn descriptors_needed(config: &Config, workers: usize) -> Descriptors {
     // A worker holds each listener twice: to accept from, and to shut at the end.
     let listeners = config.http.addresses().len();
     let sockets_per_worker = config.udp.addresses().len() + 2 * listeners;
     let own = SPARE_DESCRIPTORS + workers as u64 * (WORKER_DESCRIPTORS + sockets_per_worker as u64);
-    let open = config.http_connections.unwrap_or(DEFAULT_HTTP_CONNECTIONS).div_ceil(workers);
-    let wanted = ConnectionLimits { open, refused: HTTP_REFUSALS };
-    let per_worker = if listeners == 0 { 0 } else { wanted.open + wanted.refused };
-    let needed = own + (workers * per_worker) as u64;
+    let open = config.http_connections.unwrap_or(DEFAULT_HTTP_CONNECTIONS).div_ceil(workers.max(1));
+    let per_worker = ConnectionLimits { open, refused: HTTP_REFUSALS };
+    let each = if listeners == 0 { 0 } else { open + HTTP_REFUSALS };
+    Descriptors { own, per_worker, connections: (workers * each) as u64 }
+}
+
+/// Sees to it that there are descriptors for all sockets and connections; returns how many connections each worker may
+/// have. Where their number is the default it gives way to the limit.
+pub(super) fn reserve_descriptors(config: &Config, workers: usize) -> Result<ConnectionLimits, ServerError> {
+    let listeners = config.http.addresses().len();
+    let Descriptors { own, per_worker: wanted, connections } = descriptors_needed(config, workers);
+    let needed = own + connections;
     let limit = sys::raise_descriptor_limit(needed);
     if limit >= needed {
         return Ok(wanted);
@@ -147,7 +165,7 @@ fn probe_patiently(protocol: &str, address: SocketAddr) -> io::Result<()> {
 
 /// Fails if another process has the port. Our own sockets share theirs (`SO_REUSEPORT`), and so would another
 /// tracker's of the same user: unnoticed, each would get a part of the requests.
-fn probe(protocol: &str, address: SocketAddr) -> io::Result<()> {
+pub(crate) fn probe(protocol: &str, address: SocketAddr) -> io::Result<()> {
     if address.port() == 0 {
         return Ok(());
     }

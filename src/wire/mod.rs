@@ -1,6 +1,6 @@
 //! Owns the bytes on the wire, both ways: pure functions over slices that know no socket and no clock.
 
-pub mod bdecode;
+pub mod answer;
 pub mod bencode;
 pub mod http;
 pub mod query;

@@ -354,6 +354,18 @@ impl<'a> Response<'a> {
     }
 }
 
+impl Response<'_> {
+    /// The request that it answers.
+    pub fn transaction_id(&self) -> u32 {
+        match *self {
+            Self::Connect { transaction_id, .. }
+            | Self::Announce { transaction_id, .. }
+            | Self::Scrape { transaction_id, .. }
+            | Self::Error { transaction_id, .. } => transaction_id,
+        }
+    }
+}
+
 /// Reads one entry of a scrape response.
 pub fn scrape_counts(entry: &[u8; UDP_SCRAPE_ENTRY_BYTES]) -> SwarmCounts {
     SwarmCounts { seeders: u32_at(entry, 0), downloaded: u32_at(entry, 4), leechers: u32_at(entry, 8) }

@@ -1,6 +1,6 @@
 //! Owns the judgement of replies: what a client may expect of a tracker. Pure.
 
-use gyre::wire::bdecode::Value;
+use gyre::wire::answer::Value;
 
 use crate::measure::Wrong;
 
@@ -69,11 +69,11 @@ fn read(body: &[u8]) -> Result<Value<'_>, Wrong> {
 pub(crate) fn announce_body<'a>(body: &'a [u8], wanted: Wanted<'_>) -> Judgement<'a> {
     let value = read(body)?;
     if let Some(reason) = value.get("failure reason") {
-        return reason.bytes().map(Answer::Refused).ok_or(Wrong::Field);
+        return reason.as_bytes().map(Answer::Refused).ok_or(Wrong::Field);
     }
-    let interval = value.get("interval").and_then(Value::int).ok_or(Wrong::Field)?;
-    let v4 = value.get("peers").and_then(Value::bytes).ok_or(Wrong::Field)?;
-    let v6 = value.get("peers6").map_or(Some(&b""[..]), Value::bytes).ok_or(Wrong::Field)?;
+    let interval = value.get("interval").and_then(Value::as_number).ok_or(Wrong::Field)?;
+    let v4 = value.get("peers").and_then(Value::as_bytes).ok_or(Wrong::Field)?;
+    let v6 = value.get("peers6").map_or(Some(&b""[..]), Value::as_bytes).ok_or(Wrong::Field)?;
     if interval <= 0 {
         return Err(Wrong::Field);
     }
@@ -85,11 +85,12 @@ pub(crate) fn announce_body<'a>(body: &'a [u8], wanted: Wanted<'_>) -> Judgement
 pub(crate) fn scrape_body<'a>(body: &'a [u8], info_hash: &[u8; 20]) -> Judgement<'a> {
     let value = read(body)?;
     if let Some(reason) = value.get("failure reason") {
-        return reason.bytes().map(Answer::Refused).ok_or(Wrong::Field);
+        return reason.as_bytes().map(Answer::Refused).ok_or(Wrong::Field);
     }
-    let Some(Value::Dict(files)) = value.get("files") else { return Err(Wrong::Field) };
+    let Some(Value::Dictionary(files)) = value.get("files") else { return Err(Wrong::Field) };
     for (name, swarm) in files {
-        let counts = ["complete", "downloaded", "incomplete"].map(|key| swarm.get(key).and_then(Value::int));
+        let counts =
+            ["complete", "downloaded", "incomplete"].map(|key| swarm.get(key).and_then(Value::as_number));
         if *name != info_hash {
             return Err(Wrong::Unasked);
         }
