@@ -28,7 +28,7 @@ start_tracker "$protocol" gyre "$port"
 await_server "$protocol" "$port"
 # Where there are no hardware counters (in virtual machines), the kernel's clock does.
 event=cycles
-perf stat -e cycles true 2>&1 | grep -q '<not supported>' && event=cpu-clock
+if [[ $(perf stat -e cycles true 2>&1) = *'<not supported>'* ]]; then event=cpu-clock; fi
 perf record -q -e "$event" -g -p "$server" -o "$scratch/perf.data" -- sleep "$duration" &
 recorder=$!
 duration=$((duration + 2)) run_load "$protocol" "$port" "$scratch/load.json" "${options[@]}"

@@ -134,7 +134,9 @@ fn gyre_answers_rightly_by_http() {
 
 #[test]
 fn the_floor_answers_rightly_too() {
-    for (protocol, more) in [("udp", "--fill"), ("http", "--fill"), ("http", "--close")] {
+    for (protocol, more) in
+        [("udp", "--fill"), ("http", "--pipeline 8 --fill --sources 100"), ("http", "--close")]
+    {
         let floor = Floor::start(protocol);
         let (figures, output) =
             load(&format!("floor{more}"), &format!("{protocol} --target {} {SHORT} {more}", floor.address));
@@ -171,6 +173,17 @@ fn lying_tracker(lie: Lie) -> (SocketAddr, Arc<AtomicBool>) {
     (address, stop)
 }
 
+#[test]
+fn what_a_schedule_asks_beyond_what_there_is_room_for_is_told() {
+    let server = tracker();
+    let target = server.http_addresses()[0];
+    let (figures, output) =
+        load("beyond", &format!("http --target {target} {SHORT} --connections 1 --rate 10000000"));
+    assert!(output.status.success(), "{}", said(&output));
+    let (requests, unsent) = (number(&figures, "/requests"), number(&figures, "/unsent"));
+    assert!((requests + unsent - 5e6).abs() < 10.0, "{requests} and {unsent} of 5,000,000");
+}
+
 /// What a tracker makes of a right response.
 type Lie = fn(&mut Vec<u8>);
 
@@ -183,7 +196,7 @@ fn lies_are_told_by_their_kind() {
         ("wrong kind", |response| {
             response[3] = 0;
         }),
-        ("unasked", |response| response[4] ^= 0x40),
+        ("unasked", |response| response[4] ^= 0x80),
         ("peer twice", |response| {
             response.truncate(26);
             response.extend_from_within(20..26);

@@ -19,6 +19,9 @@ load_cores=${allowed[-1]}
 rounds=5
 duration=10
 warmup=2
+torrents=10000
+seed=1
+keep_alive=true
 load_options=()
 words=()
 
@@ -55,6 +58,13 @@ read_options() {
         --)
             shift
             load_options=("$@")
+            while (($#)); do # a whitelist is made of these
+                case $1 in
+                --torrents) torrents=${2-} ;;
+                --seed) seed=${2-} ;;
+                esac
+                shift
+            done
             break
             ;;
         *)
@@ -189,10 +199,6 @@ start_tracker() {
     esac
 }
 
-torrents=10000
-seed=1
-keep_alive=true
-
 # Loads what listens: $1 udp or http, $2 the port, $3 the file for the figures, then options.
 run_load() {
     local protocol=$1 port=$2 json=$3
@@ -209,6 +215,9 @@ compare() {
     read -ra more <<<"$2"
     if [ "$2" = --close ]; then keep_alive=false; else keep_alive=true; fi
     shift 2
+    if [ "$(count_cores "$server_cores")" -gt 1 ] && [[ " $* " = *" floor "* ]]; then
+        say "warning: the floor runs on one core, the others on all of $server_cores"
+    fi
     for round in $(seq "$rounds"); do
         for tracker in "$@"; do
             port=$(free_port)

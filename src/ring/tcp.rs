@@ -2,20 +2,20 @@
 //! connections on one thread, with as few entries into the kernel as there are turns.
 //!
 //! ```text
-//!  free ──connect──► connecting ──► open ──┬──► closing (shut down; the receive ends) ──► free
+//!  free ──connect──► connecting ──► open ──┬──► shut down (sends and receives end) ──► free
 //!                         └── refused ─────┘
 //! ```
 //!
 //! A connection's number is not used again before the kernel has nothing of it in flight.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
 use io_uring::types::CancelBuilder;
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
 use super::buffers::ReceiveBuffers;
 use super::{BUFFER_GROUP, wait};
@@ -72,7 +72,6 @@ enum Operation {
     Connect,
     Send,
     Receive,
-    Shutdown,
 }
 
 impl Operation {
@@ -85,7 +84,6 @@ impl Operation {
             0 => Self::Connect,
             1 => Self::Send,
             2 => Self::Receive,
-            3 => Self::Shutdown,
             _ => unreachable!("user data {user_data:#x} that the ring never submitted"),
         };
         (operation, user_data as u32 as usize)
@@ -169,17 +167,22 @@ impl TcpRing {
     /// If the kernel takes nothing.
     pub fn follow(&mut self, number: usize) -> io::Result<()> {
         let connection = &mut self.connections[number];
-        if !connection.open || connection.is_sending {
-            return Ok(()); // when it is open; when the last send is through
+        if !connection.open {
+            return Ok(()); // when it is open
         }
-        let socket =
-            types::Fd(connection.socket.as_ref().expect("an open connection has a socket").as_raw_fd());
+        let socket = connection.socket.as_ref().expect("an open connection has a socket");
         if connection.orders.close {
             connection.open = false;
-            let shutdown = opcode::Shutdown::new(socket, libc::SHUT_RDWR).build();
-            connection.is_sending = true; // nothing more is to be sent
-            return self.push(&shutdown.user_data(Operation::Shutdown.of(number)));
+            if connection.receiving || connection.is_sending {
+                // They end with it. (By the ring it would be done by another thread, on whatever core.)
+                let _ = SockRef::from(socket).shutdown(Shutdown::Both);
+            }
+            return Ok(());
         }
+        if connection.is_sending {
+            return Ok(()); // when the last send is through
+        }
+        let socket = types::Fd(socket.as_raw_fd());
         if connection.sent == connection.sending.len() {
             connection.sending.clear();
             connection.sent = 0;
@@ -279,7 +282,6 @@ impl TcpRing {
                 }
                 self.follow(number)?;
             }
-            Operation::Shutdown => connection.is_sending = false,
         }
         self.free(number, handle);
         Ok(())

@@ -19,13 +19,20 @@ pub(crate) struct Wanted<'a> {
     pub(crate) closely: bool,
 }
 
+impl Wanted<'_> {
+    /// Who wants no peers gets as many as the tracker likes from some, which has been so for long.
+    fn is_exceeded(&self, count: usize) -> bool {
+        self.num_want > 0 && count > usize::from(self.num_want)
+    }
+}
+
 /// Judges packed peers of `size` bytes each; returns how many there are.
 pub(crate) fn peers(packed: &[u8], size: usize, wanted: Wanted<'_>) -> Result<usize, Wrong> {
     let count = packed.len() / size;
     if !packed.len().is_multiple_of(size) {
         return Err(Wrong::Length);
     }
-    if count > usize::from(wanted.num_want) {
+    if wanted.is_exceeded(count) {
         return Err(Wrong::TooManyPeers);
     }
     if let Some(asker) = wanted.asker
@@ -78,7 +85,7 @@ pub(crate) fn announce_body<'a>(body: &'a [u8], wanted: Wanted<'_>) -> Judgement
         return Err(Wrong::Field);
     }
     let count = peers(v4, 6, wanted)? + peers(v6, 18, wanted)?;
-    if count > usize::from(wanted.num_want) { Err(Wrong::TooManyPeers) } else { Ok(Answer::Peers(count)) }
+    if wanted.is_exceeded(count) { Err(Wrong::TooManyPeers) } else { Ok(Answer::Peers(count)) }
 }
 
 /// Judges the body of an answer to a scrape of one swarm, which may be unknown.

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 /// What the table shows of a run: the heading, where it is in the JSON, its digits behind the point, and whether its
 /// ratio is shown.
-const COLUMNS: [(&str, &str, usize, bool); 10] = [
+const COLUMNS: [(&str, &str, usize, bool); 12] = [
     ("replies/s", "/replies_per_sec", 0, true),
     ("CPU us", "/server/cpu_us_per_reply", 3, true),
     ("user us", "/server/user_us_per_reply", 3, false),
@@ -17,6 +17,8 @@ const COLUMNS: [(&str, &str, usize, bool); 10] = [
     ("p99 us", "/latency/p99_us", 0, false),
     ("p99.9 us", "/latency/p999_us", 0, false),
     ("lost", "/lost", 0, false),
+    ("unsent", "/unsent", 0, false),
+    ("refused", "/refused", 0, false),
     ("wrong", "/wrong", 0, false),
 ];
 const BYTES_PER_MIB: f64 = 1_048_576.0;

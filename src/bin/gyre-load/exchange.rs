@@ -21,7 +21,7 @@ impl Requests {
     pub(crate) fn new(host: &str, close: bool) -> Self {
         let connection = if close { "Connection: close\r\n" } else { "" };
         let tail = format!(
-            " HTTP/1.1\r\nHost: {host}\r\nUser-Agent: gyre-load/{}\r\nAccept-Encoding: gzip\r\n{connection}\r\n",
+            " HTTP/1.1\r\nHost: {host}\r\nUser-Agent: gyre-load/{}\r\n{connection}\r\n",
             env!("CARGO_PKG_VERSION")
         );
         Self { tail: tail.into_bytes() }

@@ -11,7 +11,7 @@ use crate::measure::Kind;
 /// Requests in flight, at most.
 pub(crate) const FLIGHT_MAX: usize = 1 << 16;
 /// A reply with the id of a request that has been given up is taken for late if fewer others have had its place since.
-const LATE_GENERATIONS: u16 = 1 << 12;
+const LATE_GENERATIONS: u16 = 1 << 15;
 
 /// A request that is on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,14 +3,17 @@
 
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use gyre::limits::{DEFAULT_RECEIVE_BUFFER_BYTES, TURN_DATAGRAMS};
+use gyre::limits::{DEFAULT_RECEIVE_BUFFER_BYTES, HTTP_BACKLOG, TURN_DATAGRAMS};
 use gyre::ring::{RingSocket, UdpRing};
 use gyre::sys::{self, Doorbell};
 use signal_hook::consts::{SIGINT, SIGTERM};
+use socket2::{Domain, Socket, Type};
+use tokio_uring::buf::BoundedBuf;
 
 use crate::options::{Floor, Protocol};
 
@@ -18,8 +21,12 @@ use crate::options::{Floor, Protocol};
 const PEERS: usize = 30;
 /// How often it looks whether it has been told to end, when nothing comes in.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
-/// What a connection reads at a time.
+/// What a connection reads at a time, and the longest head.
 const READ_BYTES: usize = 4_096;
+/// Descriptors that it would like to have.
+const DESCRIPTORS: u64 = 20_000;
+/// Without a descriptor for a connection it waits so long before the next try.
+const RETRY_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Answers until a signal.
 ///
@@ -42,10 +49,19 @@ pub(crate) fn run(floor: &Floor) -> io::Result<()> {
             answer_datagrams(socket, &stop)
         }
         Protocol::Http => {
-            let listener = TcpListener::bind(floor.listen).map_err(refused)?;
-            answer_connections(listener, &stop)
+            sys::raise_descriptor_limit(DESCRIPTORS);
+            answer_connections(listen(floor.listen).map_err(refused)?, &stop)
         }
     }
+}
+
+/// A listener as gyre's.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(HTTP_BACKLOG)?;
+    Ok(socket.into())
 }
 
 fn say_ready(protocol: &str, address: SocketAddr) -> io::Result<()> {
@@ -93,14 +109,19 @@ fn put_peers(out: &mut [u8]) {
 
 fn answer_connections(listener: TcpListener, stop: &Arc<AtomicBool>) -> io::Result<()> {
     let address = listener.local_addr()?;
-    let stop = stop.clone();
+    let (stop, canned) = (stop.clone(), Rc::new(Canned::new()));
     tokio_uring::start(async move {
         let listener = tokio_uring::net::TcpListener::from_std(listener);
         say_ready("http", address)?;
         tokio_uring::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let _ = stream.set_nodelay(true);
-                tokio_uring::spawn(answer_connection(stream));
+            loop {
+                match listener.accept().await {
+                    Ok((stream, _)) => {
+                        let _ = stream.set_nodelay(true);
+                        tokio_uring::spawn(answer_connection(stream, canned.clone()));
+                    }
+                    Err(_) => tokio::time::sleep(RETRY_INTERVAL).await, // no descriptors
+                }
             }
         });
         while !stop.load(Ordering::Acquire) {
@@ -110,42 +131,41 @@ fn answer_connections(listener: TcpListener, stop: &Arc<AtomicBool>) -> io::Resu
     })
 }
 
-async fn answer_connection(stream: tokio_uring::net::TcpStream) {
-    let canned = Canned::new();
-    let (mut input, mut output) = (vec![0; READ_BYTES], Vec::new());
-    let mut tail = [0; 4];
+async fn answer_connection(stream: tokio_uring::net::TcpStream, canned: Rc<Canned>) {
+    let (mut input, mut output) = (Vec::with_capacity(READ_BYTES), Vec::new());
     loop {
-        let (result, buffer) = stream.read(input).await;
-        let Ok(length @ 1..) = result else { return };
-        input = buffer;
-        let mut heads = 0;
-        for byte in &input[..length] {
-            tail = [tail[1], tail[2], tail[3], *byte];
-            heads += usize::from(&tail == b"\r\n\r\n");
+        if input.len() == READ_BYTES {
+            return; // no head is so long
         }
-        let has = |text: &str| memchr::memmem::find(&input[..length], text.as_bytes()).is_some();
-        let closes = has("Connection: close");
-        let response = match () {
-            () if input.starts_with(b"GET /scrape") => &canned.scrape,
-            () if has("numwant=0") => &canned.empty,
-            () => &canned.peers,
-        };
-        (0..heads).for_each(|_| output.extend_from_slice(&response[usize::from(closes)]));
-        let (result, buffer) = stream.write_all(output).await;
-        output = buffer;
-        output.clear();
-        if result.is_err() || closes {
-            return;
+        let filled = input.len();
+        let (result, slice) = stream.read(input.slice(filled..READ_BYTES)).await;
+        input = slice.into_inner();
+        let Ok(1..) = result else { return };
+        let (mut used, mut closes) = (0, false);
+        while let Some(end) = memchr::memmem::find(&input[used..], b"\r\n\r\n") {
+            let head = &input[used..used + end + 4];
+            closes |= head.ends_with(b"Connection: close\r\n\r\n");
+            let response = if head.starts_with(b"GET /scrape") { &canned.scrape } else { &canned.announce };
+            output.extend_from_slice(&response[usize::from(closes)]);
+            used += head.len();
+        }
+        input.drain(..used);
+        if used > 0 {
+            let (result, buffer) = stream.write_all(output).await;
+            output = buffer;
+            output.clear();
+            if result.is_err() || closes {
+                return;
+            }
         }
     }
 }
 
 /// Responses, each for a connection that stays and one that doesn't.
 struct Canned {
-    /// To an announce: with 30 peers, and without.
-    peers: [Vec<u8>; 2],
-    empty: [Vec<u8>; 2],
-    /// To a scrape: of no swarm.
+    /// To an announce, with 30 peers.
+    announce: [Vec<u8>; 2],
+    /// To a scrape, of no swarm.
     scrape: [Vec<u8>; 2],
 }
 
@@ -161,17 +181,15 @@ impl Canned {
                 [head.as_bytes(), body].concat()
             })
         };
-        let announce = |peers: usize| {
-            let mut packed = vec![0; 6 * peers];
-            put_peers(&mut packed);
-            let head = format!(
-                "d8:completei22e10:downloadedi0e11:external ip4:\x7f\0\0\x01\
-                 10:incompletei8e8:intervali1800e12:min intervali900e5:peers{}:",
-                packed.len()
-            );
-            response(&[head.as_bytes(), &packed, b"e"].concat())
-        };
-        Self { peers: announce(PEERS), empty: announce(0), scrape: response(b"d5:filesdee") }
+        let mut packed = [0; 6 * PEERS];
+        put_peers(&mut packed);
+        let head = format!(
+            "d8:completei22e10:downloadedi0e11:external ip4:\x7f\0\0\x01\
+             10:incompletei8e8:intervali1800e12:min intervali900e5:peers{}:",
+            packed.len()
+        );
+        let announce = response(&[head.as_bytes(), &packed, b"e"].concat());
+        Self { announce, scrape: response(b"d5:filesdee") }
     }
 }
 
@@ -187,10 +205,9 @@ mod tests {
         let wanted = Wanted { asker: None, num_want: 30, closely: true };
         for (number, closes) in [(0, false), (1, true)] {
             let read = |all: &'static [u8]| Response::parse(all, false).unwrap().unwrap();
-            let [peers, empty, scrape] =
-                [&canned.peers, &canned.empty, &canned.scrape].map(|pair| read(pair[number].clone().leak()));
+            let [peers, scrape] =
+                [&canned.announce, &canned.scrape].map(|pair| read(pair[number].clone().leak()));
             assert_eq!(check::announce_body(peers.body, wanted), Ok(Answer::Peers(PEERS)));
-            assert_eq!(check::announce_body(empty.body, wanted), Ok(Answer::Peers(0)));
             assert_eq!(check::scrape_body(scrape.body, &[7; 20]), Ok(Answer::Swarms(0)));
             assert_eq!((peers.closes, scrape.closes), (closes, closes));
         }

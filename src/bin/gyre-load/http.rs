@@ -156,11 +156,14 @@ impl Loader for HttpLoader<'_> {
         }
         if self.client.plan.fill {
             self.client.phase = Phase::Fill;
+            let (mut replies, mut replied) = (0, self.shared.clock.now());
             while self.client.to_fill.iter().any(|left| *left > 0) || self.client.in_flight > 0 {
-                self.turn()?;
-                if self.shared.has_failed() {
-                    break;
+                let now = self.turn()?;
+                if std::mem::replace(&mut replies, self.client.meter.replies()) != self.client.meter.replies()
+                {
+                    replied = now;
                 }
+                self.shared.check_fill(replied, now)?;
             }
         }
         Ok(())
@@ -172,8 +175,9 @@ impl Loader for HttpLoader<'_> {
         self.schedule = schedule;
     }
 
-    fn stop(&mut self) {
+    fn stop(&mut self) -> Option<Schedule> {
         self.client.phase = Phase::Drain;
+        self.schedule
     }
 
     fn in_flight(&self) -> usize {
@@ -356,12 +360,14 @@ impl Client<'_> {
     fn happened(&mut self, now: Timestamp, number: usize, happened: Happened<'_>, orders: &mut Orders) {
         let connection = &mut self.connections[number];
         match happened {
+            Happened::Open if connection.state != State::Connecting => {} // it has been given up
             Happened::Open => {
                 connection.state = State::Open;
                 if !self.plan.close {
                     self.top_up(now, number, orders);
                 }
             }
+            Happened::Received(_) if orders.close => {} // what follows nonsense
             Happened::Received(bytes) => {
                 let mut incoming = std::mem::take(&mut connection.incoming);
                 if incoming.is_empty() {
@@ -376,21 +382,26 @@ impl Client<'_> {
                 connection.incoming = incoming;
                 match connection.state {
                     State::Open if !self.plan.close => self.top_up(now, number, orders),
+                    State::Free => {
+                        orders.close = true;
+                        self.connections[number].state = State::Ending;
+                        self.lose_all(number);
+                    }
                     // The server says that it closes, and is to be the first: the port waits at that side.
                     _ => {}
                 }
             }
             Happened::Closed(error) => {
                 let incoming = std::mem::take(&mut connection.incoming);
-                let expected = connection.state == State::Ending;
                 if !incoming.is_empty() {
                     self.take_responses(now, number, &incoming, true);
                 }
                 let connection = &mut self.connections[number];
+                let expected = connection.state == State::Ending;
                 (connection.state, connection.retry_at) = (State::Free, now);
                 if error.is_some() || !expected || !connection.asked.is_empty() {
                     connection.retry_at = now + RETRY_INTERVAL;
-                    self.meter.tally.broken += u64::from(self.phase != Phase::Connect);
+                    self.meter.broken();
                 }
                 self.lose_all(number);
             }
@@ -412,10 +423,9 @@ impl Client<'_> {
                 Ok(None) => break,
                 Ok(Some(response)) => response,
                 Err(wrong) => {
-                    // Where the next one would begin is not known.
+                    // Where the next one would begin is not known: nothing more is to be had here.
                     self.meter.is_wrong(wrong);
-                    (self.connections[number].state, self.connections[number].retry_at) =
-                        (State::Ending, now);
+                    self.connections[number].state = State::Free;
                     return bytes.len();
                 }
             };

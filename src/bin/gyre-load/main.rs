@@ -45,6 +45,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// What a shell takes for a wrong call.
 const EXIT_USAGE: u8 = 2;
+/// Descriptors beside those of connections.
+const SPARE_DESCRIPTORS: u64 = 64;
 /// Loopback addresses that sources have, at most, before they share.
 const LOOPBACK_ADDRESSES: usize = 250;
 
@@ -111,7 +113,12 @@ fn load_udp(options: &options::UdpLoad) -> Result<ExitCode, Failure> {
 fn load_http(options: &options::HttpLoad) -> Result<ExitCode, Failure> {
     let target = options.load.target().map_err(usage)?;
     let cores = cores(&options.load)?;
-    let count = if has_many_addresses(target) { options.sources as usize } else { 0 };
+    let count =
+        if has_many_addresses(target) { options.sources.min(options.connections) as usize } else { 0 };
+    let descriptors = cores.len() as u64 * u64::from(options.connections) + SPARE_DESCRIPTORS;
+    if sys::raise_descriptor_limit(descriptors) < descriptors {
+        return Err(usage(format!("--connections: {descriptors} descriptors are needed; see ulimit -n")));
+    }
     if options.mix.connect > 0 {
         return Err(usage("--mix: by HTTP nobody asks for a connection id"));
     }
@@ -198,7 +205,7 @@ fn run_load(
         let outcome = sys::pin(core)
             .map_err(|error| io::Error::other(format!("core {core}: {error}")))
             .and_then(|()| body(thread, &shared));
-        outcome.inspect_err(|_| shared.fail())
+        outcome.inspect_err(|error| shared.fail(error))
     };
     let (outcomes, watched) = thread::scope(|scope| {
         let threads: Vec<_> = cores
@@ -212,6 +219,8 @@ fn run_load(
                     .expect("a thread")
             })
             .collect();
+        // The watch must not run beside the server: it would show in the latencies.
+        let _ = sys::pin(cores[0]);
         let watched =
             watch::watch(&shared, load, || threads.iter().all(thread::ScopedJoinHandle::is_finished));
         let outcomes: Vec<_> = threads.into_iter().map(|thread| thread.join().expect("no panic")).collect();
@@ -221,7 +230,8 @@ fn run_load(
     let (mut busy, mut cpu) = (Vec::new(), Vec::new());
     let secs = load.duration.as_secs_f64();
     for outcome in outcomes {
-        let outcome = outcome.map_err(|error| (1, error.to_string()))?;
+        let outcome =
+            outcome.map_err(|error| (1, shared.failure().map_or(error.to_string(), str::to_owned)))?;
         tally.add(&outcome.tally);
         busy.push(outcome.busy.as_secs_f64() / secs.max(f64::MIN_POSITIVE));
         cpu.push(outcome.cpu.as_secs_f64() / secs.max(f64::MIN_POSITIVE));

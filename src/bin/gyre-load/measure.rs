@@ -104,7 +104,9 @@ pub(crate) struct Tally {
     /// Replies in which the tracker refuses: UDP errors, `failure reason`.
     pub(crate) refused: u64,
     pub(crate) first_refusal: Option<String>,
-    /// Replies that came after their request had been given up.
+    /// Requests of an open loop that were due but could not be sent before the end: they had waited longest.
+    pub(crate) unsent: u64,
+    /// Replies that came after their request had been given up, or a second time.
     pub(crate) late: u64,
     /// HTTP connections that could not be made or broke.
     pub(crate) broken: u64,
@@ -126,6 +128,7 @@ impl Default for Tally {
             wrong: [0; Wrong::ALL.len()],
             refused: 0,
             first_refusal: None,
+            unsent: 0,
             late: 0,
             broken: 0,
             peers: 0,
@@ -163,6 +166,7 @@ impl Tally {
         }
         self.wrong.iter_mut().zip(other.wrong).for_each(|(sum, part)| *sum += part);
         self.refused += other.refused;
+        self.unsent += other.unsent;
         self.late += other.late;
         self.broken += other.broken;
         self.peers += other.peers;
@@ -229,6 +233,16 @@ impl<'a> Meter<'a> {
         self.tally.is_wrong(wrong);
     }
 
+    /// A reply is too late, or the second one.
+    pub(crate) fn late(&mut self) {
+        self.tally.late += u64::from(self.window.is_some());
+    }
+
+    /// A connection could not be made, or broke.
+    pub(crate) fn broken(&mut self) {
+        self.tally.broken += u64::from(self.window.is_some());
+    }
+
     /// A reply has come, which is judged.
     pub(crate) fn judged(&mut self, kind: Kind, due: Timestamp, now: Timestamp, judgement: &Judgement<'_>) {
         Live::add(&self.live.replies, 1);
@@ -239,10 +253,15 @@ impl<'a> Meter<'a> {
         }
         match judgement {
             Ok(Answer::Peers(peers)) if measured => self.tally.peers += *peers as u64,
-            Ok(Answer::Refused(message)) => self.tally.is_refused(message),
+            Ok(Answer::Refused(message)) if measured => self.tally.is_refused(message),
             Ok(_) => {}
             Err(wrong) => self.is_wrong(*wrong),
         }
+    }
+
+    /// Replies of all phases.
+    pub(crate) fn replies(&self) -> u64 {
+        self.replies
     }
 
     /// Whether the next reply is to be searched for a peer that is there twice.

@@ -10,12 +10,14 @@ use gyre::config::Cores;
 
 use crate::population::Popularity;
 
+/// What is worth measuring.
+const DURATION_MIN: Duration = Duration::from_millis(10);
 /// Torrents, peers: at most so many, as many as a number of 32 bits leaves room to count.
 const MANY: i64 = 1 << 30;
 
 /// Loads a BitTorrent tracker as its clients do, checks every reply, and says how fast and how well it answered.
 ///
-/// It exits with 1 if replies were wrong or there were none, with 2 if it was called wrongly.
+/// It exits with 1 if replies were wrong, there were none, or all refused; with 2 if it was called wrongly.
 #[derive(Debug, Parser)]
 #[command(name = "gyre-load", version, max_term_width = 110)]
 pub(crate) struct Cli {
@@ -126,13 +128,13 @@ pub(crate) struct Load {
     #[arg(long)]
     ipv6: bool,
 
-    /// Requests a second, sent on schedule whether replies come or not, latency counted from when each was due; or
-    /// `max`: as fast as replies come
+    /// Requests a second, sent on schedule whether replies come or not (by HTTP as far as --connections and --pipeline
+    /// go; what is due waits), latency counted from when each was due; or `max`: as fast as replies come
     #[arg(long, default_value = "max", value_name = "N|max")]
     pub(crate) rate: Rate,
 
     /// Seconds to measure
-    #[arg(long, default_value = "10", value_name = "S", value_parser = seconds)]
+    #[arg(long, default_value = "10", value_name = "S", value_parser = some_seconds)]
     pub(crate) duration: Duration,
 
     /// Seconds to load before that
@@ -298,6 +300,13 @@ fn seconds(text: &str) -> Result<Duration, String> {
         Ok(secs) if (0.0..=86_400.0).contains(&secs) => Ok(Duration::from_secs_f64(secs)),
         _ => Err("a number of seconds from 0 to 86400 is wanted".to_owned()),
     }
+}
+
+fn some_seconds(text: &str) -> Result<Duration, String> {
+    seconds(text).and_then(|time| match time >= DURATION_MIN {
+        true => Ok(time),
+        false => Err("at least 0.01 seconds are wanted".to_owned()),
+    })
 }
 
 fn share(text: &str) -> Result<f64, String> {

@@ -43,7 +43,7 @@ pub(crate) fn page(report: &Report) -> String {
     ));
     if !report.is_right() {
         put(format_args!(
-            "<p class=\"wrong\">{} wrong replies, {} right ones.</p>\n",
+            "<p class=\"wrong\">{} replies of {} were wrong.</p>\n",
             report.wrong, report.replies
         ));
     }

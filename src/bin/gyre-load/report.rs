@@ -28,6 +28,8 @@ pub(crate) struct Report {
     pub(crate) replies: u64,
     pub(crate) replies_per_sec: f64,
     pub(crate) lost: u64,
+    /// Due, but not sent before the end (in an open loop).
+    pub(crate) unsent: u64,
     pub(crate) late: u64,
     pub(crate) refused: u64,
     pub(crate) first_refusal: Option<String>,
@@ -173,6 +175,7 @@ impl Report {
             replies,
             replies_per_sec: per_sec(replies),
             lost: tally.lost(),
+            unsent: tally.unsent,
             late: tally.late,
             refused: tally.refused,
             first_refusal: tally.first_refusal.clone(),
@@ -229,7 +232,7 @@ impl Report {
         let requests_per_sec = self.requests as f64 / self.duration_secs.max(f64::MIN_POSITIVE);
         line(row("all", requests_per_sec, self.replies_per_sec, self.lost, &self.latency));
         line(format!(
-            "{:.1} peers per announce; lost {} of {} ({:.4} %), {} of them came late; refused {}",
+            "{:.1} peers per announce; lost {} of {} ({:.4} %); replies too late or twice: {}; refused: {}",
             self.peers_per_announce,
             self.lost,
             self.requests,
@@ -239,6 +242,9 @@ impl Report {
         ));
         if let Some(refusal) = &self.first_refusal {
             line(format!("the first refusal: {}", refusal.escape_debug()));
+        }
+        if self.unsent > 0 {
+            line(format!("{} requests were due but could not be sent before the end", self.unsent));
         }
         if self.broken_connections > 0 {
             line(format!("{} connections could not be made or broke", self.broken_connections));

@@ -8,7 +8,7 @@
 
 use std::io;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use gyre::sys;
@@ -24,6 +24,8 @@ const SPIN: Duration = Duration::from_micros(200);
 const SLEEP_MAX: Duration = Duration::from_millis(5);
 /// It sleeps only if the next request is due so much later; waking up may take as long.
 const SLEEP_MIN: Duration = Duration::from_micros(300);
+/// A table can't be filled if there is no reply for so long.
+const FILL_PATIENCE: Duration = Duration::from_secs(10);
 /// Requests that are sent on schedule before replies are looked at again.
 pub(crate) const BURST: usize = 64;
 
@@ -34,7 +36,7 @@ pub(crate) struct Shared {
     pub(crate) duration: Duration,
     threads: usize,
     ready: AtomicUsize,
-    failed: AtomicBool,
+    failed: OnceLock<String>,
     begin: OnceLock<Timestamp>,
     pub(crate) live: Vec<Live>,
 }
@@ -47,7 +49,7 @@ impl Shared {
             duration: load.duration,
             threads,
             ready: AtomicUsize::new(0),
-            failed: AtomicBool::new(false),
+            failed: OnceLock::new(),
             begin: OnceLock::new(),
             live: (0..threads).map(|_| Live::default()).collect(),
         }
@@ -60,13 +62,25 @@ impl Shared {
         }
     }
 
-    /// A thread gives up: so must the others.
-    pub(crate) fn fail(&self) {
-        self.failed.store(true, Ordering::Release);
+    /// A thread gives up, and says why: so must the others.
+    pub(crate) fn fail(&self, why: &io::Error) {
+        let _ = self.failed.set(why.to_string()); // the first one counts
     }
 
-    pub(crate) fn has_failed(&self) -> bool {
-        self.failed.load(Ordering::Acquire)
+    pub(crate) fn failure(&self) -> Option<&str> {
+        self.failed.get().map(String::as_str)
+    }
+
+    /// Fails if another thread has, or nothing has come for too long while the table was being filled.
+    pub(crate) fn check_fill(&self, replied: Timestamp, now: Timestamp) -> io::Result<()> {
+        match self.failure() {
+            Some(_) => Err(io::Error::other("another thread gave up")),
+            None if now.since(replied) > FILL_PATIENCE => {
+                let secs = FILL_PATIENCE.as_secs();
+                Err(io::Error::other(format!("no reply for {secs} s while the table was being filled")))
+            }
+            None => Ok(()),
+        }
     }
 
     /// When the warm-up begins, once all are ready.
@@ -101,6 +115,12 @@ impl Schedule {
     /// When the next request is due.
     pub(crate) fn next(&self) -> Timestamp {
         self.begin + Duration::from_micros((self.sent * self.micros_each) as u64)
+    }
+
+    /// How many are due before `to` and not sent.
+    fn unsent(&self, to: Timestamp) -> u64 {
+        let left = to.since(self.begin).as_micros() as f64 / self.micros_each - self.sent;
+        left.ceil().max(0.0) as u64
     }
 
     /// It is sent.
@@ -140,8 +160,8 @@ pub(crate) trait Loader {
     /// From now on asks, by this schedule or as fast as replies come; what is due in the window is measured.
     fn load(&mut self, window: [Timestamp; 2], schedule: Option<Schedule>);
 
-    /// From now on asks no more.
-    fn stop(&mut self);
+    /// From now on asks no more; returns the schedule, as far as it has come.
+    fn stop(&mut self) -> Option<Schedule>;
 
     /// Requests that are on their way.
     fn in_flight(&self) -> usize;
@@ -170,7 +190,7 @@ pub(crate) fn drive(
     let begin = loop {
         match shared.begin() {
             Some(begin) => break begin,
-            None if shared.has_failed() => return Err(io::Error::other("another thread gave up")),
+            None if shared.failure().is_some() => return Err(io::Error::other("another thread gave up")),
             None => loader.turn()?,
         };
     };
@@ -184,11 +204,12 @@ pub(crate) fn drive(
             break;
         }
     }
-    loader.stop();
+    let unsent = loader.stop().map_or(0, |schedule| schedule.unsent(window[1]));
     while loader.in_flight() > 0 {
         loader.turn()?;
     }
-    let (tally, busy) = loader.end();
+    let (mut tally, busy) = loader.end();
+    tally.unsent = unsent;
     Ok(Outcome { tally, busy: busy.sum(), cpu: cpu.used() })
 }
 
@@ -205,18 +226,20 @@ pub(crate) struct Outcome {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Busy {
     last: Timestamp,
+    /// The turn that began then had something to do.
+    worked: bool,
     sum: Duration,
     idle_since: Option<Timestamp>,
 }
 
 impl Busy {
-    /// A turn begins; the one before `worked` or not.
+    /// A turn has begun at `now`, and has `worked` or not; it lasts until the next one begins.
     pub(crate) fn turn(&mut self, now: Timestamp, worked: bool, window: Option<[Timestamp; 2]>) {
-        if worked && window.is_some_and(|[from, to]| self.last >= from && now < to) {
+        if self.worked && window.is_some_and(|[from, to]| self.last >= from && now < to) {
             self.sum += now.since(self.last);
         }
         self.idle_since = if worked { None } else { self.idle_since.or(Some(now)) };
-        self.last = now;
+        (self.last, self.worked) = (now, worked);
     }
 
     /// For how long there has been nothing to do.
@@ -252,6 +275,9 @@ mod tests {
             }
         }
         assert_eq!(due, [0, 1_000, 2_000, 3_000, 4_000, 5_000]);
+        let unsent =
+            |micros| schedules.map(|schedule| schedule.unsent(begin + Duration::from_micros(micros)));
+        assert_eq!([unsent(5_000), unsent(6_001), unsent(9_000)], [[0, 0], [1, 0], [2, 1]]);
         assert!(Schedule::new(Rate::Max, begin, 0, 1).is_none());
     }
 
@@ -259,13 +285,13 @@ mod tests {
     fn only_work_within_the_window_counts() {
         let at = Timestamp::from_micros;
         let (mut busy, window) = (Busy::default(), Some([at(100), at(200)]));
-        busy.turn(at(90), true, window);
-        busy.turn(at(110), true, window); // begun before the window
-        busy.turn(at(130), true, window);
+        busy.turn(at(90), true, window); // begun before the window
+        busy.turn(at(110), true, window);
+        busy.turn(at(130), false, window);
         busy.turn(at(160), false, window);
-        busy.turn(at(170), false, window);
-        assert_eq!((busy.sum().as_micros(), busy.idle().as_micros()), (20, 10));
-        busy.turn(at(180), true, window);
+        assert_eq!((busy.sum().as_micros(), busy.idle().as_micros()), (20, 30));
+        busy.turn(at(170), true, window); // after a sleep, which was no work
+        busy.turn(at(180), false, window);
         assert_eq!((busy.sum().as_micros(), busy.idle().as_micros()), (30, 0));
     }
 }

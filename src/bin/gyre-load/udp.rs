@@ -83,7 +83,8 @@ pub(crate) fn run(plan: &Plan, population: Population, shared: &Shared) -> io::R
         let socket = UdpSocket::bind(address)
             .map_err(|error| io::Error::other(format!("no socket at {address}: {error}")))?;
         sys::set_receive_buffer(&socket, RECEIVE_BUFFER_BYTES)?;
-        socket.connect(plan.target)?;
+        let connected = socket.connect(plan.target);
+        connected.map_err(|error| io::Error::other(format!("udp://{}: {error}", plan.target)))?;
         sources.push(Source {
             endpoint: Endpoint { source: plan.target, local: None, socket: number as u8 },
             ip: socket.local_addr()?.ip(),
@@ -127,8 +128,9 @@ impl Loader for UdpLoader<'_> {
         self.schedule = schedule;
     }
 
-    fn stop(&mut self) {
+    fn stop(&mut self) -> Option<Schedule> {
         self.client.phase = Phase::Drain;
+        self.schedule
     }
 
     fn in_flight(&self) -> usize {
@@ -143,6 +145,7 @@ impl Loader for UdpLoader<'_> {
             client.tops_up(source).then(|| client.put_next(source, now, now, out))
         })?;
         let mut worked = turned.completions > 0;
+        (0..turned.truncated).for_each(|_| self.client.meter.is_wrong(Wrong::Length));
         while let Some(request) = self.client.flight.expired(now) {
             self.client.sources[usize::from(request.source)].in_flight -= 1;
             self.client.meter.lost(request.kind, request.due);
@@ -187,30 +190,31 @@ impl UdpLoader<'_> {
     /// Announces each peer once.
     fn fill(&mut self) -> io::Result<()> {
         self.client.phase = Phase::Fill;
-        loop {
-            self.turn()?;
-            let left = self.client.sources.iter().any(|source| source.to_fill > 0);
-            if (!left && self.client.flight.len() == 0) || self.shared.has_failed() {
-                return Ok(());
+        let (mut replies, mut replied) = (0, self.shared.clock.now());
+        while self.client.flight.len() > 0 || self.client.sources.iter().any(|source| source.to_fill > 0) {
+            let now = self.turn()?;
+            if std::mem::replace(&mut replies, self.client.meter.replies()) != self.client.meter.replies() {
+                replied = now;
             }
+            self.shared.check_fill(replied, now)?;
         }
+        Ok(())
     }
 
     /// Sends what the schedule has for now.
     fn send_due(&mut self, now: Timestamp) -> bool {
         let mut sent = 0;
-        while let Some(schedule) = &mut self.schedule
+        while let Some(schedule) = self.schedule
             && sent < BURST
             && schedule.next() <= now
             && self.client.flight.has_room()
         {
             let due = schedule.next();
-            if self.client.meter.window.is_some_and(|[_, to]| due >= to) {
+            let source = self.client.population.below(self.client.sources.len() as u32) as usize;
+            if self.client.meter.window.is_some_and(|[_, to]| due >= to) || !self.send(source, due) {
                 break;
             }
-            schedule.step();
-            let source = self.client.population.below(self.client.sources.len() as u32) as usize;
-            self.send(source, due);
+            self.schedule.iter_mut().for_each(Schedule::step);
             sent += 1;
         }
         sent > 0
@@ -220,19 +224,23 @@ impl UdpLoader<'_> {
     fn top_up(&mut self, now: Timestamp) -> bool {
         let mut sent = false;
         for source in 0..self.client.sources.len() {
-            while self.client.tops_up(source) {
-                self.send(source, now);
+            while self.client.tops_up(source) && self.send(source, now) {
                 sent = true;
             }
         }
         sent
     }
 
-    /// Sends a source's next request.
-    fn send(&mut self, source: usize, due: Timestamp) {
+    /// Sends a source's next request; false if the ring takes none at the moment.
+    fn send(&mut self, source: usize, due: Timestamp) -> bool {
         let (client, now) = (&mut self.client, self.shared.clock.now());
         let endpoint = client.sources[source].endpoint;
-        self.ring.reply(&endpoint, |out| client.put_next(source, due, now, out));
+        let mut sent = false;
+        self.ring.reply(&endpoint, |out| {
+            sent = true;
+            client.put_next(source, due, now, out)
+        });
+        sent
     }
 }
 
@@ -254,17 +262,20 @@ impl Client<'_> {
             self.meter.is_wrong(Wrong::Malformed);
             return None;
         };
-        let (Response::Connect { transaction_id, .. }
-        | Response::Announce { transaction_id, .. }
-        | Response::Scrape { transaction_id, .. }
-        | Response::Error { transaction_id, .. }) = response;
-        let request = match self.flight.take(transaction_id) {
+        let request = match self.flight.take(response.transaction_id()) {
             Match::Reply(request) if request.source == from.socket => request,
-            Match::Late => {
-                self.meter.tally.late += 1;
+            Match::Reply(request) => {
+                // To another of our sockets: that one has not got it.
+                self.sources[usize::from(request.source)].in_flight -= 1;
+                self.meter.lost(request.kind, request.due);
+                self.meter.is_wrong(Wrong::Unasked);
                 return None;
             }
-            Match::Reply(_) | Match::Nothing => {
+            Match::Late => {
+                self.meter.late();
+                return None;
+            }
+            Match::Nothing => {
                 self.meter.is_wrong(Wrong::Unasked);
                 return None;
             }
