@@ -11,10 +11,10 @@ use gyre::types::{InfoHash, PeerAddr};
 
 use crate::check::{self, Judgement, Wanted};
 use crate::exchange::{Requests, Response};
-use crate::measure::{Kind, Meter, Tally, Wrong};
-use crate::options::{Mix, Rate};
+use crate::measure::{Kind, Meter, Wrong};
+use crate::options::Rate;
 use crate::population::Population;
-use crate::run::{self, BURST, Busy, Loader, Outcome, Schedule, Shared};
+use crate::run::{self, BURST, Busy, Loader, Outcome, Part, Phase, Schedule, Shared};
 
 /// Completions taken in a turn.
 const TURN_COMPLETIONS: usize = 256;
@@ -23,20 +23,14 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 /// A connection that broke is made again no sooner.
 const RETRY_INTERVAL: Duration = Duration::from_millis(20);
 
-/// What a thread is to do.
-pub(crate) struct Plan {
-    pub(crate) target: SocketAddr,
-    /// Where its connections come from, by turns; none: wherever the kernel likes.
-    pub(crate) sources: Vec<SocketAddr>,
-    pub(crate) rate: Rate,
-    pub(crate) mix: Mix,
+/// How a thread uses connections.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Use {
+    /// One for each request.
     pub(crate) close: bool,
     pub(crate) connections: usize,
+    /// Requests in flight on each, at most.
     pub(crate) pipeline: usize,
-    pub(crate) num_want: u16,
-    pub(crate) fill: bool,
-    pub(crate) timeout: Duration,
-    pub(crate) thread: usize,
 }
 
 /// A request that is on its way.
@@ -72,17 +66,10 @@ struct Connection {
     retry_at: Timestamp,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    Connect,
-    Fill,
-    Load,
-    Drain,
-}
-
 /// All but the ring.
 struct Client<'a> {
-    plan: &'a Plan,
+    part: &'a Part,
+    uses: Use,
     requests: Requests,
     connections: Vec<Connection>,
     population: Population,
@@ -90,13 +77,12 @@ struct Client<'a> {
     to_fill: Vec<usize>,
     in_flight: usize,
     phase: Phase,
-    meter: Meter<'a>,
+    meter: Meter,
 }
 
 struct HttpLoader<'a> {
     ring: TcpRing,
     client: Client<'a>,
-    schedule: Option<Schedule>,
     busy: Busy,
     shared: &'a Shared,
     /// Where the search for a connection with room goes on.
@@ -109,82 +95,63 @@ struct HttpLoader<'a> {
 /// # Errors
 ///
 /// If there is no ring, or the target takes no connection at all.
-pub(crate) fn run(plan: &Plan, population: Population, shared: &Shared) -> io::Result<Outcome> {
+pub(crate) fn run(part: &Part, uses: Use, population: Population, shared: &Shared) -> io::Result<Outcome> {
     let connection = || Connection {
         state: State::Free,
         asked: VecDeque::new(),
         incoming: Vec::new(),
         retry_at: Timestamp::default(),
     };
-    let sources = plan.sources.len().max(1);
+    let sources = part.sources.len().max(1);
     let client = Client {
-        plan,
-        requests: Requests::new(&plan.target.to_string(), plan.close),
-        connections: (0..plan.connections).map(|_| connection()).collect(),
+        part,
+        uses,
+        requests: Requests::new(&part.target.to_string(), uses.close),
+        connections: (0..uses.connections).map(|_| connection()).collect(),
         to_fill: (0..sources).map(|number| (population.len() + sources - 1 - number) / sources).collect(),
         population,
         in_flight: 0,
         phase: Phase::Connect,
-        meter: Meter::new(&shared.live[plan.thread]),
+        meter: Meter::new(shared.live[part.thread].clone()),
     };
     let loader = HttpLoader {
-        ring: TcpRing::new(plan.connections)?,
+        ring: TcpRing::new(uses.connections)?,
         client,
-        schedule: None,
         busy: Busy::default(),
         shared,
         cursor: 0,
         looked: Timestamp::default(),
     };
-    run::drive(loader, shared, plan.rate, plan.thread)
+    run::drive(loader, shared, part)
 }
 
 impl Loader for HttpLoader<'_> {
-    fn get_up(&mut self) -> io::Result<()> {
+    fn connect(&mut self) -> io::Result<()> {
         let begin = self.shared.clock.now();
-        if !self.client.plan.close {
-            while self.client.connections.iter().any(|connection| connection.state != State::Open) {
-                let now = self.turn()?;
-                if now.since(begin) > self.client.plan.timeout {
-                    let open = self.client.connections.iter().filter(|one| one.state == State::Open).count();
-                    return Err(io::Error::other(format!(
-                        "http://{} takes {open} connections of {}",
-                        self.client.plan.target, self.client.plan.connections
-                    )));
-                }
-            }
-        }
-        if self.client.plan.fill {
-            self.client.phase = Phase::Fill;
-            let (mut replies, mut replied) = (0, self.shared.clock.now());
-            while self.client.to_fill.iter().any(|left| *left > 0) || self.client.in_flight > 0 {
-                let now = self.turn()?;
-                if std::mem::replace(&mut replies, self.client.meter.replies()) != self.client.meter.replies()
-                {
-                    replied = now;
-                }
-                self.shared.check_fill(replied, now)?;
+        let is_open = |connection: &&Connection| connection.state == State::Open;
+        while !self.client.uses.close && !self.client.connections.iter().all(|one| is_open(&one)) {
+            let now = self.turn(&mut None)?;
+            if now.since(begin) > self.client.part.timeout {
+                let open = self.client.connections.iter().filter(is_open).count();
+                return Err(io::Error::other(format!(
+                    "http://{} takes {open} connections of {}",
+                    self.client.part.target, self.client.uses.connections
+                )));
             }
         }
         Ok(())
     }
 
-    fn load(&mut self, window: [Timestamp; 2], schedule: Option<Schedule>) {
-        self.client.meter.window = Some(window);
-        self.client.phase = Phase::Load;
-        self.schedule = schedule;
+    fn enter(&mut self, phase: Phase) {
+        self.client.phase = phase;
     }
 
-    fn stop(&mut self) -> Option<Schedule> {
-        self.client.phase = Phase::Drain;
-        self.schedule
+    fn pending(&self) -> usize {
+        let fills = self.client.phase == Phase::Fill;
+        self.client.in_flight + if fills { self.client.to_fill.iter().sum() } else { 0 }
     }
 
-    fn in_flight(&self) -> usize {
-        self.client.in_flight
-    }
-
-    fn turn(&mut self) -> io::Result<Timestamp> {
+    fn turn(&mut self, schedule: &mut Option<Schedule>) -> io::Result<Timestamp> {
         let now = self.shared.clock.now();
         let client = &mut self.client;
         let taken = self.ring.turn(TURN_COMPLETIONS, |number, happened, orders| {
@@ -195,22 +162,26 @@ impl Loader for HttpLoader<'_> {
             self.looked = now;
             self.give_up(now)?;
         }
-        if self.schedule.is_some() && self.client.phase == Phase::Load {
-            worked |= self.send_due(now)?;
+        if let Some(schedule) = schedule {
+            worked |= self.send_due(now, schedule)?;
         }
         if self.client.phase != Phase::Drain {
             worked |= self.revive(now)?;
         }
         self.ring.submit()?;
         self.busy.turn(now, worked, self.client.meter.window);
-        if let Some(time) = self.busy.sleep(now, self.schedule.as_ref()) {
+        if let Some(time) = self.busy.sleep(now, schedule.as_ref()) {
             self.ring.wait(time)?;
         }
         Ok(now)
     }
 
-    fn end(self) -> (Tally, Busy) {
-        (self.client.meter.tally, self.busy)
+    fn meter(&mut self) -> &mut Meter {
+        &mut self.client.meter
+    }
+
+    fn busy(&self) -> Duration {
+        self.busy.sum()
     }
 }
 
@@ -222,12 +193,12 @@ impl HttpLoader<'_> {
         for number in 0..self.client.connections.len() {
             let connection = &self.client.connections[number];
             let waits = connection.state == State::Free && connection.retry_at <= now;
-            if waits && (!self.client.plan.close || self.client.tops_up(number)) {
+            if waits && (!self.client.uses.close || self.client.tops_up(number)) {
                 self.connect(number, now)?;
                 worked = true;
             }
             let open = self.client.connections[number].state == State::Open;
-            if open && !self.client.plan.close && self.client.tops_up(number) {
+            if open && !self.client.uses.close && self.client.tops_up(number) {
                 let (client, orders) = (&mut self.client, self.ring.orders(number));
                 client.top_up(now, number, orders);
                 self.ring.follow(number)?;
@@ -239,11 +210,11 @@ impl HttpLoader<'_> {
 
     /// Makes a connection; with one request on its way if it is for that alone.
     fn connect(&mut self, number: usize, due: Timestamp) -> io::Result<()> {
-        let plan = self.client.plan;
-        let source = (!plan.sources.is_empty()).then(|| plan.sources[number % plan.sources.len()]);
-        self.ring.connect(number, source, plan.target)?;
+        let (part, uses) = (self.client.part, self.client.uses);
+        let source = (!part.sources.is_empty()).then(|| part.sources[number % part.sources.len()]);
+        self.ring.connect(number, source, part.target)?;
         self.client.connections[number].state = State::Connecting;
-        if plan.close && self.client.phase != Phase::Connect {
+        if uses.close && self.client.phase != Phase::Connect {
             let now = self.shared.clock.now();
             let (client, orders) = (&mut self.client, self.ring.orders(number));
             client.ask(number, due, now, orders);
@@ -252,17 +223,16 @@ impl HttpLoader<'_> {
     }
 
     /// Asks what the schedule has for now, as far as there are connections for it.
-    fn send_due(&mut self, now: Timestamp) -> io::Result<bool> {
+    fn send_due(&mut self, now: Timestamp, schedule: &mut Schedule) -> io::Result<bool> {
         let mut sent = 0;
-        while let Some(schedule) = self.schedule
-            && sent < BURST
+        while sent < BURST
             && schedule.next() <= now
-            && self.client.meter.window.is_none_or(|[_, to]| schedule.next() < to)
+            && !self.client.meter.is_behind(schedule.next())
             && let Some(number) = self.with_room(now)
         {
             let due = schedule.next();
-            self.schedule.iter_mut().for_each(Schedule::step);
-            match self.client.plan.close {
+            schedule.step();
+            match self.client.uses.close {
                 true => self.connect(number, due)?,
                 false => {
                     let (client, orders) = (&mut self.client, self.ring.orders(number));
@@ -278,12 +248,12 @@ impl HttpLoader<'_> {
     /// The next connection that one more request can go to.
     fn with_room(&mut self, now: Timestamp) -> Option<usize> {
         let count = self.client.connections.len();
-        let plan = self.client.plan;
+        let uses = self.client.uses;
         let found = (0..count).map(|step| (self.cursor + step) % count).find(|number| {
             let connection = &self.client.connections[*number];
-            match plan.close {
+            match uses.close {
                 true => connection.state == State::Free && connection.retry_at <= now,
-                false => connection.state == State::Open && connection.asked.len() < plan.pipeline,
+                false => connection.state == State::Open && connection.asked.len() < uses.pipeline,
             }
         })?;
         self.cursor = (found + 1) % count;
@@ -295,7 +265,7 @@ impl HttpLoader<'_> {
         for number in 0..self.client.connections.len() {
             let connection = &mut self.client.connections[number];
             let over = match connection.asked.front() {
-                Some(oldest) => now.since(oldest.sent) >= self.client.plan.timeout,
+                Some(oldest) => now.since(oldest.sent) >= self.client.part.timeout,
                 None => connection.state == State::Ending && connection.retry_at <= now,
             };
             if over {
@@ -314,10 +284,10 @@ impl Client<'_> {
     fn tops_up(&self, number: usize) -> bool {
         let closed = match self.phase {
             Phase::Fill => self.to_fill[number % self.to_fill.len()] > 0,
-            Phase::Load => self.plan.rate == Rate::Max,
+            Phase::Load => self.part.rate == Rate::Max,
             Phase::Connect | Phase::Drain => false,
         };
-        closed && self.connections[number].asked.len() < self.plan.pipeline
+        closed && self.connections[number].asked.len() < self.uses.pipeline
     }
 
     fn top_up(&mut self, now: Timestamp, number: usize, orders: &mut Orders) {
@@ -331,8 +301,8 @@ impl Client<'_> {
         let source = number % self.to_fill.len();
         let fills = self.phase == Phase::Fill;
         self.to_fill[source] -= usize::from(fills);
-        let announces = fills || self.population.below(self.plan.mix.sum()) < self.plan.mix.announce;
-        let num_want = if fills { 0 } else { self.plan.num_want };
+        let announces = fills || self.population.below(self.part.mix.sum()) < self.part.mix.announce;
+        let num_want = if fills { 0 } else { self.part.num_want };
         let asked = match announces {
             true => {
                 let ask = self.population.next(source);
@@ -363,7 +333,7 @@ impl Client<'_> {
             Happened::Open if connection.state != State::Connecting => {} // it has been given up
             Happened::Open => {
                 connection.state = State::Open;
-                if !self.plan.close {
+                if !self.uses.close {
                     self.top_up(now, number, orders);
                 }
             }
@@ -381,7 +351,7 @@ impl Client<'_> {
                 let connection = &mut self.connections[number];
                 connection.incoming = incoming;
                 match connection.state {
-                    State::Open if !self.plan.close => self.top_up(now, number, orders),
+                    State::Open if !self.uses.close => self.top_up(now, number, orders),
                     State::Free => {
                         orders.close = true;
                         self.connections[number].state = State::Ending;
@@ -431,16 +401,16 @@ impl Client<'_> {
             };
             used += response.length;
             let connection = &mut self.connections[number];
-            if response.closes || self.plan.close {
+            if response.closes || self.uses.close {
                 connection.state = State::Ending;
-                connection.retry_at = now + self.plan.timeout;
+                connection.retry_at = now + self.part.timeout;
             }
             let Some(asked) = connection.asked.pop_front() else {
                 self.meter.is_wrong(Wrong::Unasked);
                 continue;
             };
             self.in_flight -= 1;
-            let source = self.plan.sources.get(number % self.to_fill.len());
+            let source = self.part.sources.get(number % self.to_fill.len());
             let judgement = judge(&asked, source.map(SocketAddr::ip), &response, self.meter.looks_closely());
             self.meter.judged(asked.kind, asked.due, now, &judgement);
         }

@@ -35,10 +35,10 @@ use gyre::config::Cores;
 use gyre::sys;
 
 use measure::Tally;
-use options::{Cli, Command, Load, Rate};
+use options::{Cli, Command, Load, Mix, Rate};
 use population::{Make, Population};
 use report::{Report, Run};
-use run::{Outcome, Shared};
+use run::{Outcome, Part, Shared};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -91,21 +91,11 @@ fn print_hashes(options: &options::Hashes) -> Result<ExitCode, Failure> {
 fn load_udp(options: &options::UdpLoad) -> Result<ExitCode, Failure> {
     let target = options.load.target().map_err(usage)?;
     let cores = cores(&options.load)?;
-    let (threads, count) = (cores.len(), options.sources as usize);
-    let plan = |thread: usize| udp::Plan {
-        target,
-        sources: (0..count).map(|number| source(target, thread * count + number)).collect(),
-        rate: options.load.rate,
-        mix: options.mix,
-        pipeline: options.pipeline,
-        num_want: options.load.numwant,
-        fill: options.load.fill,
-        timeout: Duration::from_millis(options.load.timeout.into()),
-        thread,
-    };
     let body = |thread: usize, shared: &Shared| {
-        let population = Population::new(make(&options.load, target, thread, threads, options.sources));
-        udp::run(&plan(thread), population, shared)
+        let count = options.sources;
+        let part = part(&options.load, options.mix, target, thread, count as usize);
+        let population = Population::new(make(&options.load, target, thread, cores.len(), count));
+        udp::run(&part, options.pipeline, population, shared)
     };
     run_load(&options.load, "udp", target, &cores, body)
 }
@@ -113,8 +103,6 @@ fn load_udp(options: &options::UdpLoad) -> Result<ExitCode, Failure> {
 fn load_http(options: &options::HttpLoad) -> Result<ExitCode, Failure> {
     let target = options.load.target().map_err(usage)?;
     let cores = cores(&options.load)?;
-    let count =
-        if has_many_addresses(target) { options.sources.min(options.connections) as usize } else { 0 };
     let descriptors = cores.len() as u64 * u64::from(options.connections) + SPARE_DESCRIPTORS;
     if sys::raise_descriptor_limit(descriptors) < descriptors {
         return Err(usage(format!("--connections: {descriptors} descriptors are needed; see ulimit -n")));
@@ -122,25 +110,32 @@ fn load_http(options: &options::HttpLoad) -> Result<ExitCode, Failure> {
     if options.mix.connect > 0 {
         return Err(usage("--mix: by HTTP nobody asks for a connection id"));
     }
-    let plan = |thread: usize| http::Plan {
-        target,
-        sources: (0..count).map(|number| source(target, thread * count + number)).collect(),
-        rate: options.load.rate,
-        mix: options.mix,
+    let uses = http::Use {
         close: options.close,
         connections: options.connections as usize,
         pipeline: if options.close { 1 } else { options.pipeline as usize },
-        num_want: options.load.numwant,
-        fill: options.load.fill,
-        timeout: Duration::from_millis(options.load.timeout.into()),
-        thread,
     };
     let body = |thread: usize, shared: &Shared| {
-        let population =
-            Population::new(make(&options.load, target, thread, cores.len(), count.max(1) as u32));
-        http::run(&plan(thread), population, shared)
+        let count = if has_many_addresses(target) { options.sources.min(options.connections) } else { 0 };
+        let part = part(&options.load, options.mix, target, thread, count as usize);
+        let population = Population::new(make(&options.load, target, thread, cores.len(), count.max(1)));
+        http::run(&part, uses, population, shared)
     };
     run_load(&options.load, "http", target, &cores, body)
+}
+
+/// A thread's part, with so many sources.
+fn part(load: &Load, mix: Mix, target: SocketAddr, thread: usize, sources: usize) -> Part {
+    Part {
+        target,
+        sources: (0..sources).map(|number| source(target, thread * sources + number)).collect(),
+        rate: load.rate,
+        mix,
+        num_want: load.numwant,
+        fill: load.fill,
+        timeout: Duration::from_millis(load.timeout.into()),
+        thread,
+    }
 }
 
 /// The population of a thread.

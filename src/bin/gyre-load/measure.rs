@@ -1,5 +1,6 @@
 //! Owns what is measured: how many requests and replies there were of each kind, how long each took, what was wrong.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -200,21 +201,26 @@ impl Tally {
 }
 
 /// A thread's part of the figures, as they arise.
-pub(crate) struct Meter<'a> {
+pub(crate) struct Meter {
     pub(crate) tally: Tally,
     /// What is measured: requests that are due from the first moment on and before the second.
     pub(crate) window: Option<[Timestamp; 2]>,
-    live: &'a Live,
+    live: Arc<Live>,
     replies: u64,
 }
 
-impl<'a> Meter<'a> {
-    pub(crate) fn new(live: &'a Live) -> Self {
+impl Meter {
+    pub(crate) fn new(live: Arc<Live>) -> Self {
         Self { tally: Tally::default(), window: None, live, replies: 0 }
     }
 
     fn is_measured(&self, due: Timestamp) -> bool {
         self.window.is_some_and(|[from, to]| (from..to).contains(&due))
+    }
+
+    /// Whether something is due after the window.
+    pub(crate) fn is_behind(&self, due: Timestamp) -> bool {
+        self.window.is_some_and(|[_, to]| due >= to)
     }
 
     pub(crate) fn asked(&mut self, kind: Kind, due: Timestamp) {

@@ -7,15 +7,16 @@
 //! ```
 
 use std::io;
-use std::sync::OnceLock;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use gyre::sys;
 use gyre::time::{Clock, Timestamp};
 
-use crate::measure::{Live, Tally};
-use crate::options::{Load, Rate};
+use crate::measure::{Live, Meter, Tally};
+use crate::options::{Load, Mix, Rate};
 
 /// A thread looks for work so long before it sleeps: to be woken would cost the server's core some microseconds, and
 /// must not happen while there is a load worth the name.
@@ -38,7 +39,7 @@ pub(crate) struct Shared {
     ready: AtomicUsize,
     failed: OnceLock<String>,
     begin: OnceLock<Timestamp>,
-    pub(crate) live: Vec<Live>,
+    pub(crate) live: Vec<Arc<Live>>,
 }
 
 impl Shared {
@@ -51,7 +52,7 @@ impl Shared {
             ready: AtomicUsize::new(0),
             failed: OnceLock::new(),
             begin: OnceLock::new(),
-            live: (0..threads).map(|_| Live::default()).collect(),
+            live: (0..threads).map(|_| Arc::default()).collect(),
         }
     }
 
@@ -152,26 +153,39 @@ impl CpuWatch {
     }
 }
 
+/// What a loader does at the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// It gets connections.
+    Connect,
+    /// It announces each peer once.
+    Fill,
+    /// It asks, by a schedule or as fast as replies come.
+    Load,
+    /// It takes the last replies.
+    Drain,
+}
+
 /// What loads a tracker in one way.
 pub(crate) trait Loader {
-    /// Gets connections, and fills the table if that is asked for.
-    fn get_up(&mut self) -> io::Result<()>;
+    /// Gets connections.
+    fn connect(&mut self) -> io::Result<()>;
 
-    /// From now on asks, by this schedule or as fast as replies come; what is due in the window is measured.
-    fn load(&mut self, window: [Timestamp; 2], schedule: Option<Schedule>);
+    /// Goes on to another phase.
+    fn enter(&mut self, phase: Phase);
 
-    /// From now on asks no more; returns the schedule, as far as it has come.
-    fn stop(&mut self) -> Option<Schedule>;
-
-    /// Requests that are on their way.
-    fn in_flight(&self) -> usize;
+    /// Requests that are on their way, and first announces that are still to be made.
+    fn pending(&self) -> usize;
 
     /// Takes replies, gives up what is lost, asks what is to be asked, and sleeps if there is nothing to do. Returns
     /// when it began.
-    fn turn(&mut self) -> io::Result<Timestamp>;
+    fn turn(&mut self, schedule: &mut Option<Schedule>) -> io::Result<Timestamp>;
 
-    /// What came of it.
-    fn end(self) -> (Tally, Busy);
+    /// What has been measured.
+    fn meter(&mut self) -> &mut Meter;
+
+    /// The time that there was something to do.
+    fn busy(&self) -> Duration;
 }
 
 /// Takes a thread's loader through the phases.
@@ -179,38 +193,60 @@ pub(crate) trait Loader {
 /// # Errors
 ///
 /// The loader's, or that another thread gave up.
-pub(crate) fn drive(
-    mut loader: impl Loader,
-    shared: &Shared,
-    rate: Rate,
-    thread: usize,
-) -> io::Result<Outcome> {
-    loader.get_up()?;
+pub(crate) fn drive(mut loader: impl Loader, shared: &Shared, part: &Part) -> io::Result<Outcome> {
+    let mut schedule = None;
+    loader.connect()?;
+    if part.fill {
+        loader.enter(Phase::Fill);
+        let (mut replies, mut replied) = (0, shared.clock.now());
+        while loader.pending() > 0 {
+            let now = loader.turn(&mut schedule)?;
+            if loader.meter().replies() > replies {
+                (replies, replied) = (loader.meter().replies(), now);
+            }
+            shared.check_fill(replied, now)?;
+        }
+    }
     shared.ready();
     let begin = loop {
         match shared.begin() {
             Some(begin) => break begin,
             None if shared.failure().is_some() => return Err(io::Error::other("another thread gave up")),
-            None => loader.turn()?,
+            None => loader.turn(&mut schedule)?,
         };
     };
     let window = shared.window().expect("it has begun");
-    loader.load(window, Schedule::new(rate, begin, thread, shared.threads));
+    loader.meter().window = Some(window);
+    schedule = Schedule::new(part.rate, begin, part.thread, shared.threads);
+    loader.enter(Phase::Load);
     let mut cpu = CpuWatch::default();
     loop {
-        let now = loader.turn()?;
+        let now = loader.turn(&mut schedule)?;
         cpu.look(now, window);
         if now >= window[1] {
             break;
         }
     }
-    let unsent = loader.stop().map_or(0, |schedule| schedule.unsent(window[1]));
-    while loader.in_flight() > 0 {
-        loader.turn()?;
+    loader.meter().tally.unsent = schedule.take().map_or(0, |schedule| schedule.unsent(window[1]));
+    loader.enter(Phase::Drain);
+    while loader.pending() > 0 {
+        loader.turn(&mut schedule)?;
     }
-    let (mut tally, busy) = loader.end();
-    tally.unsent = unsent;
-    Ok(Outcome { tally, busy: busy.sum(), cpu: cpu.used() })
+    let (tally, busy) = (std::mem::take(&mut loader.meter().tally), loader.busy());
+    Ok(Outcome { tally, busy, cpu: cpu.used() })
+}
+
+/// A thread's part of a run.
+pub(crate) struct Part {
+    pub(crate) target: SocketAddr,
+    /// Where it sends from.
+    pub(crate) sources: Vec<SocketAddr>,
+    pub(crate) rate: Rate,
+    pub(crate) mix: Mix,
+    pub(crate) num_want: u16,
+    pub(crate) fill: bool,
+    pub(crate) timeout: Duration,
+    pub(crate) thread: usize,
 }
 
 /// What a thread comes back with.

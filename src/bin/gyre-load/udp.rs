@@ -2,7 +2,7 @@
 //! announces and scrapes with the id that this gave.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, UdpSocket};
 use std::time::Duration;
 
 use gyre::engine::{Endpoint, Replies};
@@ -15,10 +15,10 @@ use gyre::wire::udp::{self, Response};
 
 use crate::check::{self, Answer, Judgement, Wanted};
 use crate::flight::{Flight, Match, Request};
-use crate::measure::{Kind, Meter, Tally, Wrong};
-use crate::options::{Mix, Rate};
+use crate::measure::{Kind, Meter, Wrong};
+use crate::options::Rate;
 use crate::population::{Ask, Population};
-use crate::run::{self, BURST, Busy, Loader, Outcome, Schedule, Shared};
+use crate::run::{self, BURST, Busy, Loader, Outcome, Part, Phase, Schedule, Shared};
 
 /// A client may use an id for a minute (BEP 15).
 const ID_LIFE: Duration = Duration::from_secs(60);
@@ -26,20 +26,6 @@ const ID_LIFE: Duration = Duration::from_secs(60);
 const CONNECT_TRIES: u32 = 5;
 /// The receive buffer of each socket: what comes in while the generator is not looking must not be lost.
 const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
-
-/// What a thread is to do.
-pub(crate) struct Plan {
-    pub(crate) target: SocketAddr,
-    /// Where its sockets are bound.
-    pub(crate) sources: Vec<SocketAddr>,
-    pub(crate) rate: Rate,
-    pub(crate) mix: Mix,
-    pub(crate) pipeline: u32,
-    pub(crate) num_want: u16,
-    pub(crate) fill: bool,
-    pub(crate) timeout: Duration,
-    pub(crate) thread: usize,
-}
 
 /// A socket's session.
 struct Source {
@@ -52,22 +38,16 @@ struct Source {
     to_fill: usize,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    Connect,
-    Fill,
-    Load,
-    Drain,
-}
-
 /// All but the ring.
 struct Client<'a> {
-    plan: &'a Plan,
+    part: &'a Part,
+    /// Requests in flight at each source, at most, in a closed loop.
+    pipeline: u32,
     sources: Vec<Source>,
     population: Population,
     flight: Flight,
     phase: Phase,
-    meter: Meter<'a>,
+    meter: Meter,
     request: Vec<u8>,
 }
 
@@ -76,68 +56,80 @@ struct Client<'a> {
 /// # Errors
 ///
 /// If there is no ring or no socket, or the target doesn't answer at all.
-pub(crate) fn run(plan: &Plan, population: Population, shared: &Shared) -> io::Result<Outcome> {
+pub(crate) fn run(
+    part: &Part,
+    pipeline: u32,
+    population: Population,
+    shared: &Shared,
+) -> io::Result<Outcome> {
     let mut sources = Vec::new();
     let mut sockets = Vec::new();
-    for (number, address) in plan.sources.iter().enumerate() {
+    for (number, address) in part.sources.iter().enumerate() {
         let socket = UdpSocket::bind(address)
             .map_err(|error| io::Error::other(format!("no socket at {address}: {error}")))?;
         sys::set_receive_buffer(&socket, RECEIVE_BUFFER_BYTES)?;
-        let connected = socket.connect(plan.target);
-        connected.map_err(|error| io::Error::other(format!("udp://{}: {error}", plan.target)))?;
+        let connected = socket.connect(part.target);
+        connected.map_err(|error| io::Error::other(format!("udp://{}: {error}", part.target)))?;
         sources.push(Source {
-            endpoint: Endpoint { source: plan.target, local: None, socket: number as u8 },
+            endpoint: Endpoint { source: part.target, local: None, socket: number as u8 },
             ip: socket.local_addr()?.ip(),
             connection: None,
             in_flight: 0,
-            to_fill: (population.len() + plan.sources.len() - 1 - number) / plan.sources.len(),
+            to_fill: (population.len() + part.sources.len() - 1 - number) / part.sources.len(),
         });
         sockets.push(socket);
     }
     let client = Client {
-        plan,
+        part,
+        pipeline,
         sources,
         population,
-        flight: Flight::new(plan.timeout),
+        flight: Flight::new(part.timeout),
         phase: Phase::Connect,
-        meter: Meter::new(&shared.live[plan.thread]),
+        meter: Meter::new(shared.live[part.thread].clone()),
         request: Vec::new(),
     };
     let ring = UdpRing::connected(sockets, &Doorbell::new()?)?;
-    let loader = UdpLoader { ring, client, schedule: None, busy: Busy::default(), shared };
-    run::drive(loader, shared, plan.rate, plan.thread)
+    let loader = UdpLoader { ring, client, busy: Busy::default(), shared };
+    run::drive(loader, shared, part)
 }
 
 struct UdpLoader<'a> {
     ring: UdpRing,
     client: Client<'a>,
-    schedule: Option<Schedule>,
     busy: Busy,
     shared: &'a Shared,
 }
 
 impl Loader for UdpLoader<'_> {
-    fn get_up(&mut self) -> io::Result<()> {
-        self.connect()?;
-        if self.client.plan.fill { self.fill() } else { Ok(()) }
+    fn connect(&mut self) -> io::Result<()> {
+        for _ in 0..CONNECT_TRIES {
+            for number in 0..self.client.sources.len() {
+                if self.client.sources[number].connection.is_none() {
+                    self.send(number, self.shared.clock.now());
+                }
+            }
+            while self.pending() > 0 {
+                self.turn(&mut None)?;
+            }
+            if self.client.sources.iter().all(|source| source.connection.is_some()) {
+                return Ok(());
+            }
+        }
+        Err(io::Error::other(format!("udp://{} doesn't answer a connect request", self.client.part.target)))
     }
 
-    fn load(&mut self, window: [Timestamp; 2], schedule: Option<Schedule>) {
-        self.client.meter.window = Some(window);
-        self.client.phase = Phase::Load;
-        self.schedule = schedule;
+    fn enter(&mut self, phase: Phase) {
+        self.client.phase = phase;
     }
 
-    fn stop(&mut self) -> Option<Schedule> {
-        self.client.phase = Phase::Drain;
-        self.schedule
+    fn pending(&self) -> usize {
+        let fills = self.client.phase == Phase::Fill;
+        let to_fill = self.client.sources.iter().map(|source| if fills { source.to_fill } else { 0 });
+        self.client.flight.len() + to_fill.sum::<usize>()
     }
 
-    fn in_flight(&self) -> usize {
-        self.client.flight.len()
-    }
-
-    fn turn(&mut self) -> io::Result<Timestamp> {
+    fn turn(&mut self, schedule: &mut Option<Schedule>) -> io::Result<Timestamp> {
         let now = self.shared.clock.now();
         let client = &mut self.client;
         let turned = self.ring.turn(TURN_DATAGRAMS, |from, datagram, out| {
@@ -150,71 +142,38 @@ impl Loader for UdpLoader<'_> {
             self.client.sources[usize::from(request.source)].in_flight -= 1;
             self.client.meter.lost(request.kind, request.due);
         }
-        match (self.client.phase, &self.schedule) {
-            (Phase::Load, Some(_)) => worked |= self.send_due(now),
-            (Phase::Load | Phase::Fill, _) => worked |= self.top_up(now),
-            _ => {}
-        }
+        worked |= match schedule {
+            Some(schedule) => self.send_due(now, schedule),
+            None => self.top_up(now),
+        };
         self.ring.submit()?;
         self.busy.turn(now, worked, self.client.meter.window);
-        if let Some(time) = self.busy.sleep(now, self.schedule.as_ref()) {
+        if let Some(time) = self.busy.sleep(now, schedule.as_ref()) {
             self.ring.wait(time)?;
         }
         Ok(now)
     }
 
-    fn end(self) -> (Tally, Busy) {
-        (self.client.meter.tally, self.busy)
+    fn meter(&mut self) -> &mut Meter {
+        &mut self.client.meter
+    }
+
+    fn busy(&self) -> Duration {
+        self.busy.sum()
     }
 }
 
 impl UdpLoader<'_> {
-    /// Gets each source its first connection id.
-    fn connect(&mut self) -> io::Result<()> {
-        for _ in 0..CONNECT_TRIES {
-            for number in 0..self.client.sources.len() {
-                if self.client.sources[number].connection.is_none() {
-                    self.send(number, self.shared.clock.now());
-                }
-            }
-            while self.client.flight.len() > 0 {
-                self.turn()?;
-            }
-            if self.client.sources.iter().all(|source| source.connection.is_some()) {
-                return Ok(());
-            }
-        }
-        Err(io::Error::other(format!("udp://{} doesn't answer a connect request", self.client.plan.target)))
-    }
-
-    /// Announces each peer once.
-    fn fill(&mut self) -> io::Result<()> {
-        self.client.phase = Phase::Fill;
-        let (mut replies, mut replied) = (0, self.shared.clock.now());
-        while self.client.flight.len() > 0 || self.client.sources.iter().any(|source| source.to_fill > 0) {
-            let now = self.turn()?;
-            if std::mem::replace(&mut replies, self.client.meter.replies()) != self.client.meter.replies() {
-                replied = now;
-            }
-            self.shared.check_fill(replied, now)?;
-        }
-        Ok(())
-    }
-
     /// Sends what the schedule has for now.
-    fn send_due(&mut self, now: Timestamp) -> bool {
+    fn send_due(&mut self, now: Timestamp, schedule: &mut Schedule) -> bool {
         let mut sent = 0;
-        while let Some(schedule) = self.schedule
-            && sent < BURST
-            && schedule.next() <= now
-            && self.client.flight.has_room()
-        {
+        while sent < BURST && schedule.next() <= now && self.client.flight.has_room() {
             let due = schedule.next();
             let source = self.client.population.below(self.client.sources.len() as u32) as usize;
-            if self.client.meter.window.is_some_and(|[_, to]| due >= to) || !self.send(source, due) {
+            if self.client.meter.is_behind(due) || !self.send(source, due) {
                 break;
             }
-            self.schedule.iter_mut().for_each(Schedule::step);
+            schedule.step();
             sent += 1;
         }
         sent > 0
@@ -250,10 +209,10 @@ impl Client<'_> {
         let source = &self.sources[source];
         let closed = match self.phase {
             Phase::Fill => source.to_fill > 0,
-            Phase::Load => self.plan.rate == Rate::Max,
+            Phase::Load => self.part.rate == Rate::Max,
             Phase::Connect | Phase::Drain => false,
         };
-        closed && source.in_flight < self.plan.pipeline && self.flight.has_room()
+        closed && source.in_flight < self.pipeline && self.flight.has_room()
     }
 
     /// Takes a reply; returns the source that it was for.
@@ -292,7 +251,7 @@ impl Client<'_> {
     fn put_next(&mut self, number: usize, due: Timestamp, now: Timestamp, out: &mut [u8]) -> usize {
         let source = &mut self.sources[number];
         let (connection_id, since) = source.connection.unwrap_or_default();
-        let mix = self.plan.mix;
+        let mix = self.part.mix;
         let kind = if source.connection.is_none() || now.since(since) >= ID_LIFE {
             Kind::Connect
         } else if self.phase == Phase::Fill {
@@ -309,7 +268,7 @@ impl Client<'_> {
         source.connection =
             source.connection.map(|(id, at)| (id, if kind == Kind::Connect { now } else { at }));
         let ask = (kind == Kind::Announce).then(|| self.population.next(number));
-        let num_want = if self.phase == Phase::Fill { 0 } else { self.plan.num_want };
+        let num_want = if self.phase == Phase::Fill { 0 } else { self.part.num_want };
         let port = ask.map_or(0, |ask| ask.port);
         let request = Request { kind, due, source: number as u8, port, num_want };
         let transaction_id = self.flight.enter(now, request);

@@ -54,7 +54,7 @@ pub(crate) fn watch(shared: &Shared, load: &Load, done: impl Fn() -> bool) -> Wa
         usage[0] = usage[0].or_else(look);
         usage[1] = if now < to { look().or(usage[1]) } else { usage[1] };
         let (since, before) = *last.get_or_insert((now, counts));
-        if now.since(since) >= step && since < to {
+        if now.since(since) >= step && now <= to {
             let secs = now.since(since).as_secs_f64();
             let [requests, replies, lost, _] = [0, 1, 2, 3].map(|number| counts[number] - before[number]);
             timeline.push(Moment {
