@@ -103,6 +103,14 @@ impl PeerAddr {
         }
     }
 
+    /// The packed bytes: 6 or 18, by the family.
+    pub fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::V4(packed) => packed,
+            Self::V6(packed) => packed,
+        }
+    }
+
     /// The address family.
     pub fn family(&self) -> Family {
         match self {

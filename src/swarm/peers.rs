@@ -187,12 +187,19 @@ impl<const N: usize> Peers<N> {
         }
     }
 
+    /// The bucket for addresses with this hash, and its number.
+    #[inline(always)]
+    fn home(&self, set: &Set, hash: u32) -> (u32, Bucket) {
+        let set = set.view(&self.directories);
+        let number = set.home(hash);
+        (number, set.buckets[number as usize])
+    }
+
     /// Where an address is, by its hash.
     #[inline]
     pub(super) fn find(&self, set: &Set, hash: u32, addr: &[u8; N]) -> Option<Place> {
-        let set = set.view(&self.directories);
-        let number = set.home(hash);
-        let at = self.blocks.find(set.buckets[number as usize], addr)?;
+        let (number, bucket) = self.home(set, hash);
+        let at = self.blocks.find(bucket, addr)?;
         Some(Place { bucket: number, at: at as u8 })
     }
 
@@ -210,9 +217,7 @@ impl<const N: usize> Peers<N> {
         peer: &Peer<N>,
         books: &mut Books,
     ) -> Result<Entered, Full> {
-        let set = sets[role].view(&self.directories);
-        let number = set.home(hash);
-        let mut bucket = set.buckets[number as usize];
+        let (number, mut bucket) = self.home(&sets[role], hash);
         let Some(at) = self.blocks.find(bucket, &peer.addr) else {
             return self.enter_new(sets, role, hash, peer, books);
         };
@@ -235,18 +240,14 @@ impl<const N: usize> Peers<N> {
         peer: &Peer<N>,
         books: &mut Books,
     ) -> Result<Entered, Full> {
-        let home = |peers: &Self, set: &Set| {
-            let set = set.view(&peers.directories);
-            set.buckets[set.home(hash) as usize]
-        };
-        let mut bucket = home(self, &sets[role]);
+        let (_, mut bucket) = self.home(&sets[role], hash);
         // A bucket is full only after a time without memory to split any. It is its turn after some others.
         for _ in 0..OVERDUE_SPLITS {
             if bucket.len() < BUCKET_PEERS_MAX || books.memory.is_full() {
                 break;
             }
             self.split(&mut sets[role], books);
-            bucket = home(self, &sets[role]);
+            (_, bucket) = self.home(&sets[role], hash);
         }
         if !self.blocks.has_room(bucket, &books.memory) {
             return Err(Full);
@@ -272,8 +273,7 @@ impl<const N: usize> Peers<N> {
     ///
     /// If its bucket is full.
     pub(super) fn insert(&mut self, set: &mut Set, hash: u32, peer: &Peer<N>, books: &mut Books) -> Place {
-        let number = set.view(&self.directories).home(hash);
-        let mut bucket = self.bucket(set, number);
+        let (number, mut bucket) = self.home(set, hash);
         if peer.id != PeerId::UNKNOWN && !books.memory.is_full() {
             self.blocks.set_ids(&mut bucket, true, &mut books.memory);
         }

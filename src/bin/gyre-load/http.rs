@@ -340,34 +340,32 @@ impl Client<'_> {
             Happened::Received(_) if orders.close => {} // what follows nonsense
             Happened::Received(bytes) => {
                 let mut incoming = std::mem::take(&mut connection.incoming);
-                if incoming.is_empty() {
-                    let used = self.take_responses(now, number, bytes, false);
-                    incoming.extend_from_slice(&bytes[used..]);
+                let taken = if incoming.is_empty() {
+                    let taken = self.take_responses(now, number, bytes, false);
+                    taken.inspect(|used| incoming.extend_from_slice(&bytes[*used..]))
                 } else {
                     incoming.extend_from_slice(bytes);
-                    let used = self.take_responses(now, number, &incoming, false);
-                    incoming.drain(..used);
-                }
+                    let taken = self.take_responses(now, number, &incoming, false);
+                    taken.inspect(|used| _ = incoming.drain(..*used))
+                };
                 let connection = &mut self.connections[number];
+                if taken.is_none() {
+                    connection.state = State::Ending;
+                    orders.close = true;
+                    self.lose_all(number);
+                    return;
+                }
                 connection.incoming = incoming;
-                match connection.state {
-                    State::Open if !self.uses.close => self.top_up(now, number, orders),
-                    State::Free => {
-                        orders.close = true;
-                        self.connections[number].state = State::Ending;
-                        self.lose_all(number);
-                    }
-                    // The server says that it closes, and is to be the first: the port waits at that side.
-                    _ => {}
+                // If the server says that it closes it is to be the first: the port waits at that side.
+                if connection.state == State::Open && !self.uses.close {
+                    self.top_up(now, number, orders);
                 }
             }
             Happened::Closed(error) => {
                 let incoming = std::mem::take(&mut connection.incoming);
-                if !incoming.is_empty() {
-                    self.take_responses(now, number, &incoming, true);
-                }
+                let readable = self.take_responses(now, number, &incoming, true).is_some();
                 let connection = &mut self.connections[number];
-                let expected = connection.state == State::Ending;
+                let expected = readable && connection.state == State::Ending;
                 (connection.state, connection.retry_at) = (State::Free, now);
                 if error.is_some() || !expected || !connection.asked.is_empty() {
                     connection.retry_at = now + RETRY_INTERVAL;
@@ -385,18 +383,17 @@ impl Client<'_> {
         }
     }
 
-    /// Takes the responses that are all there; returns their length.
-    fn take_responses(&mut self, now: Timestamp, number: usize, bytes: &[u8], ended: bool) -> usize {
+    /// Takes the responses that are all there; returns their length. `None`: one is nonsense, and where the next one
+    /// would begin is not known.
+    fn take_responses(&mut self, now: Timestamp, number: usize, bytes: &[u8], ended: bool) -> Option<usize> {
         let mut used = 0;
         while used < bytes.len() {
             let response = match Response::parse(&bytes[used..], ended) {
                 Ok(None) => break,
                 Ok(Some(response)) => response,
                 Err(wrong) => {
-                    // Where the next one would begin is not known: nothing more is to be had here.
                     self.meter.is_wrong(wrong);
-                    self.connections[number].state = State::Free;
-                    return bytes.len();
+                    return None;
                 }
             };
             used += response.length;
@@ -414,7 +411,7 @@ impl Client<'_> {
             let judgement = judge(&asked, source.map(SocketAddr::ip), &response, self.meter.looks_closely());
             self.meter.judged(asked.kind, asked.due, now, &judgement);
         }
-        used
+        Some(used)
     }
 }
 
@@ -427,10 +424,6 @@ fn judge<'a>(asked: &Asked, source: Option<IpAddr>, response: &Response<'a>, clo
         return check::scrape_body(response.body, &asked.info_hash.0);
     }
     let asker = source.map(|ip| PeerAddr::new(ip, asked.port));
-    let asker = match &asker {
-        Some(PeerAddr::V4(packed)) => Some(&packed[..]),
-        Some(PeerAddr::V6(packed)) => Some(&packed[..]),
-        None => None,
-    };
+    let asker = asker.as_ref().map(PeerAddr::as_bytes);
     check::announce_body(response.body, Wanted { asker, num_want: asked.num_want, closely })
 }

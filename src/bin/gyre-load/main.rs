@@ -228,8 +228,8 @@ fn run_load(
         let outcome =
             outcome.map_err(|error| (1, shared.failure().map_or(error.to_string(), str::to_owned)))?;
         tally.add(&outcome.tally);
-        busy.push(outcome.busy.as_secs_f64() / secs.max(f64::MIN_POSITIVE));
-        cpu.push(outcome.cpu.as_secs_f64() / secs.max(f64::MIN_POSITIVE));
+        busy.push(outcome.busy.as_secs_f64() / secs);
+        cpu.push(outcome.cpu.as_secs_f64() / secs);
     }
     let run = Run {
         command: std::env::args().skip(1).collect::<Vec<_>>().join(" "),

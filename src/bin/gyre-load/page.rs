@@ -51,8 +51,7 @@ pub(crate) fn page(report: &Report) -> String {
         "<table><tr><th>kind<th>requests/s<th>replies/s<th>lost<th>p50 us<th>p90 us<th>p99 us<th>p99.9 us\
          <th>max us</tr>\n"
     ));
-    let all =
-        ("all", report.requests as f64 / report.duration_secs.max(f64::MIN_POSITIVE), report.replies_per_sec);
+    let all = ("all", report.requests as f64 / report.duration_secs, report.replies_per_sec);
     let kinds = report
         .kinds
         .iter()

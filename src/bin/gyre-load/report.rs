@@ -137,8 +137,7 @@ pub(crate) struct Run {
 
 impl Report {
     pub(crate) fn new(run: Run, tally: &Tally) -> Self {
-        let per_sec =
-            |number: u64| if run.duration_secs > 0.0 { number as f64 / run.duration_secs } else { 0.0 };
+        let per_sec = |number: u64| number as f64 / run.duration_secs;
         let replies = tally.replies();
         let answered = replies.max(1) as f64;
         let server = run.server.map(|used| {
@@ -229,7 +228,7 @@ impl Report {
         for KindReport { kind, requests_per_sec, replies_per_sec, lost, latency, .. } in &self.kinds {
             line(row(kind, *requests_per_sec, *replies_per_sec, *lost, latency));
         }
-        let requests_per_sec = self.requests as f64 / self.duration_secs.max(f64::MIN_POSITIVE);
+        let requests_per_sec = self.requests as f64 / self.duration_secs;
         line(row("all", requests_per_sec, self.replies_per_sec, self.lost, &self.latency));
         line(format!(
             "{:.1} peers per announce; lost {} of {} ({:.4} %); replies too late or twice: {}; refused: {}",

@@ -324,12 +324,8 @@ fn judge<'a>(
         (Kind::Announce, Response::Announce { interval_secs: 0, .. }) => Err(Wrong::Field),
         (Kind::Announce, Response::Announce { peers, .. }) => {
             let asker = PeerAddr::new(source.ip, request.port);
-            let asker = match &asker {
-                PeerAddr::V4(packed) => &packed[..],
-                PeerAddr::V6(packed) => &packed[..],
-            };
-            let wanted = Wanted { asker: Some(asker), num_want: request.num_want, closely };
-            check::peers(peers, asker.len(), wanted).map(Answer::Peers)
+            let wanted = Wanted { asker: Some(asker.as_bytes()), num_want: request.num_want, closely };
+            check::peers(peers, asker.as_bytes().len(), wanted).map(Answer::Peers)
         }
         (Kind::Scrape, Response::Scrape { entries, .. }) => match entries.len() {
             1 => Ok(Answer::Swarms(1)),

@@ -112,8 +112,7 @@ impl Display {
         let (phase, part) = match (shared.begin(), shared.window()) {
             (Some(begin), Some([from, to])) => {
                 let phase = if now < from { "warm-up" } else { "measured" };
-                let part =
-                    now.since(begin).as_secs_f64() / to.since(begin).as_secs_f64().max(f64::MIN_POSITIVE);
+                let part = now.since(begin).as_secs_f64() / to.since(begin).as_secs_f64();
                 (phase, part.min(1.0))
             }
             _ => ("getting up", 0.0),
