@@ -231,6 +231,17 @@ const _: () = assert!(HTTP_READ_BYTES <= HTTP_HEAD_MAX_BYTES);
 // `d2:ip39:` + 39 + `7:peer id20:` + 20 + `4:porti65535ee` = 8 + 39 + 12 + 20 + 14 = 93 bytes, and 512 for the rest.
 const _: () = assert!(HTTP_WRITE_BATCH_BYTES + MAX_PEERS * 93 + 512 <= HTTP_POOLED_BUFFER_BYTES);
 
+// ---- the web: routes beside the tracker's ----
+
+/// The longest body that a route reads whole, unless it says otherwise; past it: 413.
+pub const WEB_BODY_MAX_BYTES: u64 = 1 << 20;
+/// A response of a route is written by pieces of so many bytes.
+pub const WEB_WRITE_BYTES: usize = 64 * 1024;
+/// What comes while a handler has not read its body yet waits here; more stays in the kernel's buffer.
+pub const WEB_INPUT_BYTES: usize = 64 * 1024;
+/// A handler may go on for so long without a byte being read or written; then its connection is closed.
+pub const WEB_KEEP_MS: u64 = 30_000;
+
 // ---- the process ----
 
 /// Descriptors of the process beside its workers': standard streams, the signals' pipe, and some to spare.

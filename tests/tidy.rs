@@ -5,16 +5,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The modules from the bottom to the top; each may use those below it, none beside it.
-const LAYERS: [&[&str]; 12] = [
+const LAYERS: [&[&str]; 13] = [
     &["types"],
-    &["limits", "time"],
+    &["limits", "time", "data"],
     &["owner", "connection_id", "counters", "wire", "config"],
+    &["error"],
     &["sys"],
     &["swarm"],
     &["engine"],
-    &["mesh", "ring"],
+    &["mesh", "ring", "web"],
     &["worker"],
-    &["error"],
     &["server"],
     &["doctor", "report"],
     &["cli"],

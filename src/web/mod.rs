@@ -1,0 +1,3 @@
+//! Owns what is served by HTTP beside the tracker: pages, files, APIs that a program adds by routes.
+
+pub mod transport;
