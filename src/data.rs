@@ -16,27 +16,27 @@ use std::collections::BTreeMap;
 /// assert_eq!(data.remove(), Some(User(8)));
 /// ```
 #[derive(Debug, Default)]
-pub struct Data(Option<Box<BTreeMap<TypeId, Box<dyn Any>>>>);
+pub struct Data(BTreeMap<TypeId, Box<dyn Any>>);
 
 impl Data {
     /// Keeps a value; the one of this type that was there comes back.
     pub fn insert<T: 'static>(&mut self, value: T) -> Option<T> {
-        let replaced = self.0.get_or_insert_default().insert(TypeId::of::<T>(), Box::new(value))?;
+        let replaced = self.0.insert(TypeId::of::<T>(), Box::new(value))?;
         replaced.downcast().ok().map(|value| *value)
     }
 
     /// The value of this type.
     pub fn get<T: 'static>(&self) -> Option<&T> {
-        self.0.as_ref()?.get(&TypeId::of::<T>())?.downcast_ref()
+        self.0.get(&TypeId::of::<T>())?.downcast_ref()
     }
 
     /// The value of this type, to be changed.
     pub fn get_mut<T: 'static>(&mut self) -> Option<&mut T> {
-        self.0.as_mut()?.get_mut(&TypeId::of::<T>())?.downcast_mut()
+        self.0.get_mut(&TypeId::of::<T>())?.downcast_mut()
     }
 
     /// Takes the value of this type out.
     pub fn remove<T: 'static>(&mut self) -> Option<T> {
-        self.0.as_mut()?.remove(&TypeId::of::<T>())?.downcast().ok().map(|value| *value)
+        self.0.remove(&TypeId::of::<T>())?.downcast().ok().map(|value| *value)
     }
 }
