@@ -54,6 +54,8 @@ counters! {
     HttpRepliesV6,
     /// Requests refused in the tracker's own words: error packets, failure reasons.
     Refused,
+    /// Requests that middleware ended without an answer (UDP), or with a bare 403 (HTTP).
+    Silenced,
 
     /// Datagrams shorter than their kind needs.
     BadShort,
@@ -82,6 +84,10 @@ counters! {
     DropGatherFull,
     /// Requests dropped or refused because another worker did not answer in time.
     DropGatherLate,
+    /// Requests dropped or refused because middleware waited with too many others.
+    DropWaitFull,
+    /// Requests dropped or refused because middleware did not come to an end with them in time.
+    DropWaitLate,
     /// Announces of new peers that were not entered because the table was full; they are answered, without peers.
     DropTableFull,
     /// UDP responses that the kernel did not take.

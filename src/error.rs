@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use http::StatusCode;
 
@@ -63,6 +64,17 @@ pub enum ServerError {
         workers: u64,
         /// What they need at least, in MiB.
         needed_mib: u64,
+    },
+    /// A route that can't be: its pattern, and why not.
+    #[error("{0}")]
+    Route(String),
+    /// A directory of files that can't be served.
+    #[error("the directory {} can't be served: {source}", path.display())]
+    Directory {
+        /// Which.
+        path: PathBuf,
+        /// What the kernel says.
+        source: io::Error,
     },
     /// Something that the process needs as a whole.
     #[error("{what}: {source}")]

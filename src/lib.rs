@@ -56,7 +56,7 @@
 //!
 //! ```
 //! use gyre::config::{Config, Cores, Listen};
-//! use gyre::server::Server;
+//! use gyre::Tracker;
 //! use std::time::Duration;
 //!
 //! # fn main() -> Result<(), gyre::error::ServerError> {
@@ -66,7 +66,7 @@
 //!     cores: Cores::Floating(2),
 //!     ..Config::default()
 //! };
-//! let mut tracker = Server::start(&config)?;
+//! let mut tracker = Tracker::builder().config(config).listen()?;
 //! println!("udp://{}", tracker.udp_addresses()[0]);
 //! println!("http://{}/announce", tracker.http_addresses()[0]);
 //! tracker.stop();
@@ -96,3 +96,5 @@ pub mod types;
 pub mod web;
 pub mod wire;
 pub mod worker;
+
+pub use server::Tracker;

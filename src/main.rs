@@ -1,4 +1,4 @@
-//! The program `gyre`: the command line, the signals and the log around a [`Server`], and the doctor's report.
+//! The program `gyre`: the command line, the signals and the log around a [`Tracker`], and the doctor's report.
 
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
@@ -13,7 +13,7 @@ use gyre::config::Config;
 use gyre::doctor;
 use gyre::error::ServerError;
 use gyre::report::Reporter;
-use gyre::server::{Server, format_cores};
+use gyre::server::{Tracker, format_cores};
 use gyre::time::Clock;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -78,7 +78,7 @@ fn examine(doctor: &Doctor) -> ExitCode {
 fn run(config: &Config, log: &NonBlocking) -> Result<(), ServerError> {
     let stop =
         watch_signals().map_err(|source| ServerError::System { what: "signals can't be watched", source })?;
-    let mut server = Server::start(config)?;
+    let mut server = Tracker::builder().config(config.clone()).listen()?;
     say(log, &ready_line(&server));
     let (clock, mut reporter) = (Clock::start(), Reporter::default());
     let interval = Duration::from_secs(config.stats_interval_secs.into());
@@ -115,7 +115,7 @@ fn watch_signals() -> std::io::Result<Arc<AtomicBool>> {
     Ok(stop)
 }
 
-fn ready_line(server: &Server) -> String {
+fn ready_line(server: &Tracker) -> String {
     let list = |protocol: &'static str, addresses: &[SocketAddr]| {
         addresses.iter().map(|address| format!("{protocol} {address} ")).collect::<String>()
     };

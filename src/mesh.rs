@@ -185,7 +185,7 @@ mod tests {
             wants_ids: false,
         };
         let to = Endpoint { source: ([127, 0, 0, 1], 1).into(), local: None, socket: 0 };
-        Message::UdpAnnounce(UdpAnnounce { announce, transaction_id: number, to })
+        Message::UdpAnnounce(UdpAnnounce { announce, transaction_id: number, interval_secs: 1, to })
     }
 
     fn number(message: Message) -> u32 {

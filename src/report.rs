@@ -88,10 +88,12 @@ const BAD: [(&str, Counter); 10] = [
     ("query", Counter::BadQuery),
 ];
 
-const DROPS: [(&str, Counter); 8] = [
+const DROPS: [(&str, Counter); 10] = [
     ("mesh-full", Counter::DropMeshFull),
     ("gather-full", Counter::DropGatherFull),
     ("gather-late", Counter::DropGatherLate),
+    ("wait-full", Counter::DropWaitFull),
+    ("wait-late", Counter::DropWaitLate),
     ("table-full", Counter::DropTableFull),
     ("send-failed", Counter::DropSendFailed),
     ("connections", Counter::DropConnections),

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use gyre::config::{Config, Cores, Listen};
-use gyre::server::Server;
+use gyre::Tracker;
+use gyre::config::Cores;
 use serde_json::Value;
 
 fn gyre_load() -> Command {
@@ -35,15 +35,9 @@ fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
-fn tracker() -> Server {
+fn tracker() -> Tracker {
     let local: SocketAddr = "127.0.0.1:0".parse().unwrap();
-    Server::start(&Config {
-        udp: Listen::At(vec![local]),
-        http: Listen::At(vec![local]),
-        cores: Cores::Floating(2),
-        ..Config::default()
-    })
-    .unwrap()
+    Tracker::builder().udp(local).http(local).cores(Cores::Floating(2)).listen().unwrap()
 }
 
 /// The null responder, ended when this goes.

@@ -9,7 +9,6 @@ use std::time::Duration;
 use gyre::config::{Config, Cores, Listen};
 use gyre::counters::Counter;
 use gyre::limits::SHUTDOWN_GRACE_MS;
-use gyre::server::Server;
 use gyre::types::Family;
 use support::{
     FAMILIES, HttpClient, Tracker, UdpClient, announce_path, announcement, config, eventually, get,
@@ -19,7 +18,12 @@ use support::{
 /// What a server that can't start says.
 #[track_caller]
 fn refusal(config: &Config) -> String {
-    Server::start(config).err().expect("a server that can't start").to_string()
+    gyre::Tracker::builder()
+        .config(config.clone())
+        .listen()
+        .err()
+        .expect("a server that can't start")
+        .to_string()
 }
 
 fn at(address: SocketAddr) -> Listen {

@@ -5,10 +5,10 @@ use std::hint::black_box;
 use std::net::{IpAddr, SocketAddr};
 
 use gyre::connection_id::ConnectionIds;
+use gyre::engine::context::Terms;
+use gyre::engine::middleware::Middleware;
 use gyre::engine::route::Route;
-use gyre::engine::{
-    Answer, Endpoint, Engine, HttpAnnounce, HttpScrape, Message, Outcome, Policy, Post, Replies, Seeds,
-};
+use gyre::engine::{Answer, Endpoint, Engine, Gate, Message, Outcome, Policy, Post, Replies, Seeds, Source};
 use gyre::limits::{LOOK_AHEAD, MAX_SCRAPE_HASHES, UDP_REPLY_MAX_BYTES};
 use gyre::owner::Owners;
 use gyre::time::Timestamp;
@@ -35,8 +35,9 @@ const PEERS: u16 = 1_000;
 const TURNS: usize = 64;
 
 /// A tracker of one worker, and what leaves it.
-struct Tracker {
+struct Tracker<M> {
     engine: Engine,
+    gate: Gate<M>,
     ids: ConnectionIds,
     out: [u8; UDP_REPLY_MAX_BYTES],
 }
@@ -62,13 +63,13 @@ impl Replies for Sent<'_> {
     }
 }
 
-impl Tracker {
+impl<M: Middleware> Tracker<M> {
     /// A tracker with its table filled.
-    fn new() -> Self {
+    fn new(middleware: M) -> Self {
         let ids = ConnectionIds::new([9; 16], 120);
         let seeds = Seeds { table: [7; 16], random: 2 };
         let engine = Engine::new(WorkerId(0), Owners::new(1, [1, 2, 3]), POLICY, ids, seeds);
-        let mut tracker = Self { engine, ids, out: [0; UDP_REPLY_MAX_BYTES] };
+        let mut tracker = Self { engine, gate: Gate::new(middleware), ids, out: [0; UDP_REPLY_MAX_BYTES] };
         for swarm in 0..SWARMS {
             for peer in 0..PEERS {
                 let datagram = tracker.announce(swarm, peer, 0);
@@ -91,7 +92,7 @@ impl Tracker {
 
     /// Takes a datagram; returns the length of what is answered at once.
     fn datagram(&mut self, from: &Endpoint, datagram: &[u8]) -> Option<usize> {
-        self.engine.datagram(NOW, from, datagram, black_box(&mut self.out), &mut Alone)
+        self.engine.datagram(NOW, from, datagram, black_box(&mut self.out), &mut Alone, &mut self.gate)
     }
 
     /// Takes the datagrams of a turn; returns the bytes of all responses.
@@ -110,22 +111,21 @@ impl Tracker {
         let request = HttpRequest::parse(&input[..head_end(input, 0)?]).ok()?;
         let response = ResponseWriter::start(out, Status::Ok, Persistence::Close, false);
         match Route::of(request.path) {
-            Route::Announce { passkey } => {
+            Route::Announce { .. } => {
                 let query = AnnounceQuery::parse(request.query.as_bytes()).ok()?;
-                let announce = HttpAnnounce { ip, passkey, query };
-                match self.engine.http_announce(NOW, &announce, &mut Alone) {
+                match self.engine.announce(NOW, ip, &query, Source::Http, &mut Alone) {
                     Outcome::Ready(Answer::Announced { counts, peers }) => {
-                        self.engine.write_announced(out, &announce, counts, peers);
+                        self.engine.write_announced(out, ip, &query, &Terms::default(), counts, peers);
                     }
                     _ => return None,
                 }
             }
-            Route::Scrape { passkey } => {
+            Route::Scrape { .. } => {
                 let query = ScrapeQuery::parse(request.query.as_bytes()).ok()?;
-                let scrape = Box::new(HttpScrape { ip, passkey, query });
-                match self.engine.http_scrape(NOW, &scrape, &mut Alone) {
+                let query = Box::new(query);
+                match self.engine.scrape(NOW, &query, &mut Alone) {
                     Outcome::Ready(Answer::Scraped(counts)) => {
-                        self.engine.write_scraped(out, &scrape, counts);
+                        self.engine.write_scraped(out, &query, counts);
                     }
                     _ => return None,
                 }
@@ -145,7 +145,7 @@ fn client(number: u16) -> Endpoint {
 
 /// Datagrams: a connect, announces of a turn, scrapes, and what gets no answer.
 pub(crate) fn datagrams(meter: &mut impl Meter) {
-    let mut tracker = Tracker::new();
+    let mut tracker = Tracker::new(());
     let from = client(7);
     let connection_id = tracker.ids.issue(NOW, from.source.ip());
     let hashes = samples::scraped().map(|info_hash| info_hash.0);
@@ -183,7 +183,7 @@ pub(crate) fn datagrams(meter: &mut impl Meter) {
 
 /// Requests by HTTP.
 pub(crate) fn requests(meter: &mut impl Meter) {
-    let mut tracker = Tracker::new();
+    let mut tracker = Tracker::new(());
     let ip = IpAddr::from([198, 51, 100, 7]);
     let head = |length: usize| {
         format!(
@@ -215,10 +215,10 @@ pub(crate) fn requests(meter: &mut impl Meter) {
 /// Measures what answers a request with so many bytes.
 fn answered(
     meter: &mut impl Meter,
-    tracker: &mut Tracker,
+    tracker: &mut Tracker<()>,
     name: &str,
     bytes: usize,
-    mut answer: impl FnMut(&mut Tracker, &mut Vec<u8>) -> Option<()>,
+    mut answer: impl FnMut(&mut Tracker<()>, &mut Vec<u8>) -> Option<()>,
 ) {
     let mut out = Vec::new();
     meter.measure(name, Amount::One, Some(bytes), || {

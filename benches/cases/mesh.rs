@@ -31,7 +31,7 @@ pub(crate) fn message(number: u32) -> Message {
         wants_ids: false,
     };
     let to = Endpoint { source, local: None, socket: 0 };
-    Message::UdpAnnounce(UdpAnnounce { announce, transaction_id: number, to })
+    Message::UdpAnnounce(UdpAnnounce { announce, transaction_id: number, interval_secs: 1, to })
 }
 
 pub(crate) fn number(message: &Message) -> u32 {

@@ -2,11 +2,12 @@
 //! crowds of peers.
 
 use std::net::IpAddr;
+use std::sync::LazyLock;
 
 use gyre::limits::MAX_SCRAPE_HASHES;
 use gyre::types::{Event, InfoHash, PEER_V4_BYTES, PEER_V6_BYTES, PeerAddr, PeerId, SwarmCounts};
 use gyre::wire::bencode::{AnnounceReply, Form, Peers};
-use gyre::wire::http::{Method, Request};
+use gyre::wire::http::{Framing, Method, Request};
 use gyre::wire::query::AnnounceQuery;
 use gyre::wire::udp;
 
@@ -57,15 +58,20 @@ pub(crate) fn browser_head() -> String {
     format!("GET /announce?{LIBTORRENT_QUERY} HTTP/1.1\r\n{BROWSER_FIELDS}\r\n")
 }
 
+/// The URL of both heads.
+static ANNOUNCE_URL: LazyLock<String> = LazyLock::new(|| format!("/announce?{LIBTORRENT_QUERY}"));
+
 /// What both heads say.
 pub(crate) fn announce_request(keep_alive: bool) -> Request<'static> {
     Request {
         method: Method::Get,
+        url: ANNOUNCE_URL.as_str(),
         path: "/announce",
         query: LIBTORRENT_QUERY,
         http_10: false,
         keep_alive,
-        body_bytes: 0,
+        framing: Framing::Length(0),
+        expects_continue: false,
     }
 }
 
@@ -160,6 +166,7 @@ impl Crowd {
             interval_secs: 1_800,
             min_interval_secs: 900,
             external_ip: IpAddr::from([198, 51, 100, 7]),
+            warning: None,
             peers: Peers {
                 v4: &self.v4[..v4],
                 v6: &self.v6[..v6],

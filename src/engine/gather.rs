@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use slab::Slab;
 
-use crate::engine::message::{Answer, Endpoint, PeerList, ScrapeCounts, ScrapeJob, Ticket};
+use crate::engine::message::{Answer, Endpoint, ScrapeCounts, ScrapeJob, Ticket};
+use crate::engine::peers::PeerList;
 use crate::limits::{GATHER_DEADLINE_MS, MAX_GATHERS, POOLED_BOXES, TURN_GATHERS};
 use crate::time::Timestamp;
 use crate::types::SwarmCounts;
@@ -263,14 +264,14 @@ fn wake(waker: &mut Option<Waker>) {
 
 /// Empty boxes, to be filled again.
 #[derive(Default)]
-struct Pool<T>(#[allow(clippy::vec_box, reason = "it is the boxes that are reused")] Vec<Box<T>>);
+pub(super) struct Pool<T>(#[allow(clippy::vec_box, reason = "it is the boxes that are reused")] Vec<Box<T>>);
 
 impl<T: Default> Pool<T> {
-    fn take(&mut self) -> Box<T> {
+    pub(super) fn take(&mut self) -> Box<T> {
         self.0.pop().unwrap_or_default()
     }
 
-    fn give(&mut self, empty: Box<T>) {
+    pub(super) fn give(&mut self, empty: Box<T>) {
         if self.0.len() < POOLED_BOXES {
             self.0.push(empty);
         }

@@ -1,42 +1,25 @@
-//! Owns the answers to announces and scrapes by HTTP.
+//! Owns what is asked from a task, which can wait for other workers: announces and scrapes by HTTP, and whatever a
+//! middleware has waited with.
 
 use std::net::IpAddr;
 use std::task::{Context, Poll};
 
 use arrayvec::ArrayVec;
 
-use crate::counters::{Counter, Kind};
+use crate::counters::Counter;
 use crate::engine::Engine;
+use crate::engine::context::{
+    AnnounceResponse, ConnectResponse, RequestContext, Response, ScrapeResponse, Terms,
+};
 use crate::engine::gather::Asker;
-use crate::engine::message::{Answer, Message, PeerList, Post, ScrapeCounts, Ticket};
+use crate::engine::message::{Answer, Message, Post, ScrapeCounts, Source, Ticket};
+use crate::engine::peers::PeerList;
 use crate::engine::scrape::Counted;
-use crate::limits::MAX_SCRAPE_HASHES;
+use crate::limits::{MAX_SCRAPE_HASHES, UDP_V4_PEERS, UDP_V6_PEERS};
 use crate::time::Timestamp;
 use crate::types::{Announce, Family, InfoHash, PeerAddr, SwarmCounts};
 use crate::wire::bencode::{self, AnnounceReply, Form, Peers};
 use crate::wire::query::{AnnounceQuery, ScrapeQuery};
-
-/// An announce by HTTP.
-#[derive(Clone, Copy, Debug)]
-pub struct HttpAnnounce<'a> {
-    /// Where the request came from.
-    pub ip: IpAddr,
-    /// The passkey of its path; no access list looks at it yet.
-    pub passkey: Option<&'a str>,
-    /// Its parameters.
-    pub query: AnnounceQuery,
-}
-
-/// A scrape by HTTP.
-#[derive(Clone, Debug)]
-pub struct HttpScrape<'a> {
-    /// Where the request came from.
-    pub ip: IpAddr,
-    /// The passkey of its path; no access list looks at it yet.
-    pub passkey: Option<&'a str>,
-    /// Its parameters.
-    pub query: ScrapeQuery,
-}
 
 /// How far a request has come.
 #[derive(Debug)]
@@ -50,28 +33,40 @@ pub enum Outcome {
 }
 
 impl Engine {
-    /// Takes an announce.
-    pub fn http_announce(
-        &mut self,
-        now: Timestamp,
-        request: &HttpAnnounce<'_>,
-        mesh: &mut impl Post,
-    ) -> Outcome {
-        self.counters.bump(Counter::of(Kind::HttpAnnounce, Family::of(request.ip)));
-        let query = &request.query;
-        let announce = Announce {
+    /// What the swarm has to know of an announce.
+    #[inline]
+    pub(super) fn announce_of(&self, ip: IpAddr, query: &AnnounceQuery, source: Source) -> Announce {
+        let peer = PeerAddr::new(ip, query.port);
+        let num_want = self.policy.num_want(query.num_want);
+        Announce {
             info_hash: query.info_hash,
             peer_id: query.peer_id,
-            peer: PeerAddr::new(request.ip, query.port),
+            peer,
             event: query.event,
             seeder: query.left == Some(0),
-            num_want: self.policy.num_want(query.num_want),
-            wants_ids: form(query) == Form::WithIds,
-        };
+            num_want: match (source, peer.family()) {
+                (Source::Http, _) => num_want,
+                (Source::Udp, Family::V4) => num_want.min(UDP_V4_PEERS as u16),
+                (Source::Udp, Family::V6) => num_want.min(UDP_V6_PEERS as u16),
+            },
+            wants_ids: source == Source::Http && form(query) == Form::WithIds,
+        }
+    }
+
+    /// Takes an announce of the peer at this address.
+    pub fn announce(
+        &mut self,
+        now: Timestamp,
+        ip: IpAddr,
+        query: &AnnounceQuery,
+        source: Source,
+        mesh: &mut impl Post,
+    ) -> Outcome {
+        let announce = self.announce_of(ip, query, source);
         let owner = self.owners.of(&announce.info_hash);
         let mut peers = self.gathers.take_list();
         if owner == self.me {
-            let counts = self.shard.announce(now, &announce, &mut self.rng, &mut *peers);
+            let counts = self.fill(now, &announce, source, &mut peers);
             return Outcome::Ready(Answer::Announced { counts, peers });
         }
         let Some(ticket) = self.gathers.open_announce(now) else {
@@ -79,7 +74,7 @@ impl Engine {
             self.counters.bump(Counter::DropGatherFull);
             return Outcome::Busy;
         };
-        if let Err(refused) = mesh.post(owner, Message::Announce { ticket, announce, peers }) {
+        if let Err(refused) = mesh.post(owner, Message::Announce { ticket, announce, source, peers }) {
             if let Message::Announce { peers, .. } = refused {
                 self.gathers.give_list(peers);
             }
@@ -92,9 +87,8 @@ impl Engine {
     }
 
     /// Takes a scrape.
-    pub fn http_scrape(&mut self, now: Timestamp, request: &HttpScrape<'_>, mesh: &mut impl Post) -> Outcome {
-        self.counters.bump(Counter::of(Kind::HttpScrape, Family::of(request.ip)));
-        let info_hashes = request.query.info_hashes.iter().copied();
+    pub fn scrape(&mut self, now: Timestamp, query: &ScrapeQuery, mesh: &mut impl Post) -> Outcome {
+        let info_hashes = query.info_hashes.iter().copied();
         let asker = Asker::Http { waker: None };
         match self.count_swarms(now, asker, info_hashes, mesh) {
             Counted::All(counts) => Outcome::Ready(Answer::Scraped(counts)),
@@ -103,7 +97,7 @@ impl Engine {
         }
     }
 
-    /// What a [`Outcome::Waiting`] request waits for; `None` when it waited for too long. To be asked until it is
+    /// What an [`Outcome::Waiting`] request waits for; `None` when it waited for too long. To be asked until it is
     /// ready, or given up with [`abandon`](Self::abandon).
     pub fn poll(&mut self, ticket: Ticket, context: &Context<'_>) -> Poll<Option<Answer>> {
         self.gathers.poll(ticket, context)
@@ -118,29 +112,106 @@ impl Engine {
     pub fn write_announced(
         &mut self,
         out: &mut Vec<u8>,
-        request: &HttpAnnounce<'_>,
+        ip: IpAddr,
+        query: &AnnounceQuery,
+        terms: &Terms,
         counts: SwarmCounts,
         peers: Box<PeerList>,
     ) {
         let reply = AnnounceReply {
             counts,
-            interval_secs: self.interval_secs(),
-            min_interval_secs: self.policy.min_interval_secs,
-            external_ip: request.ip,
-            peers: Peers { v4: &peers.v4, v6: &peers.v6, v4_ids: &peers.v4_ids, v6_ids: &peers.v6_ids },
-            form: form(&request.query),
+            interval_secs: terms.interval_secs.unwrap_or_else(|| self.interval_secs()),
+            min_interval_secs: terms.min_interval_secs.unwrap_or(self.policy.min_interval_secs),
+            external_ip: ip,
+            warning: terms.warning.as_deref(),
+            peers: packed(&peers),
+            form: form(query),
         };
         bencode::put_announce(out, &reply);
         self.gathers.give_list(peers);
     }
 
     /// Writes the body of the response to a scrape.
-    pub fn write_scraped(&mut self, out: &mut Vec<u8>, request: &HttpScrape<'_>, counts: Box<ScrapeCounts>) {
-        let mut swarms: ArrayVec<(InfoHash, SwarmCounts), MAX_SCRAPE_HASHES> =
-            request.query.info_hashes.iter().copied().zip(counts.iter().copied()).collect();
-        bencode::put_scrape(out, &mut swarms);
+    pub fn write_scraped(&mut self, out: &mut Vec<u8>, query: &ScrapeQuery, counts: Box<ScrapeCounts>) {
+        put_scrape(out, query, &counts);
         self.gathers.give_counts(counts);
     }
+
+    /// Asks the swarms of a request that a middleware has passed on from a task; a connect has none.
+    pub fn ask(
+        &mut self,
+        now: Timestamp,
+        request: &RequestContext<'_>,
+        mesh: &mut impl Post,
+    ) -> Option<Outcome> {
+        match request {
+            RequestContext::Connect(_) => None,
+            RequestContext::Announce(announce) => {
+                let source = if announce.is_source_udp() { Source::Udp } else { Source::Http };
+                Some(self.announce(now, announce.ip, &announce.query, source, mesh))
+            }
+            RequestContext::Scrape(scrape) => Some(self.scrape(now, &scrape.query, mesh)),
+        }
+    }
+
+    /// Makes a response of what the swarms had to say.
+    pub fn respond(
+        &mut self,
+        now: Timestamp,
+        request: &RequestContext<'_>,
+        answer: Option<Answer>,
+    ) -> Response {
+        match answer {
+            None => {
+                let connection_id = self.ids.issue(now, request.connection().ip());
+                Response::Connect(ConnectResponse { connection_id })
+            }
+            Some(Answer::Announced { counts, peers }) => {
+                let terms = match request {
+                    RequestContext::Announce(announce) => announce.terms.clone(),
+                    _ => Terms::default(),
+                };
+                Response::Announce(AnnounceResponse {
+                    counts,
+                    interval_secs: terms.interval_secs.unwrap_or_else(|| self.interval_secs()),
+                    min_interval_secs: terms.min_interval_secs.unwrap_or(self.policy.min_interval_secs),
+                    warning: terms.warning,
+                    peers,
+                })
+            }
+            Some(Answer::Scraped(counts)) => Response::Scrape(ScrapeResponse { counts }),
+        }
+    }
+}
+
+/// Writes the body of an announce's response that a middleware had in hand.
+pub(super) fn put_announce(
+    out: &mut Vec<u8>,
+    ip: IpAddr,
+    query: &AnnounceQuery,
+    response: &AnnounceResponse,
+) {
+    let reply = AnnounceReply {
+        counts: response.counts,
+        interval_secs: response.interval_secs,
+        min_interval_secs: response.min_interval_secs,
+        external_ip: ip,
+        warning: response.warning.as_deref(),
+        peers: packed(&response.peers),
+        form: form(query),
+    };
+    bencode::put_announce(out, &reply);
+}
+
+/// Writes the body of a scrape's response. Where there are more hashes than counts the rest is left out.
+pub(super) fn put_scrape(out: &mut Vec<u8>, query: &ScrapeQuery, counts: &ScrapeCounts) {
+    let mut swarms: ArrayVec<(InfoHash, SwarmCounts), MAX_SCRAPE_HASHES> =
+        query.info_hashes.iter().copied().zip(counts.iter().copied()).collect();
+    bencode::put_scrape(out, &mut swarms);
+}
+
+fn packed(peers: &PeerList) -> Peers<'_> {
+    Peers { v4: &peers.v4, v6: &peers.v6, v4_ids: &peers.v4_ids, v6_ids: &peers.v6_ids }
 }
 
 /// The form in which a client wants its peers.

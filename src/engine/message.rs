@@ -7,9 +7,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use arrayvec::ArrayVec;
 
-use crate::limits::{MAX_PEERS, MAX_SCRAPE_HASHES, UDP_REPLY_MAX_BYTES};
-use crate::swarm::PeerSink;
-use crate::types::{Announce, InfoHash, PEER_V4_BYTES, PEER_V6_BYTES, PeerId, SwarmCounts, WorkerId};
+use crate::engine::peers::PeerList;
+use crate::limits::{MAX_SCRAPE_HASHES, UDP_REPLY_MAX_BYTES};
+use crate::types::{Announce, InfoHash, SwarmCounts, WorkerId};
 
 /// Where a datagram came from and where its answer must leave from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +20,15 @@ pub struct Endpoint {
     pub local: Option<IpAddr>,
     /// Which of the listen addresses; the same number with every worker.
     pub socket: u8,
+}
+
+/// How a request came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// As a datagram (BEP 15).
+    Udp,
+    /// By HTTP (BEP 3).
+    Http,
 }
 
 /// Names a request that waits. The serial number keeps an answer that comes too late from the slot's next user.
@@ -40,6 +49,8 @@ pub enum Message {
         ticket: Ticket,
         /// The announce.
         announce: Announce,
+        /// How it came: by UDP the asker is given peers of its own family alone.
+        source: Source,
         /// Empty, to be filled.
         peers: Box<PeerList>,
     },
@@ -77,48 +88,10 @@ pub struct UdpAnnounce {
     pub announce: Announce,
     /// The client's number for the request.
     pub transaction_id: u32,
+    /// Seconds to the next announce.
+    pub interval_secs: u32,
     /// Who gets the answer.
     pub to: Endpoint,
-}
-
-/// The peers of an answer by HTTP.
-#[derive(Clone, Debug, Default)]
-pub struct PeerList {
-    /// Packed IPv4 peers.
-    pub v4: ArrayVec<[u8; PEER_V4_BYTES], MAX_PEERS>,
-    /// Packed IPv6 peers.
-    pub v6: ArrayVec<[u8; PEER_V6_BYTES], MAX_PEERS>,
-    /// What the IPv4 peers call themselves: all zeros where that isn't known.
-    pub v4_ids: ArrayVec<PeerId, MAX_PEERS>,
-    /// The same of the IPv6 peers.
-    pub v6_ids: ArrayVec<PeerId, MAX_PEERS>,
-}
-
-impl PeerList {
-    pub(super) fn clear(&mut self) {
-        self.v4.clear();
-        self.v6.clear();
-        self.v4_ids.clear();
-        self.v6_ids.clear();
-    }
-}
-
-impl PeerSink for PeerList {
-    const BOTH_FAMILIES: bool = true;
-
-    fn v4(&mut self, peers: &[[u8; PEER_V4_BYTES]], ids: &[[u8; 20]]) {
-        self.v4.extend(peers.iter().copied());
-        put_ids(&mut self.v4_ids, peers.len(), ids);
-    }
-
-    fn v6(&mut self, peers: &[[u8; PEER_V6_BYTES]], ids: &[[u8; 20]]) {
-        self.v6.extend(peers.iter().copied());
-        put_ids(&mut self.v6_ids, peers.len(), ids);
-    }
-}
-
-fn put_ids(list: &mut ArrayVec<PeerId, MAX_PEERS>, peers: usize, ids: &[[u8; 20]]) {
-    list.extend((0..peers).map(|at| ids.get(at).map_or(PeerId::UNKNOWN, |id| PeerId(*id))));
 }
 
 /// The swarms of one scrape that one worker owns.

@@ -3,9 +3,14 @@
 //! It knows no socket and no clock. A worker hands it what came in and the time; what leaves goes through the traits
 //! [`Post`] (to another worker) and [`Replies`] (UDP responses to requests that another worker took in).
 
+mod conclude;
+pub mod context;
+mod gate;
 mod gather;
 mod http;
 mod message;
+pub mod middleware;
+mod peers;
 mod receive;
 pub mod route;
 mod scrape;
@@ -20,11 +25,14 @@ use crate::owner::Owners;
 use crate::swarm::{Shard, Swept};
 use crate::time::Timestamp;
 use crate::types::WorkerId;
-use gather::Gathers;
-pub use http::{HttpAnnounce, HttpScrape, Outcome};
+use crate::wire::query::ScrapeQuery;
+pub use gate::{Gate, Verdict, Waiting};
+use gather::{Gathers, Pool};
+pub use http::Outcome;
 pub use message::{
-    Answer, Endpoint, Message, PeerList, Post, Replies, ScrapeCounts, ScrapeJob, Ticket, UdpAnnounce,
+    Answer, Endpoint, Message, Post, Replies, ScrapeCounts, ScrapeJob, Source, Ticket, UdpAnnounce,
 };
+pub use peers::PeerList;
 
 /// What the operator decides about announces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +77,8 @@ pub struct Engine {
     gathers: Gathers,
     /// Announces by UDP for swarms of this worker's own that are still to be answered in this turn.
     announces: Vec<UdpAnnounce>,
+    /// Boxes for the hashes of scrapes that middleware sees.
+    queries: Pool<ScrapeQuery>,
     /// What this worker has counted.
     pub counters: Counters,
 }
@@ -85,6 +95,7 @@ impl Engine {
             rng: Rng::with_seed(seeds.random),
             gathers: Gathers::default(),
             announces: Vec::with_capacity(TURN_DATAGRAMS),
+            queries: Pool::default(),
             counters: Counters::default(),
         }
     }

@@ -3,10 +3,11 @@
 use crate::counters::{Counter, Kind};
 use crate::engine::Engine;
 use crate::engine::gather::UdpScrape;
-use crate::engine::message::{Message, Post, Replies};
+use crate::engine::message::{Message, Post, Replies, Source};
+use crate::engine::peers::{OwnFamily, PeerList};
 use crate::limits::TURN_DATAGRAMS;
 use crate::time::Timestamp;
-use crate::types::{Family, WorkerId};
+use crate::types::{Announce, Family, SwarmCounts, WorkerId};
 use crate::wire::udp;
 
 impl Engine {
@@ -26,8 +27,8 @@ impl Engine {
                 }
                 self.announces.push(request); // answered with the others of this turn
             }
-            Message::Announce { ticket, announce, mut peers } => {
-                let counts = self.shard.announce(now, &announce, &mut self.rng, &mut *peers);
+            Message::Announce { ticket, announce, source, mut peers } => {
+                let counts = self.fill(now, &announce, source, &mut peers);
                 self.post_or_drop(from, Message::Announced { ticket, counts, peers }, mesh);
             }
             Message::Scrape { ticket, mut job } => {
@@ -45,6 +46,20 @@ impl Engine {
                     self.counters.bump(Counter::of(Kind::UdpReply, Family::of(to.source.ip())));
                 }
             }
+        }
+    }
+
+    /// Asks a swarm of this worker's own, and fills the list.
+    pub(super) fn fill(
+        &mut self,
+        now: Timestamp,
+        announce: &Announce,
+        source: Source,
+        peers: &mut PeerList,
+    ) -> SwarmCounts {
+        match source {
+            Source::Http => self.shard.announce(now, announce, &mut self.rng, peers),
+            Source::Udp => self.shard.announce(now, announce, &mut self.rng, &mut OwnFamily(peers)),
         }
     }
 

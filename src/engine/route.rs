@@ -41,8 +41,16 @@ impl<'a> Route<'a> {
     }
 }
 
+/// The passkey of a path that announces or scrapes, if it has one.
+pub(super) fn passkey(path: &str) -> Option<&str> {
+    match Route::of(path) {
+        Route::Announce { passkey } | Route::Scrape { passkey } => passkey,
+        Route::Health | Route::NotFound => None,
+    }
+}
+
 /// A passkey is 1 to [`HTTP_PASSKEY_BYTES`] letters, digits, `-` and `_`.
-fn is_passkey(text: &str) -> bool {
+pub(super) fn is_passkey(text: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
     (1..=HTTP_PASSKEY_BYTES).contains(&text.len()) && text.bytes().all(allowed)
 }

@@ -6,6 +6,7 @@ use std::task::{Context, Poll, Waker};
 
 use proptest::prelude::{ProptestConfig, any, prop_assert, prop_assert_eq, proptest};
 
+use super::context::Terms;
 use super::*;
 use crate::limits::{
     GATHER_DEADLINE_MS, MAX_GATHERS, MAX_SCRAPE_HASHES, TABLE_MIN_BYTES, UDP_REPLY_MAX_BYTES,
@@ -69,12 +70,24 @@ impl Net {
         Self { engines: (0..workers).map(engine).collect(), mail, replies: Sent::default() }
     }
 
+    /// An announce by HTTP that reaches the first worker.
+    fn http_announce(&mut self, ip: IpAddr, query: &AnnounceQuery) -> Outcome {
+        self.engines[0].announce(at(0), ip, query, Source::Http, &mut self.mail)
+    }
+
     /// A datagram that reaches this worker; its reply, if it was answered there and then.
     fn datagram(&mut self, worker: usize, from: SocketAddr, datagram: &[u8]) -> Option<Vec<u8>> {
         self.mail.from = WorkerId(worker as u16);
         let mut out = [0; UDP_REPLY_MAX_BYTES];
         let from = Endpoint { source: from, local: None, socket: 0 };
-        let length = self.engines[worker].datagram(at(0), &from, datagram, &mut out, &mut self.mail);
+        let length = self.engines[worker].datagram(
+            at(0),
+            &from,
+            datagram,
+            &mut out,
+            &mut self.mail,
+            &mut Gate::new(()),
+        );
         let mut own = Sent::default();
         self.engines[worker].answer_announces(at(0), &mut own);
         match (length, own.0.pop()) {
@@ -277,8 +290,8 @@ fn a_scrape_is_gathered_in_the_order_asked() {
     assert_eq!(net.waiting(), 0);
 }
 
-fn http_announce(ip: IpAddr, info_hash: [u8; 20]) -> HttpAnnounce<'static> {
-    let query = AnnounceQuery {
+fn http_announce(info_hash: [u8; 20]) -> AnnounceQuery {
+    AnnounceQuery {
         info_hash: InfoHash(info_hash),
         peer_id: PeerId([3; 20]),
         port: 6881,
@@ -289,8 +302,7 @@ fn http_announce(ip: IpAddr, info_hash: [u8; 20]) -> HttpAnnounce<'static> {
         num_want: None,
         compact: true,
         no_peer_id: false,
-    };
-    HttpAnnounce { ip, passkey: None, query }
+    }
 }
 
 /// A hash that worker 0 of two doesn't own.
@@ -308,8 +320,8 @@ fn an_announce_by_http_waits_for_the_owner() {
     let context = Context::from_waker(Waker::noop());
     for number in 1..=3 {
         net.mail.from = WorkerId(0);
-        let request = http_announce(IpAddr::from([10, 0, 0, number]), foreign);
-        let Outcome::Waiting(ticket) = net.engines[0].http_announce(at(0), &request, &mut net.mail) else {
+        let (ip, query) = (IpAddr::from([10, 0, 0, number]), http_announce(foreign));
+        let Outcome::Waiting(ticket) = net.http_announce(ip, &query) else {
             panic!("the other worker must be asked");
         };
         assert!(net.engines[0].poll(ticket, &context).is_pending());
@@ -318,7 +330,7 @@ fn an_announce_by_http_waits_for_the_owner() {
         let Poll::Ready(Some(Answer::Announced { counts, peers })) = answer else { panic!("{answer:?}") };
         assert_eq!((counts.leechers, peers.v4.len()), (number.into(), usize::from(number) - 1));
         let mut out = Vec::new();
-        net.engines[0].write_announced(&mut out, &request, counts, peers);
+        net.engines[0].write_announced(&mut out, ip, &query, &Terms::default(), counts, peers);
         assert!(out.starts_with(b"d8:completei0e"));
     }
     assert_eq!(net.waiting(), 0);
@@ -333,8 +345,8 @@ fn a_full_mesh_drops_and_counts_and_leaves_nothing_behind() {
     let info_hashes = &[foreign];
     let scrape = udp::Scrape { connection_id: id, transaction_id: 5, info_hashes };
     assert_eq!(net.answer(0, client(0), Request::Scrape(scrape)), None);
-    let request = http_announce(IpAddr::from([10, 0, 0, 1]), foreign);
-    assert!(matches!(net.engines[0].http_announce(at(0), &request, &mut net.mail), Outcome::Busy));
+    let query = http_announce(foreign);
+    assert!(matches!(net.http_announce(client(0).ip(), &query), Outcome::Busy));
     assert_eq!(net.count(Counter::DropMeshFull), 3);
     assert_eq!(net.waiting(), 0);
 }
@@ -348,8 +360,7 @@ fn who_waits_too_long_is_told_and_a_late_answer_finds_nobody() {
     let scrape = Request::Scrape(udp::Scrape { connection_id: id, transaction_id: 5, info_hashes });
     assert_eq!(net.request(0, client(0), scrape), None);
     let query = ScrapeQuery { info_hashes: [InfoHash(foreign)].into_iter().collect() };
-    let request = HttpScrape { ip: client(0).ip(), passkey: None, query };
-    let Outcome::Waiting(ticket) = net.engines[0].http_scrape(at(0), &request, &mut net.mail) else {
+    let Outcome::Waiting(ticket) = net.engines[0].scrape(at(0), &query, &mut net.mail) else {
         panic!("the other worker must be asked");
     };
     assert_eq!(net.waiting(), 2);
@@ -359,8 +370,8 @@ fn who_waits_too_long_is_told_and_a_late_answer_finds_nobody() {
     assert_eq!(net.count(Counter::DropGatherLate), 2);
     // Another request gets a slot of the ones that were given up; the late answers must not touch it.
     net.mail.from = WorkerId(0);
-    let later = http_announce(client(0).ip(), foreign);
-    let outcome = net.engines[0].http_announce(at(GATHER_DEADLINE_MS), &later, &mut net.mail);
+    let (ip, later) = (client(0).ip(), http_announce(foreign));
+    let outcome = net.engines[0].announce(at(GATHER_DEADLINE_MS), ip, &later, Source::Http, &mut net.mail);
     let Outcome::Waiting(newer) = outcome else { panic!("{outcome:?}") };
     let (_, _, newest) = net.mail.queue.pop_back().expect("the announce");
     net.deliver();
@@ -377,15 +388,15 @@ fn who_waits_too_long_is_told_and_a_late_answer_finds_nobody() {
 fn only_so_many_may_wait() {
     let mut net = Net::new(2);
     let foreign = foreign_hash(&net);
-    let request = http_announce(client(0).ip(), foreign);
+    let (ip, query) = (client(0).ip(), http_announce(foreign));
     let mut tickets = Vec::new();
     for _ in 0..MAX_GATHERS {
-        match net.engines[0].http_announce(at(0), &request, &mut net.mail) {
+        match net.http_announce(ip, &query) {
             Outcome::Waiting(ticket) => tickets.push(ticket),
             other => panic!("{other:?}"),
         }
     }
-    assert!(matches!(net.engines[0].http_announce(at(0), &request, &mut net.mail), Outcome::Busy));
+    assert!(matches!(net.http_announce(ip, &query), Outcome::Busy));
     assert_eq!(net.count(Counter::DropGatherFull), 1);
     tickets.into_iter().for_each(|ticket| net.engines[0].abandon(ticket));
     assert_eq!(net.waiting(), 0);
@@ -393,7 +404,7 @@ fn only_so_many_may_wait() {
     // Waits that were opened and settled leave no trace, however many there were before their deadline.
     for _ in 0..3 * MAX_GATHERS {
         net.mail.from = WorkerId(0);
-        let outcome = net.engines[0].http_announce(at(0), &request, &mut net.mail);
+        let outcome = net.http_announce(ip, &query);
         let Outcome::Waiting(ticket) = outcome else { panic!("{outcome:?}") };
         net.deliver();
         assert!(net.engines[0].poll(ticket, &Context::from_waker(Waker::noop())).is_ready());

@@ -4,15 +4,16 @@ use std::net::IpAddr;
 
 use crate::counters::{Counter, Kind};
 use crate::engine::Engine;
+use crate::engine::context::{AnnounceRequest, ConnectRequest, RequestContext, ScrapeRequest};
+use crate::engine::gate::{Gate, Verdict};
 use crate::engine::gather::Asker;
-use crate::engine::message::{Endpoint, Message, Post, Replies, UdpAnnounce};
+use crate::engine::message::{Endpoint, Message, Post, Replies, Source, UdpAnnounce};
+use crate::engine::middleware::Middleware;
 use crate::engine::scrape::Counted;
-use crate::limits::{
-    LOOK_AHEAD, TURN_DATAGRAMS, UDP_ANNOUNCE_REPLY_BYTES, UDP_REPLY_MAX_BYTES, UDP_V4_PEERS, UDP_V6_PEERS,
-};
+use crate::limits::{LOOK_AHEAD, TURN_DATAGRAMS, UDP_ANNOUNCE_REPLY_BYTES, UDP_REPLY_MAX_BYTES};
 use crate::swarm::{Ahead, PeerSink};
 use crate::time::Timestamp;
-use crate::types::{Announce, Family, InfoHash, PEER_V4_BYTES, PEER_V6_BYTES, PeerAddr, SwarmCounts};
+use crate::types::{Family, InfoHash, PEER_V4_BYTES, PEER_V6_BYTES, SwarmCounts};
 use crate::wire::udp::{self, Malformed, Request};
 
 /// A buffer that holds any UDP response.
@@ -46,6 +47,12 @@ impl PeerSink for PackedPeers<'_> {
     }
 }
 
+/// Whether requests pass a middleware at all. Known when it is compiled: without one nothing is left of all this.
+#[inline]
+const fn passes<M: Middleware>(_: &Gate<M>) -> bool {
+    !M::IS_NONE
+}
+
 /// Writes the response to an announce that `announce` makes; returns its length.
 #[inline]
 fn put_announce<'a>(
@@ -61,8 +68,9 @@ fn put_announce<'a>(
 }
 
 impl Engine {
-    /// Takes a datagram. Returns the length of the response that it wrote, or `None`: there is none, or it comes with
-    /// [`answer_announces`](Self::answer_announces).
+    /// Takes a datagram, which the middleware sees if it is a request of a client that is known. Returns the length of
+    /// the response that it wrote, or `None`: there is none, or it comes with
+    /// [`answer_announces`](Self::answer_announces), or from a task ([`Gate::next_waiting`]).
     ///
     /// Before a client has shown by its connection id that it receives at its address, it gets no more bytes than it
     /// sent: a connect gets its 16 bytes back, all else nothing.
@@ -74,6 +82,7 @@ impl Engine {
         datagram: &[u8],
         out: &mut ReplyBuffer,
         mesh: &mut impl Post,
+        gate: &mut Gate<impl Middleware>,
     ) -> Option<usize> {
         if from.source.port() == 0 {
             self.counters.bump(Counter::BadSourcePort);
@@ -81,20 +90,20 @@ impl Engine {
         }
         let ip = from.source.ip();
         let family = Family::of(ip);
-        let length = match Request::parse(datagram) {
+        match Request::parse(datagram) {
             Ok(Request::Connect { transaction_id }) => {
                 self.counters.bump(Counter::of(Kind::UdpConnect, family));
-                Some(udp::put_connect(out, transaction_id, self.ids.issue(now, ip)))
+                self.udp_connect(now, from, transaction_id, out, gate)
             }
             Ok(Request::Announce(request)) => {
                 self.counters.bump(Counter::of(Kind::UdpAnnounce, family));
                 let known = self.knows(now, ip, request.connection_id);
-                known.then(|| self.udp_announce(now, from, &request, out, mesh)).flatten()
+                known.then(|| self.udp_announce(now, from, &request, out, mesh, gate)).flatten()
             }
             Ok(Request::Scrape(request)) => {
                 self.counters.bump(Counter::of(Kind::UdpScrape, family));
                 let known = self.knows(now, ip, request.connection_id);
-                known.then(|| self.udp_scrape(now, from, &request, out, mesh)).flatten()
+                known.then(|| self.udp_scrape(now, from, &request, out, mesh, gate)).flatten()
             }
             Err(malformed) => {
                 self.counters.bump(match malformed {
@@ -104,11 +113,57 @@ impl Engine {
                 });
                 None
             }
-        };
-        if length.is_some() {
-            self.counters.bump(Counter::of(Kind::UdpReply, family));
         }
-        length
+    }
+
+    /// Counts a response that is written.
+    #[inline]
+    fn replied(&mut self, from: &Endpoint, length: usize) -> Option<usize> {
+        self.counters.bump(Counter::of(Kind::UdpReply, Family::of(from.source.ip())));
+        Some(length)
+    }
+
+    #[inline]
+    fn udp_connect(
+        &mut self,
+        now: Timestamp,
+        from: &Endpoint,
+        transaction_id: u32,
+        out: &mut ReplyBuffer,
+        gate: &mut Gate<impl Middleware>,
+    ) -> Option<usize> {
+        if passes(gate) {
+            let request = RequestContext::Connect(ConnectRequest::udp(from, transaction_id));
+            if let Err(concluded) = self.pass(request, from, out, gate) {
+                return concluded;
+            }
+        }
+        let length = udp::put_connect(out, transaction_id, self.ids.issue(now, from.source.ip()));
+        self.replied(from, length)
+    }
+
+    /// Shows a request to the middleware. An error has the length of the response, if there is one: the swarm is not to
+    /// be asked.
+    fn pass<'a>(
+        &mut self,
+        mut request: RequestContext<'a>,
+        from: &Endpoint,
+        out: &mut ReplyBuffer,
+        gate: &mut Gate<impl Middleware>,
+    ) -> Result<RequestContext<'a>, Option<usize>> {
+        match gate.ask(&mut request) {
+            Verdict::Pass => Ok(request),
+            Verdict::Concluded(result) => {
+                let length = self.conclude_udp(&mut request, result, out);
+                self.give_query(request);
+                Err(length)
+            }
+            Verdict::Wait(passed) => {
+                let kept = gate.keep(request, passed, from);
+                self.counters.add(Counter::DropWaitFull, u64::from(!kept));
+                Err(None)
+            }
+        }
     }
 
     /// Whether the client has shown that it receives at its address; counts those that have not.
@@ -127,39 +182,38 @@ impl Engine {
         request: &udp::Announce<'_>,
         out: &mut ReplyBuffer,
         mesh: &mut impl Post,
+        gate: &mut Gate<impl Middleware>,
     ) -> Option<usize> {
         if request.port == 0 {
             self.counters.bump(Counter::BadAnnouncePort);
             self.counters.bump(Counter::Refused);
-            return Some(udp::put_error(out, request.transaction_id, "invalid parameter: port"));
+            let length = udp::put_error(out, request.transaction_id, "invalid parameter: port");
+            return self.replied(from, length);
         }
         if !request.options.is_empty() && request.options().malformed {
             self.counters.bump(Counter::BadOptions);
         }
-        let peer = PeerAddr::new(from.source.ip(), request.port);
-        let most = match peer.family() {
-            Family::V4 => UDP_V4_PEERS,
-            Family::V6 => UDP_V6_PEERS,
+        let asked = AnnounceRequest::udp(from, request);
+        let (ip, query, interval_secs) = match passes(gate) {
+            false => (asked.ip, asked.query, None),
+            true => match self.pass(RequestContext::Announce(asked), from, out, gate) {
+                Ok(RequestContext::Announce(asked)) => (asked.ip, asked.query, asked.terms.interval_secs),
+                Ok(_) => unreachable!("an announce stays one"),
+                Err(concluded) => return concluded,
+            },
         };
-        let asked = u16::try_from(request.num_want.clamp(-1, u16::MAX.into())).ok();
-        let announce = Announce {
-            info_hash: request.info_hash,
-            peer_id: request.peer_id,
-            peer,
-            event: request.event,
-            seeder: request.left == 0,
-            num_want: self.policy.num_want(asked).min(most as u16),
-            wants_ids: false,
-        };
+        let announce = self.announce_of(ip, &query, Source::Udp);
+        let interval_secs = interval_secs.unwrap_or_else(|| self.interval_secs());
         let transaction_id = request.transaction_id;
         let owner = self.owners.of(&announce.info_hash);
-        let request = UdpAnnounce { announce, transaction_id, to: *from };
+        let request = UdpAnnounce { announce, transaction_id, interval_secs, to: *from };
         if owner != self.me {
             self.post_or_drop(owner, Message::UdpAnnounce(request), mesh);
             return None;
         }
         if self.announces.len() == TURN_DATAGRAMS {
-            return Some(self.answer_udp_announce(now, &request, out));
+            let length = self.answer_udp_announce(now, &request, out);
+            return self.replied(from, length);
         }
         self.announces.push(request); // answered with the others of this turn
         None
@@ -168,8 +222,7 @@ impl Engine {
     /// Answers an announce for a swarm of this worker's own.
     #[inline]
     fn answer_udp_announce(&mut self, now: Timestamp, request: &UdpAnnounce, out: &mut ReplyBuffer) -> usize {
-        let interval_secs = self.interval_secs();
-        put_announce(out, request.transaction_id, interval_secs, |peers| {
+        put_announce(out, request.transaction_id, request.interval_secs, |peers| {
             self.shard.announce(now, &request.announce, &mut self.rng, peers)
         })
     }
@@ -184,9 +237,8 @@ impl Engine {
             let requests = group.iter().map(|request| &request.announce);
             self.shard.look_ahead::<PackedPeers<'_>>(&requests, &mut self.rng, ahead);
             for (request, ahead) in group.iter().zip(ahead) {
-                let interval_secs = self.interval_secs();
                 replies.reply(&request.to, |out| {
-                    put_announce(out, request.transaction_id, interval_secs, |peers| {
+                    put_announce(out, request.transaction_id, request.interval_secs, |peers| {
                         self.shard.announce_ahead(now, &request.announce, ahead, peers)
                     })
                 });
@@ -204,14 +256,44 @@ impl Engine {
         request: &udp::Scrape<'_>,
         out: &mut ReplyBuffer,
         mesh: &mut impl Post,
+        gate: &mut Gate<impl Middleware>,
     ) -> Option<usize> {
         let info_hashes = request.info_hashes.iter().map(|hash| InfoHash(*hash));
-        let transaction_id = request.transaction_id;
+        if !passes(gate) {
+            return self.count_udp(now, from, request.transaction_id, info_hashes, out, mesh);
+        }
+        let mut query = self.queries.take();
+        query.info_hashes.extend(info_hashes);
+        let asked = RequestContext::Scrape(ScrapeRequest::udp(from, request.transaction_id, query));
+        let asked = match self.pass(asked, from, out, gate) {
+            Ok(asked) => asked,
+            Err(concluded) => return concluded,
+        };
+        let length = match &asked {
+            RequestContext::Scrape(scrape) => {
+                let info_hashes = scrape.query.info_hashes.iter().copied();
+                self.count_udp(now, from, request.transaction_id, info_hashes, out, mesh)
+            }
+            _ => unreachable!("a scrape stays one"),
+        };
+        self.give_query(asked);
+        length
+    }
+
+    fn count_udp(
+        &mut self,
+        now: Timestamp,
+        from: &Endpoint,
+        transaction_id: u32,
+        info_hashes: impl Iterator<Item = InfoHash>,
+        out: &mut ReplyBuffer,
+        mesh: &mut impl Post,
+    ) -> Option<usize> {
         match self.count_swarms(now, Asker::Udp { to: *from, transaction_id }, info_hashes, mesh) {
             Counted::All(counts) => {
                 let length = udp::put_scrape(out, transaction_id, &counts);
                 self.gathers.give_counts(counts);
-                Some(length)
+                self.replied(from, length)
             }
             Counted::Asked(_) | Counted::Busy => None, // the last part to come sends it; or it is dropped
         }

@@ -1,5 +1,6 @@
 //! Owns the process's part of the tracker: workers that start together and end together.
 
+mod builder;
 mod sockets;
 
 use std::io;
@@ -9,10 +10,12 @@ use std::thread;
 use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender, bounded};
+use ipnet::IpNet;
 
 use crate::config::{Config, Cores};
 use crate::connection_id::ConnectionIds;
 use crate::counters::{Counters, Published};
+use crate::engine::middleware::Middleware;
 use crate::engine::{Engine, Policy, Seeds};
 use crate::error::ServerError;
 use crate::limits::{
@@ -23,12 +26,14 @@ use crate::owner::Owners;
 use crate::sys::{self, Doorbell};
 use crate::time::Clock;
 use crate::types::WorkerId;
-use crate::worker::{self, Setup, Shutdown};
+use crate::web::Site;
+use crate::worker::{self, Program, Setup, Shutdown};
+pub use builder::Builder;
 use sockets::Sockets;
 pub(crate) use sockets::{descriptors_needed, probe};
 
 /// A tracker that runs.
-pub struct Server {
+pub struct Tracker {
     udp: Vec<SocketAddr>,
     http: Vec<SocketAddr>,
     cores: Vec<Option<usize>>,
@@ -45,13 +50,16 @@ struct Ended {
     result: io::Result<()>,
 }
 
-impl Server {
-    /// Binds all sockets and starts all workers. When this returns, they serve.
-    ///
-    /// # Errors
-    ///
-    /// [`ServerError`], which says what failed and what may help. Workers that had started are asked to end.
-    pub fn start(config: &Config) -> Result<Self, ServerError> {
+impl Tracker {
+    /// Begins to put a tracker together.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    fn start<M>(config: &Config, middleware: &M, site: &Arc<Site>) -> Result<Self, ServerError>
+    where
+        M: Middleware + Send,
+    {
         config.check()?;
         let allowed = sys::allowed_cores()
             .map_err(|source| ServerError::System { what: "the cores can't be known", source })?;
@@ -80,6 +88,7 @@ impl Server {
             running: workers,
         };
         let clock = Clock::start();
+        let trusted_proxies: Arc<[IpNet]> = config.trusted_proxies.as_slice().into();
         let parts = sockets.deal().zip(engines).zip(meshes);
         for (number, (((sockets, listeners), engine), mesh)) in parts.enumerate() {
             let setup = Setup {
@@ -95,7 +104,12 @@ impl Server {
                 busy_poll: config.busy_poll,
                 connections,
             };
-            spawn(number, setup, report_ready.clone(), report_end.clone())
+            let program = Program {
+                middleware: middleware.clone(),
+                site: site.clone(),
+                trusted_proxies: trusted_proxies.clone(),
+            };
+            spawn(number, setup, program, report_ready.clone(), report_end.clone())
                 .map_err(system("a thread can't be started"))?;
         }
         server.await_ready(&ready)?;
@@ -168,7 +182,7 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl Drop for Tracker {
     /// Asks the workers to end, without waiting for it.
     fn drop(&mut self) {
         self.stop();
@@ -215,7 +229,13 @@ fn engines(config: &Config, workers: usize, table_bytes: usize) -> io::Result<(O
     Ok((owners, engines?))
 }
 
-fn spawn(number: usize, setup: Setup, ready: Sender<()>, ended: Sender<Ended>) -> io::Result<()> {
+fn spawn<M: Middleware + Send>(
+    number: usize,
+    setup: Setup,
+    program: Program<M>,
+    ready: Sender<()>,
+    ended: Sender<Ended>,
+) -> io::Result<()> {
     /// Sees to it that the end is reported even if the worker panics and panics don't abort.
     struct Report {
         worker: usize,
@@ -234,7 +254,7 @@ fn spawn(number: usize, setup: Setup, ready: Sender<()>, ended: Sender<Ended>) -
     };
     let body = move || {
         let mut report = Report { worker: number, ended, result: None };
-        report.result = Some(worker::run(setup, || {
+        report.result = Some(worker::run(setup, program, || {
             let _ = ready.send(());
         }));
     };

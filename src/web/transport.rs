@@ -1,15 +1,15 @@
 //! Owns what the web needs of a connection's socket. A worker gives it, on its ring; tests give their own.
 
 use std::cell::RefCell;
-use std::future::Future;
 use std::io;
 use std::net::IpAddr;
-use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use crate::time::Timestamp;
+
 /// A future on the worker's thread.
-pub type LocalFuture<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
+pub use futures_core::future::LocalBoxFuture as LocalFuture;
 
 /// A connection's socket, as the web sees it: it is shared by what reads the body and what looks whether the client is
 /// still there, which run in one task.
@@ -30,9 +30,18 @@ pub trait Transport {
     /// Whether the client has gone.
     fn is_aborted(&self) -> bool;
 
+    /// The same, and whoever asks is woken when it goes.
+    fn poll_gone(&self, context: &mut Context<'_>) -> bool;
+
     /// How long the handler may go on without a byte being read or written.
     fn keep(&self, timeout: Duration);
 
+    /// Says that the response has no end of its own: when the worker stops it is cut.
+    fn set_endless(&self);
+
     /// Who is at the other end: a client, or a proxy.
     fn peer(&self) -> IpAddr;
+
+    /// The time.
+    fn now(&self) -> Timestamp;
 }

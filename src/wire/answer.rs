@@ -301,6 +301,7 @@ mod tests {
             let peers = Peers { v4: &[[1; 6], [2; 6]], v6: &[], v4_ids: &[], v6_ids: &[] };
             let external_ip = [192, 0, 2, 1].into();
             let reply = AnnounceReply {
+                warning: None,
                 counts,
                 interval_secs: 1_812,
                 min_interval_secs: 900,
@@ -318,7 +319,7 @@ mod tests {
         assert_eq!(scraped(&out, hash), Ok(Some(counts)));
         assert_eq!(scraped(&out, InfoHash([8; 20])), Ok(None));
         out.clear();
-        put_failure(&mut out, "why");
+        put_failure(&mut out, "why", true);
         assert_eq!(Announced::parse(&out), Ok(Announced::Refused("why".into())));
         assert_eq!(scraped(&out, hash), Err("it refuses: why".into()));
         assert!(scraped(b"de", hash).is_err());

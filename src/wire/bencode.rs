@@ -39,6 +39,8 @@ pub struct AnnounceReply<'a> {
     pub min_interval_secs: u32,
     /// The address that the request came from (BEP 24).
     pub external_ip: IpAddr,
+    /// Words for the user.
+    pub warning: Option<&'a str>,
     /// The peers.
     pub peers: Peers<'a>,
     /// How to write them.
@@ -86,6 +88,10 @@ pub fn put_announce(out: &mut Vec<u8>, reply: &AnnounceReply<'_>) {
         }
         out.push(b'e');
     }
+    if let Some(warning) = reply.warning {
+        out.extend_from_slice(b"15:warning message");
+        put_bytes(out, warning.as_bytes());
+    }
     out.push(b'e');
 }
 
@@ -108,11 +114,11 @@ pub fn put_scrape(out: &mut Vec<u8>, swarms: &mut [(InfoHash, SwarmCounts)]) {
     out.extend_from_slice(b"ee");
 }
 
-/// Writes a refusal (BEP 3) of a request that will fail for ever (BEP 31).
-pub fn put_failure(out: &mut Vec<u8>, reason: &str) {
+/// Writes a refusal (BEP 3) of a request; one that will fail for ever says so (BEP 31).
+pub fn put_failure(out: &mut Vec<u8>, reason: &str, for_ever: bool) {
     out.extend_from_slice(b"d14:failure reason");
     put_bytes(out, reason.as_bytes());
-    out.extend_from_slice(b"8:retry in5:nevere");
+    out.extend_from_slice(if for_ever { b"8:retry in5:nevere".as_slice() } else { b"e" });
 }
 
 fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
@@ -148,6 +154,7 @@ mod tests {
                 interval_secs: 1800,
                 min_interval_secs: 900,
                 external_ip: IpAddr::from([49, 50, 51, 52]),
+                warning: None,
                 peers: Peers { v4, v6, v4_ids: &ids[..v4.len()], v6_ids: &ids[v4.len()..] },
                 form,
             },
@@ -204,7 +211,10 @@ mod tests {
     #[test]
     fn failures_say_not_to_come_back() {
         let mut out = Vec::new();
-        put_failure(&mut out, "no");
+        put_failure(&mut out, "no", true);
         assert_eq!(out, b"d14:failure reason2:no8:retry in5:nevere");
+        out.clear();
+        put_failure(&mut out, "later", false);
+        assert_eq!(out, b"d14:failure reason5:latere");
     }
 }

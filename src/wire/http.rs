@@ -4,6 +4,7 @@
 
 use std::mem::MaybeUninit;
 
+use http::StatusCode;
 use memchr::memchr;
 
 use crate::limits::{HTTP_BODY_SKIP_BYTES, HTTP_HEADERS_MAX};
@@ -29,11 +30,22 @@ pub enum Status {
     NotImplemented,
     /// 503
     Unavailable,
+    /// Any other, which a middleware has chosen.
+    Other(StatusCode),
 }
 
 impl Status {
-    /// The code and its reason phrase, as they stand in the status line.
-    pub fn line(self) -> &'static str {
+    /// Writes the code and its reason phrase, as they stand in the status line.
+    pub fn put(self, out: &mut Vec<u8>) {
+        if let Self::Other(code) = self {
+            out.extend_from_slice(code.as_str().as_bytes());
+            out.push(b' ');
+            out.extend_from_slice(code.canonical_reason().unwrap_or_default().as_bytes());
+        }
+        out.extend_from_slice(self.line().as_bytes());
+    }
+
+    fn line(self) -> &'static str {
         match self {
             Self::Ok => "200 OK",
             Self::BadRequest => "400 Bad Request",
@@ -44,6 +56,7 @@ impl Status {
             Self::HeadTooLarge => "431 Request Header Fields Too Large",
             Self::NotImplemented => "501 Not Implemented",
             Self::Unavailable => "503 Service Unavailable",
+            Self::Other(_) => "", // it writes its own
         }
     }
 }
@@ -59,11 +72,22 @@ pub enum Method {
     Other,
 }
 
+/// How long a request's body is (RFC 9112, section 6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// So many bytes; none if the head doesn't say.
+    Length(u64),
+    /// As long as its chunks are.
+    Chunked,
+}
+
 /// The head of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Request<'a> {
     /// The method.
     pub method: Method,
+    /// Path and query, as they stand.
+    pub url: &'a str,
     /// The path, as it stands: still percent-encoded.
     pub path: &'a str,
     /// What stands behind the `?`; empty if there is none.
@@ -72,8 +96,10 @@ pub struct Request<'a> {
     pub http_10: bool,
     /// The connection stays open after the response.
     pub keep_alive: bool,
-    /// Bytes of body that follow the head.
-    pub body_bytes: u64,
+    /// The body that follows the head.
+    pub framing: Framing,
+    /// The client sends its body when it is told to (`Expect: 100-continue`).
+    pub expects_continue: bool,
 }
 
 /// Looks for the end of a head in `bytes`, of which the first `searched` held none before. Returns the head's length.
@@ -122,32 +148,54 @@ impl<'a> Request<'a> {
         };
         let http_10 = minor == 0;
         let fields = Fields::read(request.headers, http_10)?;
-        let (path, query) = split_target(target).ok_or(Status::BadRequest)?;
+        let (url, path, query) = split_target(target).ok_or(Status::BadRequest)?;
         Ok(Self {
             method: match method {
                 "GET" => Method::Get,
                 "HEAD" => Method::Head,
                 _ => Method::Other,
             },
+            url,
             path,
             query,
             http_10,
             keep_alive: fields.keep_alive,
-            body_bytes: fields.body_bytes,
+            framing: fields.framing,
+            expects_continue: fields.expects_continue,
         })
+    }
+
+    /// How many bytes of body are to be read over, where nobody reads it.
+    ///
+    /// # Errors
+    ///
+    /// The status to answer with before the connection is closed: it is too long, or nobody knows how long.
+    pub fn skippable_bytes(&self) -> Result<u64, Status> {
+        match self.framing {
+            Framing::Length(bytes) if bytes <= HTTP_BODY_SKIP_BYTES => Ok(bytes),
+            Framing::Length(_) => Err(Status::ContentTooLarge),
+            Framing::Chunked => Err(Status::NotImplemented),
+        }
+    }
+
+    /// Whether the connection stays open if nobody reads the body: who expects a 100 before it sends one gets the final
+    /// answer instead, and then no more.
+    pub fn stays_open_unread(&self) -> bool {
+        self.keep_alive && (!self.expects_continue || self.framing == Framing::Length(0))
     }
 }
 
 /// What the header fields say of the connection and the body.
 struct Fields {
     keep_alive: bool,
-    body_bytes: u64,
+    framing: Framing,
+    expects_continue: bool,
 }
 
 impl Fields {
     fn read(headers: &[httparse::Header<'_>], http_10: bool) -> Result<Self, Status> {
-        let (mut close, mut keep_alive, mut hosts, mut expect) = (false, false, 0, false);
-        let mut content_length = None;
+        let (mut close, mut keep_alive, mut hosts, mut expects_continue) = (false, false, 0, false);
+        let (mut content_length, mut chunked) = (None, false);
         for header in headers {
             let name = header.name;
             if name.eq_ignore_ascii_case("connection") {
@@ -166,29 +214,34 @@ impl Fields {
                     return Err(Status::BadRequest);
                 }
             } else if name.eq_ignore_ascii_case("transfer-encoding") {
-                return Err(Status::NotImplemented);
+                // RFC 9112, section 6.1: one coding that we know, and never before HTTP/1.1.
+                if http_10 || chunked {
+                    return Err(Status::BadRequest);
+                }
+                if !header.value.trim_ascii().eq_ignore_ascii_case(b"chunked") {
+                    return Err(Status::NotImplemented);
+                }
+                chunked = true;
             } else if name.eq_ignore_ascii_case("expect") {
-                expect = true;
+                expects_continue = true;
             }
         }
         // RFC 9112, section 3.2: 400 to a request of HTTP/1.1 without Host, or to any with several.
         if hosts > 1 || (hosts == 0 && !http_10) {
             return Err(Status::BadRequest);
         }
-        let body_bytes = content_length.unwrap_or(0);
-        if body_bytes > HTTP_BODY_SKIP_BYTES {
-            return Err(Status::ContentTooLarge);
-        }
-        // Who expects a 100 before it sends its body gets the final answer instead, and then no more.
-        let awaited = expect && body_bytes > 0;
-        let keep_alive = !close && (!http_10 || keep_alive) && !awaited;
-        Ok(Self { keep_alive, body_bytes })
+        let framing = match (content_length, chunked) {
+            (Some(_), true) => return Err(Status::BadRequest), // section 6.3: a smuggled request may follow
+            (length, false) => Framing::Length(length.unwrap_or(0)),
+            (None, true) => Framing::Chunked,
+        };
+        Ok(Self { keep_alive: !close && (!http_10 || keep_alive), framing, expects_continue })
     }
 }
 
-/// Splits a request target into path and query: `/path?query`, or `http://host/path?query` as to a proxy, whose empty
-/// path stands for `/` (RFC 9112, section 3.2).
-fn split_target(target: &str) -> Option<(&str, &str)> {
+/// Splits a request target into path and query, and gives these together and apart: `/path?query`, or
+/// `http://host/path?query` as to a proxy, whose empty path stands for `/` (RFC 9112, section 3.2).
+fn split_target(target: &str) -> Option<(&str, &str, &str)> {
     const SCHEME: &str = "http://";
     let target = match target.split_at_checked(SCHEME.len()) {
         Some((scheme, rest)) if scheme.eq_ignore_ascii_case(SCHEME) => {
@@ -198,7 +251,7 @@ fn split_target(target: &str) -> Option<(&str, &str)> {
         _ => return None,
     };
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
-    Some((if path.is_empty() { "/" } else { path }, query))
+    Some((target, if path.is_empty() { "/" } else { path }, query))
 }
 
 /// How a response treats its connection.
@@ -229,7 +282,7 @@ impl ResponseWriter {
     /// Writes the head. With `head_only` (the answer to HEAD) the body is measured and then left out.
     pub fn start(out: &mut Vec<u8>, status: Status, persistence: Persistence, head_only: bool) -> Self {
         out.extend_from_slice(b"HTTP/1.1 ");
-        out.extend_from_slice(status.line().as_bytes());
+        status.put(out);
         out.extend_from_slice(b"\r\nContent-Type: text/plain\r\n");
         out.extend_from_slice(match persistence {
             Persistence::KeepAlive => b"".as_slice(),
@@ -268,7 +321,7 @@ impl ResponseWriter {
 /// Writes a whole response that says no more than its status.
 pub fn put_status(out: &mut Vec<u8>, status: Status, persistence: Persistence, head_only: bool) {
     let response = ResponseWriter::start(out, status, persistence, head_only);
-    out.extend_from_slice(status.line().as_bytes());
+    status.put(out);
     out.push(b'\n');
     response.finish(out);
 }

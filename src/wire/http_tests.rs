@@ -22,11 +22,13 @@ fn with_fields(fields: &str) -> String {
 fn reads_what_clients_send() {
     let expected = Request {
         method: Method::Get,
+        url: "/announce?info_hash=L%F1&port=16882",
         path: "/announce",
         query: "info_hash=L%F1&port=16882",
         http_10: false,
         keep_alive: true,
-        body_bytes: 0,
+        framing: Framing::Length(0),
+        expects_continue: false,
     };
     assert_eq!(parse(ARIA2), Ok(expected));
     assert!(!parse(LIBTORRENT).unwrap().keep_alive);
@@ -60,8 +62,9 @@ fn refuses_what_it_cannot_frame() {
         ("Content-Length: x\r\n", Status::BadRequest),
         ("Content-Length: -1\r\n", Status::BadRequest),
         ("Content-Length: 1\r\nContent-Length: 2\r\n", Status::BadRequest),
-        ("Content-Length: 16385\r\n", Status::ContentTooLarge),
-        ("Transfer-Encoding: chunked\r\n", Status::NotImplemented),
+        ("Transfer-Encoding: gzip, chunked\r\n", Status::NotImplemented),
+        ("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", Status::BadRequest),
+        ("Transfer-Encoding: chunked\r\nContent-Length: 1\r\n", Status::BadRequest),
         ("no colon\r\n", Status::BadRequest),
     ] {
         assert_eq!(parse(&with_fields(fields)), Err(status), "{fields:?}");
@@ -75,11 +78,15 @@ fn knows_what_follows_the_head() {
     let request = |fields: &str| {
         let head = with_fields(fields);
         let request = parse(&head).unwrap();
-        (request.body_bytes, request.keep_alive)
+        (request.skippable_bytes(), request.stays_open_unread())
     };
-    assert_eq!(request("Content-Length: 16384\r\nContent-Length: 16384\r\n"), (16384, true));
-    assert_eq!(request("Content-Length: 9\r\nExpect: 100-continue\r\n"), (9, false));
-    assert_eq!(request("Connection: upgrade, CLOSE\r\n"), (0, false));
+    assert_eq!(request("Content-Length: 16384\r\nContent-Length: 16384\r\n"), (Ok(16384), true));
+    assert_eq!(request("Content-Length: 16385\r\n"), (Err(Status::ContentTooLarge), true));
+    assert_eq!(request("Transfer-Encoding: Chunked\r\n"), (Err(Status::NotImplemented), true));
+    assert_eq!(request("Content-Length: 9\r\nExpect: 100-continue\r\n"), (Ok(9), false));
+    assert_eq!(request("Expect: 100-continue\r\n"), (Ok(0), true));
+    assert_eq!(request("Connection: upgrade, CLOSE\r\n"), (Ok(0), false));
+    assert_eq!(parse("GET / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n"), Err(Status::BadRequest));
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 pub mod answer;
 pub mod bencode;
+pub mod chunked;
+pub mod forwarded;
 pub mod http;
 pub mod query;
 pub mod udp;

@@ -122,7 +122,7 @@ impl AnnounceQuery {
 }
 
 /// The parameters of a scrape (BEP 48): one or more `info_hash`, in the order given.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ScrapeQuery {
     /// The swarms asked for.
     pub info_hashes: ArrayVec<InfoHash, MAX_SCRAPE_HASHES>,
@@ -144,6 +144,12 @@ impl ScrapeQuery {
         }
         if info_hashes.is_empty() { Err(QueryError::FullScrape) } else { Ok(Self { info_hashes }) }
     }
+}
+
+/// The value of the first parameter of this name in a query, as it stands: still percent-encoded.
+pub fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
+    let (_, value) = pairs(query.as_bytes()).find(|(found, _)| *found == name.as_bytes())?;
+    str::from_utf8(value).ok()
 }
 
 /// The parameters of a query, names and values as they stand; one without `=` has an empty value.

@@ -197,6 +197,11 @@ impl<'a> Announce<'a> {
         out.extend_from_slice(self.options);
     }
 
+    /// Peers wanted; `None`: as many as the tracker likes.
+    pub fn num_want(&self) -> Option<u16> {
+        u16::try_from(self.num_want.clamp(-1, u16::MAX.into())).ok()
+    }
+
     /// Reads the options (BEP 41).
     pub fn options(&self) -> Options {
         Options::parse(self.options)
@@ -217,6 +222,18 @@ const OPTION_NOP: u8 = 1;
 const OPTION_URL_DATA: u8 = 2;
 
 impl Options {
+    /// The URL's path and query, if that is all that the options say, and in one piece, as clients send it.
+    pub fn only_url_data(bytes: &[u8]) -> Option<&[u8]> {
+        match *bytes {
+            [] => Some(&[]),
+            [OPTION_URL_DATA, length, ref rest @ ..] => {
+                let (data, rest) = rest.split_at_checked(usize::from(length))?;
+                matches!(rest, [] | [OPTION_END, ..]).then_some(data)
+            }
+            _ => None,
+        }
+    }
+
     /// Reads the bytes that follow an announce. Options that BEP 41 doesn't know are skipped by their length.
     pub fn parse(mut bytes: &[u8]) -> Self {
         let mut options = Self::default();

@@ -26,6 +26,10 @@ pub(super) enum Phase {
     Request,
     /// Other workers, which have a deadline of their own.
     Answer,
+    /// A handler or middleware, whose deadline the connection's task looks after.
+    Handler,
+    /// A handler whose response has no end.
+    Endless,
     /// The client, to take the response.
     Write,
     /// The client's end, after an error.
@@ -37,7 +41,7 @@ impl Phase {
         Duration::from_millis(match self {
             Self::Idle => HTTP_IDLE_DEADLINE_MS,
             Self::Request => HTTP_HEAD_DEADLINE_MS,
-            Self::Answer => return Duration::MAX,
+            Self::Answer | Self::Handler | Self::Endless => return Duration::MAX,
             Self::Write => HTTP_WRITE_DEADLINE_MS,
             Self::Linger => HTTP_LINGER_DEADLINE_MS,
         })
@@ -133,11 +137,10 @@ impl Connections {
         more
     }
 
-    /// Shuts the connections on which no request is being read, answered or written.
+    /// Shuts the connections on which no request is being read, answered or written, or without end.
     pub(super) fn close_idle(&mut self) {
-        let idle =
-            self.entries.iter().filter(|(_, entry)| matches!(entry.phase, Phase::Idle | Phase::Linger));
-        idle.for_each(|(_, entry)| entry.shut());
+        let idle = |phase| matches!(phase, Phase::Idle | Phase::Linger | Phase::Endless);
+        self.entries.iter().filter(|(_, entry)| idle(entry.phase)).for_each(|(_, entry)| entry.shut());
     }
 
     /// Shuts all.
@@ -154,8 +157,8 @@ impl Entry {
     fn shut(&self) {
         let how = match self.phase {
             Phase::Idle | Phase::Request => Shutdown::Read,
-            Phase::Answer => return,
-            Phase::Write | Phase::Linger => Shutdown::Both,
+            Phase::Answer | Phase::Handler => return,
+            Phase::Write | Phase::Linger | Phase::Endless => Shutdown::Both,
         };
         // If the client has gone already there is nothing to shut.
         let _ = self.stream.shutdown(how);

@@ -4,7 +4,6 @@
 //! collected and written at once. A reply buffer is held only while there are answers in it.
 
 use std::cell::Cell;
-use std::future::poll_fn;
 use std::net::{IpAddr, Shutdown};
 use std::rc::Rc;
 use std::time::Duration;
@@ -12,27 +11,29 @@ use std::time::Duration;
 use tokio_uring::buf::BoundedBuf;
 use tokio_uring::net::{TcpListener, TcpStream};
 
-use super::Shared;
+use super::answer::{Answered, Asked};
 use super::connections::{Admission, Phase};
+use super::stream::{Reading, Stream};
+use super::{App, Shared};
 use crate::counters::{Counter, Kind};
+use crate::engine::middleware::Middleware;
 use crate::engine::route::Route;
-use crate::engine::{Answer, Engine, HttpAnnounce, HttpScrape, Outcome, Ticket};
 use crate::limits::{
-    HTTP_ACCEPT_PAUSE_MS, HTTP_HEAD_MAX_BYTES, HTTP_LINGER_BYTES, HTTP_POOLED_BUFFER_BYTES,
+    HTTP_ACCEPT_PAUSE_MS, HTTP_HEAD_MAX_BYTES, HTTP_HEADERS_MAX, HTTP_LINGER_BYTES, HTTP_POOLED_BUFFER_BYTES,
     HTTP_POOLED_BUFFERS, HTTP_READ_BYTES, HTTP_WRITE_BATCH_BYTES,
 };
-use crate::mesh::Mesh;
 use crate::time::Timestamp;
 use crate::types::Family;
-use crate::wire::bencode::put_failure;
+use crate::web;
+use crate::wire::forwarded::{Protocol, client_ip, protocol};
 use crate::wire::http::{
     Method, Persistence, Request, ResponseWriter, Status, can_start_request, head_end, leading_empty_lines,
     put_status,
 };
-use crate::wire::query::{AnnounceQuery, QueryError, ScrapeQuery};
 
 /// Takes connections in until the worker stops.
-pub(super) async fn accept(shared: Rc<Shared>, listener: TcpListener) {
+pub(super) async fn accept<M: Middleware>(app: Rc<App<M>>, listener: TcpListener) {
+    let shared = app.shared.clone();
     loop {
         shared.unsubmitted.set(true);
         match listener.accept().await {
@@ -43,7 +44,7 @@ pub(super) async fn accept(shared: Rc<Shared>, listener: TcpListener) {
                     shared.engine.borrow_mut().counters.bump(Counter::DropConnections);
                 }
                 if let Some(admission) = admission {
-                    tokio_uring::spawn(serve(shared.clone(), stream, peer.ip().to_canonical(), admission));
+                    tokio_uring::spawn(serve(app.clone(), stream, peer.ip().to_canonical(), admission));
                 }
             }
             Err(_) if shared.stopping.get() => return,
@@ -56,13 +57,16 @@ pub(super) async fn accept(shared: Rc<Shared>, listener: TcpListener) {
 }
 
 /// Serves one connection to its end.
-async fn serve(shared: Rc<Shared>, stream: Rc<TcpStream>, ip: IpAddr, admission: Admission) {
+async fn serve<M: Middleware>(app: Rc<App<M>>, stream: Rc<TcpStream>, ip: IpAddr, admission: Admission) {
+    let shared = &app.shared;
     let mut connection = Connection {
         input: Vec::with_capacity(HTTP_READ_BYTES),
         searched: 0,
         skip_bytes: 0,
+        reading: Cell::new(None),
         stream: &stream,
-        shared: &shared,
+        app: &app,
+        shared,
         ip,
         key: admission.key,
         now: Cell::new(shared.clock.now()),
@@ -70,6 +74,9 @@ async fn serve(shared: Rc<Shared>, stream: Rc<TcpStream>, ip: IpAddr, admission:
     match admission.refused {
         false => connection.run().await,
         true => connection.turn_away(Status::Unavailable).await,
+    }
+    if connection.reading.take().is_some() {
+        let _ = stream.shutdown(Shutdown::Both); // or the read would hold the socket open
     }
     shared.connections.borrow_mut().close(admission.key);
 }
@@ -85,22 +92,35 @@ enum Next {
     Linger,
 }
 
-struct Connection<'a> {
+/// What became of a request.
+struct Responded {
+    /// What has come meanwhile, if the request took the input over.
+    input: Option<Vec<u8>>,
+    keep_alive: bool,
+    /// So much of what follows is its body, which nobody wants.
+    skip_bytes: u64,
+}
+
+pub(super) struct Connection<'a, M> {
     /// What has come and is not answered yet.
     input: Vec<u8>,
     /// So much of it holds no end of a head.
     searched: usize,
     /// So much of what comes is the body of a request that is answered already.
     skip_bytes: u64,
-    stream: &'a TcpStream,
-    shared: &'a Shared,
+    /// A read in flight, which a request has left.
+    reading: Cell<Option<Reading>>,
+    stream: &'a Rc<TcpStream>,
+    pub(super) app: &'a Rc<App<M>>,
+    pub(super) shared: &'a Rc<Shared>,
+    /// Who is at the other end: the client or a proxy.
     ip: IpAddr,
     key: usize,
     /// The time, read anew after each wait for the client.
-    now: Cell<Timestamp>,
+    pub(super) now: Cell<Timestamp>,
 }
 
-impl Connection<'_> {
+impl<M: Middleware> Connection<'_, M> {
     async fn run(&mut self) {
         loop {
             if !self.read().await {
@@ -145,11 +165,21 @@ impl Connection<'_> {
             self.input.reserve_exact(more);
         }
         self.enter(if idle { Phase::Idle } else { Phase::Request });
-        let input = std::mem::take(&mut self.input);
-        let filled = input.len();
-        self.shared.unsubmitted.set(true);
-        let (result, input) = self.stream.read(input.slice(filled..)).await;
-        self.input = input.into_inner();
+        let result = match self.reading.take() {
+            Some(reading) => {
+                let (result, bytes) = reading.await;
+                self.input.extend_from_slice(&bytes);
+                result
+            }
+            None => {
+                let input = std::mem::take(&mut self.input);
+                let filled = input.len();
+                self.shared.unsubmitted.set(true);
+                let (result, input) = self.stream.read(input.slice(filled..)).await;
+                self.input = input.into_inner();
+                result
+            }
+        };
         self.now.set(self.shared.clock.now());
         let late = self.shared.connections.borrow().is_late(self.key);
         match result {
@@ -199,50 +229,86 @@ impl Connection<'_> {
                 break Next::Read;
             };
             self.searched = 0;
-            let request = match Request::parse(&input[..length]) {
-                Ok(request) => request,
+            let (head, rest) = input.split_at(length);
+            let responded = match Request::parse(head) {
+                Ok(request) => self.respond(&request, head, rest, out).await,
+                Err(status) => Err(status),
+            };
+            from += length;
+            match responded {
+                Ok(Responded { input: Some(input), keep_alive, skip_bytes }) => {
+                    (self.input, self.skip_bytes, from) = (input, skip_bytes, 0);
+                    if !keep_alive {
+                        break Next::Linger;
+                    }
+                }
+                Ok(Responded { input: None, keep_alive, skip_bytes }) => {
+                    self.skip_bytes = skip_bytes;
+                    if !keep_alive {
+                        let unread = self.input.len() > from || self.skip_bytes > 0;
+                        break if unread { Next::Linger } else { Next::Close };
+                    }
+                }
                 Err(status) => {
                     self.refuse(out, status);
                     break Next::Linger;
                 }
-            };
-            let keep_alive = request.keep_alive && !self.shared.stopping.get();
-            let persistence = match (keep_alive, request.http_10) {
-                (true, false) => Persistence::KeepAlive,
-                (true, true) => Persistence::KeepAlive10,
-                (false, _) => Persistence::Close,
-            };
-            self.respond(&request, persistence, out).await;
-            self.skip_bytes = request.body_bytes;
-            from += length;
-            if !keep_alive {
-                let unread = self.input.len() > from || self.skip_bytes > 0;
-                break if unread { Next::Linger } else { Next::Close };
             }
         };
         self.input.drain(..from);
         next
     }
 
-    /// Answers one request, at the end of `out`.
-    async fn respond(&self, request: &Request<'_>, persistence: Persistence, out: &mut Vec<u8>) {
+    /// Answers one request, at the end of `out` or by itself.
+    ///
+    /// An error is the status that the connection ends with: what follows can't be told apart.
+    async fn respond(
+        &self,
+        request: &Request<'_>,
+        head: &[u8],
+        rest: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<Responded, Status> {
+        let route = Route::of(request.path);
+        let stays = !self.shared.stopping.get();
+        if self.app.site.serves(&route, request.path) {
+            self.count(Counter::of(Kind::HttpReply, Family::of(self.ip)));
+            self.count(Counter::HttpOther);
+            return Ok(Box::pin(self.page(request, head, rest, stays, out)).await);
+        }
+        let skip_bytes = request.skippable_bytes()?;
         self.count(Counter::of(Kind::HttpReply, Family::of(self.ip)));
+        let keep_alive = request.stays_open_unread() && stays;
+        let persistence = match (keep_alive, request.http_10) {
+            (true, false) => Persistence::KeepAlive,
+            (true, true) => Persistence::KeepAlive10,
+            (false, _) => Persistence::Close,
+        };
         let head_only = request.method == Method::Head;
         let start = out.len();
         let response = ResponseWriter::start(out, Status::Ok, persistence, head_only);
-        let answered = match (request.method, Route::of(request.path)) {
+        let asked = Asked { connection: self, request, head, rest };
+        let answered = match (request.method, route) {
             (_, Route::NotFound) => Err(Status::NotFound),
             (Method::Other, _) => Err(Status::MethodNotAllowed),
-            (_, Route::Announce { passkey }) => self.announce(passkey, request.query, out).await,
-            (_, Route::Scrape { passkey }) => self.scrape(passkey, request.query, out).await,
+            (_, Route::Announce { .. }) => asked.announce(out, start).await,
+            (_, Route::Scrape { .. }) => asked.scrape(out, start).await,
             (_, Route::Health) => {
                 self.count(Counter::HttpOther);
                 out.extend_from_slice(b"ok\n");
-                Ok(())
+                Ok(Answered::Inline)
             }
         };
+        let mut taken = None;
         match answered {
-            Ok(()) => response.finish(out),
+            Ok(Answered::Inline) => response.finish(out),
+            Ok(Answered::Apart { status, body, input }) => {
+                taken = input;
+                out.truncate(start); // less is left if what came before was written meanwhile
+                let response = ResponseWriter::start(out, Status::Other(status), persistence, head_only);
+                out.extend_from_slice(&body);
+                response.finish(out);
+            }
             Err(status) => {
                 if status != Status::Unavailable {
                     self.count(Counter::HttpOther);
@@ -252,69 +318,82 @@ impl Connection<'_> {
                 put_status(out, status, persistence, head_only);
             }
         }
+        Ok(Responded { input: taken, keep_alive, skip_bytes })
     }
 
-    async fn announce(&self, passkey: Option<&str>, query: &str, out: &mut Vec<u8>) -> Result<(), Status> {
-        let query = match AnnounceQuery::parse(query.as_bytes()) {
-            Ok(query) => query,
-            Err(error) => {
-                self.fail(error, out);
-                return Ok(());
-            }
-        };
-        let request = HttpAnnounce { ip: self.ip, passkey, query };
-        match self.ask(|engine, now, mesh| engine.http_announce(now, &request, mesh)).await? {
-            Answer::Announced { counts, peers } => {
-                self.shared.engine.borrow_mut().write_announced(out, &request, counts, peers);
-            }
-            Answer::Scraped(_) => unreachable!("an announce is not answered by a scrape"),
-        }
-        Ok(())
-    }
-
-    async fn scrape(&self, passkey: Option<&str>, query: &str, out: &mut Vec<u8>) -> Result<(), Status> {
-        // Boxed: it is large and lives while the task waits, and every connection's task has room for it.
-        let request = match ScrapeQuery::parse(query.as_bytes()) {
-            Ok(query) => Box::new(HttpScrape { ip: self.ip, passkey, query }),
-            Err(error) => {
-                self.fail(error, out);
-                return Ok(());
-            }
-        };
-        match self.ask(|engine, now, mesh| engine.http_scrape(now, &request, mesh)).await? {
-            Answer::Scraped(counts) => self.shared.engine.borrow_mut().write_scraped(out, &request, counts),
-            Answer::Announced { .. } => unreachable!("a scrape is not answered by an announce"),
-        }
-        Ok(())
-    }
-
-    /// Asks the engine, and waits if it had to ask other workers.
-    async fn ask(
+    /// Has a route of the program's own answer a request.
+    async fn page(
         &self,
-        ask: impl FnOnce(&mut Engine, Timestamp, &mut Mesh) -> Outcome,
-    ) -> Result<Answer, Status> {
-        let outcome = {
-            let mesh = &mut *self.shared.mesh.borrow_mut();
-            let outcome = ask(&mut self.shared.engine.borrow_mut(), self.now.get(), mesh);
-            mesh.flush();
-            outcome
+        request: &Request<'_>,
+        head: &[u8],
+        rest: &[u8],
+        keep_alive: bool,
+        out: &mut Vec<u8>,
+    ) -> Responded {
+        let closed = Responded { input: Some(Vec::new()), keep_alive: false, skip_bytes: 0 };
+        if !self.flush(out).await {
+            return closed;
+        }
+        let stream = self.stream(rest);
+        let (ip, is_https) = self.client(head);
+        let asked = web::Asked {
+            head,
+            ip,
+            is_https,
+            framing: request.framing,
+            expects_continue: request.expects_continue,
+            keep_alive: keep_alive && request.keep_alive,
         };
-        let ticket = match outcome {
-            Outcome::Ready(answer) => return Ok(answer),
-            Outcome::Busy => return Err(Status::Unavailable),
-            Outcome::Waiting(ticket) => ticket,
-        };
-        self.enter(Phase::Answer);
-        let _waiting = Waiting { shared: self.shared, ticket };
-        let answer = poll_fn(|context| self.shared.engine.borrow_mut().poll(ticket, context)).await;
-        answer.ok_or(Status::Unavailable)
+        let served = stream.attend(self.app.site.serve(stream.clone(), asked)).await;
+        let input = self.take_back(&stream);
+        match served {
+            None => closed,
+            Some(served) => Responded {
+                input: Some(input),
+                keep_alive: served.keep_alive && !stream.aborted().get(),
+                skip_bytes: served.skip_bytes,
+            },
+        }
     }
 
-    /// Tells what is wrong with a query, in the tracker's own words.
-    fn fail(&self, error: QueryError, out: &mut Vec<u8>) {
-        self.count(Counter::BadQuery);
-        self.count(Counter::Refused);
-        put_failure(out, &error.to_string());
+    /// The connection in the hands of a request that takes its time; this follows it.
+    pub(super) fn stream(&self, rest: &[u8]) -> Rc<Stream> {
+        Stream::new(self.shared, self.stream, self.key, self.ip, rest, self.reading.take())
+    }
+
+    /// Takes the connection back; returns what has come meanwhile.
+    pub(super) fn take_back(&self, stream: &Stream) -> Vec<u8> {
+        let (input, reading) = stream.give_back();
+        self.reading.set(reading);
+        self.now.set(self.shared.clock.now());
+        input
+    }
+
+    /// Who asks, and whether by HTTPS: as the proxy says, if it is trusted.
+    pub(super) fn client(&self, head: &[u8]) -> (IpAddr, bool) {
+        let proxies = &self.app.trusted_proxies;
+        let is_trusted = |ip| proxies.iter().any(|network| network.contains(&ip));
+        if proxies.is_empty() || !is_trusted(self.ip) {
+            return (self.ip, false);
+        }
+        let mut headers = [httparse::EMPTY_HEADER; HTTP_HEADERS_MAX];
+        let mut request = httparse::Request::new(&mut headers);
+        if request.parse(head).is_err() {
+            return (self.ip, false); // it was parsed before
+        }
+        let fields = request.headers.iter().map(|field| (field.name, field.value));
+        let ip = client_ip(self.ip, fields.clone(), is_trusted);
+        (ip, protocol(self.ip, fields, is_trusted) == Some(Protocol::Https))
+    }
+
+    /// Writes what was collected so far. False: the client doesn't take it.
+    pub(super) async fn flush(&self, out: &mut Vec<u8>) -> bool {
+        if out.is_empty() {
+            return true;
+        }
+        let (written, buffer) = self.write(std::mem::take(out)).await;
+        *out = buffer;
+        written
     }
 
     /// Answers what can't be read as a request; after that the connection is of no use. Without a body: it may have
@@ -348,6 +427,11 @@ impl Connection<'_> {
         if self.stream.shutdown(Shutdown::Write).is_err() {
             return;
         }
+        if let Some(reading) = self.reading.take()
+            && !matches!(reading.await.0, Ok(1..))
+        {
+            return;
+        }
         while left > 0 && !self.shared.stopping.get() {
             self.shared.unsubmitted.set(true);
             let (result, buffer) = self.stream.read(scratch).await;
@@ -360,24 +444,12 @@ impl Connection<'_> {
         }
     }
 
-    fn enter(&self, phase: Phase) {
+    pub(super) fn enter(&self, phase: Phase) {
         self.shared.connections.borrow_mut().enter(self.now.get(), self.key, phase);
     }
 
-    fn count(&self, counter: Counter) {
+    pub(super) fn count(&self, counter: Counter) {
         self.shared.engine.borrow_mut().counters.bump(counter);
-    }
-}
-
-/// A wait that is given up when the task that waits goes.
-struct Waiting<'a> {
-    shared: &'a Shared,
-    ticket: Ticket,
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.shared.engine.borrow_mut().abandon(self.ticket);
     }
 }
 

@@ -5,8 +5,11 @@
 //! workers, a slice of the sweep, a slice of the connections' deadlines. Then it submits what is to be sent and rings
 //! who sleeps. Between two turns the runtime runs the HTTP tasks; when there is nothing to do all sleep in one epoll.
 
+mod answer;
 mod connections;
 mod http;
+mod stream;
+mod waiting;
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -19,10 +22,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use socket2::SockRef;
 
 use crate::counters::{Counter, Published};
-use crate::engine::Engine;
+use crate::engine::middleware::Middleware;
+use crate::engine::{Endpoint, Engine, Gate, Replies};
 use crate::limits::{
     HOUSEKEEPING_INTERVAL_MS, RUNTIME_RING_ENTRIES, SHUTDOWN_GRACE_MS, SWEEP_SLICES_PER_SECOND,
     TURN_DATAGRAMS, TURN_MESSAGES,
@@ -32,6 +37,7 @@ use crate::ring::{RingSocket, Turned, UdpRing};
 use crate::swarm::Swept;
 use crate::sys::{self, Doorbell, Sleeper};
 use crate::time::{Clock, Timestamp};
+use crate::web::Site;
 use connections::Connections;
 
 /// All that a worker is given by the server.
@@ -92,12 +98,33 @@ impl Shutdown {
     }
 }
 
+/// What a program brings along to the tracker; each worker has its own.
+pub struct Program<M> {
+    /// What stands between requests and the swarms.
+    pub middleware: M,
+    /// What is served by HTTP beside the tracker.
+    pub site: Arc<Site>,
+    /// Networks whose word on a client's address is taken.
+    pub trusted_proxies: Arc<[IpNet]>,
+}
+
+/// A worker's part of the program, and what its tasks share with the turn.
+struct App<M> {
+    shared: Rc<Shared>,
+    gate: RefCell<Gate<M>>,
+    site: Arc<Site>,
+    trusted_proxies: Arc<[IpNet]>,
+}
+
 /// What the tasks of a worker share. A borrow never lasts over an `await`.
 struct Shared {
     engine: RefCell<Engine>,
     mesh: RefCell<Mesh>,
     connections: RefCell<Connections>,
     buffers: RefCell<Vec<Vec<u8>>>,
+    /// Responses by UDP that middleware has come to, to be sent with the next turn; bounded by how many may wait.
+    replies: RefCell<Vec<(Endpoint, Box<[u8]>)>>,
+    doorbell: Arc<Doorbell>,
     clock: Clock,
     stopping: Cell<bool>,
     /// An operation was queued on the runtime's ring, which submits only when the thread is about to sleep.
@@ -109,7 +136,7 @@ struct Shared {
 /// # Errors
 ///
 /// What keeps it from starting, or from going on.
-pub fn run(setup: Setup, ready: impl FnOnce()) -> io::Result<()> {
+pub fn run<M: Middleware>(setup: Setup, program: Program<M>, ready: impl FnOnce()) -> io::Result<()> {
     if let Some(core) = setup.core {
         let named = |error| io::Error::other(format!("it can't be bound to core {core}: {error}"));
         sys::pin(core).map_err(named)?;
@@ -118,23 +145,32 @@ pub fn run(setup: Setup, ready: impl FnOnce()) -> io::Result<()> {
     rings.setup_coop_taskrun();
     let mut builder = tokio_uring::builder();
     let runtime = tokio_uring::Runtime::new(builder.entries(RUNTIME_RING_ENTRIES).uring_builder(&rings))?;
-    runtime.block_on(serve(setup, ready))
+    runtime.block_on(serve(setup, program, ready))
 }
 
-async fn serve(setup: Setup, ready: impl FnOnce()) -> io::Result<()> {
+async fn serve<M: Middleware>(setup: Setup, program: Program<M>, ready: impl FnOnce()) -> io::Result<()> {
     let shared = Rc::new(Shared {
         engine: RefCell::new(setup.engine),
         mesh: RefCell::new(setup.mesh),
         connections: RefCell::new(Connections::new(setup.connections)),
         buffers: RefCell::new(Vec::new()),
+        replies: RefCell::new(Vec::new()),
+        doorbell: setup.doorbell.clone(),
         clock: setup.clock,
         stopping: Cell::new(false),
         unsubmitted: Cell::new(false),
     });
+    let app = Rc::new(App {
+        shared: shared.clone(),
+        gate: RefCell::new(Gate::new(program.middleware)),
+        site: program.site,
+        trusted_proxies: program.trusted_proxies,
+    });
     let sleeper = Sleeper::new(setup.doorbell.clone())?;
     let mut driver = Driver {
         ring: UdpRing::new(setup.sockets, &setup.doorbell)?,
-        shared: shared.clone(),
+        app: app.clone(),
+        shared,
         published: setup.published,
         shutdown: setup.shutdown,
         busy_poll: setup.busy_poll,
@@ -147,7 +183,7 @@ async fn serve(setup: Setup, ready: impl FnOnce()) -> io::Result<()> {
     let doors: io::Result<Vec<_>> = setup.listeners.iter().map(TcpListener::try_clone).collect();
     let doors = doors?;
     for listener in setup.listeners {
-        tokio_uring::spawn(http::accept(shared.clone(), tokio_uring::net::TcpListener::from_std(listener)));
+        tokio_uring::spawn(http::accept(app.clone(), tokio_uring::net::TcpListener::from_std(listener)));
     }
     let ticking = tokio_uring::spawn(tick(setup.doorbell));
     ready();
@@ -177,8 +213,9 @@ struct Turn {
 }
 
 /// What turns.
-struct Driver {
+struct Driver<M> {
     ring: UdpRing,
+    app: Rc<App<M>>,
     shared: Rc<Shared>,
     published: Arc<Published>,
     shutdown: Arc<Shutdown>,
@@ -191,7 +228,7 @@ struct Driver {
     submission: Option<Pin<Box<dyn Future<Output = io::Result<()>>>>>,
 }
 
-impl Driver {
+impl<M: Middleware> Driver<M> {
     async fn run(mut self, sleeper: &Sleeper, doors: &[TcpListener]) -> io::Result<()> {
         let mut busy_until = Timestamp::default();
         while !self.shutdown.stopping() {
@@ -214,10 +251,21 @@ impl Driver {
         let shared = &*self.shared;
         let engine = &mut *shared.engine.borrow_mut();
         let mesh = &mut *shared.mesh.borrow_mut();
-        let Turned { completions, send_failed, truncated, overflows } = self
-            .ring
-            .turn(self.datagrams, |from, datagram, out| engine.datagram(now, from, datagram, out, mesh))?;
+        let gate = &mut *self.app.gate.borrow_mut();
+        let Turned { completions, send_failed, truncated, overflows } =
+            self.ring.turn(self.datagrams, |from, datagram, out| {
+                engine.datagram(now, from, datagram, out, mesh, gate)
+            })?;
         engine.answer_announces(now, &mut self.ring);
+        while let Some(waiting) = gate.next_waiting() {
+            tokio_uring::spawn(waiting::wait(self.app.clone(), waiting));
+        }
+        for (to, reply) in shared.replies.borrow_mut().drain(..) {
+            self.ring.reply(&to, |out| {
+                out[..reply.len()].copy_from_slice(&reply);
+                reply.len()
+            });
+        }
         engine.counters.add(Counter::DropSendFailed, send_failed);
         engine.counters.add(Counter::BadTruncated, truncated);
         engine.counters.add(Counter::RingOverflows, overflows);
@@ -325,8 +373,9 @@ impl Driver {
             if late {
                 self.shared.connections.borrow_mut().close_all();
             }
-            let in_flight =
-                self.shared.connections.borrow().len() > 0 || self.shared.engine.borrow().is_waiting();
+            let in_flight = self.shared.connections.borrow().len() > 0
+                || self.shared.engine.borrow().is_waiting()
+                || self.app.gate.borrow().waiting() > 0;
             if !finished && (late || !in_flight) {
                 finished = true;
                 self.shutdown.unfinished.fetch_sub(1, Ordering::AcqRel);

@@ -30,9 +30,21 @@ fn shared() -> Rc<Shared> {
         mesh: RefCell::new(Mesh::connect(&doorbells).remove(0)),
         connections: RefCell::new(Connections::new(ConnectionLimits { open: 10, refused: 1 })),
         buffers: RefCell::new(Vec::new()),
+        replies: RefCell::new(Vec::new()),
+        doorbell: doorbells[0].clone(),
         clock: Clock::start(),
         stopping: Cell::new(false),
         unsubmitted: Cell::new(false),
+    })
+}
+
+/// The same, with nothing of a program's own.
+fn app(shared: &Rc<Shared>) -> Rc<App<()>> {
+    Rc::new(App {
+        shared: shared.clone(),
+        gate: RefCell::new(Gate::new(())),
+        site: Arc::default(),
+        trusted_proxies: Arc::default(),
     })
 }
 
@@ -47,7 +59,8 @@ fn after_deadline<T: Send + 'static>(
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let shared = shared();
-        tokio_uring::spawn(http::accept(shared.clone(), tokio_uring::net::TcpListener::from_std(listener)));
+        let app = app(&shared);
+        tokio_uring::spawn(http::accept(app, tokio_uring::net::TcpListener::from_std(listener)));
         let client = thread::spawn(move || client(address));
         while !shared.connections.borrow().has_one_in(phase) {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -111,9 +124,11 @@ fn who_does_not_take_the_answers_is_cut_off() {
 #[test]
 fn what_is_due_keeps_a_worker_awake() {
     tokio_uring::start(async {
+        let shared = shared();
         let mut driver = Driver {
             ring: UdpRing::new(Vec::new(), &Doorbell::new().unwrap()).unwrap(),
-            shared: shared(),
+            app: app(&shared),
+            shared,
             published: Arc::default(),
             shutdown: Arc::new(Shutdown::new(1)),
             busy_poll: Duration::ZERO,

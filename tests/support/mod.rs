@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use gyre::config::{Config, Cores, Listen};
 use gyre::counters::{Counter, Counters};
-use gyre::server::Server;
+use gyre::engine::middleware::Middleware;
+use gyre::server::Builder;
 use gyre::time::{Clock, Timestamp};
 use gyre::types::{
     Event, Family, InfoHash, PEER_V4_BYTES, PEER_V6_BYTES, PeerId, SwarmCounts, unpack_v4, unpack_v6,
@@ -71,12 +72,18 @@ pub(crate) fn info_hash(number: u64) -> InfoHash {
 }
 
 /// A server that is stopped when the test is through with it.
-pub(crate) struct Tracker(Server);
+pub(crate) struct Tracker(gyre::Tracker);
 
 impl Tracker {
     #[track_caller]
     pub(crate) fn start(config: &Config) -> Self {
-        Self(Server::start(config).unwrap_or_else(|error| panic!("{error}")))
+        Self::listen(gyre::Tracker::builder().config(config.clone()))
+    }
+
+    /// Starts a tracker with a program of its own.
+    #[track_caller]
+    pub(crate) fn listen<M: Middleware + Send>(builder: Builder<M>) -> Self {
+        Self(builder.listen().unwrap_or_else(|error| panic!("{error}")))
     }
 
     pub(crate) fn udp(&self, family: Family) -> SocketAddr {

@@ -1,0 +1,170 @@
+//! Owns how a tracker is put together: its configuration, its middleware, its site.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use http::{Method, StatusCode};
+
+use super::Tracker;
+use crate::config::{Config, Cores, Listen};
+use crate::engine::middleware::{Chain, Middleware};
+use crate::error::ServerError;
+use crate::web::session::Sessions;
+use crate::web::templates::Templates;
+use crate::web::{Directory, Handler, Site};
+
+/// A tracker that is being put together; [`listen`](Self::listen) starts it.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use gyre::Tracker;
+/// use gyre::engine::context::RequestContext;
+/// use gyre::engine::middleware::Then;
+/// use gyre::web::HttpConnection;
+///
+/// # fn main() -> Result<(), gyre::error::ServerError> {
+/// let mut tracker = Tracker::builder()
+///     .udp("0.0.0.0:6969".parse().unwrap())
+///     .http("0.0.0.0:6969".parse().unwrap())
+///     .middleware(|request: &mut RequestContext<'_>| {
+///         tracing::debug!("{:?} from {}", request.action(), request.connection().ip());
+///         Ok(Then::Next)
+///     })
+///     .get("/", async |connection: &mut HttpConnection| connection.send("a tracker\n").await)
+///     .listen()?;
+/// while !tracker.wait(Duration::from_secs(1))? {}
+/// # Ok(())
+/// # }
+/// ```
+pub struct Builder<M = ()> {
+    config: Config,
+    middleware: M,
+    site: Site,
+    /// What went wrong first; it is said when the tracker is to start.
+    error: Option<ServerError>,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Self { config: Config::default(), middleware: (), site: Site::default(), error: None }
+    }
+}
+
+impl<M: Middleware + Send> Builder<M> {
+    /// Takes a whole configuration, in place of what was set so far.
+    pub fn config(self, config: Config) -> Self {
+        Self { config, ..self }
+    }
+
+    /// Serves UDP here, and at the other addresses that are named so, instead of at the default ones.
+    pub fn udp(mut self, address: SocketAddr) -> Self {
+        add(&mut self.config.udp, address);
+        self
+    }
+
+    /// Serves HTTP here, and at the other addresses that are named so, instead of at the default ones.
+    pub fn http(mut self, address: SocketAddr) -> Self {
+        add(&mut self.config.http, address);
+        self
+    }
+
+    /// Runs a worker on each of these cores, or as many as are said.
+    pub fn cores(mut self, cores: Cores) -> Self {
+        self.config.cores = cores;
+        self
+    }
+
+    /// Adds a middleware after those that were added before: a function of the request, what
+    /// [`from_async`](crate::engine::middleware::from_async) makes, or a type of one's own. Each worker gets a clone.
+    pub fn middleware<N: Middleware + Send>(self, middleware: N) -> Builder<Chain<M, N>> {
+        Builder {
+            config: self.config,
+            middleware: Chain::new(self.middleware, middleware),
+            site: self.site,
+            error: self.error,
+        }
+    }
+
+    /// Has a handler answer the requests of this method, for paths of this pattern: `/swarms`, `/swarm/{hash}`,
+    /// `/files/{*path}`. GET answers HEAD too. Announces and scrapes are the tracker's in any case.
+    pub fn route(self, method: Method, pattern: &str, handler: impl Handler) -> Self {
+        self.add_route(Some(method), pattern, handler)
+    }
+
+    /// The same for GET.
+    pub fn get(self, pattern: &str, handler: impl Handler) -> Self {
+        self.route(Method::GET, pattern, handler)
+    }
+
+    /// The same for POST.
+    pub fn post(self, pattern: &str, handler: impl Handler) -> Self {
+        self.route(Method::POST, pattern, handler)
+    }
+
+    /// The same for any method that has no handler of its own.
+    pub fn any(self, pattern: &str, handler: impl Handler) -> Self {
+        self.add_route(None, pattern, handler)
+    }
+
+    fn add_route(mut self, method: Option<Method>, pattern: &str, handler: impl Handler) -> Self {
+        let added = self.site.route(method, pattern, Arc::new(handler));
+        self.note(added.map_err(|error| ServerError::Route(error.to_string())));
+        self
+    }
+
+    /// Has a handler answer what ends with this status; `None`: with any that has no handler of its own. It finds the
+    /// [`TrackerError`](crate::error::TrackerError) that led to it, if there was one, among the connection's data.
+    pub fn error_route(mut self, status: Option<StatusCode>, handler: impl Handler) -> Self {
+        self.site.error(status, Arc::new(handler));
+        self
+    }
+
+    /// Serves the files of a directory below a path; no request leaves the directory.
+    pub fn directory(mut self, prefix: &str, path: impl AsRef<Path>) -> Self {
+        let path = path.as_ref();
+        let added = match Directory::open(path) {
+            Ok(directory) => {
+                self.site.directory(prefix, directory).map_err(|error| ServerError::Route(error.to_string()))
+            }
+            Err(source) => Err(ServerError::Directory { path: path.to_owned(), source }),
+        };
+        self.note(added);
+        self
+    }
+
+    /// Has handlers render these templates.
+    pub fn templates(mut self, templates: Templates) -> Self {
+        self.site.set_templates(templates);
+        self
+    }
+
+    /// Keeps sessions.
+    pub fn sessions(mut self, sessions: Sessions) -> Self {
+        self.site.set_sessions(sessions);
+        self
+    }
+
+    fn note(&mut self, result: Result<(), ServerError>) {
+        self.error = self.error.take().or(result.err());
+    }
+
+    /// Binds all sockets and starts all workers. When this returns, they serve.
+    ///
+    /// # Errors
+    ///
+    /// [`ServerError`], which says what failed and what may help. Workers that had started are asked to end.
+    pub fn listen(self) -> Result<Tracker, ServerError> {
+        match self.error {
+            Some(error) => Err(error),
+            None => Tracker::start(&self.config, &self.middleware, &Arc::new(self.site)),
+        }
+    }
+}
+
+fn add(listen: &mut Listen, address: SocketAddr) {
+    match listen {
+        Listen::At(addresses) => addresses.push(address),
+        _ => *listen = Listen::At(vec![address]),
+    }
+}

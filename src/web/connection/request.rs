@@ -1,0 +1,133 @@
+//! Owns what a handler can ask about its request.
+
+use std::net::IpAddr;
+
+use http::uri::{PathAndQuery, Scheme};
+use http::{HeaderMap, Method, Uri, request::Parts};
+
+use super::HttpConnection;
+use crate::error::TrackerError;
+use crate::web::body::Body;
+use crate::web::cookies::Cookies;
+use crate::web::negotiate;
+use crate::web::query::Query;
+use crate::web::router::Params;
+
+impl HttpConnection {
+    /// The request's head, as the `http` crate has it: for what takes that.
+    pub fn request(&self) -> &Parts {
+        &self.request
+    }
+
+    /// The method.
+    pub fn method(&self) -> &Method {
+        &self.request.method
+    }
+
+    /// The path, as it stands: still percent-encoded.
+    pub fn path(&self) -> &str {
+        self.request.uri.path()
+    }
+
+    /// The header fields.
+    pub fn headers(&self) -> &HeaderMap {
+        &self.request.headers
+    }
+
+    /// The cookies that the client sent.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::IncorrectRequest`](crate::error::Code::IncorrectRequest) if they are malformed,
+    /// [`Code::HeadTooLarge`](crate::error::Code::HeadTooLarge) if they are too many.
+    pub fn cookies(&self) -> Result<&Cookies, TrackerError> {
+        if self.cookies.get().is_none() {
+            let _ = self.cookies.set(Cookies::parse(&self.request.headers)?);
+        }
+        Ok(self.cookies.get().expect("they were read"))
+    }
+
+    /// The host that the client asked for: name, and port if it named one.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The host that the client asked for, without its port. An IPv6 address is in brackets.
+    pub fn hostname(&self) -> &str {
+        let digits = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
+        match self.host.rsplit_once(':') {
+            Some((name, port)) if digits(port) => name,
+            _ => &self.host,
+        }
+    }
+
+    /// The client's address: behind a proxy that the configuration trusts the one that this proxy names.
+    pub fn ip(&self) -> IpAddr {
+        self.ip
+    }
+
+    /// The languages that the client would like, as tags (RFC 5646), the best first.
+    pub fn langs(&self) -> Vec<String> {
+        negotiate::languages(&self.request.headers)
+    }
+
+    /// What stands for the named parts of the route's pattern, percent-decoded.
+    pub fn params(&self) -> &Params {
+        &self.params
+    }
+
+    /// What stands for this named part of the route's pattern.
+    pub fn param(&self, name: &str) -> Option<&str> {
+        self.params.get(name)
+    }
+
+    pub(in crate::web) fn set_params(&mut self, params: Params) {
+        self.params = params;
+    }
+
+    /// `http`, or `https` if a proxy that the configuration trusts says so.
+    pub fn protocol(&self) -> &'static str {
+        if self.is_https { "https" } else { "http" }
+    }
+
+    /// The parameters of the query string.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::IncorrectRequest`](crate::error::Code::IncorrectRequest) if they can't be decoded, or are too many.
+    pub fn query(&self) -> Result<&Query, TrackerError> {
+        if self.query.get().is_none() {
+            let _ = self.query.set(Query::parse(self.request.uri.query().unwrap_or_default())?);
+        }
+        Ok(self.query.get().expect("it was read"))
+    }
+
+    /// The request's URL in its parts: scheme, authority, path, query. A request of HTTP/1.0 may have no authority, and
+    /// then no scheme.
+    pub fn url(&self) -> Uri {
+        let path = self.request.uri.path_and_query().cloned();
+        let path = path.unwrap_or_else(|| PathAndQuery::from_static("/"));
+        let scheme = if self.is_https { Scheme::HTTPS } else { Scheme::HTTP };
+        let builder = Uri::builder().scheme(scheme).authority(self.host.as_str()).path_and_query(path);
+        builder.build().unwrap_or_else(|_| self.request.uri.clone())
+    }
+
+    /// The request's body, to be read in one of its forms.
+    ///
+    /// ```
+    /// use gyre::web::HttpConnection;
+    ///
+    /// #[derive(serde::Deserialize)]
+    /// struct Torrent {
+    ///     name: String,
+    /// }
+    ///
+    /// async fn enter(connection: &mut HttpConnection) -> Result<(), gyre::error::TrackerError> {
+    ///     let torrent: Torrent = connection.body().limit(4_096).json().await?;
+    ///     connection.send(torrent.name).await
+    /// }
+    /// ```
+    pub fn body(&mut self) -> Body<'_> {
+        Body::new(&mut self.incoming, &self.request.headers)
+    }
+}

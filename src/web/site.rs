@@ -1,0 +1,225 @@
+//! Owns a site: the routes that a program adds beside the tracker's, what they share, and the way of a request to its
+//! handler and back.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use futures_core::future::LocalBoxFuture;
+use http::{Method, StatusCode};
+
+use crate::engine::route::Route as TrackerRoute;
+use crate::error::{Code, TrackerError};
+use crate::web::HttpConnection;
+use crate::web::files::{Directory, Found};
+use crate::web::head;
+use crate::web::router::{Match, RouteError, Router};
+use crate::web::session::Sessions;
+use crate::web::templates::Templates;
+use crate::web::transport::Transport;
+use crate::wire::http::Framing;
+
+/// What answers the requests of a route: an async function of the connection. All workers share it, so what it keeps
+/// must be [`Sync`]; its futures stay on the worker of the connection.
+pub trait Handler: Send + Sync + 'static {
+    /// Answers a request.
+    ///
+    /// # Errors
+    ///
+    /// What the client is told by the error's route, if nothing was sent yet.
+    fn handle<'a>(
+        &'a self,
+        connection: &'a mut HttpConnection,
+    ) -> LocalBoxFuture<'a, Result<(), TrackerError>>;
+}
+
+impl<F> Handler for F
+where
+    F: AsyncFn(&mut HttpConnection) -> Result<(), TrackerError> + Send + Sync + 'static,
+{
+    fn handle<'a>(
+        &'a self,
+        connection: &'a mut HttpConnection,
+    ) -> LocalBoxFuture<'a, Result<(), TrackerError>> {
+        Box::pin(self(connection))
+    }
+}
+
+/// The files of a directory.
+struct Files {
+    /// What the path starts with, without its last slash.
+    prefix: String,
+    directory: Directory,
+}
+
+impl Handler for Files {
+    fn handle<'a>(
+        &'a self,
+        connection: &'a mut HttpConnection,
+    ) -> LocalBoxFuture<'a, Result<(), TrackerError>> {
+        Box::pin(async move {
+            let below = connection.path().strip_prefix(&self.prefix).unwrap_or_default();
+            match self.directory.find(below.strip_prefix('/').unwrap_or_default()).await? {
+                Found::File(file) => connection.send_file(file).await,
+                Found::Directory => {
+                    let mut location = format!("{}/", connection.path());
+                    if let Some(query) = connection.request().uri.query() {
+                        location = format!("{location}?{query}");
+                    }
+                    connection.redirect(&location, true).await
+                }
+            }
+        })
+    }
+}
+
+/// The routes of a program, and what they share.
+#[derive(Default)]
+pub struct Site {
+    router: Router<Arc<dyn Handler>>,
+    errors: Vec<(Option<StatusCode>, Arc<dyn Handler>)>,
+    templates: Option<Templates>,
+    sessions: Option<Sessions>,
+    has_routes: bool,
+}
+
+/// A request, as the worker hands it over.
+pub struct Asked<'a> {
+    /// Its head, up to and with the empty line.
+    pub head: &'a [u8],
+    /// Who asks: behind a trusted proxy whom it names.
+    pub ip: IpAddr,
+    /// The client asked by HTTPS, as a trusted proxy says.
+    pub is_https: bool,
+    /// How long its body is.
+    pub framing: Framing,
+    /// The client sends its body when it is told to.
+    pub expects_continue: bool,
+    /// Client and server would like to keep the connection.
+    pub keep_alive: bool,
+}
+
+/// What is left to do with the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Served {
+    /// It stays open.
+    pub keep_alive: bool,
+    /// So much of what follows is body that nobody wanted.
+    pub skip_bytes: u64,
+}
+
+impl Site {
+    /// Adds a route; `None` is any method.
+    pub(crate) fn route(
+        &mut self,
+        method: Option<Method>,
+        pattern: &str,
+        handler: Arc<dyn Handler>,
+    ) -> Result<(), RouteError> {
+        self.has_routes = true;
+        self.router.add(method, pattern, handler)
+    }
+
+    /// Adds the route of a status, or of all errors that have none of their own.
+    pub(crate) fn error(&mut self, status: Option<StatusCode>, handler: Arc<dyn Handler>) {
+        self.errors.retain(|(known, _)| *known != status);
+        self.errors.push((status, handler));
+    }
+
+    /// Serves the files of a directory below a path.
+    pub(crate) fn directory(&mut self, prefix: &str, directory: Directory) -> Result<(), RouteError> {
+        let prefix = prefix.trim_end_matches('/');
+        let files: Arc<dyn Handler> = Arc::new(Files { prefix: prefix.to_owned(), directory });
+        self.route(Some(Method::GET), &format!("{prefix}/"), files.clone())?;
+        self.route(Some(Method::GET), &format!("{prefix}/{{*path}}"), files)
+    }
+
+    pub(crate) fn set_templates(&mut self, templates: Templates) {
+        self.templates = Some(templates);
+    }
+
+    pub(crate) fn set_sessions(&mut self, sessions: Sessions) {
+        self.sessions = Some(sessions);
+    }
+
+    pub(super) fn templates(&self) -> Result<Templates, TrackerError> {
+        self.templates.clone().ok_or_else(|| TrackerError::internal("the site has no templates"))
+    }
+
+    pub(super) fn sessions(&self) -> Result<&Sessions, TrackerError> {
+        self.sessions.as_ref().ok_or_else(|| TrackerError::internal("the site has no sessions"))
+    }
+
+    pub(super) fn error_route(&self, status: StatusCode) -> Option<Arc<dyn Handler>> {
+        let of = |wanted| self.errors.iter().find(|(known, _)| *known == wanted);
+        of(Some(status)).or_else(|| of(None)).map(|(_, handler)| handler.clone())
+    }
+
+    /// Whether a request is the site's to answer: what is not the tracker's, if there is a site at all.
+    pub fn serves(&self, route: &TrackerRoute<'_>, path: &str) -> bool {
+        self.has_routes
+            && match route {
+                TrackerRoute::Announce { .. } | TrackerRoute::Scrape { .. } => false,
+                TrackerRoute::Health => matches!(self.router.find(&Method::GET, path), Match::Found { .. }),
+                TrackerRoute::NotFound => true,
+            }
+    }
+
+    /// Answers a request.
+    pub async fn serve(self: &Arc<Self>, transport: Rc<dyn Transport>, asked: Asked<'_>) -> Served {
+        let (request, host, malformed) = head::parse(asked.head);
+        let mut connection = HttpConnection::new(self, transport, &asked, request, host);
+        let answered = match malformed {
+            None => self.answer(&mut connection).await,
+            Some(error) => {
+                connection.end_after_response();
+                Err(error)
+            }
+        };
+        let answered = match answered {
+            Err(error) if !connection.sent() && error.code() != Code::ConnectionClosed => {
+                connection.fail(error).await
+            }
+            Ok(()) if !connection.sent() && !connection.is_closed() => connection.send(()).await,
+            answered => answered,
+        };
+        if let Err(error) = &answered
+            && error.code() != Code::ConnectionClosed
+        {
+            tracing::warn!(target: "gyre::web", "{} broke off: {error}", connection.path());
+        }
+        if let Err(error) = connection.store_session().await {
+            tracing::warn!(target: "gyre::web", "a session was not stored: {error}");
+        }
+        connection.finish_log();
+        connection.served(answered.is_ok())
+    }
+
+    async fn answer(&self, connection: &mut HttpConnection) -> Result<(), TrackerError> {
+        let found = match self.router.find(connection.method(), connection.path()) {
+            Match::Found { handler, params } => Ok((handler.clone(), params)),
+            Match::NotFound => Err(TrackerError::new(Code::NotFound, "there is nothing at this path")),
+            Match::BadEscape => {
+                Err(TrackerError::incorrect_request("the path has an escape that stands for nothing"))
+            }
+            Match::MethodNotAllowed { allow } => {
+                connection.allow(&allow);
+                if connection.method() == Method::OPTIONS {
+                    connection.set_status(204)?;
+                    return Ok(());
+                }
+                Err(TrackerError::new(Code::MethodNotAllowed, "not by this method"))
+            }
+        };
+        let (handler, params) = found?;
+        connection.set_params(params);
+        handler.handle(connection).await
+    }
+}
+
+impl fmt::Debug for Site {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Site").field("has_routes", &self.has_routes).finish_non_exhaustive()
+    }
+}

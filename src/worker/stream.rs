@@ -1,0 +1,210 @@
+//! Owns a connection's bytes while a request takes its time: somebody answers it step by step, and meanwhile somebody
+//! looks whether the client is still there.
+//!
+//! Both run in the connection's task. One read is in flight at most times; what it brings is kept for whoever wants it,
+//! its end is how a client is seen to go.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::io;
+use std::net::IpAddr;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use futures_core::future::LocalBoxFuture;
+use tokio_uring::net::TcpStream;
+
+use super::Shared;
+use super::connections::Phase;
+use crate::limits::{HTTP_READ_BYTES, WEB_INPUT_BYTES, WEB_KEEP_MAX_MS, WEB_KEEP_MS};
+use crate::time::Timestamp;
+use crate::web::transport::Transport;
+
+/// A read in flight, and the buffer that it fills.
+pub(super) type Reading = LocalBoxFuture<'static, (io::Result<usize>, Vec<u8>)>;
+
+/// A connection's socket in the hands of a request.
+pub(super) struct Stream {
+    shared: Rc<Shared>,
+    socket: Rc<TcpStream>,
+    /// The connection's place in the list.
+    key: usize,
+    peer: IpAddr,
+    input: RefCell<Vec<u8>>,
+    reading: RefCell<Option<Reading>>,
+    /// Who waits for more input.
+    reader: Cell<Option<Waker>>,
+    /// Who waits for the client to go.
+    mourner: Cell<Option<Waker>>,
+    aborted: Rc<Cell<bool>>,
+    /// What the connection waits for when it doesn't write.
+    phase: Cell<Phase>,
+    keep: Cell<Duration>,
+    /// When a byte was last read or written.
+    touched: Cell<Timestamp>,
+}
+
+impl Stream {
+    /// Takes the connection's input over, and the read that is in flight.
+    pub(super) fn new(
+        shared: &Rc<Shared>,
+        socket: &Rc<TcpStream>,
+        key: usize,
+        peer: IpAddr,
+        input: &[u8],
+        reading: Option<Reading>,
+    ) -> Rc<Self> {
+        Rc::new(Self {
+            shared: shared.clone(),
+            socket: socket.clone(),
+            key,
+            peer,
+            input: RefCell::new(input.to_vec()),
+            reading: RefCell::new(reading),
+            reader: Cell::new(None),
+            mourner: Cell::new(None),
+            aborted: Rc::new(Cell::new(false)),
+            phase: Cell::new(Phase::Handler),
+            keep: Cell::new(Duration::from_millis(WEB_KEEP_MS)),
+            touched: Cell::new(shared.clock.now()),
+        })
+    }
+
+    /// Gives them back.
+    pub(super) fn give_back(&self) -> (Vec<u8>, Option<Reading>) {
+        (self.input.take(), self.reading.take())
+    }
+
+    /// Becomes true when the client goes.
+    pub(super) fn aborted(&self) -> &Rc<Cell<bool>> {
+        &self.aborted
+    }
+
+    /// Has a future answer the request, and looks after the client meanwhile. `None`: nothing was read or written for
+    /// as long as [`Transport::keep`] allows.
+    pub(super) async fn attend<T>(&self, answering: impl Future<Output = T>) -> Option<T> {
+        self.enter(Phase::Handler);
+        let mut answering = pin!(answering);
+        let mut timer = pin!(tokio::time::sleep(self.keep.get()));
+        poll_fn(|context| {
+            loop {
+                if let Poll::Ready(answered) = answering.as_mut().poll(context) {
+                    return Poll::Ready(Some(answered));
+                }
+                self.shared.unsubmitted.set(true); // it may have queued something on the runtime's ring
+                if !self.watch(context) {
+                    break;
+                }
+            }
+            while timer.as_mut().poll(context).is_ready() {
+                let quiet = self.shared.clock.now().since(self.touched.get());
+                match self.keep.get().checked_sub(quiet) {
+                    None | Some(Duration::ZERO) => return Poll::Ready(None),
+                    Some(left) => timer.set(tokio::time::sleep(left)),
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Reads ahead. True if the request's future should hear of it at once: the client has gone.
+    fn watch(&self, context: &mut Context<'_>) -> bool {
+        while !self.aborted.get() && self.input.borrow().len() < WEB_INPUT_BYTES {
+            let Poll::Ready(result) = self.poll_read(context) else { return false };
+            if let Some(reader) = self.reader.take() {
+                reader.wake();
+            }
+            if !matches!(result, Ok(true)) {
+                if let Some(mourner) = self.mourner.take() {
+                    mourner.wake();
+                }
+                return true;
+            }
+        }
+        false
+    }
+
+    fn poll_read(&self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        if self.aborted.get() {
+            return Poll::Ready(Ok(false));
+        }
+        let mut slot = self.reading.borrow_mut();
+        let reading = slot.get_or_insert_with(|| {
+            self.shared.unsubmitted.set(true);
+            let socket = self.socket.clone();
+            Box::pin(async move { socket.read(Vec::with_capacity(HTTP_READ_BYTES)).await })
+        });
+        let Poll::Ready((result, bytes)) = reading.as_mut().poll(context) else { return Poll::Pending };
+        *slot = None;
+        self.touched.set(self.shared.clock.now());
+        if !matches!(result, Ok(1..)) {
+            self.aborted.set(true);
+        }
+        Poll::Ready(result.map(|read| {
+            self.input.borrow_mut().extend_from_slice(&bytes);
+            read > 0
+        }))
+    }
+
+    fn enter(&self, phase: Phase) {
+        let now = self.shared.clock.now();
+        self.touched.set(now);
+        self.shared.connections.borrow_mut().enter(now, self.key, phase);
+    }
+}
+
+impl Transport for Stream {
+    fn input(&self) -> &RefCell<Vec<u8>> {
+        &self.input
+    }
+
+    fn poll_fill(&self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        self.reader.set(Some(context.waker().clone()));
+        self.poll_read(context)
+    }
+
+    fn write(&self, bytes: Vec<u8>) -> LocalBoxFuture<'_, (io::Result<()>, Vec<u8>)> {
+        Box::pin(async move {
+            if self.aborted.get() {
+                return (Err(io::ErrorKind::BrokenPipe.into()), bytes);
+            }
+            self.enter(Phase::Write);
+            self.shared.unsubmitted.set(true);
+            let (result, bytes) = self.socket.write_all(bytes).await;
+            self.enter(self.phase.get());
+            if result.is_err() {
+                self.aborted.set(true);
+            }
+            (result, bytes)
+        })
+    }
+
+    fn is_aborted(&self) -> bool {
+        self.aborted.get()
+    }
+
+    fn poll_gone(&self, context: &mut Context<'_>) -> bool {
+        self.mourner.set(Some(context.waker().clone()));
+        self.aborted.get()
+    }
+
+    fn keep(&self, timeout: Duration) {
+        self.keep.set(timeout.min(Duration::from_millis(WEB_KEEP_MAX_MS)));
+    }
+
+    fn set_endless(&self) {
+        self.phase.set(Phase::Endless);
+        self.enter(Phase::Endless);
+    }
+
+    fn peer(&self) -> IpAddr {
+        self.peer
+    }
+
+    fn now(&self) -> Timestamp {
+        self.shared.clock.now()
+    }
+}
