@@ -59,6 +59,15 @@ pub enum Method {
     Other,
 }
 
+/// How a body is delimited (RFC 9112, section 6). A request without a body has one of no bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// `Content-Length`: so many bytes.
+    Length(u64),
+    /// `Transfer-Encoding: chunked`: it says itself where it ends ([`chunked`](super::chunked)).
+    Chunked,
+}
+
 /// The head of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Request<'a> {
