@@ -243,6 +243,21 @@ const _: () = assert!(HTTP_WRITE_BATCH_BYTES + MAX_PEERS * 93 + 512 <= HTTP_POOL
 
 /// The longest body that a route reads whole, unless it says otherwise; past it: 413.
 pub const WEB_BODY_MAX_BYTES: u64 = 1 << 20;
+/// The line that a chunk of a body starts with, without its end: a size, of 16 digits at most, and an extension, which
+/// nobody uses. More than this is there to keep us busy.
+pub const WEB_CHUNK_LINE_BYTES: u16 = 256;
+/// Extensions of all chunks of a body: so much framing is no body any more.
+pub const WEB_CHUNK_EXTENSIONS_BYTES: u16 = 16 * 1024;
+/// Trailers of a chunked body, which are read over: half of what a head may have.
+pub const WEB_TRAILERS_BYTES: u16 = 4 * 1024;
+/// Fields of a form, in either encoding: far more than people fill in, few enough to be sorted in no time.
+pub const WEB_FORM_FIELDS: usize = 1_000;
+/// The head of a field in a multipart form, and what comes before the first: its names and some to spare.
+pub const WEB_FIELD_HEAD_BYTES: usize = 4 * 1024;
+/// The longest boundary between the fields of a multipart form (RFC 2046, section 5.1.1).
+pub const WEB_BOUNDARY_BYTES: usize = 70;
+/// What is told of why a body's content isn't what a route reads: a line, however much of the body it would cite.
+pub const WEB_REASON_CHARS: usize = 120;
 /// A response of a route is written by pieces of so many bytes.
 pub const WEB_WRITE_BYTES: usize = 64 * 1024;
 /// What comes while a handler has not read its body yet waits here; more stays in the kernel's buffer.

@@ -227,6 +227,7 @@ mod tests {
         assert!(body.is_read() && !body.must_close());
         assert_eq!(read(&mut body, 0).unwrap(), b"");
         assert_eq!((transport.written(), transport.input().take()), (Vec::new(), b"GET /".to_vec()));
+        assert!(!incoming(&TestTransport::new(b"", []), Framing::Length(0), true).must_close());
     }
 
     #[test]
