@@ -1,11 +1,12 @@
 //! Owns the command line: each option's name, help, default and range.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use clap::builder::RangedI64ValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use ipnet::IpNet;
 
 use crate::config::{Config, Cores, Listen, Steering};
 use crate::doctor::PublicUrl;
@@ -93,6 +94,11 @@ pub struct Serve {
     #[arg(long, conflicts_with = "http")]
     no_http: bool,
 
+    /// Network of proxies that say who the client is (Forwarded, X-Forwarded-For, X-Real-IP), as `10.0.0.0/8`, or the
+    /// address of one. May be given several times (at most 256) [default: none, each peer is a client]
+    #[arg(long, value_name = "CIDR", value_parser = network)]
+    trusted_proxy: Vec<IpNet>,
+
     /// Cores to run on, one pinned worker each: `auto` for all that the process may use, or a list like `0-3,6` (at
     /// most 256)
     #[arg(long, value_name = "LIST|auto", default_value = "auto", help_heading = WORKERS)]
@@ -174,6 +180,14 @@ fn size(text: &str) -> Result<u64, String> {
     bytes.ok_or_else(|| "it is not in 16M to 1024T".to_owned())
 }
 
+/// Reads a network, or an address, which is the network of itself alone.
+fn network(text: &str) -> Result<IpNet, String> {
+    let address = || text.parse::<IpAddr>().map(|ip| IpNet::from(ip.to_canonical()));
+    text.parse()
+        .or_else(|_| address())
+        .map_err(|_| "neither a network like `10.0.0.0/8` nor an address".to_owned())
+}
+
 /// [`Steering`], by the names of the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum SteeringName {
@@ -209,6 +223,7 @@ impl Serve {
             connection_id_window_secs: self.connection_id_window,
             busy_poll: Duration::from_micros(self.busy_poll.into()),
             http_connections: self.http_connections.map(|connections| connections as usize),
+            trusted_proxies: self.trusted_proxy.clone(),
             receive_buffer_bytes: self.receive_buffer as usize,
             stats_interval_secs: self.stats_interval,
         }
@@ -257,7 +272,7 @@ mod tests {
         let parsed = config(
             "--udp 127.0.0.1:0 --udp [::1]:7000 --no-http --cores 0-1,3 --steering none --announce-interval 120 \
              --max-peers 30 --busy-poll 50 --http-connections 9 --receive-buffer 65536 --stats-interval 0 \
-             --connection-id-window 60 --max-memory 1G",
+             --connection-id-window 60 --max-memory 1G --trusted-proxy 10.0.0.0/8 --trusted-proxy ::1",
         );
         let expected = Config {
             udp: Listen::At(vec!["127.0.0.1:0".parse().unwrap(), "[::1]:7000".parse().unwrap()]),
@@ -272,6 +287,7 @@ mod tests {
             connection_id_window_secs: 60,
             busy_poll: Duration::from_micros(50),
             http_connections: Some(9),
+            trusted_proxies: vec!["10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()],
             receive_buffer_bytes: 65_536,
             stats_interval_secs: 0,
         };
@@ -306,6 +322,8 @@ mod tests {
             "--max-memory -1",
             "--min-interval -1",
             "--peer-timeout 0",
+            "--trusted-proxy 10.0.0.0/33",
+            "--trusted-proxy proxy.example",
             "--udp 127.0.0.1:1 --no-udp",
         ] {
             let error = config(options).unwrap_err().to_string();

@@ -6,12 +6,14 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use crate::limits::{
     ANNOUNCE_INTERVAL_RANGE_S, BUSY_POLL_RANGE_US, CONNECTION_ID_WINDOW_RANGE_S, DEFAULT_ANNOUNCE_INTERVAL_S,
     DEFAULT_CONNECTION_ID_WINDOW_S, DEFAULT_HTTP_CONNECTIONS, DEFAULT_MIN_INTERVAL_S, DEFAULT_PEERS,
     DEFAULT_RECEIVE_BUFFER_BYTES, DEFAULT_STATS_INTERVAL_S, HTTP_CONNECTIONS_RANGE, INTERVAL_SPREAD_DIVISOR,
     MAX_LISTENERS, MAX_MEMORY_RANGE_BYTES, MAX_PEERS_RANGE, MAX_WORKERS, MIN_INTERVAL_RANGE_S,
-    PEER_TIMEOUT_RANGE_S, RECEIVE_BUFFER_RANGE_BYTES, STATS_INTERVAL_RANGE_S,
+    PEER_TIMEOUT_RANGE_S, RECEIVE_BUFFER_RANGE_BYTES, STATS_INTERVAL_RANGE_S, WEB_TRUSTED_NETWORKS_MAX,
 };
 
 /// The port that trackers are known by.
@@ -46,6 +48,8 @@ pub struct Config {
     /// HTTP connections open at a time, of all workers together and shared out evenly among them. `None`: as many as
     /// [`DEFAULT_HTTP_CONNECTIONS`] and the limit of open files allow.
     pub http_connections: Option<usize>,
+    /// Networks of the proxies that are believed when they say who the client is. None: each peer is a client.
+    pub trusted_proxies: Vec<IpNet>,
     /// Bytes of each UDP socket's receive buffer.
     pub receive_buffer_bytes: usize,
     /// Seconds between two lines of statistics; 0 for none.
@@ -67,6 +71,7 @@ impl Default for Config {
             connection_id_window_secs: DEFAULT_CONNECTION_ID_WINDOW_S,
             busy_poll: Duration::ZERO,
             http_connections: None,
+            trusted_proxies: Vec::new(),
             receive_buffer_bytes: DEFAULT_RECEIVE_BUFFER_BYTES,
             stats_interval_secs: DEFAULT_STATS_INTERVAL_S,
         }
@@ -128,6 +133,9 @@ impl Config {
                 return Err(ConfigError::AddressTwice { protocol, address: addresses[at] });
             }
         }
+        if self.trusted_proxies.len() > WEB_TRUSTED_NETWORKS_MAX {
+            return Err(ConfigError::TooManyProxies(self.trusted_proxies.len()));
+        }
         let interval = self.announce_interval_secs;
         if self.min_interval_secs > interval {
             return Err(ConfigError::MinInterval { min: self.min_interval_secs, interval });
@@ -182,6 +190,9 @@ pub enum ConfigError {
         /// The address.
         address: SocketAddr,
     },
+    /// More networks than each connection's address is compared with.
+    #[error("{0} networks for --trusted-proxy: at most {WEB_TRUSTED_NETWORKS_MAX} are possible")]
+    TooManyProxies(usize),
     /// Clients would be asked to come before they may.
     #[error("--min-interval {min} is longer than --announce-interval {interval}")]
     MinInterval {
@@ -345,6 +356,11 @@ mod tests {
             check(|config| config.min_interval_secs = 1_801),
             Err(ConfigError::MinInterval { .. })
         ));
+        let network = IpNet::from(std::net::IpAddr::from([10, 0, 0, 1]));
+        let mut config = Config { trusted_proxies: vec![network; 256], ..Config::default() };
+        assert_eq!(config.check(), Ok(()));
+        config.trusted_proxies.push(network);
+        assert_eq!(config.check(), Err(ConfigError::TooManyProxies(257)));
         let longest = 1_800 + 112;
         assert_eq!(
             check(|config| config.peer_timeout_secs = 1_912),

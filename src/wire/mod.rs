@@ -2,6 +2,7 @@
 
 pub mod answer;
 pub mod bencode;
+pub mod forwarded;
 pub mod http;
 pub mod query;
 pub mod udp;
