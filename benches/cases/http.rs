@@ -126,7 +126,7 @@ pub(crate) fn answers(meter: &mut impl Meter) {
     }
     let expected = b"d14:failure reason23:invalid parameter: port8:retry in5:nevere";
     meter.written("http answer/failure", expected, |out| {
-        bencode::put_failure(out, "invalid parameter: port", true)
+        bencode::put_failure(out, "invalid parameter: port", true);
     });
 }
 

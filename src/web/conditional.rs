@@ -1,5 +1,4 @@
 //! Owns the conditions that a request can set on the state of what it is for (RFC 9110, section 13).
-#![allow(dead_code)] // until `HttpConnection` uses it
 
 use std::iter;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

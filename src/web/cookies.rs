@@ -1,5 +1,4 @@
 //! Owns cookies: those that a client sends, and how one is set (RFC 6265).
-#![allow(dead_code)] // until `HttpConnection` uses it
 
 use std::fmt::Write;
 

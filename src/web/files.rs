@@ -1,5 +1,4 @@
 //! Owns which file a URL's path names, and what is told of a file before its bytes.
-#![allow(dead_code)] // until `HttpConnection` uses it
 
 use std::ffi::OsStr;
 use std::fs::{File, Metadata};

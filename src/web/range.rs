@@ -1,5 +1,4 @@
 //! Owns which bytes of a representation a request asks for (RFC 9110, section 14).
-#![allow(dead_code)] // until `HttpConnection` uses it
 
 use std::ops::RangeInclusive;
 

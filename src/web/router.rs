@@ -1,5 +1,4 @@
 //! Owns which handler a request goes to: by its method and path.
-#![allow(dead_code)] // until a worker asks
 
 use http::Method;
 

@@ -1,6 +1,5 @@
 //! Owns sessions: what a site knows of a client from one request to the next, kept here under an id that the client
 //! holds in a signed cookie.
-#![allow(dead_code)] // until `HttpConnection` uses it
 
 mod memory;
 

@@ -15,7 +15,8 @@ use crate::limits::{WEB_TEMPLATE_DEPTH, WEB_TEMPLATE_FUEL};
 /// Templates by name, in the language of Jinja. A copy has the same templates; all workers may have one.
 ///
 /// In templates whose name ends with `.html`, `.htm` or `.xml`, values are escaped for HTML; in `.js`, `.json` and
-/// `.yaml` they are written as JSON; elsewhere they stand as they are. One rendering may take [`WEB_TEMPLATE_FUEL`]
+/// `.yaml` they are written as JSON (in a script within HTML the filter `tojson` does it); elsewhere they stand as they
+/// are. One rendering may take [`WEB_TEMPLATE_FUEL`]
 /// instructions, and nest to [`WEB_TEMPLATE_DEPTH`].
 ///
 /// ```
@@ -131,9 +132,11 @@ mod tests {
     fn values_are_escaped_by_the_name() {
         let templates = Templates::new();
         let mut templates = templates.add("page.txt", "{{ a }}").unwrap();
-        for (name, source) in
-            [("a.html", "{{ a }}{{ a|safe }}"), ("a.js", "x={{ a }}"), ("b.html", "{{ a|urlencode }}")]
-        {
+        for (name, source) in [
+            ("a.html", "{{ a }}{{ a|safe }}"),
+            ("a.js", "x={{ a }}"),
+            ("b.html", "{{ a|urlencode }} {{ a|tojson }}"),
+        ] {
             templates = templates.add(name.to_owned(), source).unwrap();
         }
         let shared = templates.clone();
@@ -142,8 +145,8 @@ mod tests {
         assert_eq!(from_another_thread, "&lt;&amp;&#x27;<&'");
         let render = |name: &str| templates.render(name, context! { a => "<&'" }).unwrap();
         assert_eq!(render("page.txt"), "<&'");
-        assert_eq!(render("a.js"), "x=\"\\u003c\\u0026\\u0027\"");
-        assert_eq!(render("b.html"), "%3C%26%27");
+        assert_eq!(render("a.js"), "x=\"<&'\"");
+        assert_eq!(render("b.html"), "%3C%26%27 \"\\u003c\\u0026\\u0027\"");
         assert_eq!(templates.render_str("{{ a }}", context! { a => "<" }).unwrap(), "&lt;");
     }
 

@@ -1,5 +1,5 @@
-//! Owns what proxies say of the client that they speak for: Forwarded (RFC 7239), X-Forwarded-For, X-Forwarded-Proto and
-//! X-Real-IP.
+//! Owns what proxies say of the client that they speak for: Forwarded (RFC 7239), X-Forwarded-For, X-Forwarded-Proto
+//! and X-Real-IP.
 //!
 //! Each proxy adds to the end of a list whom it got the request from. So a list is read from its end, for as long as
 //! the address there is one of a trusted proxy: what stands before the first other address is that client's own claim.
@@ -49,9 +49,9 @@ pub fn client_ip<'a>(
     if !is_trusted(peer) {
         return peer;
     }
-    let forwarded = Hop::find(peer, elements(&fields).map(|element| element.node), &is_trusted);
-    let listed = Hop::find(peer, addresses(&fields, "x-forwarded-for"), &is_trusted);
-    let single = Hop::find(peer, addresses(&fields, "x-real-ip").take(1), &is_trusted);
+    let forwarded = Hop::find(peer, elements(fields.clone()).map(|element| element.node), &is_trusted);
+    let listed = Hop::find(peer, addresses(fields.clone(), "x-forwarded-for"), &is_trusted);
+    let single = Hop::find(peer, addresses(fields, "x-real-ip").take(1), &is_trusted);
     let named = [forwarded.ip, listed.ip, single.ip];
     let clients = named.into_iter().filter(|ip| !is_trusted(*ip));
     match agreed(clients.clone()) {
@@ -74,11 +74,11 @@ pub fn protocol<'a>(
     if !is_trusted(peer) {
         return None;
     }
-    let forwarded = Hop::find(peer, elements(&fields).map(|element| element.node), &is_trusted);
-    let listed = Hop::find(peer, addresses(&fields, "x-forwarded-for"), &is_trusted);
-    let element = elements(&fields).nth(forwarded.at).and_then(|element| element.protocol);
+    let forwarded = Hop::find(peer, elements(fields.clone()).map(|element| element.node), &is_trusted);
+    let listed = Hop::find(peer, addresses(fields.clone(), "x-forwarded-for"), &is_trusted);
+    let element = elements(fields.clone()).nth(forwarded.at).and_then(|element| element.protocol);
     let value =
-        from_the_end(&fields, "x-forwarded-proto").take(listed.at + 1).last().and_then(Protocol::parse);
+        from_the_end(fields, "x-forwarded-proto").take(listed.at + 1).last().and_then(Protocol::parse);
     agreed(element.into_iter().chain(value))
 }
 
@@ -131,9 +131,7 @@ struct Element {
 }
 
 /// The elements of Forwarded, from the end.
-fn elements<'a>(
-    fields: &(impl Iterator<Item = (&'a str, &'a [u8])> + Clone),
-) -> impl Iterator<Item = Element> {
+fn elements<'a>(fields: impl Iterator<Item = (&'a str, &'a [u8])>) -> impl Iterator<Item = Element> {
     from_the_end(fields, "forwarded").map(|element| {
         let pairs = element.split(';').filter_map(|pair| pair.split_once('='));
         let value = |name: &str| {
@@ -146,7 +144,7 @@ fn elements<'a>(
 
 /// The entries of a list of addresses, from the end.
 fn addresses<'a>(
-    fields: &(impl Iterator<Item = (&'a str, &'a [u8])> + Clone),
+    fields: impl Iterator<Item = (&'a str, &'a [u8])>,
     name: &str,
 ) -> impl Iterator<Item = Option<IpAddr>> {
     from_the_end(fields, name).map(address)
@@ -157,10 +155,10 @@ fn addresses<'a>(
 /// It is cut at each comma, even between quotes: no address has one, and a client could otherwise open quotes that
 /// take in what its proxy adds.
 fn from_the_end<'a>(
-    fields: &(impl Iterator<Item = (&'a str, &'a [u8])> + Clone),
+    fields: impl Iterator<Item = (&'a str, &'a [u8])>,
     name: &str,
 ) -> impl Iterator<Item = &'a str> {
-    let named = fields.clone().filter(|(known, _)| known.eq_ignore_ascii_case(name));
+    let named = fields.filter(|(known, _)| known.eq_ignore_ascii_case(name));
     let values: Vec<&[u8]> = named.map(|(_, value)| value).collect();
     let entries = values.into_iter().rev().flat_map(|value| value.rsplit(|&byte| byte == b','));
     // Other bytes than those of ASCII are in no address.

@@ -1,8 +1,6 @@
 //! Owns a request's body as a handler sees it: whole or by stretches, as text, JSON or a form. What it is must be said
 //! by its type, and nothing is read beyond a limit.
 
-#![allow(dead_code)] // until a connection has a body
-
 mod incoming;
 mod multipart;
 
