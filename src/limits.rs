@@ -241,6 +241,35 @@ pub const WEB_WRITE_BYTES: usize = 64 * 1024;
 pub const WEB_INPUT_BYTES: usize = 64 * 1024;
 /// A handler may go on for so long without a byte being read or written; then its connection is closed.
 pub const WEB_KEEP_MS: u64 = 30_000;
+/// Ranges that one request asks a file for, at most; to one with more the whole file is sent. Players and readers of
+/// documents ask for one to four; hundreds of small ones cost more than they save (RFC 9110, section 17.15).
+pub const WEB_RANGES_MAX: usize = 8;
+/// The longest path of a file below a directory, decoded: a quarter of what the kernel takes, which leaves room for the
+/// targets of symbolic links.
+pub const WEB_FILE_PATH_MAX_BYTES: usize = 1024;
+/// Cookies of one request, at most; past it: 431. Browsers keep 50 to 180 of a site, and send few of them.
+pub const WEB_COOKIES_MAX: usize = 64;
+/// The longest `Set-Cookie` that is sent: no browser keeps a cookie that is longer.
+pub const WEB_COOKIE_MAX_BYTES: usize = 4096;
+/// Random bytes of a session's id: 160 bits, so that nobody finds one of a billion sessions in a lifetime.
+pub const WEB_SESSION_ID_BYTES: usize = 20;
+/// What one session holds, as JSON: about as much as a cookie could.
+pub const WEB_SESSION_MAX_BYTES: usize = 4096;
+/// Sessions that a store in memory keeps unless it is told otherwise: at their largest they take some 80 MiB.
+pub const WEB_SESSIONS_MAX: usize = 20_000;
+/// A store in memory is split into parts, each under a lock of its own, of at least so many sessions ...
+pub const WEB_SESSION_PART_MIN: usize = 256;
+/// ... but into no more parts than this, which workers rarely meet in.
+pub const WEB_SESSION_PARTS_MAX: usize = 64;
+/// Sessions past their end that a store in memory drops for each one that is saved: more than come, so that they don't
+/// pile up, and few enough that nobody waits.
+pub const WEB_SESSIONS_SWEPT: usize = 2;
+/// The default lifetime of a session since it was last used: a working day.
+pub const DEFAULT_WEB_SESSION_LIFETIME_S: u64 = 12 * 3600;
+/// The lifetime of a session, in seconds: up to 400 days, past which no browser keeps a cookie.
+pub const WEB_SESSION_LIFETIME_RANGE_S: RangeInclusive<u64> = 1..=400 * 24 * 3600;
+/// A session that is only read is written again, with its whole lifetime before it, when this part of it has passed.
+pub const WEB_SESSION_SLIDE_DIVISOR: u32 = 10;
 
 // ---- the process ----
 
