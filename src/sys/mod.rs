@@ -1,11 +1,13 @@
-//! Owns the system calls beside the rings: cores, descriptors, socket options, doorbells.
+//! Owns the system calls beside the rings: cores, descriptors, socket options, doorbells, files below a directory.
 
+mod beneath;
 mod cpu;
 mod doorbell;
 mod prefetch;
 mod process;
 mod socket;
 
+pub use beneath::{open_beneath, open_directory, open_to_read};
 pub use cpu::{allowed_cores, pin};
 pub use doorbell::{Doorbell, Sleeper};
 pub use prefetch::{prefetch, prefetch_lines};

@@ -1,6 +1,7 @@
 //! Owns what is served by HTTP beside the tracker: pages, files, APIs that a program adds by routes.
 
 mod conditional;
+pub mod files;
 mod range;
 pub mod transport;
 
