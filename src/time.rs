@@ -44,10 +44,10 @@ impl Add<Duration> for Timestamp {
     }
 }
 
-/// The time of day, which can step: for what is shown to others, and never to measure by.
+/// The time of day, which can step: for what is shown to others, and never to measure by. 1970 at least.
 #[allow(clippy::disallowed_methods)]
 pub fn wall_clock() -> std::time::SystemTime {
-    std::time::SystemTime::now()
+    std::time::SystemTime::now().max(std::time::UNIX_EPOCH)
 }
 
 /// The process's clock. A copy reads the same time, so that all workers agree on it.

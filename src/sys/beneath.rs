@@ -83,7 +83,9 @@ mod tests {
             assert_eq!(read(open("a")), Ok("inside".into()));
             assert_eq!(read(open("inner/up")), Ok("inside".into()));
             for path in ["../secret", "out", "absolute", "magic", "inner/../../secret", "/etc/passwd"] {
-                assert_eq!(read(open(path)), Err(Some(libc::EXDEV)), "{path}");
+                let refused = read(open(path));
+                let is_left_open = cached && refused == Err(Some(libc::EAGAIN)); // the slow way will tell
+                assert!(refused == Err(Some(libc::EXDEV)) || is_left_open, "{path}: {refused:?}");
             }
             assert_eq!(read(open("loop")), Err(Some(libc::ELOOP)));
             assert_eq!(read(open("none")), Err(Some(libc::ENOENT)));

@@ -22,8 +22,8 @@ impl Cookies {
     ///
     /// # Errors
     ///
-    /// [`Code::HeadTooLarge`] if there are more than [`WEB_COOKIES_MAX`]; [`Code::IncorrectRequest`] for a cookie without
-    /// name or `=`, for control characters, and for what is not UTF-8, encoded or not.
+    /// [`Code::HeadTooLarge`] if there are more than [`WEB_COOKIES_MAX`]; [`Code::IncorrectRequest`] for a cookie
+    /// without name or `=`, for control characters, and for what is not UTF-8, encoded or not.
     pub(crate) fn parse(headers: &HeaderMap) -> Result<Self, TrackerError> {
         let malformed = || TrackerError::incorrect_request("a cookie can't be read");
         let mut cookies = Vec::new();
@@ -136,8 +136,6 @@ mod tests {
 
     #[test]
     fn reads_what_browsers_send() {
-        let cookies = parse(&[b"a=1; b=two%20words;c=\"q\"", b"a=2; =; d= ; e=x=y;; "]).err();
-        assert_eq!(cookies, Some(Code::IncorrectRequest), "a cookie has a name");
         let cookies = parse(&[b"a=1; b=two%20words;c=\"q\"", b"a=2; d= ; e=x=y;; "]).unwrap();
         let expected = [("a", "1"), ("b", "two words"), ("c", "\"q\""), ("a", "2"), ("d", ""), ("e", "x=y")];
         assert_eq!(cookies.iter().collect::<Vec<_>>(), expected);
@@ -182,7 +180,7 @@ mod tests {
         assert!(set(host()).is_ok());
         let long = |length| "v".repeat(length);
         assert!(set(("a", long(WEB_COOKIE_MAX_BYTES - 2))).is_ok());
-        let refused: [Cookie<'static>; 16] = [
+        let refused: [Cookie<'static>; 17] = [
             ("", "1").into(),
             ("a b", "1").into(),
             ("a=b", "1").into(),
@@ -192,6 +190,7 @@ mod tests {
             ("a", long(WEB_COOKIE_MAX_BYTES - 1)).into(),
             Cookie::build("a").path("/\r\nX: y").into(),
             Cookie::build("a").path("/; Secure").into(),
+            Cookie::build("a").path("/\t").into(),
             Cookie::build("a").domain("x\0").into(),
             Cookie::build("a").domain("x;y").into(),
             Cookie::build("a").same_site(SameSite::None).secure(false).into(),

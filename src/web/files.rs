@@ -21,9 +21,9 @@ const INDEX: &str = "index.html";
 
 /// A directory whose files are served. It stays the same one if it is renamed, or another takes its name.
 ///
-/// No path leads out of it: neither by `..`, however encoded, nor by a symbolic link, even one that is made this moment.
-/// Links whose targets are relative and stay within are followed; a link with an absolute target counts as leading out.
-/// Names that start with a dot are hidden, and what is no regular file is not there. Needs `openat2(2)`.
+/// No path leads out of it: neither by `..`, however encoded, nor by a symbolic link, even one that is made this
+/// moment. Links whose targets are relative and stay within are followed; a link with an absolute target counts as
+/// leading out. Names that start with a dot are hidden, and what is no regular file is not there. Needs `openat2(2)`.
 ///
 /// ```
 /// use gyre::web::files::Directory;
@@ -72,9 +72,9 @@ impl Directory {
     ///
     /// # Errors
     ///
-    /// [`Code::IncorrectRequest`] for a path that is badly encoded; [`Code::NotFound`] where there is no file, or a path
-    /// leads out; [`Code::AccessDenied`] to a file that the process may not read; [`Code::Unavailable`] if descriptors
-    /// or memory are short; else [`Code::Internal`].
+    /// [`Code::IncorrectRequest`] for a path that is badly encoded; [`Code::NotFound`] where there is no file, or the
+    /// path leads out or is too long; [`Code::AccessDenied`] to a file that the process may not read;
+    /// [`Code::Unavailable`] if descriptors or memory are short; else [`Code::Internal`].
     pub(crate) async fn find(&self, path: &str) -> Result<Found, TrackerError> {
         let decoded = decode(path)?;
         let directory = Arc::clone(&self.0);
@@ -170,8 +170,8 @@ fn not_found() -> TrackerError {
     TrackerError::new(Code::NotFound, "there is no such file")
 }
 
-/// The path below the directory. Each segment is decoded by itself and once, so that an encoded slash separates nothing
-/// (and names nothing, since no file has one in its name), and `%252e` is no dot.
+/// The path below the directory. Each segment is decoded by itself and once, so that an encoded slash separates
+/// nothing (and names nothing, since no file has one in its name), and `%252e` is no dot.
 fn decode(path: &str) -> Result<PathBuf, TrackerError> {
     let mut decoded = PathBuf::new();
     let (parents, last) = path.rsplit_once('/').map_or((None, path), |(parents, last)| (Some(parents), last));

@@ -13,6 +13,8 @@ use rustix::fs::{CWD, Mode, mkfifoat};
 use super::*;
 
 const SECRET: &str = "secret";
+/// The length of the name of a link that leads to where it is: a path of any length has a file at its end.
+const LINK_BYTES: usize = 200;
 
 /// A directory `root` with files, and a secret beside it; removed at the end.
 struct Tree(PathBuf);
@@ -22,7 +24,7 @@ impl Tree {
         static MADE: AtomicU32 = AtomicU32::new(0);
         let number = MADE.fetch_add(1, Ordering::Relaxed);
         let tree = Self(env::temp_dir().join(format!("gyre-files-{}-{number}", process::id())));
-        for folder in ["sub", "bare", "a b", ".hidden", "sub/index.html.d"] {
+        for folder in ["sub", "bare", "a b", ".hidden", "odd/index.html"] {
             fs::create_dir_all(tree.root().join(folder)).unwrap();
         }
         for (path, text) in [
@@ -44,6 +46,7 @@ impl Tree {
         symlink("..", tree.root().join("up")).unwrap();
         symlink(tree.0.join(SECRET), tree.root().join("absolute")).unwrap();
         symlink("/proc/self/root", tree.root().join("magic")).unwrap();
+        symlink(".", tree.root().join("l".repeat(LINK_BYTES))).unwrap();
         mkfifoat(CWD, tree.root().join("fifo"), Mode::RWXU).unwrap();
         tree
     }
@@ -112,12 +115,15 @@ fn finds_files_and_indexes() {
 fn refuses_everything_else() {
     let tree = Tree::new();
     let directory = Directory::open(tree.root()).unwrap();
-    let plain = "none bare/ a.txt/ a.txt/x fifo out absolute up up/secret magic/etc/passwd / /a.txt //etc/passwd \
+    let plain = "none bare/ a.txt/ a.txt/x odd/ fifo out absolute up up/secret magic/etc/passwd / /a.txt //etc/passwd \
                  sub//link sub// . .. ./a.txt ../secret sub/../a.txt sub/.. sub/. sub/../ ..\\secret ..;/secret \
                  .env .hidden/a.txt sub/.x";
     let encoded = "%2e%2e/secret ..%2fsecret %2e%2e%2fsecret %2fetc%2fpasswd sub%2flink .%2e/secret \
                    %252e%252e/secret ..%5csecret %c0%ae%c0%ae/secret ..%00/secret a.txt%00 %2eenv";
-    let long = "a/".repeat(WEB_FILE_PATH_MAX_BYTES);
+    let link = format!("{}/", "l".repeat(LINK_BYTES));
+    let most = WEB_FILE_PATH_MAX_BYTES / link.len();
+    assert_eq!(find(&directory, &format!("{}a.txt", link.repeat(most))), Ok("a".into()));
+    let long = format!("{}a.txt", link.repeat(most + 1));
     for path in plain.split(' ').chain(encoded.split(' ')).chain([long.as_str()]) {
         assert_eq!(find(&directory, path), Err(Code::NotFound), "{path}");
     }

@@ -22,8 +22,8 @@ pub(crate) enum Ranges {
 
 /// Reads `Range` and `If-Range` of a GET for a representation of so many bytes.
 ///
-/// A `Range` that can't be read, that asks for too much, or whose `If-Range` doesn't hold, is ignored: the answer is the
-/// whole, which every client must understand (RFC 9110, section 14.2).
+/// A `Range` that can't be read, that asks for too much, or whose `If-Range` doesn't hold, is ignored: the answer is
+/// the whole, which every client must understand (RFC 9110, section 14.2).
 pub(crate) fn requested(headers: &HeaderMap, length: u64, validators: &Validators) -> Ranges {
     let asked = single(headers, RANGE).and_then(specs);
     match asked {
@@ -232,7 +232,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn parts_are_the_bytes_asked_for(specs in prop::collection::vec(spec(), 1..=WEB_RANGES_MAX), length in 1..36_u64) {
+        fn parts_are_the_bytes_asked_for(
+            specs in prop::collection::vec(spec(), 1..=WEB_RANGES_MAX), length in 1..36_u64,
+        ) {
             let text: Vec<String> = specs.iter().map(|spec| match spec {
                 Spec::From(first, last) => format!("{first}-{}", last.map_or(String::new(), |last| last.to_string())),
                 Spec::Last(count) => format!("-{count}"),

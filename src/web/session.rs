@@ -76,39 +76,26 @@ pub struct Stored {
     pub left: Duration,
 }
 
+/// What a store will answer.
+pub type Answer<'a, T> = LocalFuture<'a, Result<T, TrackerError>>;
+
 /// Where sessions live: [`MemoryStore`], or something that several processes share. A session that is not written
 /// within its lifetime is gone; a store may let one go before, too.
 ///
 /// Times are counted since the process's start, so a store that outlives it has to go by a clock of its own.
 pub trait SessionStore: Send + Sync {
     /// A session that is there.
-    fn load<'a>(
-        &'a self,
-        id: &'a SessionId,
-        now: Timestamp,
-    ) -> LocalFuture<'a, Result<Option<Stored>, TrackerError>>;
+    fn load(&self, id: SessionId, now: Timestamp) -> Answer<'_, Option<Stored>>;
 
     /// Keeps a new session for a lifetime from now on.
-    fn save<'a>(
-        &'a self,
-        id: &'a SessionId,
-        values: Values,
-        now: Timestamp,
-        lifetime: Duration,
-    ) -> LocalFuture<'a, Result<(), TrackerError>>;
+    fn save(&self, id: SessionId, values: Values, now: Timestamp, lifetime: Duration) -> Answer<'_, ()>;
 
     /// Writes a session anew if it is there, for a lifetime from now on. Says whether it is: if not, nothing may be
     /// kept, so that who has logged out is not in again by a request that was under way.
-    fn replace<'a>(
-        &'a self,
-        id: &'a SessionId,
-        values: Values,
-        now: Timestamp,
-        lifetime: Duration,
-    ) -> LocalFuture<'a, Result<bool, TrackerError>>;
+    fn replace(&self, id: SessionId, values: Values, now: Timestamp, lifetime: Duration) -> Answer<'_, bool>;
 
     /// Forgets a session. One that is not there is no error.
-    fn remove<'a>(&'a self, id: &'a SessionId) -> LocalFuture<'a, Result<(), TrackerError>>;
+    fn remove(&self, id: SessionId) -> Answer<'_, ()>;
 }
 
 /// What has to be done with a session before its response.
@@ -312,7 +299,7 @@ impl Sessions {
         let Some(id) = signed.and_then(|cookie| SessionId::parse(cookie.value())) else {
             return Ok(Session::default());
         };
-        Ok(match self.store.load(&id, now).await? {
+        Ok(match self.store.load(id.clone(), now).await? {
             Some(Stored { values, left }) => Session { id: Some(id), values, left, change: Change::None },
             None => Session::default(),
         })
@@ -341,7 +328,7 @@ impl Sessions {
             (Change::None, Some(_)) if !is_worn => None,
             (Change::None | Change::Written, Some(id)) => {
                 let cookie = self.cookie(Some(id), is_https)?;
-                if self.store.replace(id, session.values.clone(), now, self.lifetime).await? {
+                if self.store.replace(id.clone(), session.values.clone(), now, self.lifetime).await? {
                     session.left = self.lifetime;
                     Some(cookie)
                 } else {
@@ -351,7 +338,7 @@ impl Sessions {
             }
             (Change::Ended, None) => None,
             (Change::Ended, Some(id)) => {
-                self.store.remove(id).await?;
+                self.store.remove(id.clone()).await?;
                 session.id = None;
                 Some(self.cookie(None, is_https)?)
             }
@@ -361,10 +348,10 @@ impl Sessions {
                 let cookie = self.cookie(Some(&new), is_https)?;
                 // If something fails in between, the client has no session rather than one that others know.
                 if let Some(old) = old {
-                    self.store.remove(old).await?;
+                    self.store.remove(old.clone()).await?;
                     session.id = None;
                 }
-                self.store.save(&new, session.values.clone(), now, self.lifetime).await?;
+                self.store.save(new.clone(), session.values.clone(), now, self.lifetime).await?;
                 (session.id, session.left) = (Some(new), self.lifetime);
                 Some(cookie)
             }

@@ -7,11 +7,10 @@ use std::hash::BuildHasher;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::{SessionId, SessionStore, Stored, Values};
+use super::{Answer, SessionId, SessionStore, Stored, Values};
 use crate::error::TrackerError;
 use crate::limits::{WEB_SESSION_PART_MIN, WEB_SESSION_PARTS_MAX, WEB_SESSIONS_MAX, WEB_SESSIONS_SWEPT};
 use crate::time::Timestamp;
-use crate::web::transport::LocalFuture;
 
 /// Sessions in memory: they are gone when the process ends. A new one that there is no room for takes the place of one
 /// that has expired, or else of the one that was unused for longest.
@@ -88,12 +87,8 @@ fn lock(part: &Mutex<Part>) -> MutexGuard<'_, Part> {
 }
 
 impl SessionStore for MemoryStore {
-    fn load<'a>(
-        &'a self,
-        id: &'a SessionId,
-        now: Timestamp,
-    ) -> LocalFuture<'a, Result<Option<Stored>, TrackerError>> {
-        let found = self.part(id).use_now(id, now);
+    fn load(&self, id: SessionId, now: Timestamp) -> Answer<'_, Option<Stored>> {
+        let found = self.part(&id).use_now(&id, now);
         let read = |(text, left): (Arc<[u8]>, _)| {
             let values = serde_json::from_slice(&text).map_err(TrackerError::internal)?;
             Ok(Stored { values, left })
@@ -101,39 +96,27 @@ impl SessionStore for MemoryStore {
         Box::pin(future::ready(found.map(read).transpose()))
     }
 
-    fn save<'a>(
-        &'a self,
-        id: &'a SessionId,
-        values: Values,
-        now: Timestamp,
-        lifetime: Duration,
-    ) -> LocalFuture<'a, Result<(), TrackerError>> {
+    fn save(&self, id: SessionId, values: Values, now: Timestamp, lifetime: Duration) -> Answer<'_, ()> {
         Box::pin(future::ready(json(&values).map(|text| {
-            let mut part = self.part(id);
+            let mut part = self.part(&id);
             part.make_room(now);
-            part.put(id.clone(), text, now + lifetime);
+            part.put(id, text, now + lifetime);
         })))
     }
 
-    fn replace<'a>(
-        &'a self,
-        id: &'a SessionId,
-        values: Values,
-        now: Timestamp,
-        lifetime: Duration,
-    ) -> LocalFuture<'a, Result<bool, TrackerError>> {
+    fn replace(&self, id: SessionId, values: Values, now: Timestamp, lifetime: Duration) -> Answer<'_, bool> {
         Box::pin(future::ready(json(&values).map(|text| {
-            let mut part = self.part(id);
-            let is_there = part.use_now(id, now).is_some();
+            let mut part = self.part(&id);
+            let is_there = part.use_now(&id, now).is_some();
             if is_there {
-                part.put(id.clone(), text, now + lifetime);
+                part.put(id, text, now + lifetime);
             }
             is_there
         })))
     }
 
-    fn remove<'a>(&'a self, id: &'a SessionId) -> LocalFuture<'a, Result<(), TrackerError>> {
-        self.part(id).take(id);
+    fn remove(&self, id: SessionId) -> Answer<'_, ()> {
+        self.part(&id).take(&id);
         Box::pin(future::ready(Ok(())))
     }
 }
