@@ -320,7 +320,7 @@ pub const WEB_ZSTD_WINDOW_LOG_BYTES: u32 = 16;
 /// What a compressor makes room for at a time, in the buffer that it writes into.
 pub const WEB_COMPRESSED_STEP_BYTES: usize = 16 * 1024;
 /// Instructions of a template that one rendering may take: rows of a table take some 20 each. It keeps a template that
-/// loops from holding its worker for longer than some 100 ms.
+/// loops from holding its worker for longer than some 50 ms.
 pub const WEB_TEMPLATE_FUEL: u64 = 1_000_000;
 /// How deep a template may nest. An include counts 10, a macro's call 4: their frames are large, and a worker's stack
 /// has 2 MiB.

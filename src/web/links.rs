@@ -141,7 +141,7 @@ impl Iterator for LinksOf<'_> {
                 _ => link.attributes.push((name, value)),
             }
         }
-        self.0 = if rest.starts_with(',') { rest } else { "" };
+        self.0 = rest;
         Some(link)
     }
 }

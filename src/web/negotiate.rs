@@ -162,6 +162,7 @@ mod tests {
             ("gzip;q=0.5, identity;q=0.5", Gzip),
             ("gzip;q=0.1, identity;q=0", Gzip),
             ("identity;q=0", Identity),
+            ("*;q=0.9, zstd;q=0.1, gzip;q=0.1", Identity),
             ("gzip;q=x", Identity),
         ] {
             assert_eq!(encoding(&headers(&ACCEPT_ENCODING, &[value])), expected, "{value}");

@@ -175,6 +175,7 @@ mod tests {
         assert!(failure(templates.render_str(calls, ())).contains("recursion"));
         let includes = templates.add("a.html", "{% include 'a.html' %}").unwrap();
         assert!(failure(includes.render("a.html", ())).contains("recursion"));
+        assert_eq!(includes.0.recursion_limit(), WEB_TEMPLATE_DEPTH);
         let mut own = Environment::new();
         own.set_fuel(Some(5));
         own.add_global("one", 1);
