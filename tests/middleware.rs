@@ -1,5 +1,5 @@
-//! Owns the tests of middleware on a running tracker: what it sees, changes, answers and refuses, at once or after a wait,
-//! by UDP and by HTTP.
+//! Owns the tests of middleware on a running tracker: what it sees, changes, answers and refuses, at once or after a
+//! wait, by UDP and by HTTP.
 
 mod support;
 

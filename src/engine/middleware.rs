@@ -1,4 +1,4 @@
-//! Owns what stands between a request and the swarm: functions that look, change, answer or refuse, one after the other.
+//! Owns what stands between a request and the swarm: functions that look, change, answer or refuse, one after another.
 //!
 //! ```text
 //! request ──► decide ──► decide ──► ... ──► swarm ──► response        at once, on the stack, no allocation

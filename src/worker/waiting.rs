@@ -1,5 +1,5 @@
-//! Owns the tasks in which async middleware waits with requests that came by UDP, and the way from any middleware's task
-//! to the swarms.
+//! Owns the tasks in which async middleware waits with requests that came by UDP, and the way from any middleware's
+//! task to the swarms.
 
 use std::future::poll_fn;
 use std::pin::pin;

@@ -36,8 +36,9 @@ use crate::web::transport::Transport;
 
 /// A request by HTTP to a route of the program's own, and its response.
 ///
-/// A handler gets it as `&mut HttpConnection`, looks at the request, sets what the response's head says, and sends. What
-/// it has not sent when it returns is sent for it: an empty body, or the error that it returned, by the error's route.
+/// A handler gets it as `&mut HttpConnection`, looks at the request, sets what the response's head says, and sends.
+/// What it has not sent when it returns is sent for it: an empty body, or the error that it returned, by the error's
+/// route.
 ///
 /// ```
 /// use gyre::error::TrackerError;

@@ -240,7 +240,8 @@ impl EventStream<'_> {
     ///
     /// # Errors
     ///
-    /// [`Code::ConnectionClosed`] if the client has gone, [`Code::IncorrectResponse`] if its name or id has a line break.
+    /// [`Code::ConnectionClosed`] if the client has gone, [`Code::IncorrectResponse`] if its name or id has a line
+    /// break.
     pub async fn send(&mut self, event: &Event) -> Result<(), TrackerError> {
         let mut text = String::new();
         event.put(&mut text)?;
