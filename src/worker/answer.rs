@@ -1,5 +1,5 @@
-//! Owns the answers to announces and scrapes by HTTP: what is read of the query, what the middleware says, what the swarm
-//! says, perhaps that of another worker.
+//! Owns the answers to announces and scrapes by HTTP: what is read of the query, what the middleware says, what the
+//! swarm says, perhaps that of another worker.
 
 use std::future::poll_fn;
 use std::net::IpAddr;
