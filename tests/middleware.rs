@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -351,6 +352,43 @@ fn who_waits_holds_nobody_up_and_is_answered_in_the_end() {
     assert!(counts.leechers + u32::from(text.contains("incompletei2e")) >= 1, "{counts:?} {text}");
     assert!(text.contains("8:interval"), "{text}");
     assert!(tracker.wait(), "who waited was answered before the end");
+}
+
+/// Waits with the first announce of each swarm, and remembers the swarm.
+#[derive(Clone, Default)]
+struct Remembers {
+    /// Of this clone alone.
+    known: RefCell<Vec<InfoHash>>,
+    waited: Arc<AtomicUsize>,
+}
+
+impl Middleware for Remembers {
+    fn decide(&self, request: &mut RequestContext<'_>) -> Flow {
+        let Some(announce) = request.as_announce() else { return Ok(Then::Next) };
+        Ok(if self.known.borrow().contains(&announce.info_hash) { Then::Next } else { Then::Wait })
+    }
+
+    async fn wait(&self, request: &mut RequestContext<'_>, next: Next<'_>) -> Result<(), TrackerError> {
+        let announce = request.as_announce().expect("an announce");
+        self.known.borrow_mut().push(announce.info_hash);
+        self.waited.fetch_add(1, Ordering::AcqRel);
+        next.run(request).await
+    }
+}
+
+#[test]
+fn what_a_worker_learns_while_it_waits_it_knows_afterwards() {
+    let remembers = Remembers::default();
+    let tracker = Tracker::listen(Gyre::builder().config(config(1)).middleware(remembers.clone()));
+    let (mut udp, mut http) = (udp(&tracker), http(&tracker));
+    for (hashes, hash) in (1..).zip(hashes()) {
+        for port in [1, 2] {
+            udp.announce(announcement(hash, port));
+            http.get(&announce_path(hash, port, ""));
+        }
+        assert_eq!(remembers.waited.load(Ordering::Acquire), hashes, "one wait for each swarm");
+    }
+    assert!(remembers.known.borrow().is_empty(), "the worker has a clone");
 }
 
 #[test]

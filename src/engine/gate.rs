@@ -1,5 +1,7 @@
 //! Owns the middleware of a worker and the requests that it waits with.
 
+use std::rc::Rc;
+
 use crate::engine::context::RequestContext;
 use crate::engine::message::Endpoint;
 use crate::engine::middleware::{Middleware, Then};
@@ -8,7 +10,8 @@ use crate::limits::MAX_WAITING;
 
 /// A worker's middleware.
 pub struct Gate<M> {
-    middleware: M,
+    /// Those who wait have it too, each in a task: what it keeps is kept once.
+    middleware: Rc<M>,
     /// Requests by UDP of this turn that are to be waited with.
     to_wait: Vec<Waiting>,
     /// Requests that are waited with, these among them.
@@ -40,12 +43,12 @@ pub enum Verdict {
 impl<M: Middleware> Gate<M> {
     /// With nobody waiting.
     pub fn new(middleware: M) -> Self {
-        Self { middleware, to_wait: Vec::new(), waiting: 0 }
+        Self { middleware: Rc::new(middleware), to_wait: Vec::new(), waiting: 0 }
     }
 
-    /// The middleware.
-    pub fn middleware(&self) -> &M {
-        &self.middleware
+    /// The middleware, for who is to wait with it.
+    pub fn middleware(&self) -> Rc<M> {
+        self.middleware.clone()
     }
 
     /// Asks the middlewares, as far as they can say at once.

@@ -31,7 +31,8 @@ pub enum Then {
 /// What a middleware decides. An error refuses the request: `failure reason` (BEP 3) or an error packet (BEP 15).
 pub type Flow = Result<Then, TrackerError>;
 
-/// Stands between requests and the swarm. Each worker has a clone of its own.
+/// Stands between requests and the swarm. Each worker has one clone of its own, which `decide` and `wait` share: what a
+/// clone keeps in a [`RefCell`](std::cell::RefCell), as a cache, is the worker's, and needs no lock.
 ///
 /// ```
 /// use gyre::engine::context::RequestContext;

@@ -10,6 +10,7 @@ use super::Tracker;
 use crate::config::{Config, Cores, Listen};
 use crate::engine::middleware::{Chain, Middleware};
 use crate::error::ServerError;
+use crate::web::log::LogFormat;
 use crate::web::session::Sessions;
 use crate::web::templates::Templates;
 use crate::web::{Directory, Handler, Site};
@@ -145,6 +146,22 @@ impl<M: Middleware + Send> Builder<M> {
         self
     }
 
+    /// Logs each request that is not the tracker's own, whatever becomes of it, as an event of level `INFO` and target
+    /// `gyre::web`.
+    ///
+    /// ```
+    /// use gyre::web::log::LogFormat;
+    ///
+    /// # fn main() -> Result<(), gyre::error::TrackerError> {
+    /// let builder = gyre::Tracker::builder().log(LogFormat::parse(LogFormat::COMMON)?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn log(mut self, format: LogFormat) -> Self {
+        self.site.set_log(format);
+        self
+    }
+
     fn note(&mut self, result: Result<(), ServerError>) {
         self.error = self.error.take().or(result.err());
     }
@@ -157,7 +174,7 @@ impl<M: Middleware + Send> Builder<M> {
     pub fn listen(self) -> Result<Tracker, ServerError> {
         match self.error {
             Some(error) => Err(error),
-            None => Tracker::start(&self.config, &self.middleware, &Arc::new(self.site)),
+            None => Tracker::start(&self.config, &self.middleware, self.site),
         }
     }
 }

@@ -56,7 +56,7 @@ impl Tracker {
         Builder::default()
     }
 
-    fn start<M>(config: &Config, middleware: &M, site: &Arc<Site>) -> Result<Self, ServerError>
+    fn start<M>(config: &Config, middleware: &M, mut site: Site) -> Result<Self, ServerError>
     where
         M: Middleware + Send,
     {
@@ -87,6 +87,8 @@ impl Tracker {
             ended,
             running: workers,
         };
+        site.set_published(server.published.clone());
+        let site = Arc::new(site);
         let clock = Clock::start();
         let trusted_proxies: Arc<[IpNet]> = config.trusted_proxies.as_slice().into();
         let parts = sockets.deal().zip(engines).zip(meshes);

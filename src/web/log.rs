@@ -1,6 +1,7 @@
 //! Owns how a line of a log is made of a request and its response: a format with tokens in it.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use http::HeaderName;
@@ -37,7 +38,7 @@ enum Part {
     Token { name: String, argument: Option<String> },
 }
 
-/// The format of a log's lines: text with tokens, which start with a colon.
+/// The format of a log's lines: text with tokens, which start with a colon. A copy costs next to nothing.
 ///
 /// | token | stands for |
 /// |---|---|
@@ -73,7 +74,7 @@ enum Part {
 /// # }
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LogFormat(Vec<Part>);
+pub struct LogFormat(Arc<[Part]>);
 
 impl LogFormat {
     /// The Common Log Format.
@@ -121,7 +122,7 @@ impl LogFormat {
         if !text.is_empty() {
             parts.push(Part::Text(text));
         }
-        Ok(Self(parts))
+        Ok(Self(parts.into()))
     }
 
     /// The line for a record, without a line break at its end.
@@ -132,7 +133,7 @@ impl LogFormat {
     /// The line for a record, with values for tokens of one's own; they go before the record's.
     pub fn render_with(&self, record: &dyn LogRecord, own: &[(&str, &str)]) -> String {
         let mut line = String::new();
-        for part in &self.0 {
+        for part in self.0.iter() {
             match part {
                 Part::Text(text) => line.push_str(text),
                 Part::Token { name, argument } => {

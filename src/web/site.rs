@@ -9,11 +9,13 @@ use std::sync::Arc;
 use futures_core::future::LocalBoxFuture;
 use http::{Method, StatusCode};
 
+use crate::counters::{Counters, Published};
 use crate::engine::route::Route as TrackerRoute;
 use crate::error::{Code, TrackerError};
 use crate::web::HttpConnection;
 use crate::web::files::{Directory, Found};
 use crate::web::head;
+use crate::web::log::LogFormat;
 use crate::web::router::{Match, RouteError, Router};
 use crate::web::session::Sessions;
 use crate::web::templates::Templates;
@@ -81,6 +83,10 @@ pub struct Site {
     errors: Vec<(Option<StatusCode>, Arc<dyn Handler>)>,
     templates: Option<Templates>,
     sessions: Option<Sessions>,
+    /// How each request is logged, if it is.
+    log: Option<LogFormat>,
+    /// What each worker of the tracker has counted.
+    published: Vec<Arc<Published>>,
     has_routes: bool,
 }
 
@@ -143,6 +149,18 @@ impl Site {
         self.sessions = Some(sessions);
     }
 
+    pub(crate) fn set_log(&mut self, format: LogFormat) {
+        self.log = Some(format);
+    }
+
+    pub(crate) fn set_published(&mut self, published: Vec<Arc<Published>>) {
+        self.published = published;
+    }
+
+    pub(super) fn counters(&self) -> Vec<Counters> {
+        self.published.iter().map(|published| published.read()).collect()
+    }
+
     pub(super) fn templates(&self) -> Result<Templates, TrackerError> {
         self.templates.clone().ok_or_else(|| TrackerError::internal("the site has no templates"))
     }
@@ -170,6 +188,9 @@ impl Site {
     pub async fn serve(self: &Arc<Self>, transport: Rc<dyn Transport>, asked: Asked<'_>) -> Served {
         let (request, host, malformed) = head::parse(asked.head);
         let mut connection = HttpConnection::new(self, transport, &asked, request, host);
+        if let Some(format) = &self.log {
+            connection.log(format.clone(), &[], None);
+        }
         let answered = match malformed {
             None => self.answer(&mut connection).await,
             Some(error) => {

@@ -169,7 +169,7 @@ impl<M: Middleware> Asked<'_, M> {
         }
         let stream = connection.stream(self.rest);
         request.watch(stream.aborted().clone());
-        let middleware = app.gate.borrow().middleware().clone();
+        let middleware = app.gate.borrow().middleware();
         let swarms = Swarms(connection.shared);
         let deadline = Duration::from_millis(WAIT_DEADLINE_MS);
         let running = tokio::time::timeout(deadline, middleware.run(Some(passed), &mut request, &swarms));

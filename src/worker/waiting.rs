@@ -78,7 +78,7 @@ pub(super) async fn wait<M: Middleware>(app: Rc<App<M>>, waiting: Waiting) {
     let Waiting { mut request, passed, to } = waiting;
     let shared = &app.shared;
     let _place = Place(&app); // the gate has taken it
-    let middleware = app.gate.borrow().middleware().clone();
+    let middleware = app.gate.borrow().middleware();
     let ended = {
         let swarms = Swarms(shared);
         let deadline = Duration::from_millis(WAIT_DEADLINE_MS);

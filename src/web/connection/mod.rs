@@ -22,6 +22,7 @@ use http::{HeaderMap, StatusCode};
 
 pub use stream::{Event, EventStream, ResponseStream};
 
+use crate::counters::Counters;
 use crate::data::Data;
 use crate::error::{Code, TrackerError};
 use crate::time::Timestamp;
@@ -167,6 +168,22 @@ impl HttpConnection {
             self.session = Some(sessions.load(self.cookies()?, now).await?);
         }
         Ok(self.session.as_mut().expect("it was loaded"))
+    }
+
+    /// What each worker of the tracker has counted, as of a moment ago: as
+    /// [`Tracker::counters`](crate::server::Tracker::counters).
+    ///
+    /// ```
+    /// use gyre::counters::Counter;
+    /// use gyre::web::HttpConnection;
+    ///
+    /// async fn swarms(connection: &mut HttpConnection) -> Result<(), gyre::error::TrackerError> {
+    ///     let swarms: u64 = connection.counters().iter().map(|worker| worker.get(Counter::Swarms)).sum();
+    ///     connection.send(format!("{swarms} swarms\n")).await
+    /// }
+    /// ```
+    pub fn counters(&self) -> Vec<Counters> {
+        self.site.counters()
     }
 
     /// Whether the client has gone. Then nothing can be sent.

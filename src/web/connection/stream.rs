@@ -106,6 +106,11 @@ impl HttpConnection {
 }
 
 impl ResponseStream<'_> {
+    /// The connection, whose request can still be looked at.
+    pub fn connection(&self) -> &HttpConnection {
+        self.connection
+    }
+
     /// Writes these bytes of the body. They leave when there are enough of them, or with [`flush`](Self::flush).
     ///
     /// # Errors
@@ -259,9 +264,14 @@ impl EventStream<'_> {
         self.0.flush().await
     }
 
+    /// The connection, whose request can still be looked at.
+    pub fn connection(&self) -> &HttpConnection {
+        self.0.connection()
+    }
+
     /// Waits until the client has gone; to be awaited beside what brings the next event.
     pub async fn aborted(&self) {
-        self.0.connection.aborted().await;
+        self.connection().aborted().await;
     }
 
     /// Ends the stream; the client comes again.
