@@ -214,7 +214,7 @@ impl Site {
             tracing::warn!(target: "gyre::web", "a session was not stored: {error}");
         }
         connection.finish_log();
-        connection.served(answered.is_ok())
+        connection.served()
     }
 
     async fn answer(&self, connection: &mut HttpConnection) -> Result<(), TrackerError> {

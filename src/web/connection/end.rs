@@ -14,13 +14,17 @@ impl HttpConnection {
     }
 
     /// What is left to do with the connection.
-    pub(in crate::web) fn served(&self, answered: bool) -> Served {
-        let unread = self.incoming.unread();
-        let keep_alive = answered
-            && self.keep_alive
-            && self.progress != Progress::Begun
-            && unread.is_some_and(|bytes| bytes <= HTTP_BODY_SKIP_BYTES);
-        Served { keep_alive, skip_bytes: unread.unwrap_or(0) }
+    pub(in crate::web) fn served(&self) -> Served {
+        Served {
+            keep_alive: self.keep_alive && self.progress == Progress::Sent,
+            skip_bytes: self.incoming.unread().unwrap_or(0),
+        }
+    }
+
+    /// Whether another request can follow the body of this one, as far as it was not read.
+    pub(super) fn can_skip_body(&self) -> bool {
+        let short = self.incoming.unread().is_some_and(|bytes| bytes <= HTTP_BODY_SKIP_BYTES);
+        short && !self.incoming.must_close()
     }
 
     /// The connection is closed after the response.

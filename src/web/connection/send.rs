@@ -179,9 +179,7 @@ impl HttpConnection {
             return Err(Self::gone());
         }
         self.store_session().await?;
-        if self.incoming.must_close() {
-            self.keep_alive = false;
-        }
+        self.keep_alive &= self.can_skip_body();
         let chunked = self.request.version != Version::HTTP_10;
         if length == Length::Unknown && !chunked {
             self.keep_alive = false;
