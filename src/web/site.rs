@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use futures_core::future::LocalBoxFuture;
 use http::{Method, StatusCode};
+use percent_encoding::{CONTROLS, utf8_percent_encode};
 
 use crate::counters::{Counters, Published};
 use crate::engine::route::Route as TrackerRoute;
@@ -69,6 +70,8 @@ impl Handler for Files {
                     if let Some(query) = connection.request().uri.query() {
                         location = format!("{location}?{query}");
                     }
+                    // Some clients send such paths as they were typed.
+                    let location = utf8_percent_encode(&location, CONTROLS).to_string();
                     connection.redirect(&location, true).await
                 }
             }

@@ -17,8 +17,10 @@ use crate::web::cookies::set_cookie_value;
 use crate::web::links::Links;
 use crate::web::log::{LogRecord, date};
 
-/// Fields that say how the body is framed and the connection kept; the server writes them itself.
-const OWN_FIELDS: [HeaderName; 6] = [CONNECTION, CONTENT_LENGTH, TE, TRAILER, TRANSFER_ENCODING, UPGRADE];
+/// Fields that say when the response is made, how its body is framed and the connection kept; the server writes them
+/// itself.
+const OWN_FIELDS: [HeaderName; 7] =
+    [CONNECTION, CONTENT_LENGTH, DATE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE];
 
 impl HttpConnection {
     /// The response's head, as far as it is set.
@@ -59,7 +61,8 @@ impl HttpConnection {
     /// # Errors
     ///
     /// [`Code::IncorrectResponse`] if the name is none (RFC 9110, section 5.1), the value has a line break or another
-    /// control character, or the field is one that the server writes itself; [`Code::ResponseAlreadySent`].
+    /// control character or is not ASCII, or the field is one that the server writes itself;
+    /// [`Code::ResponseAlreadySent`].
     pub fn set_header(&mut self, name: &str, value: &str) -> Result<(), TrackerError> {
         let (name, value) = self.checked_field(name, value)?;
         self.response.headers.insert(name, value);
@@ -91,9 +94,9 @@ impl HttpConnection {
         if OWN_FIELDS.contains(&name) {
             return Err(incorrect("this header is the server's to write"));
         }
-        let value = HeaderValue::from_str(value);
+        let value = HeaderValue::from_str(value).ok().filter(|value| value.to_str().is_ok());
         let value =
-            value.map_err(|_| incorrect("a header's value has a control character or is not ASCII"))?;
+            value.ok_or_else(|| incorrect("a header's value has a control character or is not ASCII"))?;
         Ok((name, value))
     }
 
