@@ -216,7 +216,6 @@ impl Site {
         if let Err(error) = connection.store_session().await {
             tracing::warn!(target: "gyre::web", "a session was not stored: {error}");
         }
-        connection.finish_log();
         connection.served()
     }
 

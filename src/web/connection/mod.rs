@@ -232,8 +232,14 @@ impl HttpConnection {
         self.log.push(Logged { format, tokens, logger });
     }
 
-    /// Writes what is to be logged, once the response is through.
-    pub(super) fn finish_log(&mut self) {
+    fn gone() -> TrackerError {
+        TrackerError::new(Code::ConnectionClosed, "the client has gone")
+    }
+}
+
+/// Logs the request, whatever became of it: also if its handler did not come to an end.
+impl Drop for HttpConnection {
+    fn drop(&mut self) {
         for Logged { format, tokens, logger } in std::mem::take(&mut self.log) {
             let tokens: Vec<_> = tokens.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
             let line = format.render_with(self, &tokens);
@@ -242,10 +248,6 @@ impl HttpConnection {
                 None => tracing::info!(target: "gyre::web", "{line}"),
             }
         }
-    }
-
-    fn gone() -> TrackerError {
-        TrackerError::new(Code::ConnectionClosed, "the client has gone")
     }
 }
 

@@ -221,7 +221,7 @@ impl LogRecord for HttpConnection {
             "method" => self.request.method.as_str().into(),
             "url" => self.request.uri.path_and_query().map_or("/", |url| url.as_str()).into(),
             "path" => self.path().into(),
-            "status" => self.response.status.as_str().to_owned().into(),
+            "status" if self.sent() => self.response.status.as_str().to_owned().into(),
             "ip" => self.ip.to_string().into(),
             "host" => self.host().into(),
             "protocol" => self.protocol().into(),
