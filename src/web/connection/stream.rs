@@ -52,7 +52,7 @@ impl HttpConnection {
         Ok(ResponseStream { connection: self, compressor, data: Vec::new(), out, chunked })
     }
 
-    /// Sends what a stream yields, as it comes. An error of it breaks the response off.
+    /// Sends what a stream yields, as it comes. An error of it breaks the response off. For a HEAD it is not polled.
     ///
     /// # Errors
     ///
@@ -67,7 +67,9 @@ impl HttpConnection {
         }
         let mut response = self.stream().await?;
         let mut stream = pin!(stream);
-        while let Some(bytes) = poll_fn(|context| stream.as_mut().poll_next(context)).await {
+        while response.has_body()
+            && let Some(bytes) = poll_fn(|context| stream.as_mut().poll_next(context)).await
+        {
             response.write(&bytes.map_err(TrackerError::internal)?).await?;
             response.flush().await?;
         }
@@ -111,6 +113,11 @@ impl ResponseStream<'_> {
         self.connection
     }
 
+    /// Whether what is written is sent: it is not in the answer to a HEAD.
+    pub(super) fn has_body(&self) -> bool {
+        self.connection.has_body()
+    }
+
     /// Writes these bytes of the body. They leave when there are enough of them, or with [`flush`](Self::flush).
     ///
     /// # Errors
@@ -151,7 +158,7 @@ impl ResponseStream<'_> {
             compressor.finish(&mut self.data);
         }
         self.put_data();
-        if self.chunked && self.connection.has_body() {
+        if self.chunked && self.has_body() {
             self.out.extend_from_slice(LAST_CHUNK);
         }
         let out = std::mem::take(&mut self.out);
@@ -172,7 +179,7 @@ impl ResponseStream<'_> {
 
     /// Moves what is to be written behind the head, if that is still to leave.
     fn put_data(&mut self) {
-        if self.connection.has_body() && !self.data.is_empty() {
+        if self.has_body() && !self.data.is_empty() {
             self.connection.sent_bytes += self.data.len() as u64;
             match self.chunked {
                 true => put_chunk(&mut self.out, &self.data),
