@@ -66,7 +66,8 @@ fn data_goes_from_a_handler_to_the_route_of_its_error() {
 #[test]
 fn headers_are_found_by_any_case_and_all_of_a_name() {
     let site = telling(|connection| {
-        let tags: Vec<_> = connection.headers().get_all("x-TAG").iter().map(|tag| tag.as_bytes()).collect();
+        let tags: Vec<_> =
+            connection.headers().get_all("x-TAG").iter().map(http::HeaderValue::as_bytes).collect();
         Ok(format!("{:?}", tags.join(&b'|').escape_ascii().to_string()))
     });
     let answer = site.get("/", &[("X-Tag", "one"), ("x-tag", "two, three")]);

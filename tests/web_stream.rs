@@ -155,7 +155,7 @@ impl Stream for Pieces {
     type Item = Result<Bytes, &'static str>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if self.asked.fetch_add(1, Ordering::AcqRel) % 2 == 0 {
+        if self.asked.fetch_add(1, Ordering::AcqRel).is_multiple_of(2) {
             context.waker().wake_by_ref();
             return Poll::Pending;
         }

@@ -25,6 +25,14 @@ use crate::wire::http::Framing;
 
 /// What answers the requests of a route: an async function of the connection. All workers share it, so what it keeps
 /// must be [`Sync`]; its futures stay on the worker of the connection.
+///
+/// ```
+/// use gyre::web::HttpConnection;
+///
+/// let greeting = String::from("hello");
+/// let handler = async move |connection: &mut HttpConnection| connection.send(greeting.clone()).await;
+/// # let _ = gyre::Tracker::builder().get("/", handler);
+/// ```
 pub trait Handler: Send + Sync + 'static {
     /// Answers a request.
     ///

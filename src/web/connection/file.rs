@@ -27,6 +27,14 @@ impl HttpConnection {
     /// The path is the program's own. Those that clients name belong under a
     /// [`directory`](crate::server::Builder::directory), which they can't leave.
     ///
+    /// ```
+    /// # use gyre::{error::TrackerError, web::HttpConnection};
+    /// # async fn handler(connection: &mut HttpConnection) -> Result<(), TrackerError> {
+    /// connection.set_content_type("application/x-bittorrent")?;
+    /// connection.drain("/srv/torrents/debian.torrent").await
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Code::NotFound`] if there is no such file, or it is none; [`Code::ResponseAlreadySent`];

@@ -24,16 +24,43 @@ const OWN_FIELDS: [HeaderName; 7] =
 
 impl HttpConnection {
     /// The response's head, as far as it is set.
+    ///
+    /// ```
+    /// # use gyre::{error::TrackerError, web::HttpConnection};
+    /// # async fn handler(connection: &mut HttpConnection) -> Result<(), TrackerError> {
+    /// connection.set_header("x-tracker", "gyre")?;
+    /// assert_eq!(connection.response().headers["x-tracker"], "gyre");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn response(&self) -> &ResponseHead {
         &self.response
     }
 
     /// Whether the response was sent, or has begun to be.
+    ///
+    /// ```
+    /// # use gyre::{error::TrackerError, web::HttpConnection};
+    /// # async fn handler(connection: &mut HttpConnection) -> Result<(), TrackerError> {
+    /// connection.send("done").await?;
+    /// assert!(connection.sent());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn sent(&self) -> bool {
         self.progress != Progress::Open
     }
 
     /// The response's status; 200 unless another was set.
+    ///
+    /// ```
+    /// # use gyre::{error::TrackerError, web::HttpConnection};
+    /// # async fn handler(connection: &mut HttpConnection) -> Result<(), TrackerError> {
+    /// connection.set_status(201)?;
+    /// assert_eq!(connection.status(), http::StatusCode::CREATED);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn status(&self) -> StatusCode {
         self.response.status
     }
@@ -52,6 +79,17 @@ impl HttpConnection {
     }
 
     /// A header field of the response; the first, if there are several of the name.
+    ///
+    /// ```
+    /// # use gyre::{error::TrackerError, web::HttpConnection};
+    /// # async fn handler(connection: &mut HttpConnection) -> Result<(), TrackerError> {
+    /// connection.set_header("x-robots-tag", "noindex")?;
+    /// connection.append_header("vary", "accept-language")?;
+    /// assert!(connection.header("x-robots-tag").is_some_and(|value| value == "noindex"));
+    /// connection.remove_header("x-robots-tag");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn header(&self, name: &str) -> Option<&HeaderValue> {
         self.response.headers.get(name)
     }
@@ -131,6 +169,18 @@ impl HttpConnection {
 
     /// Sets how long and by whom the response may be kept (RFC 9111); `None` leaves it to others.
     ///
+    /// ```
+    /// # use gyre::{error::TrackerError, web::HttpConnection};
+    /// # async fn handler(connection: &mut HttpConnection) -> Result<(), TrackerError> {
+    /// use gyre::web::cache::CacheControl;
+    /// use std::time::Duration;
+    ///
+    /// connection.set_cache(Some(&CacheControl::new().public().max_age(Duration::from_secs(60))))?;
+    /// assert!(connection.cache().is_some());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Code::ResponseAlreadySent`].
@@ -148,6 +198,15 @@ impl HttpConnection {
 
     /// Sets the language of the response's content, as a tag (RFC 5646).
     ///
+    /// ```
+    /// # use gyre::{error::TrackerError, web::HttpConnection};
+    /// # async fn handler(connection: &mut HttpConnection) -> Result<(), TrackerError> {
+    /// connection.set_lang("de")?;
+    /// assert_eq!(connection.lang(), Some("de"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// As [`set_header`](Self::set_header).
@@ -161,6 +220,19 @@ impl HttpConnection {
     }
 
     /// Sets how what is here is related to other places (RFC 8288).
+    ///
+    /// ```
+    /// # use gyre::{error::TrackerError, web::HttpConnection};
+    /// # async fn handler(connection: &mut HttpConnection) -> Result<(), TrackerError> {
+    /// use gyre::web::links::Links;
+    ///
+    /// let mut links = Links::default();
+    /// links.add("next", "/torrents?page=2");
+    /// connection.set_links(&links)?;
+    /// assert_eq!(connection.links(), links);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -178,6 +250,16 @@ impl HttpConnection {
 
     /// Sets the type of the response's content, in place of what it would be by what is sent: a media type
     /// (`text/css`), or the extension of a file that has it (`css`).
+    ///
+    /// ```
+    /// # use gyre::{error::TrackerError, web::HttpConnection};
+    /// # async fn handler(connection: &mut HttpConnection) -> Result<(), TrackerError> {
+    /// connection.set_content_type("css")?;
+    /// assert_eq!(connection.content_type(), Some("text/css; charset=utf-8"));
+    /// connection.remove_content_type();
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///

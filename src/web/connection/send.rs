@@ -35,6 +35,14 @@ impl HttpConnection {
     /// Sends the response: text, bytes, [`Json`](crate::web::Json) or nothing, with the type of what it is unless
     /// another is set, compressed if that is worth it and the client takes it.
     ///
+    /// ```
+    /// # use gyre::{error::TrackerError, web::HttpConnection};
+    /// # async fn handler(connection: &mut HttpConnection) -> Result<(), TrackerError> {
+    /// connection.set_content_type("html")?;
+    /// connection.send("<h1>A tracker</h1>").await
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Code::ResponseAlreadySent`]; [`Code::ConnectionClosed`] if the client has gone; those of the session's store.
@@ -56,6 +64,18 @@ impl HttpConnection {
     /// Renders a template of the site's ([`Builder::templates`](crate::server::Builder::templates)) and sends it, as
     /// HTML unless another type is set.
     ///
+    /// ```
+    /// # use gyre::{error::TrackerError, web::HttpConnection};
+    /// # async fn handler(connection: &mut HttpConnection) -> Result<(), TrackerError> {
+    /// #[derive(serde::Serialize)]
+    /// struct Page {
+    ///     swarms: u64,
+    /// }
+    ///
+    /// connection.render("index.html", Page { swarms: 7 }).await
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Code::Internal`] if there is no such template or it fails, and those of [`send`](Self::send).
@@ -70,6 +90,14 @@ impl HttpConnection {
     /// Sends the client elsewhere: for this time (302), or for good (301); or with the status that is set, if that is
     /// one of redirection, as 303 is after a form.
     ///
+    /// ```
+    /// # use gyre::{error::TrackerError, web::HttpConnection};
+    /// # async fn handler(connection: &mut HttpConnection) -> Result<(), TrackerError> {
+    /// connection.set_status(303)?; // after a form; else 302, or 301 if it is for good
+    /// connection.redirect("/thanks", false).await
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Code::IncorrectResponse`] if the location has a line break or is not ASCII, and those of [`send`](Self::send).
@@ -82,6 +110,16 @@ impl HttpConnection {
     }
 
     /// Answers with this status by the site's route for errors, or where it has none with a line of text.
+    ///
+    /// ```
+    /// # use gyre::{error::TrackerError, web::HttpConnection};
+    /// # async fn handler(connection: &mut HttpConnection) -> Result<(), TrackerError> {
+    /// match connection.param("id") {
+    ///     Some("1") => connection.send("the first").await,
+    ///     _ => connection.error(404).await,
+    /// }
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///

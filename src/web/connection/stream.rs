@@ -37,6 +37,18 @@ impl fmt::Debug for ResponseStream<'_> {
 impl HttpConnection {
     /// Begins a response whose body is written bit by bit.
     ///
+    /// ```
+    /// # use gyre::{error::TrackerError, web::HttpConnection};
+    /// # async fn handler(connection: &mut HttpConnection) -> Result<(), TrackerError> {
+    /// connection.set_content_type("csv")?;
+    /// let mut response = connection.stream().await?;
+    /// for number in 0..1_000_000 {
+    ///     response.write(format!("{number}\n").as_bytes()).await?;
+    /// }
+    /// response.finish().await
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// Those of [`send`](Self::send).
@@ -53,6 +65,26 @@ impl HttpConnection {
     }
 
     /// Sends what a stream yields, as it comes. An error of it breaks the response off. For a HEAD it is not polled.
+    ///
+    /// ```
+    /// # use gyre::{error::TrackerError, web::HttpConnection};
+    /// # async fn handler(connection: &mut HttpConnection) -> Result<(), TrackerError> {
+    /// use std::pin::Pin;
+    /// use std::task::{Context, Poll};
+    ///
+    /// struct Numbers(std::ops::Range<u32>);
+    ///
+    /// impl futures_core::Stream for Numbers {
+    ///     type Item = std::io::Result<bytes::Bytes>;
+    ///
+    ///     fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+    ///         Poll::Ready(self.0.next().map(|number| Ok(format!("{number}\n").into())))
+    ///     }
+    /// }
+    ///
+    /// connection.drain_stream(Numbers(0..10)).await
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -138,6 +170,17 @@ impl ResponseStream<'_> {
 
     /// Has all that was written leave.
     ///
+    /// ```
+    /// # use gyre::{error::TrackerError, web::HttpConnection};
+    /// # async fn handler(connection: &mut HttpConnection) -> Result<(), TrackerError> {
+    /// let mut response = connection.stream().await?;
+    /// response.write(b"working ... ").await?;
+    /// response.flush().await?; // the client sees it now
+    /// response.write(b"done\n").await?;
+    /// response.finish().await
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Code::ConnectionClosed`] if the client has gone.
@@ -191,6 +234,12 @@ impl ResponseStream<'_> {
 }
 
 /// A server-sent event.
+///
+/// ```
+/// use gyre::web::Event;
+///
+/// let event = Event::new("two\nlines").name("news").id("7").retry_ms(2_000);
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Event {
     data: String,
@@ -244,6 +293,16 @@ impl Event {
 }
 
 /// A stream of server-sent events.
+///
+/// ```
+/// # use gyre::{error::TrackerError, web::HttpConnection};
+/// # async fn handler(connection: &mut HttpConnection) -> Result<(), TrackerError> {
+/// let mut events = connection.events().await?;
+/// events.ping().await?;
+/// events.aborted().await; // or what brings the next event
+/// events.finish().await
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct EventStream<'a>(ResponseStream<'a>);
 
