@@ -101,11 +101,8 @@ impl Stream {
                     break;
                 }
             }
-            if keep != self.keep.get() {
-                keep = self.keep.get(); // it may end sooner than the timer
-                timer.set(tokio::time::sleep(keep));
-            }
-            while timer.as_mut().poll(context).is_ready() {
+            while keep != self.keep.get() || timer.as_mut().poll(context).is_ready() {
+                keep = self.keep.get();
                 let quiet = self.shared.clock.now().since(self.touched.get());
                 match keep.checked_sub(quiet) {
                     None | Some(Duration::ZERO) => return Poll::Ready(None),

@@ -4,7 +4,6 @@ use http::header::{ALLOW, HeaderValue};
 
 use super::{HttpConnection, Progress};
 use crate::error::{Code, TrackerError};
-use crate::limits::HTTP_BODY_SKIP_BYTES;
 use crate::web::site::Served;
 
 impl HttpConnection {
@@ -19,12 +18,6 @@ impl HttpConnection {
             keep_alive: self.keep_alive && self.progress == Progress::Sent,
             skip_bytes: self.incoming.unread().unwrap_or(0),
         }
-    }
-
-    /// Whether another request can follow the body of this one, as far as it was not read.
-    pub(super) fn can_skip_body(&self) -> bool {
-        let short = self.incoming.unread().is_some_and(|bytes| bytes <= HTTP_BODY_SKIP_BYTES);
-        short && !self.incoming.must_close()
     }
 
     /// The connection is closed after the response.

@@ -220,7 +220,9 @@ impl HttpConnection {
             return Err(Self::gone());
         }
         self.store_session().await?;
-        self.keep_alive &= self.can_skip_body();
+        if self.incoming.must_close() {
+            self.keep_alive = false;
+        }
         let chunked = self.request.version != Version::HTTP_10;
         if length == Length::Unknown && !chunked {
             self.keep_alive = false;
