@@ -13,6 +13,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() {
     let mut criterion = timed::criterion();
     engine::datagrams(&mut criterion);
+    engine::mediated(&mut criterion);
     engine::requests(&mut criterion);
     criterion.final_summary();
 }

@@ -40,17 +40,19 @@
 //! |---|---|---|
 //! | [`cli`] | the command line | wiring |
 //! | [`doctor`], [`report`] | what is amiss with the machine; the line of statistics | wiring |
-//! | [`server`], [`error`] | sockets, threads, start and end; what can go wrong with them | wiring |
-//! | [`worker`] | a worker's turn, its HTTP connections | wiring |
+//! | [`server`] | sockets, threads, start and end; how a tracker is put together | wiring |
+//! | [`worker`] | a worker's turn, its HTTP connections, the tasks of requests that wait | wiring |
+//! | [`web`] | routes of a program's own, and the HTTP connection that their handlers have in hand | wiring |
 //! | [`ring`] | the UDP ring | kernel |
 //! | [`mesh`] | the queues between workers | wiring |
-//! | [`engine`] | what a request means, gathering of answers | pure |
+//! | [`engine`] | what a request means, its context, middleware, gathering of answers | pure |
 //! | [`swarm`] | the table of swarms and peers, the sweep | pure |
+//! | [`sys`] | cores, socket options, doorbells, files below a directory | kernel |
+//! | [`error`] | what can go wrong, at the start and with a request | pure |
 //! | [`config`] | what an operator decides | pure |
-//! | [`sys`] | cores, socket options, doorbells | kernel |
-//! | [`wire`] | UDP, HTTP, queries, bencode | pure |
+//! | [`wire`] | UDP, HTTP, queries, bencode, what proxies say | pure |
 //! | [`connection_id`], [`counters`], [`owner`] | BEP 15's ids; what is counted; who owns a swarm | pure |
-//! | [`limits`], [`time`], [`types`] | every bound; the clock; the words | pure |
+//! | [`limits`], [`time`], [`data`], [`types`] | every bound; the clock; values by type; the words | pure |
 //!
 //! # Example
 //!
@@ -74,6 +76,7 @@
 //! # Ok(())
 //! # }
 //! ```
+#![doc = include_str!("../docs/library.md")]
 
 pub mod cli;
 pub mod config;

@@ -268,6 +268,8 @@ pub const WEB_COMPRESS_MIN_BYTES: u64 = 1_024;
 pub const WEB_COMPRESS_STEP_BYTES: usize = 32 * 1024;
 /// A handler may go on for so long without a byte being read or written; then its connection is closed.
 pub const WEB_KEEP_MS: u64 = 30_000;
+/// A body that comes more slowly than this does not count as being read. Modems were faster.
+pub const WEB_READ_BYTES_PER_SECOND: u32 = 512;
 /// It may ask for more, but for no more than this.
 pub const WEB_KEEP_MAX_MS: u64 = 3_600_000;
 /// Ranges that one request asks a file for, at most; to one with more the whole file is sent. Players and readers of

@@ -337,6 +337,7 @@ fn the_help_names_each_option_with_its_default_and_its_range() {
         ("--max-memory", "half of the memory", "16M to 1024T"),
         ("--connection-id-window", "120", "10 to 3600"),
         ("--http-connections", "20000", "1 to 10000000"),
+        ("--trusted-proxy", "none, each peer is a client", "at most 256"),
         ("--receive-buffer", "8388608", "4096 to 1073741824"),
         ("--stats-interval", "10", "0 to 604800"),
         ("--help", "", ""),

@@ -1,14 +1,21 @@
 //! Owns the cost of whole answers: from the bytes of a request to those of its response, with a table to look into, but
 //! without the kernel.
 
+use std::cell::RefCell;
 use std::hint::black_box;
 use std::net::{IpAddr, SocketAddr};
+use std::task::{Context, Poll, Waker};
+
+use futures_core::future::LocalBoxFuture;
 
 use gyre::connection_id::ConnectionIds;
-use gyre::engine::context::Terms;
-use gyre::engine::middleware::Middleware;
+use gyre::engine::context::{RequestContext, Terms};
+use gyre::engine::middleware::{Middleware, Next, Rest, Then, from_async};
 use gyre::engine::route::Route;
-use gyre::engine::{Answer, Endpoint, Engine, Gate, Message, Outcome, Policy, Post, Replies, Seeds, Source};
+use gyre::engine::{
+    Answer, Endpoint, Engine, Gate, Message, Outcome, Policy, Post, Replies, Seeds, Source, Waiting,
+};
+use gyre::error::TrackerError;
 use gyre::limits::{LOOK_AHEAD, MAX_SCRAPE_HASHES, UDP_REPLY_MAX_BYTES};
 use gyre::owner::Owners;
 use gyre::time::Timestamp;
@@ -48,6 +55,25 @@ struct Alone;
 impl Post for Alone {
     fn post(&mut self, _: WorkerId, message: Message) -> Result<(), Message> {
         Err(message)
+    }
+}
+
+/// What comes after the last middleware in a task.
+struct Swarms<'a>(RefCell<&'a mut Engine>);
+
+impl Rest for Swarms<'_> {
+    fn run<'a>(
+        &'a self,
+        request: &'a mut RequestContext<'_>,
+    ) -> LocalBoxFuture<'a, Result<(), TrackerError>> {
+        Box::pin(async move {
+            let mut engine = self.0.borrow_mut();
+            let Some(Outcome::Ready(answer)) = engine.ask(NOW, request, &mut Alone) else {
+                panic!("there are no other workers")
+            };
+            let response = engine.respond(NOW, request, Some(answer));
+            request.send(response)
+        })
     }
 }
 
@@ -101,9 +127,26 @@ impl<M: Middleware> Tracker<M> {
         for (from, datagram) in datagrams {
             bytes += self.datagram(from, datagram).unwrap_or(0);
         }
+        while let Some(waiting) = self.gate.next_waiting() {
+            bytes += self.wait(waiting).unwrap_or(0);
+        }
         let mut sent = Sent { out: &mut self.out, bytes };
         self.engine.answer_announces(NOW, &mut sent);
         sent.bytes
+    }
+
+    /// Lets the middleware wait with a request, as a task does, but for the runtime; returns the response's length.
+    fn wait(&mut self, waiting: Waiting) -> Option<usize> {
+        let Waiting { mut request, passed, .. } = waiting;
+        let middleware = self.gate.middleware().clone();
+        let swarms = Swarms(RefCell::new(&mut self.engine));
+        let mut task = Box::pin(middleware.run(Some(passed), &mut request, &swarms));
+        let Poll::Ready(result) = task.as_mut().poll(&mut Context::from_waker(Waker::noop())) else {
+            return None;
+        };
+        drop(task);
+        self.gate.end_waiting();
+        self.engine.conclude_udp(&mut request, result, black_box(&mut self.out))
     }
 
     /// Answers a request by HTTP, as a connection's task does. `None`: it is not one that can be answered at once.
@@ -168,6 +211,25 @@ pub(crate) fn datagrams(meter: &mut impl Meter) {
         let run = || tracker.datagram(black_box(&from), black_box(&datagram));
         meter.measure(name, Amount::One, answer, run);
     }
+    announces(meter, "engine/announce, 30 peers of 1,000", ());
+}
+
+/// Announces of which a middleware sees each.
+pub(crate) fn mediated(meter: &mut impl Meter) {
+    let plain = |request: &mut RequestContext<'_>| {
+        Ok(if black_box(request.connection().ip()).is_loopback() { Then::Stop } else { Then::Next })
+    };
+    announces(meter, "engine mediated/announce, one plain function", plain);
+    let waits = from_async(async |request: &mut RequestContext<'_>, next: Next<'_>| {
+        black_box(request.connection().ip());
+        next.run(request).await
+    });
+    announces(meter, "engine mediated/announce, one async function", waits);
+}
+
+/// Announces of a turn to swarms of [`PEERS`] peers.
+fn announces(meter: &mut impl Meter, name: &str, middleware: impl Middleware) {
+    let mut tracker = Tracker::new(middleware);
     let mut rng = fastrand::Rng::with_seed(1);
     let mut announces = Vec::new();
     for _ in 0..TURNS * LOOK_AHEAD {
@@ -176,9 +238,7 @@ pub(crate) fn datagrams(meter: &mut impl Meter) {
     }
     let mut turns = announces.chunks(LOOK_AHEAD).cycle();
     let bytes = LOOK_AHEAD * (20 + 30 * 6);
-    meter.measure("engine/announce, 30 peers of 1,000", Amount::Each(LOOK_AHEAD), bytes, || {
-        tracker.turn(turns.next().expect("a cycle"))
-    });
+    meter.measure(name, Amount::Each(LOOK_AHEAD), bytes, || tracker.turn(turns.next().expect("a cycle")));
 }
 
 /// Requests by HTTP.

@@ -2,7 +2,7 @@
 
 use http::StatusCode;
 
-use crate::counters::{Counter, Kind};
+use crate::counters::Counter;
 use crate::engine::Engine;
 use crate::engine::context::{AnnounceResponse, RequestContext, Response, Sent};
 use crate::engine::http::{put_announce, put_scrape};
@@ -44,7 +44,6 @@ impl Engine {
                 length
             }
         };
-        self.counters.bump(Counter::of(Kind::UdpReply, family));
         // Who has not shown that it receives at its address gets no more bytes than it sent.
         Some(if request.is_connect() { length.min(UDP_CONNECT_REPLY_BYTES) } else { length })
     }

@@ -15,6 +15,8 @@ use std::fmt::Debug;
 use futures_core::future::LocalBoxFuture;
 
 use crate::engine::context::{Action, RequestContext};
+#[cfg(doc)]
+use crate::error::Code;
 use crate::error::TrackerError;
 
 /// What is to become of a request.

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use crate::counters::{Counter, Kind};
 use crate::engine::Engine;
-use crate::engine::context::{AnnounceRequest, ConnectRequest, RequestContext, ScrapeRequest};
+use crate::engine::context::{AnnounceRequest, ConnectRequest, RequestContext, ScrapeRequest, query_of_udp};
 use crate::engine::gate::{Gate, Verdict};
 use crate::engine::gather::Asker;
 use crate::engine::message::{Endpoint, Message, Post, Replies, Source, UdpAnnounce};
@@ -90,10 +90,10 @@ impl Engine {
         }
         let ip = from.source.ip();
         let family = Family::of(ip);
-        match Request::parse(datagram) {
+        let length = match Request::parse(datagram) {
             Ok(Request::Connect { transaction_id }) => {
                 self.counters.bump(Counter::of(Kind::UdpConnect, family));
-                self.udp_connect(now, from, transaction_id, out, gate)
+                self.udp_connect(now, from, ip, transaction_id, out, gate)
             }
             Ok(Request::Announce(request)) => {
                 self.counters.bump(Counter::of(Kind::UdpAnnounce, family));
@@ -113,14 +113,11 @@ impl Engine {
                 });
                 None
             }
+        };
+        if length.is_some() {
+            self.counters.bump(Counter::of(Kind::UdpReply, family));
         }
-    }
-
-    /// Counts a response that is written.
-    #[inline]
-    fn replied(&mut self, from: &Endpoint, length: usize) -> Option<usize> {
-        self.counters.bump(Counter::of(Kind::UdpReply, Family::of(from.source.ip())));
-        Some(length)
+        length
     }
 
     #[inline]
@@ -128,6 +125,7 @@ impl Engine {
         &mut self,
         now: Timestamp,
         from: &Endpoint,
+        ip: IpAddr,
         transaction_id: u32,
         out: &mut ReplyBuffer,
         gate: &mut Gate<impl Middleware>,
@@ -138,12 +136,12 @@ impl Engine {
                 return concluded;
             }
         }
-        let length = udp::put_connect(out, transaction_id, self.ids.issue(now, from.source.ip()));
-        self.replied(from, length)
+        Some(udp::put_connect(out, transaction_id, self.ids.issue(now, ip)))
     }
 
     /// Shows a request to the middleware. An error has the length of the response, if there is one: the swarm is not to
     /// be asked.
+    #[inline]
     fn pass<'a>(
         &mut self,
         mut request: RequestContext<'a>,
@@ -187,22 +185,26 @@ impl Engine {
         if request.port == 0 {
             self.counters.bump(Counter::BadAnnouncePort);
             self.counters.bump(Counter::Refused);
-            let length = udp::put_error(out, request.transaction_id, "invalid parameter: port");
-            return self.replied(from, length);
+            return Some(udp::put_error(out, request.transaction_id, "invalid parameter: port"));
         }
         if !request.options.is_empty() && request.options().malformed {
             self.counters.bump(Counter::BadOptions);
         }
-        let asked = AnnounceRequest::udp(from, request);
-        let (ip, query, interval_secs) = match passes(gate) {
-            false => (asked.ip, asked.query, None),
-            true => match self.pass(RequestContext::Announce(asked), from, out, gate) {
-                Ok(RequestContext::Announce(asked)) => (asked.ip, asked.query, asked.terms.interval_secs),
+        let (announce, interval_secs) = match passes(gate) {
+            false => (self.announce_of(from.source.ip(), &query_of_udp(request), Source::Udp), None),
+            true => match self.pass(
+                RequestContext::Announce(AnnounceRequest::udp(from, request)),
+                from,
+                out,
+                gate,
+            ) {
+                Ok(RequestContext::Announce(asked)) => {
+                    (self.announce_of(asked.ip, &asked.query, Source::Udp), asked.terms.interval_secs)
+                }
                 Ok(_) => unreachable!("an announce stays one"),
                 Err(concluded) => return concluded,
             },
         };
-        let announce = self.announce_of(ip, &query, Source::Udp);
         let interval_secs = interval_secs.unwrap_or_else(|| self.interval_secs());
         let transaction_id = request.transaction_id;
         let owner = self.owners.of(&announce.info_hash);
@@ -212,8 +214,7 @@ impl Engine {
             return None;
         }
         if self.announces.len() == TURN_DATAGRAMS {
-            let length = self.answer_udp_announce(now, &request, out);
-            return self.replied(from, length);
+            return Some(self.answer_udp_announce(now, &request, out));
         }
         self.announces.push(request); // answered with the others of this turn
         None
@@ -293,7 +294,7 @@ impl Engine {
             Counted::All(counts) => {
                 let length = udp::put_scrape(out, transaction_id, &counts);
                 self.gathers.give_counts(counts);
-                self.replied(from, length)
+                Some(length)
             }
             Counted::Asked(_) | Counted::Busy => None, // the last part to come sends it; or it is dropped
         }

@@ -18,7 +18,9 @@ use tokio_uring::net::TcpStream;
 
 use super::Shared;
 use super::connections::Phase;
-use crate::limits::{HTTP_READ_BYTES, WEB_INPUT_BYTES, WEB_KEEP_MAX_MS, WEB_KEEP_MS};
+use crate::limits::{
+    HTTP_READ_BYTES, WEB_INPUT_BYTES, WEB_KEEP_MAX_MS, WEB_KEEP_MS, WEB_READ_BYTES_PER_SECOND,
+};
 use crate::time::Timestamp;
 use crate::web::transport::Transport;
 
@@ -42,7 +44,7 @@ pub(super) struct Stream {
     /// What the connection waits for when it doesn't write.
     phase: Cell<Phase>,
     keep: Cell<Duration>,
-    /// When a byte was last read or written.
+    /// When something was last written; later by the time that was bought with what was read.
     touched: Cell<Timestamp>,
 }
 
@@ -139,7 +141,9 @@ impl Stream {
         });
         let Poll::Ready((result, bytes)) = reading.as_mut().poll(context) else { return Poll::Pending };
         *slot = None;
-        self.touched.set(self.shared.clock.now());
+        // Each byte buys some time, so that nobody keeps a handler with a byte now and then.
+        let bought = Duration::from_secs(bytes.len() as u64) / WEB_READ_BYTES_PER_SECOND;
+        self.touched.set((self.touched.get() + bought).min(self.shared.clock.now()));
         if !matches!(result, Ok(1..)) {
             self.aborted.set(true);
         }

@@ -9,12 +9,13 @@ use std::time::Duration;
 use futures_core::future::LocalBoxFuture;
 
 use super::{App, Shared};
-use crate::counters::Counter;
+use crate::counters::{Counter, Kind};
 use crate::engine::context::RequestContext;
 use crate::engine::middleware::{Middleware, Rest};
 use crate::engine::{Outcome, Waiting};
 use crate::error::{Code, TrackerError};
 use crate::limits::{UDP_REPLY_MAX_BYTES, WAIT_DEADLINE_MS};
+use crate::types::Family;
 
 /// A place among those who wait, given back when the task goes.
 pub(super) struct Place<'a, M: Middleware>(&'a App<M>);
@@ -97,6 +98,7 @@ pub(super) async fn wait<M: Middleware>(app: Rc<App<M>>, waiting: Waiting) {
         Ok(result) => {
             let mut out = [0; UDP_REPLY_MAX_BYTES];
             if let Some(length) = engine.conclude_udp(&mut request, result, &mut out) {
+                engine.counters.bump(Counter::of(Kind::UdpReply, Family::of(to.source.ip())));
                 shared.replies.borrow_mut().push((to, out[..length].into()));
                 shared.doorbell.ring();
             }

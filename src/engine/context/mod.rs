@@ -119,19 +119,9 @@ impl<'a> ConnectRequest<'a> {
 }
 
 impl<'a> AnnounceRequest<'a> {
+    #[inline]
     pub(super) fn udp(to: &Endpoint, announce: &udp::Announce<'a>) -> Self {
-        let query = AnnounceQuery {
-            info_hash: announce.info_hash,
-            peer_id: announce.peer_id,
-            port: announce.port,
-            uploaded: announce.uploaded,
-            downloaded: announce.downloaded,
-            left: Some(announce.left),
-            event: announce.event,
-            num_want: announce.num_want(),
-            compact: true,
-            no_peer_id: false,
-        };
+        let query = query_of_udp(announce);
         let connection =
             UdpContext::new(to, announce.transaction_id, announce.options).with_key(announce.key);
         let core = Core::new(ConnectionContext::Udp(connection));
@@ -422,6 +412,23 @@ shared_members!(ConnectRequest, this, this.core, this.core);
 shared_members!(AnnounceRequest, this, this.core, this.core);
 shared_members!(ScrapeRequest, this, this.core, this.core);
 shared_members!(RequestContext, this, this.core(), this.core_mut());
+
+/// The parameters of an announce by UDP.
+#[inline]
+pub(super) fn query_of_udp(announce: &udp::Announce<'_>) -> AnnounceQuery {
+    AnnounceQuery {
+        info_hash: announce.info_hash,
+        peer_id: announce.peer_id,
+        port: announce.port,
+        uploaded: announce.uploaded,
+        downloaded: announce.downloaded,
+        left: Some(announce.left),
+        event: announce.event,
+        num_want: announce.num_want(),
+        compact: true,
+        no_peer_id: false,
+    }
+}
 
 fn query_of(url: &str) -> &str {
     url.split_once('?').map_or("", |(_, query)| query)

@@ -11,6 +11,8 @@ use http::{Method, StatusCode, Version};
 use serde::Serialize;
 
 use super::{HttpConnection, Progress};
+#[cfg(doc)]
+use crate::error::Code;
 use crate::error::TrackerError;
 use crate::limits::{WEB_COMPRESS_MIN_BYTES, WEB_COMPRESS_STEP_BYTES, WEB_WRITE_BYTES};
 use crate::time::wall_clock;
