@@ -70,8 +70,7 @@ const FIGURES: [(&str, &str, &[Counter]); 7] = [
 ];
 
 fn figures(connection: &HttpConnection) -> BTreeMap<&'static str, u64> {
-    let mut all = Counters::default();
-    connection.counters().iter().for_each(|worker| all.merge(worker));
+    let all: Counters = connection.counters().iter().sum();
     FIGURES.map(|(name, _, counters)| (name, all.sum(counters))).into()
 }
 

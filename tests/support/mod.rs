@@ -96,9 +96,7 @@ impl Tracker {
 
     /// What all workers together have counted, as of a moment ago.
     pub(crate) fn counters(&self) -> Counters {
-        let mut all = Counters::default();
-        self.0.counters().iter().for_each(|worker| all.merge(worker));
-        all
+        self.0.counters().iter().sum()
     }
 
     pub(crate) fn count(&self, counters: &[Counter]) -> u64 {
