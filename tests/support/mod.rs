@@ -2,6 +2,8 @@
 //! for HTTP, and the one way to wait.
 #![allow(dead_code)] // each test program uses a part of it
 
+pub(crate) mod process;
+
 use std::fmt::Debug;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
@@ -298,6 +300,15 @@ impl UdpClient {
             Ok(Response::Scrape { entries, .. }) => entries.iter().map(scrape_counts).collect(),
             other => panic!("{other:?} to a scrape"),
         }
+    }
+}
+
+/// What the tracker says in words to a request by UDP that it refuses.
+#[track_caller]
+pub(crate) fn error_of(reply: &[u8]) -> String {
+    match Response::parse(reply) {
+        Ok(Response::Error { message, .. }) => String::from_utf8(message.to_vec()).expect("a text"),
+        other => panic!("{other:?} is no error"),
     }
 }
 
