@@ -5,7 +5,7 @@
 //! cargo run --release --example private -- members
 //! ```
 //!
-//! Alice's torrents have `http://127.0.0.1:6969/b7e2a90f51c4/announce` in them, or the same with `udp`. What the members
+//! Alice's torrents have `http://127.0.0.1:6969/b7e2a90f51c4/announce` in them, or the same with `udp`. What members
 //! have transferred is at `http://127.0.0.1:6969/users`, for those who ask from the machine itself.
 //!
 //! The file stands for a database: asking it takes its time, and the worker has other requests to do meanwhile. Who is
@@ -99,7 +99,7 @@ impl Middleware for Passkeys {
         if request.is_connect() {
             return Ok(Then::Next); // it carries no passkey, and gives nothing away
         }
-        let passkey = request.passkey().ok_or_else(unknown)?; // nor does a scrape by UDP, which does
+        let passkey = request.passkey().ok_or_else(unknown)?; // a scrape by UDP can't carry one either: refused
         let member = match self.known.borrow().get(&*passkey) {
             Some((member, until)) if self.clock.now() < *until => member.clone(),
             _ => return Ok(Then::Wait),
