@@ -34,7 +34,7 @@ use crate::web::{Directory, Handler, Site};
 ///     })
 ///     .get("/", async |connection: &mut HttpConnection| connection.send("a tracker\n").await)
 ///     .listen()?;
-/// while !tracker.wait(Duration::from_secs(1))? {}
+/// tracker.wait(Duration::MAX)?;
 /// # Ok(())
 /// # }
 /// ```

@@ -161,8 +161,8 @@ impl<M: Middleware> Connection<'_, M> {
             self.input = Vec::with_capacity(HTTP_READ_BYTES);
         }
         if self.input.len() == self.input.capacity() {
-            let more = self.input.capacity().min(HTTP_HEAD_MAX_BYTES - self.input.len());
-            self.input.reserve_exact(more);
+            let more = self.input.capacity().max(HTTP_READ_BYTES);
+            self.input.reserve_exact(more.min(HTTP_HEAD_MAX_BYTES - self.input.len()));
         }
         self.enter(if idle { Phase::Idle } else { Phase::Request });
         let result = match self.reading.take() {

@@ -1,4 +1,4 @@
-//! Deadlines of HTTP connections, on a worker whose time the test passes.
+//! Deadlines of HTTP connections and what becomes of their buffers, on a worker whose time the test passes.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -6,6 +6,8 @@ use std::thread;
 
 use super::*;
 use crate::connection_id::ConnectionIds;
+use crate::engine::context::RequestContext;
+use crate::engine::middleware::{Next, from_async};
 use crate::engine::{Policy, Seeds};
 use crate::limits::{HTTP_HEAD_DEADLINE_MS, HTTP_IDLE_DEADLINE_MS, HTTP_WRITE_DEADLINE_MS, TURN_SWEEP};
 use crate::owner::Owners;
@@ -38,11 +40,11 @@ fn shared() -> Rc<Shared> {
     })
 }
 
-/// The same, with nothing of a program's own.
-fn app(shared: &Rc<Shared>) -> Rc<App<()>> {
+/// The same, with nothing of a program's own but this middleware.
+fn app<M: Middleware>(shared: &Rc<Shared>, middleware: M) -> Rc<App<M>> {
     Rc::new(App {
         shared: shared.clone(),
-        gate: RefCell::new(Gate::new(())),
+        gate: RefCell::new(Gate::new(middleware)),
         site: Arc::default(),
         trusted_proxies: Arc::default(),
     })
@@ -59,7 +61,7 @@ fn after_deadline<T: Send + 'static>(
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let shared = shared();
-        let app = app(&shared);
+        let app = app(&shared, ());
         tokio_uring::spawn(http::accept(app, tokio_uring::net::TcpListener::from_std(listener)));
         let client = thread::spawn(move || client(address));
         while !shared.connections.borrow().has_one_in(phase) {
@@ -120,6 +122,33 @@ fn who_does_not_take_the_answers_is_cut_off() {
     assert_eq!(left, 1);
 }
 
+/// It takes the input over and gives it back without a read in flight, and without a buffer.
+#[test]
+fn a_request_that_waits_for_nothing_leaves_its_connection_open() {
+    let at_once =
+        from_async(async |request: &mut RequestContext<'_>, next: Next<'_>| next.run(request).await);
+    tokio_uring::start(async {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let listener = tokio_uring::net::TcpListener::from_std(listener);
+        tokio_uring::spawn(http::accept(app(&shared(), at_once), listener));
+        let client = thread::spawn(move || {
+            let mut stream = TcpStream::connect(address).unwrap();
+            stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+            let scrape = "GET /scrape?info_hash=aaaaaaaaaaaaaaaaaaaa HTTP/1.1\r\nHost: t\r\n";
+            write!(stream, "{scrape}\r\n").unwrap();
+            assert!(stream.read(&mut [0; 1_024]).unwrap() > 0);
+            write!(stream, "{scrape}Connection: close\r\n\r\n").unwrap();
+            read_all(stream)
+        });
+        while !client.is_finished() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let heard = client.join().unwrap();
+        assert!(heard.starts_with("HTTP/1.1 200 OK\r\n"), "{heard}");
+    });
+}
+
 /// A worker that nobody asks anything still has the sweep to do, at its pace: a turn says so until it has caught up.
 #[test]
 fn what_is_due_keeps_a_worker_awake() {
@@ -127,7 +156,7 @@ fn what_is_due_keeps_a_worker_awake() {
         let shared = shared();
         let mut driver = Driver {
             ring: UdpRing::new(Vec::new(), &Doorbell::new().unwrap()).unwrap(),
-            app: app(&shared),
+            app: app(&shared, ()),
             shared,
             published: Arc::default(),
             shutdown: Arc::new(Shutdown::new(1)),

@@ -2,6 +2,7 @@
 //! for HTTP, and the one way to wait.
 #![allow(dead_code)] // each test program uses a part of it
 
+pub(crate) mod process;
 pub(crate) mod web;
 
 use std::fmt::Debug;
@@ -98,9 +99,7 @@ impl Tracker {
 
     /// What all workers together have counted, as of a moment ago.
     pub(crate) fn counters(&self) -> Counters {
-        let mut all = Counters::default();
-        self.0.counters().iter().for_each(|worker| all.merge(worker));
-        all
+        self.0.counters().iter().sum()
     }
 
     pub(crate) fn count(&self, counters: &[Counter]) -> u64 {
@@ -302,6 +301,15 @@ impl UdpClient {
             Ok(Response::Scrape { entries, .. }) => entries.iter().map(scrape_counts).collect(),
             other => panic!("{other:?} to a scrape"),
         }
+    }
+}
+
+/// What the tracker says in words to a request by UDP that it refuses.
+#[track_caller]
+pub(crate) fn error_of(reply: &[u8]) -> String {
+    match Response::parse(reply) {
+        Ok(Response::Error { message, .. }) => String::from_utf8(message.to_vec()).expect("a text"),
+        other => panic!("{other:?} is no error"),
     }
 }
 
