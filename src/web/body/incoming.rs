@@ -9,6 +9,7 @@ use std::task::Poll;
 use bytes::Bytes;
 
 use crate::error::{Code, TrackerError};
+use crate::limits::HTTP_BODY_SKIP_BYTES;
 use crate::web::transport::Transport;
 use crate::wire::chunked::{Decoder, Malformed};
 use crate::wire::http::Framing;
@@ -81,11 +82,14 @@ impl Incoming {
         }
     }
 
-    /// Whether the connection must be closed with the response. The client was never told to send its body, and nothing
-    /// of it has come: it may leave it out when it sees the response, or send it nevertheless. What comes next could be
-    /// either, the body or another request.
+    /// Whether the connection must be closed with a response that begins now: more of the body is still to come than is
+    /// read over, or nobody knows how much. Or the client was never told to send its body, and nothing of it has come:
+    /// it may leave it out when it sees the response, or send it nevertheless. What comes next could be either, the
+    /// body or another request.
     pub(crate) fn must_close(&self) -> bool {
-        self.awaits_continue && !self.is_read() && self.transport.input().borrow().is_empty()
+        let is_long = self.unread().is_none_or(|bytes| bytes > HTTP_BODY_SKIP_BYTES);
+        let may_come = self.awaits_continue && !self.is_read() && self.transport.input().borrow().is_empty();
+        is_long || may_come
     }
 
     /// Takes what has come, if it is within the limit.
