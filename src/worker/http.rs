@@ -220,12 +220,13 @@ impl<M: Middleware> Connection<'_, M> {
                 self.refuse(out, Status::BadRequest);
                 break Next::Linger;
             }
-            let Some(length) = head_end(input, self.searched) else {
+            let end = head_end(input, self.searched);
+            if end.unwrap_or(input.len() + 1) > HTTP_HEAD_MAX_BYTES {
+                self.refuse(out, Status::HeadTooLarge);
+                break Next::Linger;
+            }
+            let Some(length) = end else {
                 self.searched = input.len();
-                if input.len() >= HTTP_HEAD_MAX_BYTES {
-                    self.refuse(out, Status::HeadTooLarge);
-                    break Next::Linger;
-                }
                 break Next::Read;
             };
             self.searched = 0;
