@@ -2,6 +2,8 @@
 //! for HTTP, and the one way to wait.
 #![allow(dead_code)] // each test program uses a part of it
 
+pub(crate) mod site;
+
 use std::fmt::Debug;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
