@@ -1,4 +1,5 @@
-//! Owns what the tests of middleware note and ask: a tracker with one, what it has seen, and `ureq` as the client by HTTP.
+//! Owns what the tests of middleware note and ask: a tracker with one, what it has seen, and `ureq` as the client by
+//! HTTP.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
