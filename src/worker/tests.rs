@@ -177,6 +177,7 @@ fn who_waits_too_long_by_http_gets_a_503_and_what_came_meanwhile_its_answer() {
         let client = thread::spawn(move || {
             let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n");
             let mut stream = TcpStream::connect(address).unwrap();
+            stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
             let hash = "info_hash=aaaaaaaaaaaaaaaaaaaa";
             let scrape = get(&format!("/scrape?{hash}")).replace("Connection: close\r\n", "");
             stream.write_all(scrape.as_bytes()).unwrap();
