@@ -218,9 +218,17 @@ mod tests {
         {
             let transport = TestTransport::new(&wire[..1], [wire[1..].to_vec()]);
             let mut body = incoming(&transport, framing, true);
-            assert!(!body.must_close());
+            assert_eq!(body.must_close(), framing == Framing::Chunked, "chunks may have no end");
             assert_eq!(read(&mut body, 4).unwrap(), b"body");
-            assert_eq!(transport.written(), b"");
+            assert_eq!((transport.written(), body.must_close()), (Vec::new(), false));
+        }
+    }
+
+    #[test]
+    fn a_body_too_long_to_be_read_over_closes() {
+        for (bytes, closes) in [(HTTP_BODY_SKIP_BYTES, false), (HTTP_BODY_SKIP_BYTES + 1, true)] {
+            let body = incoming(&TestTransport::new(b"", []), Framing::Length(bytes), false);
+            assert_eq!(body.must_close(), closes);
         }
     }
 
@@ -281,7 +289,7 @@ mod tests {
         for _ in 0..2 {
             assert_eq!(code(run(body.next(NO_LIMIT))), Some(Code::IncorrectRequest));
         }
-        assert_eq!((body.unread(), body.is_read(), body.must_close()), (None, false, false));
+        assert_eq!((body.unread(), body.is_read(), body.must_close()), (None, false, true));
     }
 
     #[test]
