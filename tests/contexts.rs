@@ -34,7 +34,7 @@ macro_rules! shared {
             by_http: $request.is_source_http(),
             by_udp: $request.is_source_udp(),
             has_transaction: $request.transaction_id().is_some(),
-            passkey: $request.passkey().map(|passkey| passkey.into_owned()),
+            passkey: $request.passkey().map(std::borrow::Cow::into_owned),
             path: $request.request_path().into_owned(),
             ip: $request.connection().ip(),
             sent: $request.sent(),
@@ -138,7 +138,7 @@ impl Told {
             tracker_id: announce.tracker_id().map(str::to_owned),
             compact: announce.is_compact(),
             no_peer_id: announce.no_peer_id(),
-            passkey: announce.passkey().map(|passkey| passkey.into_owned()),
+            passkey: announce.passkey().map(std::borrow::Cow::into_owned),
             path: announce.request_path().into_owned(),
         }
     }

@@ -450,7 +450,7 @@ fn nobody_is_in_by_an_id_that_was_not_given_here() {
         other_cookie,
         stranger,
         format!("{signature}{}", id.to_uppercase()),
-        format!("{signature}"),
+        signature.to_owned(),
         swapped(0),
         swapped(id_start),
         swapped(cookie.len() - 1),
