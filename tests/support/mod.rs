@@ -2,7 +2,9 @@
 //! for HTTP, and the one way to wait.
 #![allow(dead_code)] // each test program uses a part of it
 
+pub(crate) mod note;
 pub(crate) mod process;
+pub(crate) mod site;
 pub(crate) mod web;
 
 use std::fmt::Debug;
@@ -205,6 +207,11 @@ impl UdpClient {
         socket.connect(to).expect("a socket connected to the tracker");
         socket.set_read_timeout(Some(DEADLINE)).expect("a deadline");
         Self { socket, family: Family::of(ip), connection_id: 0, transaction_id: 0 }
+    }
+
+    /// The port that its datagrams come from.
+    pub(crate) fn port(&self) -> u16 {
+        self.socket.local_addr().expect("an address").port()
     }
 
     pub(crate) fn connect_request(&mut self) -> Vec<u8> {

@@ -218,10 +218,17 @@ mod tests {
         {
             let transport = TestTransport::new(&wire[..1], [wire[1..].to_vec()]);
             let mut body = incoming(&transport, framing, true);
-            assert_eq!(body.must_close(), framing == Framing::Chunked, "who knows how much is to come?");
+            assert_eq!(body.must_close(), framing == Framing::Chunked, "chunks may have no end");
             assert_eq!(read(&mut body, 4).unwrap(), b"body");
-            assert_eq!(transport.written(), b"");
-            assert!(!body.must_close());
+            assert_eq!((transport.written(), body.must_close()), (Vec::new(), false));
+        }
+    }
+
+    #[test]
+    fn a_body_too_long_to_be_read_over_closes() {
+        for (bytes, closes) in [(HTTP_BODY_SKIP_BYTES, false), (HTTP_BODY_SKIP_BYTES + 1, true)] {
+            let body = incoming(&TestTransport::new(b"", []), Framing::Length(bytes), false);
+            assert_eq!(body.must_close(), closes);
         }
     }
 
