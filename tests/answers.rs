@@ -173,6 +173,23 @@ fn a_status_is_chosen_by_http() {
 }
 
 #[test]
+fn an_answer_may_be_long_and_may_become_another() {
+    let long = 100_000;
+    let tracker = tracker(move |request: &mut RequestContext<'_>| {
+        request.send(vec![b'x'; long])?;
+        if request.is_scrape() {
+            *request.response_mut().expect("it was sent") = ConnectResponse { connection_id: 1 }.into();
+        }
+        Ok(Then::Next)
+    });
+    for _ in 0..2 {
+        assert_eq!(http(&tracker, &announce_path(info_hash(1), 1, "")).len(), long);
+        let told = http(&tracker, &scrape_path(&[info_hash(1)]));
+        assert_eq!(told, "d14:failure reason14:internal errore", "that is no answer to a scrape");
+    }
+}
+
+#[test]
 fn data_are_kept_by_type() {
     #[derive(Debug, PartialEq)]
     struct Name(&'static str);
