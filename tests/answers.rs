@@ -160,6 +160,10 @@ fn a_status_is_chosen_by_http() {
             let ConnectionContext::Http(http) = request.connection_mut() else { return Ok(Then::Next) };
             let wrong = http.send(ConnectResponse { connection_id: 1 }, action, http::StatusCode::OK);
             assert_eq!(wrong.unwrap_err().code(), Code::IncorrectResponse);
+            for bodyless in [100_u16, 204, 304, 600] {
+                let wrong = http.send(refusal.clone(), action, bodyless.try_into().expect("a status"));
+                assert_eq!(wrong.unwrap_err().code(), Code::IncorrectResponse, "{bodyless}");
+            }
             http.send(refusal.clone(), action, status.try_into().expect("a status"))?;
             let again = http.send(refusal, action, http::StatusCode::OK);
             assert_eq!((http.sent(), again.unwrap_err().code()), (true, Code::ResponseAlreadySent));
