@@ -268,8 +268,11 @@ impl HttpConnection {
     pub(in crate::web) async fn store_session(&mut self) -> Result<(), TrackerError> {
         let Some(session) = &mut self.session else { return Ok(()) };
         let site = self.site.clone();
-        let stored = site.sessions()?.store(session, self.transport.now(), self.is_https).await?;
-        if let Some(cookie) = stored
+        let stored = site.sessions()?.store(session, self.transport.now(), self.is_https).await;
+        if stored.is_err() {
+            self.session = None; // or the response that tells of it would fail by it, too
+        }
+        if let Some(cookie) = stored?
             && self.progress == Progress::Open
         {
             self.response.headers.append(SET_COOKIE, cookie);
