@@ -207,7 +207,8 @@ fn events_are_sent_as_browsers_read_them() {
         events.send(&Event::new("")).await?;
         events.finish().await
     }));
-    let answer = site.get("/", &[]);
+    let answer = site.get("/", &[("Accept-Encoding", "zstd, gzip")]);
+    assert_eq!(answer.field("content-encoding"), "", "half a MiB for each listener is too much");
     let text = "event: news\nid: 7\nretry: 2500\ndata: a\ndata: b\ndata: c\ndata: d\n\n:\n\ndata: \n\n";
     assert_eq!(answer.told(), (200, text));
     assert_eq!(answer.field("content-type"), "text/event-stream");

@@ -133,7 +133,8 @@ impl HttpConnection {
         self.set_content_type("text/event-stream")?;
         self.response.headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         self.transport.set_endless();
-        let mut stream = self.stream().await?;
+        // Not compressed: they are small, and the compressor of each client that listens would be half a MiB.
+        let mut stream = self.start(Encoding::Identity).await?;
         stream.flush().await?; // the client sees at once that it is connected
         Ok(EventStream(stream))
     }
