@@ -101,6 +101,26 @@ fn a_head_and_a_204_have_the_streams_head_alone() {
 }
 
 #[test]
+fn a_head_of_what_has_no_end_holds_nobody_up() {
+    let ended = Arc::new(AtomicUsize::new(0));
+    let seen = ended.clone();
+    let endless = async move |connection: &mut HttpConnection| {
+        connection.set_content_type("txt")?;
+        let mut response = connection.stream().await?;
+        while response.write(b"again and again").await.is_ok() {}
+        seen.fetch_add(1, Ordering::AcqRel);
+        Ok(())
+    };
+    let site = Site::start(builder().get("/endless", endless).get("/", poem));
+    let mut client = site.connect();
+    client.send(request("HEAD", "/endless", "1.1", "Accept-Encoding: gzip\r\n"));
+    assert_eq!(client.receive_head().field("Content-Encoding"), Some("gzip"));
+    assert_eq!(site.get("/", &[]).text(), POEM.concat());
+    drop(client);
+    eventually("it sees that the client has gone", || ended.load(Ordering::Acquire) == 1);
+}
+
+#[test]
 fn what_is_flushed_can_be_decoded_at_once() {
     let site = Site::start(builder().get("/", async |connection: &mut HttpConnection| {
         connection.set_content_type("txt")?;
