@@ -121,6 +121,26 @@ fn a_head_of_what_has_no_end_holds_nobody_up() {
 }
 
 #[test]
+fn after_a_write_that_was_given_up_nothing_is_written() {
+    let given_up = Arc::new(AtomicUsize::new(0));
+    let seen = given_up.clone();
+    let site = Site::start(builder().get("/", async move |connection: &mut HttpConnection| {
+        let mut response = connection.stream().await?;
+        let moment = Duration::from_millis(10);
+        while let Ok(written) = tokio::time::timeout(moment, response.write(&[b'x'; 1_000_000])).await {
+            written?;
+        }
+        let late = response.write(&[b'y'; 1_000_000]).await;
+        assert_eq!(late.map_err(|error| error.code()), Err(Code::ConnectionClosed));
+        seen.fetch_add(1, Ordering::AcqRel);
+        Ok(())
+    }));
+    let client = site.connect();
+    client.send(get("/")); // and reads nothing
+    eventually("it was told", || given_up.load(Ordering::Acquire) == 1);
+}
+
+#[test]
 fn what_is_flushed_can_be_decoded_at_once() {
     let site = Site::start(builder().get("/", async |connection: &mut HttpConnection| {
         connection.set_content_type("txt")?;
