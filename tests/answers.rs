@@ -259,8 +259,8 @@ fn errors_are_told_in_their_words() {
         (Code::Internal, 500, false),
         (Code::NotImplemented, 501, true),
         (Code::Unavailable, 503, false),
-        (Code::ResponseAlreadySent, 500, true),
-        (Code::IncorrectResponse, 500, true),
+        (Code::ResponseAlreadySent, 500, false),
+        (Code::IncorrectResponse, 500, false),
         (Code::ConnectionClosed, 500, true),
     ];
     let chosen = Arc::new(Mutex::new(Code::Internal));
@@ -272,7 +272,8 @@ fn errors_are_told_in_their_words() {
     for (code, status, is_final) in codes {
         *chosen.lock().unwrap() = code;
         // Faults on this side are nobody's business.
-        let words = if code == Code::Internal { "internal error" } else { "its words" };
+        let is_fault = status == 500 && code != Code::ConnectionClosed;
+        let words = if is_fault { "internal error" } else { "its words" };
         let request = client.announce_request(announcement(info_hash(1), 1));
         let reply = client.exchange(&request);
         let Ok(Datagram::Error { message, .. }) = Datagram::parse(&reply) else { panic!("{reply:?}") };

@@ -94,13 +94,13 @@ impl Engine {
             (Some(sent), _) => Some(*sent),
             (None, Ok(())) => None,
             (None, Err(error)) => {
-                let error = match error.code() {
+                let error = match error.code().is_fault() {
                     // What went wrong on this side is not the client's business.
-                    Code::Internal => {
+                    true => {
                         tracing::warn!(target: "gyre::engine", "a request failed: {error}");
                         TrackerError::new(Code::Internal, INTERNAL)
                     }
-                    _ => error,
+                    false => error,
                 };
                 Some(Sent { response: Response::Failure(error), status: StatusCode::OK })
             }
