@@ -19,7 +19,6 @@ use gyre::engine::middleware::{Flow, Middleware, Next, Then, from_async, on};
 use gyre::error::{Code, TrackerError};
 use gyre::limits::{MAX_WAITING, UDP_CONNECT_REPLY_BYTES};
 use gyre::types::{Family, InfoHash, SwarmCounts};
-use gyre::wire::udp::Response;
 use support::{
     HttpClient, Tracker, UdpClient, announce_path, announcement, config, error_of, eventually, get,
     info_hash, loopback, scrape_path,
