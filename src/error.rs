@@ -139,15 +139,21 @@ pub enum Code {
     NotImplemented,
     /// 503: not at the moment; another try may succeed.
     Unavailable,
-    /// 500: the response to this request has been sent already.
+    /// 500: the response to this request has been sent already; a fault on this side.
     ResponseAlreadySent,
-    /// 500: this is no response to such a request, or one that can't be written: a header's value with a line break.
+    /// 500: this is no response to such a request, or one that can't be written: a header's value with a line break. A
+    /// fault on this side.
     IncorrectResponse,
     /// 500: the client has gone. Nobody reads the answer.
     ConnectionClosed,
 }
 
 impl Code {
+    /// Whether it is the program's own fault: that is logged, and clients are told no more than that.
+    pub(crate) fn is_fault(self) -> bool {
+        matches!(self, Self::Internal | Self::ResponseAlreadySent | Self::IncorrectResponse)
+    }
+
     /// The status of an HTTP response that tells of it.
     pub fn status(self) -> StatusCode {
         match self {

@@ -160,6 +160,10 @@ fn a_status_is_chosen_by_http() {
             let ConnectionContext::Http(http) = request.connection_mut() else { return Ok(Then::Next) };
             let wrong = http.send(ConnectResponse { connection_id: 1 }, action, http::StatusCode::OK);
             assert_eq!(wrong.unwrap_err().code(), Code::IncorrectResponse);
+            for bodyless in [100_u16, 204, 304, 600] {
+                let wrong = http.send(refusal.clone(), action, bodyless.try_into().expect("a status"));
+                assert_eq!(wrong.unwrap_err().code(), Code::IncorrectResponse, "{bodyless}");
+            }
             http.send(refusal.clone(), action, status.try_into().expect("a status"))?;
             let again = http.send(refusal, action, http::StatusCode::OK);
             assert_eq!((http.sent(), again.unwrap_err().code()), (true, Code::ResponseAlreadySent));
@@ -169,6 +173,23 @@ fn a_status_is_chosen_by_http() {
             let expected = (status, "d14:failure reason5:latere".to_owned());
             assert_eq!(fetch(tracker.http(Family::V4), &path, &[]), expected);
         }
+    }
+}
+
+#[test]
+fn an_answer_may_be_long_and_may_become_another() {
+    let long = 100_000;
+    let tracker = tracker(move |request: &mut RequestContext<'_>| {
+        request.send(vec![b'x'; long])?;
+        if request.is_scrape() {
+            *request.response_mut().expect("it was sent") = ConnectResponse { connection_id: 1 }.into();
+        }
+        Ok(Then::Next)
+    });
+    for _ in 0..2 {
+        assert_eq!(http(&tracker, &announce_path(info_hash(1), 1, "")).len(), long);
+        let told = http(&tracker, &scrape_path(&[info_hash(1)]));
+        assert_eq!(told, "d14:failure reason14:internal errore", "that is no answer to a scrape");
     }
 }
 
@@ -238,8 +259,8 @@ fn errors_are_told_in_their_words() {
         (Code::Internal, 500, false),
         (Code::NotImplemented, 501, true),
         (Code::Unavailable, 503, false),
-        (Code::ResponseAlreadySent, 500, true),
-        (Code::IncorrectResponse, 500, true),
+        (Code::ResponseAlreadySent, 500, false),
+        (Code::IncorrectResponse, 500, false),
         (Code::ConnectionClosed, 500, true),
     ];
     let chosen = Arc::new(Mutex::new(Code::Internal));
@@ -251,7 +272,8 @@ fn errors_are_told_in_their_words() {
     for (code, status, is_final) in codes {
         *chosen.lock().unwrap() = code;
         // Faults on this side are nobody's business.
-        let words = if code == Code::Internal { "internal error" } else { "its words" };
+        let is_fault = status == 500 && code != Code::ConnectionClosed;
+        let words = if is_fault { "internal error" } else { "its words" };
         let request = client.announce_request(announcement(info_hash(1), 1));
         let reply = client.exchange(&request);
         let Ok(Datagram::Error { message, .. }) = Datagram::parse(&reply) else { panic!("{reply:?}") };

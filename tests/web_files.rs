@@ -175,6 +175,19 @@ fn a_file_that_the_client_has_is_not_sent_again() {
 }
 
 #[test]
+fn the_file_of_an_error_has_no_conditions() {
+    let folder = TempDir::new();
+    let page = folder.file("404.html", b"nothing here");
+    let not_found = async move |connection: &mut HttpConnection| connection.drain(&page).await;
+    let site = Site::start(builder().get("/", not_found.clone()).error_route(None, not_found));
+    let tag = site.get("/", &[]).field("etag").to_owned();
+    for condition in [("If-None-Match", &*tag), ("If-Match", "\"other\""), ("If-Modified-Since", ITS_TIME)] {
+        assert_eq!(site.get("/none", &[condition]).told(), (404, "nothing here"), "{condition:?}");
+    }
+    assert_eq!(site.get("/", &[("If-None-Match", &tag)]).status, 304);
+}
+
+#[test]
 fn a_file_is_compressed_and_its_copies_are_told_apart() {
     let (files, gzip) = (Files::serve(), ("Accept-Encoding", "gzip"));
     let plain = files.get("/file/long.html", &[]);

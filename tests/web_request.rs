@@ -2,14 +2,19 @@
 
 mod support;
 
+use std::future::ready;
 use std::sync::Arc;
+use std::time::Duration;
 
 use gyre::config::Config;
 use gyre::counters::Counter;
 use gyre::error::{Code, TrackerError};
 use gyre::limits::{HTTP_BODY_SKIP_BYTES, WEB_BODY_MAX_BYTES};
+use gyre::time::Timestamp;
 use gyre::types::Family;
-use gyre::web::session::{MemoryStore, Sessions};
+use gyre::web::session::{
+    Answer as Answering, MemoryStore, SessionId, SessionStore, Sessions, Stored, Values,
+};
 use gyre::web::{HttpConnection, Json};
 use http::{Method, StatusCode};
 use support::web::{Answer, Site, TempDir, agent, builder, curl};
@@ -270,6 +275,39 @@ fn a_session_lasts_from_request_to_request() {
     assert!(out.field("set-cookie").contains("Max-Age=0"), "{}", out.field("set-cookie"));
     assert_eq!(get(&one, "/look").text(), "None");
     assert_eq!(store.len(), 1);
+}
+
+/// A store that is out of order.
+struct Broken;
+
+fn broken<T: 'static>() -> Answering<'static, T> {
+    Box::pin(ready(Err(TrackerError::new(Code::Unavailable, "out of order"))))
+}
+
+impl SessionStore for Broken {
+    fn load(&self, _: SessionId, _: Timestamp) -> Answering<'_, Option<Stored>> {
+        broken()
+    }
+
+    fn save(&self, _: SessionId, _: Values, _: Timestamp, _: Duration) -> Answering<'_, ()> {
+        broken()
+    }
+
+    fn replace(&self, _: SessionId, _: Values, _: Timestamp, _: Duration) -> Answering<'_, bool> {
+        broken()
+    }
+
+    fn remove(&self, _: SessionId) -> Answering<'_, ()> {
+        broken()
+    }
+}
+
+#[test]
+fn a_session_that_is_not_stored_is_an_error_that_is_told() {
+    let site = Site::start(sessions().sessions(Sessions::new(Arc::new(Broken)).unwrap()));
+    assert_eq!(site.get("/look", &[]).told(), (200, "None"));
+    assert_eq!(site.get("/visits", &[]).told(), (503, "503 Service Unavailable\n"));
+    assert_eq!(site.get("/late", &[]).told(), (200, "sent"));
 }
 
 #[test]

@@ -101,6 +101,46 @@ fn a_head_and_a_204_have_the_streams_head_alone() {
 }
 
 #[test]
+fn a_head_of_what_has_no_end_holds_nobody_up() {
+    let ended = Arc::new(AtomicUsize::new(0));
+    let seen = ended.clone();
+    let endless = async move |connection: &mut HttpConnection| {
+        connection.set_content_type("txt")?;
+        let mut response = connection.stream().await?;
+        while response.write(b"again and again").await.is_ok() {}
+        seen.fetch_add(1, Ordering::AcqRel);
+        Ok(())
+    };
+    let site = Site::start(builder().get("/endless", endless).get("/", poem));
+    let mut client = site.connect();
+    client.send(request("HEAD", "/endless", "1.1", "Accept-Encoding: gzip\r\n"));
+    assert_eq!(client.receive_head().field("Content-Encoding"), Some("gzip"));
+    assert_eq!(site.get("/", &[]).text(), POEM.concat());
+    drop(client);
+    eventually("it sees that the client has gone", || ended.load(Ordering::Acquire) == 1);
+}
+
+#[test]
+fn after_a_write_that_was_given_up_nothing_is_written() {
+    let given_up = Arc::new(AtomicUsize::new(0));
+    let seen = given_up.clone();
+    let site = Site::start(builder().get("/", async move |connection: &mut HttpConnection| {
+        let mut response = connection.stream().await?;
+        let moment = Duration::from_millis(10);
+        while let Ok(written) = tokio::time::timeout(moment, response.write(&[b'x'; 1_000_000])).await {
+            written?;
+        }
+        let late = response.write(&[b'y'; 1_000_000]).await;
+        assert_eq!(late.map_err(|error| error.code()), Err(Code::ConnectionClosed));
+        seen.fetch_add(1, Ordering::AcqRel);
+        Ok(())
+    }));
+    let client = site.connect();
+    client.send(get("/")); // and reads nothing
+    eventually("it was told", || given_up.load(Ordering::Acquire) == 1);
+}
+
+#[test]
 fn what_is_flushed_can_be_decoded_at_once() {
     let site = Site::start(builder().get("/", async |connection: &mut HttpConnection| {
         connection.set_content_type("txt")?;
@@ -207,7 +247,8 @@ fn events_are_sent_as_browsers_read_them() {
         events.send(&Event::new("")).await?;
         events.finish().await
     }));
-    let answer = site.get("/", &[]);
+    let answer = site.get("/", &[("Accept-Encoding", "zstd, gzip")]);
+    assert_eq!(answer.field("content-encoding"), "", "half a MiB for each listener is too much");
     let text = "event: news\nid: 7\nretry: 2500\ndata: a\ndata: b\ndata: c\ndata: d\n\n:\n\ndata: \n\n";
     assert_eq!(answer.told(), (200, text));
     assert_eq!(answer.field("content-type"), "text/event-stream");

@@ -16,6 +16,9 @@ use crate::wire::bencode::put_failure;
 use crate::wire::query::ScrapeQuery;
 use crate::wire::udp;
 
+/// What a client is told of a fault of the program's.
+const INTERNAL: &str = "internal error";
+
 impl Engine {
     /// Writes what a middleware has come to, as a datagram; returns its length. `None`: there is to be no answer.
     pub fn conclude_udp(
@@ -79,8 +82,8 @@ impl Engine {
                     !matches!(error.code(), Code::Unavailable | Code::Internal),
                 );
             }
-            // An answer that doesn't fit its request was refused when it was sent.
-            _ => unreachable!("this answers no request by HTTP"),
+            // What doesn't fit the request was refused when it was sent, but it may have become so afterwards.
+            _ => put_failure(out, INTERNAL, false),
         }
         status
     }
@@ -91,13 +94,13 @@ impl Engine {
             (Some(sent), _) => Some(*sent),
             (None, Ok(())) => None,
             (None, Err(error)) => {
-                let error = match error.code() {
+                let error = match error.code().is_fault() {
                     // What went wrong on this side is not the client's business.
-                    Code::Internal => {
+                    true => {
                         tracing::warn!(target: "gyre::engine", "a request failed: {error}");
-                        TrackerError::new(Code::Internal, "internal error")
+                        TrackerError::new(Code::Internal, INTERNAL)
                     }
-                    _ => error,
+                    false => error,
                 };
                 Some(Sent { response: Response::Failure(error), status: StatusCode::OK })
             }

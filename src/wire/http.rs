@@ -277,6 +277,8 @@ pub struct ResponseWriter {
 
 /// Room for the body's length. Blanks before a field's value are optional white space (RFC 9110, section 5.5).
 const LENGTH_ROOM: &[u8] = b"      ";
+/// Digits that it has room for, behind one blank: none of the tracker's own bodies has more.
+const LENGTH_DIGITS: usize = LENGTH_ROOM.len() - 1;
 
 impl ResponseWriter {
     /// Writes the head. With `head_only` (the answer to HEAD) the body is measured and then left out.
@@ -302,18 +304,19 @@ impl ResponseWriter {
     }
 
     /// Fills in the length of what was written since the head.
-    ///
-    /// # Panics
-    ///
-    /// If the body is longer than 99,999 bytes, which no bounded answer is.
     pub fn finish(self, out: &mut Vec<u8>) {
         let mut number = itoa::Buffer::new();
         let digits = number.format(out.len() - self.body_at).as_bytes();
         let room_end = self.length_at + LENGTH_ROOM.len();
-        assert!(digits.len() < LENGTH_ROOM.len(), "a response has room for five digits of length");
-        out[room_end - digits.len()..room_end].copy_from_slice(digits);
+        // A body that a middleware sends may be longer than any of the tracker's.
+        let lacking = digits.len().saturating_sub(LENGTH_DIGITS);
+        if lacking > 0 {
+            out.splice(room_end..room_end, std::iter::repeat_n(b' ', lacking));
+        }
+        let digits_end = room_end + lacking;
+        out[digits_end - digits.len()..digits_end].copy_from_slice(digits);
         if self.head_only {
-            out.truncate(self.body_at);
+            out.truncate(self.body_at + lacking);
         }
     }
 }

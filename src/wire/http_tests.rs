@@ -101,6 +101,17 @@ fn responses_carry_their_length() {
         out,
         b"beforeHTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length:     5\r\n\r\nhello"
     );
+    // What a middleware answers with may be longer than anything of the tracker's.
+    for (length, head_only) in [(99_999, false), (100_000, false), (12_345_678, false), (100_000, true)] {
+        let mut out = b"before".to_vec();
+        let response = ResponseWriter::start(&mut out, Status::Ok, Persistence::KeepAlive, head_only);
+        let body = vec![b'x'; length];
+        out.extend_from_slice(&body);
+        response.finish(&mut out);
+        let head =
+            format!("beforeHTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\n\r\n");
+        assert!(out == [head.as_bytes(), if head_only { &[] } else { &body }].concat(), "{length}");
+    }
     let mut out = Vec::new();
     put_status(&mut out, Status::MethodNotAllowed, Persistence::Close, true);
     let head = "HTTP/1.1 405 Method Not Allowed\r\nContent-Type: text/plain\r\nConnection: close\r\n\

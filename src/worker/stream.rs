@@ -41,6 +41,8 @@ pub(super) struct Stream {
     /// Who waits for the client to go.
     mourner: Cell<Option<Waker>>,
     aborted: Rc<Cell<bool>>,
+    /// A write is in flight, or was given up: nobody knows how much of it has left.
+    writing: Cell<bool>,
     /// What the connection waits for when it doesn't write.
     phase: Cell<Phase>,
     keep: Cell<Duration>,
@@ -68,6 +70,7 @@ impl Stream {
             reader: Cell::new(None),
             mourner: Cell::new(None),
             aborted: Rc::new(Cell::new(false)),
+            writing: Cell::new(false),
             phase: Cell::new(Phase::Handler),
             keep: Cell::new(Duration::from_millis(WEB_KEEP_MS)),
             touched: Cell::new(shared.clock.now()),
@@ -174,12 +177,13 @@ impl Transport for Stream {
 
     fn write(&self, bytes: Vec<u8>) -> LocalBoxFuture<'_, (io::Result<()>, Vec<u8>)> {
         Box::pin(async move {
-            if self.aborted.get() {
+            if self.aborted.get() || self.writing.replace(true) {
                 return (Err(io::ErrorKind::BrokenPipe.into()), bytes);
             }
             self.enter(Phase::Write);
             self.shared.unsubmitted.set(true);
             let (result, bytes) = self.socket.write_all(bytes).await;
+            self.writing.set(false);
             self.enter(self.phase.get());
             if result.is_err() {
                 self.aborted.set(true);

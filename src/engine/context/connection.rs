@@ -185,7 +185,7 @@ impl<'a> HttpContext<'a> {
     /// # Errors
     ///
     /// [`Code::ConnectionClosed`] if the client has gone, [`Code::ResponseAlreadySent`], [`Code::IncorrectResponse`] if
-    /// it answers another action.
+    /// it answers another action, or the status is none or that of a response without a body.
     pub fn send(
         &mut self,
         payload: impl Into<Response>,
@@ -194,6 +194,11 @@ impl<'a> HttpContext<'a> {
     ) -> Result<(), TrackerError> {
         if self.aborted() {
             return Err(TrackerError::new(Code::ConnectionClosed, "the client has gone"));
+        }
+        if !(200..600).contains(&status.as_u16())
+            || [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&status)
+        {
+            return Err(TrackerError::new(Code::IncorrectResponse, "no status of a response with a body"));
         }
         self.outbox.put(payload.into(), action, status)
     }

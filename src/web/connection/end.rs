@@ -3,7 +3,7 @@
 use http::header::{ALLOW, HeaderValue};
 
 use super::{HttpConnection, Progress};
-use crate::error::{Code, TrackerError};
+use crate::error::TrackerError;
 use crate::web::site::Served;
 
 impl HttpConnection {
@@ -32,7 +32,7 @@ impl HttpConnection {
 
     /// Answers with an error that a handler returned; the error's route finds it among the connection's data.
     pub(in crate::web) async fn fail(&mut self, error: TrackerError) -> Result<(), TrackerError> {
-        if matches!(error.code(), Code::Internal | Code::ResponseAlreadySent | Code::IncorrectResponse) {
+        if error.code().is_fault() {
             tracing::warn!(target: "gyre::web", "{} {}: {error}", self.request.method, self.path());
         }
         let status = error.code().status().as_u16();

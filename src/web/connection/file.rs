@@ -62,7 +62,12 @@ impl HttpConnection {
         if let Some(modified) = validators.last_modified() {
             set(&mut self.response.headers, LAST_MODIFIED, &modified);
         }
-        match evaluate(&self.request.method, &self.request.headers, &validators) {
+        // Conditions are set on what is asked for, not on what is sent in its stead (RFC 9110, section 13.2.1).
+        let precondition = match self.response.status.is_success() {
+            true => evaluate(&self.request.method, &self.request.headers, &validators),
+            false => Precondition::Proceed,
+        };
+        match precondition {
             Precondition::Proceed => {}
             Precondition::NotModified => {
                 self.negotiate(length); // the tag is that of what would be sent

@@ -224,8 +224,8 @@ impl HttpConnection {
         self.transport.is_aborted()
     }
 
-    /// Waits until the client has gone, reading over what it still sends. To be awaited beside other things that a
-    /// response waits for.
+    /// Waits until the client has gone. To be awaited beside other things that a response waits for. Of a client that
+    /// has sent more than [`WEB_INPUT_BYTES`](crate::limits::WEB_INPUT_BYTES) that nobody reads it is not noticed.
     ///
     /// ```
     /// # use gyre::{error::TrackerError, web::HttpConnection};

@@ -268,8 +268,11 @@ impl HttpConnection {
     pub(in crate::web) async fn store_session(&mut self) -> Result<(), TrackerError> {
         let Some(session) = &mut self.session else { return Ok(()) };
         let site = self.site.clone();
-        let stored = site.sessions()?.store(session, self.transport.now(), self.is_https).await?;
-        if let Some(cookie) = stored
+        let stored = site.sessions()?.store(session, self.transport.now(), self.is_https).await;
+        if stored.is_err() {
+            self.session = None; // or the response that tells of it would fail by it, too
+        }
+        if let Some(cookie) = stored?
             && self.progress == Progress::Open
         {
             self.response.headers.append(SET_COOKIE, cookie);
@@ -296,10 +299,16 @@ async fn compress(encoding: Encoding, body: &[u8]) -> Bytes {
     let (mut compressor, mut out) = (Compressor::new(encoding), Vec::new());
     for (step, piece) in body.chunks(WEB_COMPRESS_STEP_BYTES).enumerate() {
         if step > 0 {
-            tokio::task::yield_now().await;
+            pause().await;
         }
         compressor.write(piece, &mut out);
     }
     compressor.finish(&mut out);
     out.into()
+}
+
+/// Lets the worker and its other connections have their turns. A task that yielded would be ready all the time, and the
+/// runtime submits what others have queued on its ring only when none is.
+pub(super) async fn pause() {
+    let _ = tokio_uring::no_op().await;
 }

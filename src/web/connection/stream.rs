@@ -8,10 +8,10 @@ use bytes::Bytes;
 use futures_core::Stream;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 
-use super::send::Length;
+use super::send::{Length, pause};
 use super::{HttpConnection, Progress};
 use crate::error::{Code, TrackerError};
-use crate::limits::WEB_WRITE_BYTES;
+use crate::limits::{WEB_COMPRESS_STEP_BYTES, WEB_WRITE_BYTES};
 use crate::web::compress::Compressor;
 use crate::web::negotiate::Encoding;
 use crate::wire::chunked::{LAST_CHUNK, put_chunk};
@@ -25,6 +25,8 @@ pub struct ResponseStream<'a> {
     data: Vec<u8>,
     /// The head, at first; then a buffer for reuse.
     out: Vec<u8>,
+    /// Bytes that were taken since the worker last had its turn.
+    taken_bytes: usize,
     chunked: bool,
 }
 
@@ -60,8 +62,9 @@ impl HttpConnection {
     pub(super) async fn start(&mut self, encoding: Encoding) -> Result<ResponseStream<'_>, TrackerError> {
         let chunked = self.request.version != http::Version::HTTP_10;
         let out = self.begin(Length::Unknown).await?;
-        let compressor = (encoding != Encoding::Identity).then(|| Compressor::new(encoding));
-        Ok(ResponseStream { connection: self, compressor, data: Vec::new(), out, chunked })
+        let is_compressed = encoding != Encoding::Identity && self.has_body();
+        let compressor = is_compressed.then(|| Compressor::new(encoding));
+        Ok(ResponseStream { connection: self, compressor, data: Vec::new(), out, taken_bytes: 0, chunked })
     }
 
     /// Sends what a stream yields, as it comes. An error of it breaks the response off. For a HEAD it is not polled.
@@ -133,7 +136,8 @@ impl HttpConnection {
         self.set_content_type("text/event-stream")?;
         self.response.headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         self.transport.set_endless();
-        let mut stream = self.stream().await?;
+        // Not compressed: they are small, and the compressor of each client that listens would be half a MiB.
+        let mut stream = self.start(Encoding::Identity).await?;
         stream.flush().await?; // the client sees at once that it is connected
         Ok(EventStream(stream))
     }
@@ -156,13 +160,21 @@ impl ResponseStream<'_> {
     ///
     /// [`Code::ConnectionClosed`] if the client has gone.
     pub async fn write(&mut self, bytes: &[u8]) -> Result<(), TrackerError> {
-        for piece in bytes.chunks(WEB_WRITE_BYTES) {
+        let has_body = self.has_body();
+        for piece in bytes.chunks(WEB_COMPRESS_STEP_BYTES) {
             match &mut self.compressor {
                 Some(compressor) => compressor.write(piece, &mut self.data),
-                None => self.data.extend_from_slice(piece),
+                None if has_body => self.data.extend_from_slice(piece),
+                None => {}
             }
-            if self.data.len() >= WEB_WRITE_BYTES {
+            if self.data.len() >= WEB_WRITE_BYTES || !has_body {
                 self.write_out().await?;
+            }
+            // Much may be taken of which little or nothing is written, which alone would be waited for.
+            self.taken_bytes += piece.len();
+            if self.taken_bytes >= WEB_COMPRESS_STEP_BYTES {
+                self.taken_bytes = 0;
+                pause().await;
             }
         }
         if self.connection.is_aborted() { Err(HttpConnection::gone()) } else { Ok(()) }
