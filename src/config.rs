@@ -214,6 +214,21 @@ pub enum ConfigError {
     },
 }
 
+impl ConfigError {
+    /// The option to change, by its name.
+    pub fn option(&self) -> &'static str {
+        match self {
+            Self::Range { option, .. } => option,
+            Self::NoCores => "cores",
+            Self::NothingToServe => "no-udp",
+            Self::TooManyAddresses { protocol, .. } | Self::AddressTwice { protocol, .. } => protocol,
+            Self::TooManyProxies(_) => "trusted-proxy",
+            Self::MinInterval { .. } => "min-interval",
+            Self::PeerTimeout { .. } => "peer-timeout",
+        }
+    }
+}
+
 /// Addresses to listen on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Listen {

@@ -334,6 +334,9 @@ pub const WEB_TRUSTED_NETWORKS_MAX: usize = 256;
 
 // ---- the process ----
 
+/// A file of options is shorter, or it is no such file.
+pub const CONFIG_FILE_MAX_BYTES: u64 = 1 << 20;
+
 /// Descriptors of the process beside its workers': standard streams, the signals' pipe, and some to spare.
 pub const SPARE_DESCRIPTORS: u64 = 16;
 /// Descriptors of one worker beside its sockets: two rings, an epoll, its waker, a doorbell.

@@ -1,14 +1,15 @@
 //! The program `gyre`: the command line, the signals and the log around a [`Tracker`], and the doctor's report.
 
+use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use clap::Parser;
-use gyre::cli::{Cli, Command, Doctor};
+use gyre::cli::{Cli, CliError, Command, ConfigCommand, Doctor};
 use gyre::config::Config;
 use gyre::doctor;
 use gyre::error::ServerError;
@@ -34,14 +35,38 @@ const EXIT_INTERRUPTED: i32 = 130;
 const EXIT_USAGE: u8 = 64;
 
 fn main() -> ExitCode {
-    match Cli::try_parse() {
-        Ok(Cli { command: Command::Serve(serve) }) => serve_until_told(&serve.config()),
-        Ok(Cli { command: Command::Doctor(doctor) }) => examine(&doctor),
-        Err(error) => {
+    // The doctor's own codes stand for what it has found.
+    let of_doctor = std::env::args_os().nth(1).is_some_and(|command| command == "doctor");
+    let cli = match Cli::read(std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(CliError::Usage(error)) => {
             let _ = error.print();
-            // The doctor's 2 stands for failures that it has found.
-            let of_doctor = std::env::args_os().nth(1).is_some_and(|command| command == "doctor");
-            if error.use_stderr() && of_doctor { EXIT_USAGE } else { error.exit_code() as u8 }.into()
+            return if error.use_stderr() && of_doctor { EXIT_USAGE } else { error.exit_code() as u8 }.into();
+        }
+        Err(CliError::File(error)) => {
+            let _ = writeln!(std::io::stderr(), "gyre: error: {error}");
+            return if of_doctor { EXIT_USAGE.into() } else { ExitCode::FAILURE };
+        }
+    };
+    match &cli.command {
+        Command::Serve(serve) => serve_until_told(&serve.config()),
+        Command::Doctor(doctor) => examine(doctor),
+        Command::Config(ConfigCommand::Print(_)) => {
+            let _ = std::io::stdout().write_all(cli.config_file().as_bytes());
+            ExitCode::SUCCESS
+        }
+        Command::Config(ConfigCommand::Check { file }) => check(file),
+    }
+}
+
+/// Says whether a tracker can be run with a file of options.
+fn check(file: &Path) -> ExitCode {
+    let serve = ["gyre", "serve", "--config"].map(OsString::from);
+    match Cli::read(serve.into_iter().chain([file.into()])) {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "gyre: error: {error}");
+            ExitCode::FAILURE
         }
     }
 }

@@ -1,11 +1,17 @@
-//! Owns the command line: each option's name, help, default and range.
+//! Owns the command line: each option's name, help, default and range. What a file adds to it is in `file.rs`.
 
+mod file;
+
+use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::RangedI64ValueParser;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use file::ConfigFile;
+pub use file::FileError;
 use ipnet::IpNet;
 
 use crate::config::{Config, Cores, Listen, Steering};
@@ -30,6 +36,58 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+    /// The options of that command as they were given, by the command line or its file.
+    #[arg(skip)]
+    given: ArgMatches,
+}
+
+/// Why a command line is none.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// It can't be understood, or asks for help.
+    #[error(transparent)]
+    Usage(#[from] clap::Error),
+    /// The file of options is no good.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+impl Cli {
+    /// Reads a command line, and the file of options that it names; what the line says goes before what the file says.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with either; of a file with the line and column.
+    pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, CliError> {
+        let arguments: Vec<_> = arguments.into_iter().collect();
+        let (cli, names) = Self::from_arguments(&arguments)?;
+        let Ok(Some(path)) = cli.given.try_get_one::<PathBuf>("config_file") else { return Ok(cli) };
+        let file = ConfigFile::read(path)?;
+        let (command, line) = arguments.split_at(names);
+        let (cli, _) = Self::from_arguments(&[command, &file.arguments(&cli.given)?, line].concat())?;
+        if let Some(Err(error)) = cli.command.serve().map(|serve| serve.config().check())
+            && let Some(error) = file.locate(error.option(), error.to_string())
+        {
+            return Err(error.into());
+        }
+        Ok(cli)
+    }
+
+    /// Reads arguments; says how many of them name the program and its command. No option stands before those.
+    fn from_arguments(arguments: &[OsString]) -> Result<(Self, usize), clap::Error> {
+        let mut given = Self::command().try_get_matches_from(arguments)?;
+        let cli = Self::from_arg_matches(&given)?;
+        let mut names = 1;
+        while let Some((_, inner)) = given.remove_subcommand() {
+            (given, names) = (inner, names + 1);
+        }
+        Ok((Self { given, ..cli }, names))
+    }
+
+    /// The text of a file that holds all options, those that were given with their values.
+    pub fn config_file(&self) -> String {
+        file::print(&self.given)
+    }
 }
 
 /// What the program does.
@@ -51,6 +109,39 @@ pub enum Command {
     ///
     /// It ends with 0 if all is well, 1 with warnings, 2 with failures, and 64 if the options can't be understood.
     Doctor(Box<Doctor>),
+
+    /// The file of options: write one, or check one.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+}
+
+/// What can be done with a file of options.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Write a file of all options to standard output, each with its description.
+    ///
+    /// Those that are given here have their value in it, the others are commented out with their default.
+    Print(Box<Serve>),
+
+    /// Check a file of options.
+    ///
+    /// It ends with 0 if a tracker can be run with it. Otherwise it says what is wrong, with line and column, and ends
+    /// with 1.
+    Check {
+        /// The file
+        file: PathBuf,
+    },
+}
+
+impl Command {
+    /// The options of the tracker, if it is about one.
+    fn serve(&self) -> Option<&Serve> {
+        match self {
+            Self::Serve(serve) | Self::Config(ConfigCommand::Print(serve)) => Some(serve),
+            Self::Doctor(doctor) => Some(&doctor.serve),
+            Self::Config(ConfigCommand::Check { .. }) => None,
+        }
+    }
 }
 
 /// The options of `gyre doctor`.
@@ -76,14 +167,19 @@ pub struct Doctor {
 #[derive(Args, Clone, Debug)]
 #[command(allow_negative_numbers = true)] // so that they are refused by the option's range, which names it
 pub struct Serve {
+    /// Read options from this file, TOML with the names that they have here; those that are given here go before it.
+    /// `gyre config print` writes one
+    #[arg(long = "config", value_name = "FILE")]
+    config_file: Option<PathBuf>,
+
     /// Serve UDP (BEP 15) here. May be given several times (at most 64). Port 0 takes any free port
     /// [default: 0.0.0.0:6969 and [::]:6969]
-    #[arg(long, value_name = "ADDR:PORT")]
+    #[arg(long, value_name = "ADDR:PORT", conflicts_with = "no_udp")]
     udp: Vec<SocketAddr>,
 
     /// Serve HTTP (BEP 3) here. May be given several times (at most 64). Port 0 takes any free port
     /// [default: 0.0.0.0:6969 and [::]:6969]
-    #[arg(long, value_name = "ADDR:PORT")]
+    #[arg(long, value_name = "ADDR:PORT", conflicts_with = "no_http")]
     http: Vec<SocketAddr>,
 
     /// Do not serve UDP
@@ -238,7 +334,7 @@ mod tests {
         let arguments = ["gyre", "serve"].into_iter().chain(options.split_whitespace());
         Cli::try_parse_from(arguments).map(|cli| match cli.command {
             Command::Serve(serve) => serve.config(),
-            Command::Doctor(_) => unreachable!("`serve` was asked for"),
+            other => unreachable!("{other:?} was not asked for"),
         })
     }
 
