@@ -50,6 +50,7 @@
 //! | [`sys`] | cores, socket options, doorbells, files below a directory | kernel |
 //! | [`error`] | what can go wrong, at the start and with a request | pure |
 //! | [`config`] | what an operator decides | pure |
+//! | [`access`] | who may use the tracker, and for which torrents | pure |
 //! | [`wire`] | UDP, HTTP, queries, bencode, what proxies say | pure |
 //! | [`connection_id`], [`counters`], [`owner`] | BEP 15's ids; what is counted; who owns a swarm | pure |
 //! | [`limits`], [`time`], [`data`], [`types`] | every bound; the clock; values by type; the words | pure |
@@ -78,6 +79,7 @@
 //! ```
 #![doc = include_str!("../docs/library.md")]
 
+pub mod access;
 pub mod cli;
 pub mod config;
 pub mod connection_id;

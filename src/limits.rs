@@ -332,6 +332,13 @@ pub const WEB_PROXIES_MAX: usize = 16;
 /// Networks of `--trusted-proxy`: each is compared with the address of each connection.
 pub const WEB_TRUSTED_NETWORKS_MAX: usize = 256;
 
+// ---- access lists ----
+
+/// A line of a list is shorter: a hash, a time and a comment are.
+pub const ACCESS_LINE_MAX_BYTES: usize = 1_024;
+/// Hashes of a list: 2 GB of them, twenty times the torrents of the largest public index.
+pub const ACCESS_LIST_MAX_ENTRIES: usize = 100_000_000;
+
 // ---- the process ----
 
 /// A file of options is shorter, or it is no such file.
