@@ -56,6 +56,11 @@ pub enum Denied {
     Client,
 }
 
+/// What clients are told of an address that is denied.
+pub const SOURCE_REASON: &str = "this address is not allowed";
+/// What clients are told that are denied.
+pub const CLIENT_REASON: &str = "this client is not allowed";
+
 /// Who may use the tracker, and for which torrents.
 #[derive(Clone, Debug, Default)]
 pub struct Access {
@@ -65,6 +70,8 @@ pub struct Access {
     pub clients: Rule<ClientList>,
     /// The addresses that requests come from.
     pub sources: Rule<SourceList>,
+    /// What clients are told of a torrent that is denied; nothing if it is empty, as far as the protocol allows it.
+    pub torrent_reason: String,
     /// Seconds since 1970 at which the process's clock was started, by which entries come to their end.
     pub started_unix_secs: u64,
 }
@@ -73,6 +80,14 @@ impl Access {
     /// Whether everything is allowed.
     pub fn is_open(&self) -> bool {
         self.hashes.is_empty() && self.clients.is_empty() && self.sources.is_empty()
+    }
+
+    /// What a client is told that is denied.
+    pub fn reason(&self, denied: Denied) -> &str {
+        match denied {
+            Denied::Torrent => &self.torrent_reason,
+            Denied::Client => CLIENT_REASON,
+        }
     }
 
     /// Whether requests of this address are answered.
