@@ -3,15 +3,17 @@
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
 use crate::limits::{
-    ANNOUNCE_INTERVAL_RANGE_S, BUSY_POLL_RANGE_US, CONNECTION_ID_WINDOW_RANGE_S, DEFAULT_ANNOUNCE_INTERVAL_S,
-    DEFAULT_CONNECTION_ID_WINDOW_S, DEFAULT_HTTP_CONNECTIONS, DEFAULT_MIN_INTERVAL_S, DEFAULT_PEERS,
-    DEFAULT_RECEIVE_BUFFER_BYTES, DEFAULT_STATS_INTERVAL_S, HTTP_CONNECTIONS_RANGE, INTERVAL_SPREAD_DIVISOR,
+    ACCESS_LISTS_MAX, ANNOUNCE_INTERVAL_RANGE_S, BUSY_POLL_RANGE_US, CONNECTION_ID_WINDOW_RANGE_S,
+    DEFAULT_ANNOUNCE_INTERVAL_S, DEFAULT_CONNECTION_ID_WINDOW_S, DEFAULT_DENY_REASON,
+    DEFAULT_HTTP_CONNECTIONS, DEFAULT_MIN_INTERVAL_S, DEFAULT_PEERS, DEFAULT_RECEIVE_BUFFER_BYTES,
+    DEFAULT_STATS_INTERVAL_S, HTTP_CONNECTIONS_RANGE, INTERVAL_SPREAD_DIVISOR, MAX_FAILURE_BYTES,
     MAX_LISTENERS, MAX_MEMORY_RANGE_BYTES, MAX_PEERS_RANGE, MAX_WORKERS, MIN_INTERVAL_RANGE_S,
     PEER_TIMEOUT_RANGE_S, RECEIVE_BUFFER_RANGE_BYTES, STATS_INTERVAL_RANGE_S, WEB_TRUSTED_NETWORKS_MAX,
 };
@@ -50,6 +52,8 @@ pub struct Config {
     pub http_connections: Option<usize>,
     /// Networks of the proxies that are believed when they say who the client is. None: each peer is a client.
     pub trusted_proxies: Vec<IpNet>,
+    /// Who may use the tracker, and for which torrents.
+    pub lists: Lists,
     /// Bytes of each UDP socket's receive buffer.
     pub receive_buffer_bytes: usize,
     /// Seconds between two lines of statistics; 0 for none.
@@ -72,6 +76,7 @@ impl Default for Config {
             busy_poll: Duration::ZERO,
             http_connections: None,
             trusted_proxies: Vec::new(),
+            lists: Lists::default(),
             receive_buffer_bytes: DEFAULT_RECEIVE_BUFFER_BYTES,
             stats_interval_secs: DEFAULT_STATS_INTERVAL_S,
         }
@@ -106,6 +111,36 @@ impl Config {
         ]
     }
 
+    /// What this configuration becomes when a tracker that runs takes another one: what can change without a new start
+    /// is taken from that, the rest stays. Says which options would need a new start.
+    pub fn reloaded(&self, new: &Self) -> (Self, Vec<&'static str>) {
+        let changed = [
+            ("udp", new.udp != self.udp),
+            ("http", new.http != self.http),
+            ("cores", new.cores != self.cores),
+            ("steering", new.steering != self.steering),
+            ("peer-timeout", new.peer_timeout_secs != self.peer_timeout_secs),
+            ("max-memory", new.max_memory_bytes != self.max_memory_bytes),
+            ("connection-id-window", new.connection_id_window_secs != self.connection_id_window_secs),
+            ("busy-poll", new.busy_poll != self.busy_poll),
+            ("receive-buffer", new.receive_buffer_bytes != self.receive_buffer_bytes),
+        ];
+        let reloaded = Self {
+            udp: self.udp.clone(),
+            http: self.http.clone(),
+            cores: self.cores.clone(),
+            steering: self.steering,
+            peer_timeout_secs: self.peer_timeout_secs,
+            max_memory_bytes: self.max_memory_bytes,
+            connection_id_window_secs: self.connection_id_window_secs,
+            busy_poll: self.busy_poll,
+            receive_buffer_bytes: self.receive_buffer_bytes,
+            ..new.clone()
+        };
+        let names = changed.into_iter().filter(|(_, changed)| *changed).map(|(name, _)| name);
+        (reloaded, names.collect())
+    }
+
     /// Whether the decisions are possible and go together.
     ///
     /// # Errors
@@ -132,6 +167,12 @@ impl Config {
             if let Some(at) = (0..addresses.len()).find(|&at| twice(at)) {
                 return Err(ConfigError::AddressTwice { protocol, address: addresses[at] });
             }
+        }
+        if let Some(option) = self.lists.overlong() {
+            return Err(ConfigError::TooManyLists(option));
+        }
+        if self.lists.torrent_reason.len() > MAX_FAILURE_BYTES {
+            return Err(ConfigError::Reason(self.lists.torrent_reason.len()));
         }
         if self.trusted_proxies.len() > WEB_TRUSTED_NETWORKS_MAX {
             return Err(ConfigError::TooManyProxies(self.trusted_proxies.len()));
@@ -193,6 +234,12 @@ pub enum ConfigError {
     /// More networks than each connection's address is compared with.
     #[error("{0} networks for --trusted-proxy: at most {WEB_TRUSTED_NETWORKS_MAX} are possible")]
     TooManyProxies(usize),
+    /// More lists than each announce is looked up in.
+    #[error("at most {ACCESS_LISTS_MAX} files are possible for --{0}")]
+    TooManyLists(&'static str),
+    /// More words than fit into a response.
+    #[error("the words of --deny-reason have {0} bytes: at most {MAX_FAILURE_BYTES} are possible")]
+    Reason(usize),
     /// Clients would be asked to come before they may.
     #[error("--min-interval {min} is longer than --announce-interval {interval}")]
     MinInterval {
@@ -223,9 +270,62 @@ impl ConfigError {
             Self::NothingToServe => "no-udp",
             Self::TooManyAddresses { protocol, .. } | Self::AddressTwice { protocol, .. } => protocol,
             Self::TooManyProxies(_) => "trusted-proxy",
+            Self::TooManyLists(option) => option,
+            Self::Reason(_) => "deny-reason",
             Self::MinInterval { .. } => "min-interval",
             Self::PeerTimeout { .. } => "peer-timeout",
         }
+    }
+}
+
+/// The files that say who may use the tracker and for which torrents; see [`access`](crate::access).
+///
+/// Of each kind, who is in no file of those that allow is denied, unless there is none; who is in one of those that
+/// deny is denied in any case.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lists {
+    /// Info-hashes of the torrents that are served.
+    pub allow_hashes: Vec<PathBuf>,
+    /// Info-hashes of torrents that are not served.
+    pub deny_hashes: Vec<PathBuf>,
+    /// How the peer ids of clients begin that are served.
+    pub allow_clients: Vec<PathBuf>,
+    /// How the peer ids of clients begin that are not served.
+    pub deny_clients: Vec<PathBuf>,
+    /// Networks that are served.
+    pub allow_sources: Vec<PathBuf>,
+    /// Networks that are not served.
+    pub deny_sources: Vec<PathBuf>,
+    /// What clients are told of a torrent that is denied. Empty: nothing by UDP.
+    pub torrent_reason: String,
+}
+
+impl Default for Lists {
+    fn default() -> Self {
+        Self {
+            allow_hashes: Vec::new(),
+            deny_hashes: Vec::new(),
+            allow_clients: Vec::new(),
+            deny_clients: Vec::new(),
+            allow_sources: Vec::new(),
+            deny_sources: Vec::new(),
+            torrent_reason: DEFAULT_DENY_REASON.to_owned(),
+        }
+    }
+}
+
+impl Lists {
+    /// The option that names too many files.
+    fn overlong(&self) -> Option<&'static str> {
+        let files = [
+            ("allow-hashes", &self.allow_hashes),
+            ("deny-hashes", &self.deny_hashes),
+            ("allow-clients", &self.allow_clients),
+            ("deny-clients", &self.deny_clients),
+            ("allow-sources", &self.allow_sources),
+            ("deny-sources", &self.deny_sources),
+        ];
+        files.into_iter().find(|(_, files)| files.len() > ACCESS_LISTS_MAX).map(|(option, _)| option)
     }
 }
 

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use http::StatusCode;
 
+use crate::access::ListError;
 use crate::config::ConfigError;
 use crate::limits::MAX_WORKERS;
 
@@ -51,6 +52,14 @@ pub enum ServerError {
         limit: u64,
         /// What else would help.
         cure: &'static str,
+    },
+    /// A list that can't be read.
+    #[error("{}:{source}", path.display())]
+    List {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: ListError,
     },
     /// Too little memory.
     #[error(

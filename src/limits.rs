@@ -334,12 +334,22 @@ pub const WEB_TRUSTED_NETWORKS_MAX: usize = 256;
 
 // ---- access lists ----
 
+/// Files of one kind of lists: an announce is looked up in each.
+pub const ACCESS_LISTS_MAX: usize = 16;
+/// What a client is told of a torrent that is denied, if nothing else is said.
+pub const DEFAULT_DENY_REASON: &str = "torrent is not registered with this tracker";
+/// How often the files are looked at.
+pub const ACCESS_WATCH_INTERVAL_MS: u64 = 1_000;
+
 /// A line of a list is shorter: a hash, a time and a comment are.
 pub const ACCESS_LINE_MAX_BYTES: usize = 1_024;
 /// Hashes of a list: 2 GB of them, twenty times the torrents of the largest public index.
 pub const ACCESS_LIST_MAX_ENTRIES: usize = 100_000_000;
 
 // ---- the process ----
+
+/// Orders to a worker that wait until it looks for some, four times a second.
+pub const WORKER_ORDERS: usize = 16;
 
 /// A file of options is shorter, or it is no such file.
 pub const CONFIG_FILE_MAX_BYTES: u64 = 1 << 20;

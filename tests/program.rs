@@ -43,7 +43,7 @@ impl Program {
     }
 
     fn run(command: &mut Command) -> Self {
-        let command = command.env_remove("GYRE_LOG").stdin(Stdio::null()).stdout(Stdio::null());
+        let command = command.stdin(Stdio::null()).stdout(Stdio::null());
         let mut child = command.stderr(Stdio::piped()).spawn().expect("the program");
         let stderr = child.stderr.take().expect("its standard error");
         Self { child, lines: read_lines(stderr) }
@@ -340,6 +340,15 @@ fn the_help_names_each_option_with_its_default_and_its_range() {
         ("--trusted-proxy", "none, each peer is a client", "at most 256"),
         ("--receive-buffer", "8388608", "4096 to 1073741824"),
         ("--stats-interval", "10", "0 to 604800"),
+        ("--log", "info", ""),
+        ("--config", "", ""),
+        ("--allow-hashes", "none, all torrents are served", "at most 16"),
+        ("--deny-hashes", "none", "at most 16"),
+        ("--deny-reason", "torrent is not registered with this tracker", "At most 120 bytes"),
+        ("--allow-clients", "none, all clients are served", "at most 16"),
+        ("--deny-clients", "none", "at most 16"),
+        ("--allow-sources", "none, all networks are served", "at most 16"),
+        ("--deny-sources", "none", "at most 16"),
         ("--help", "", ""),
     ];
     let mut options = options_in_help();
@@ -425,8 +434,7 @@ fn a_log_that_is_stuck_holds_nothing_up() {
     let (_reader, mut writer) = std::io::pipe().unwrap();
     writer.write_all(&[b'x'; 65_536]).unwrap(); // all that a pipe holds
     let mut command = Command::new(GYRE);
-    let child =
-        command.arg("serve").args(ANYWHERE.split(' ')).env_remove("GYRE_LOG").stderr(writer).spawn().unwrap();
+    let child = command.arg("serve").args(ANYWHERE.split(' ')).stderr(writer).spawn().unwrap();
     let pid = child.id();
     let mut program = Program { child, lines: channel().1 };
     eventually("a worker", || thread_of(pid, "gyre-0").is_some());
@@ -437,7 +445,7 @@ fn a_log_that_is_stuck_holds_nothing_up() {
 #[test]
 fn a_log_that_nobody_reads_is_no_reason_to_end() {
     let mut command = Command::new(GYRE);
-    command.arg("serve").args(ANYWHERE.split(' ')).args(["--stats-interval", "1"]).env_remove("GYRE_LOG");
+    command.arg("serve").args(ANYWHERE.split(' ')).args(["--stats-interval", "1"]);
     let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
     let mut stderr = BufReader::new(child.stderr.take().unwrap());
     let mut ready = String::new();

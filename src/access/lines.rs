@@ -26,7 +26,7 @@ pub trait Entries: Default {
 #[derive(Debug, thiserror::Error)]
 pub enum ListError {
     /// The file can't be.
-    #[error("{0}")]
+    #[error(" {0}")]
     Io(#[from] io::Error),
     /// A line is no entry.
     #[error("{line}:{column}: {what}")]

@@ -24,10 +24,9 @@ use crate::limits::CONFIG_FILE_MAX_BYTES;
 const COMMENT_COLUMNS: usize = 100;
 
 /// What an option without a default may be, for the printed file.
-const EXAMPLES: [(&str, &str); 7] = [
+const EXAMPLES: [(&str, &str); 6] = [
     ("udp", r#"["0.0.0.0:6969", "[::]:6969"]"#),
     ("http", r#"["0.0.0.0:6969", "[::]:6969"]"#),
-    ("trusted-proxy", "[]"),
     ("min-interval", "900"),
     ("peer-timeout", "3825"),
     ("max-memory", r#""4G""#),
@@ -246,7 +245,7 @@ pub(super) fn print(given: &ArgMatches) -> String {
             ArgAction::Append if is_given => {
                 Value::Array(values.iter().map(|value| literal(value)).collect()).to_string()
             }
-            _ if values.is_empty() => example(name).to_owned(),
+            _ if values.is_empty() => example(option).to_owned(),
             _ => literal(&values[0]).to_string(),
         };
         let comment = if is_given { "" } else { "#" };
@@ -255,8 +254,14 @@ pub(super) fn print(given: &ArgMatches) -> String {
     text
 }
 
-fn example(name: &str) -> &'static str {
-    EXAMPLES.iter().find(|(option, _)| *option == name).map_or("\"\"", |(_, value)| value)
+/// What stands for no value.
+fn example(option: &Arg) -> &'static str {
+    let name = option.get_long().unwrap_or_default();
+    match EXAMPLES.iter().find(|(option, _)| *option == name) {
+        Some((_, value)) => value,
+        None if matches!(option.get_action(), ArgAction::Append) => "[]",
+        None => r#""""#,
+    }
 }
 
 /// A number is written as one.

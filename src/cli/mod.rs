@@ -13,20 +13,23 @@ use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand,
 use file::ConfigFile;
 pub use file::FileError;
 use ipnet::IpNet;
+use tracing_subscriber::EnvFilter;
 
-use crate::config::{Config, Cores, Listen, Steering};
+use crate::config::{Config, Cores, Listen, Lists, Steering};
 use crate::doctor::PublicUrl;
 use crate::limits::{
     ANNOUNCE_INTERVAL_RANGE_S, BUSY_POLL_RANGE_US, CONNECTION_ID_WINDOW_RANGE_S, DEFAULT_ANNOUNCE_INTERVAL_S,
-    DEFAULT_CONNECTION_ID_WINDOW_S, DEFAULT_PEERS, DEFAULT_RECEIVE_BUFFER_BYTES, DEFAULT_STATS_INTERVAL_S,
-    HTTP_CONNECTIONS_RANGE, MAX_MEMORY_RANGE_BYTES, MAX_PEERS_RANGE, MIN_INTERVAL_RANGE_S,
-    PEER_TIMEOUT_RANGE_S, RECEIVE_BUFFER_RANGE_BYTES, STATS_INTERVAL_RANGE_S,
+    DEFAULT_CONNECTION_ID_WINDOW_S, DEFAULT_DENY_REASON, DEFAULT_PEERS, DEFAULT_RECEIVE_BUFFER_BYTES,
+    DEFAULT_STATS_INTERVAL_S, HTTP_CONNECTIONS_RANGE, MAX_MEMORY_RANGE_BYTES, MAX_PEERS_RANGE,
+    MIN_INTERVAL_RANGE_S, PEER_TIMEOUT_RANGE_S, RECEIVE_BUFFER_RANGE_BYTES, STATS_INTERVAL_RANGE_S,
 };
 
 /// The headings of the help.
 const WORKERS: &str = "Workers";
 const ANNOUNCES: &str = "Announces";
 const LIMITS: &str = "Limits";
+const LISTS: &str = "Lists";
+const LOGGING: &str = "Logging";
 const DOCTOR: &str = "Doctor";
 
 /// A BitTorrent tracker for Linux bare metal: UDP and HTTP, one io_uring worker per core.
@@ -195,6 +198,41 @@ pub struct Serve {
     #[arg(long, value_name = "CIDR", value_parser = network)]
     trusted_proxy: Vec<IpNet>,
 
+    /// Serve only the torrents in this file: a line for each, its info-hash (hexadecimal or base 32), and if it ends, when
+    /// (2027-01-31, 2027-01-31T12:00:00Z, or seconds since 1970); `#` begins a comment. What no list allows is denied.
+    /// Read again when it changes, like all lists. May be given several times (at most 16) [default: none, all torrents
+    /// are served]
+    #[arg(long, value_name = "FILE", help_heading = LISTS)]
+    allow_hashes: Vec<PathBuf>,
+
+    /// Do not serve the torrents in this file, even if a list allows them. Those that are there are taken out. May be
+    /// given several times (at most 16) [default: none]
+    #[arg(long, value_name = "FILE", help_heading = LISTS)]
+    deny_hashes: Vec<PathBuf>,
+
+    /// What a client is told of a torrent that is denied. Empty: nothing at all by UDP. At most 120 bytes
+    #[arg(long, value_name = "TEXT", default_value = DEFAULT_DENY_REASON, help_heading = LISTS)]
+    deny_reason: String,
+
+    /// Serve only the clients in this file: a line for each, how its peer ids begin, as `-TR`. What can't be written as
+    /// it is, as `%` and two hexadecimal digits. May be given several times (at most 16) [default: none, all clients are
+    /// served]
+    #[arg(long, value_name = "FILE", help_heading = LISTS)]
+    allow_clients: Vec<PathBuf>,
+
+    /// Do not serve the clients in this file. May be given several times (at most 16) [default: none]
+    #[arg(long, value_name = "FILE", help_heading = LISTS)]
+    deny_clients: Vec<PathBuf>,
+
+    /// Serve only the networks in this file: a line for each, as `10.0.0.0/8`, or an address. Others get no answer by
+    /// UDP. May be given several times (at most 16) [default: none, all networks are served]
+    #[arg(long, value_name = "FILE", help_heading = LISTS)]
+    allow_sources: Vec<PathBuf>,
+
+    /// Do not serve the networks in this file. May be given several times (at most 16) [default: none]
+    #[arg(long, value_name = "FILE", help_heading = LISTS)]
+    deny_sources: Vec<PathBuf>,
+
     /// Cores to run on, one pinned worker each: `auto` for all that the process may use, or a list like `0-3,6` (at
     /// most 256)
     #[arg(long, value_name = "LIST|auto", default_value = "auto", help_heading = WORKERS)]
@@ -257,8 +295,13 @@ pub struct Serve {
 
     /// Seconds between two lines of statistics on standard error; 0 for none. 0 to 604800
     #[arg(long, value_name = "S", default_value_t = DEFAULT_STATS_INTERVAL_S)]
-    #[arg(value_parser = number(STATS_INTERVAL_RANGE_S), help_heading = "Logging")]
+    #[arg(value_parser = number(STATS_INTERVAL_RANGE_S), help_heading = LOGGING)]
     stats_interval: u32,
+
+    /// What is logged on standard error: `off`, `error`, `warn`, `info`, `debug` or `trace`, or that for a part of the
+    /// program, as `info,gyre::web=off`
+    #[arg(long, value_name = "FILTER", default_value = "info", value_parser = filter, help_heading = LOGGING)]
+    log: String,
 }
 
 fn number(range: RangeInclusive<u64>) -> RangedI64ValueParser<u32> {
@@ -274,6 +317,12 @@ fn size(text: &str) -> Result<u64, String> {
         digits.parse::<u64>().map_err(|_| "not a number with K, M, G or T, or without".to_owned())?;
     let bytes = number.checked_mul(1 << bits).filter(|bytes| MAX_MEMORY_RANGE_BYTES.contains(bytes));
     bytes.ok_or_else(|| "it is not in 16M to 1024T".to_owned())
+}
+
+/// Sees to it that a text says what is logged.
+fn filter(text: &str) -> Result<String, String> {
+    let read = EnvFilter::builder().parse(text);
+    read.map(|_| text.to_owned()).map_err(|error| error.to_string())
 }
 
 /// Reads a network, or an address, which is the network of itself alone.
@@ -293,6 +342,11 @@ enum SteeringName {
 }
 
 impl Serve {
+    /// What is logged, as `tracing-subscriber`'s `EnvFilter` reads it.
+    pub fn log(&self) -> &str {
+        &self.log
+    }
+
     /// The configuration that the options describe.
     pub fn config(&self) -> Config {
         let listen = |given: &Vec<SocketAddr>, none: bool| match (none, given.is_empty()) {
@@ -320,6 +374,15 @@ impl Serve {
             busy_poll: Duration::from_micros(self.busy_poll.into()),
             http_connections: self.http_connections.map(|connections| connections as usize),
             trusted_proxies: self.trusted_proxy.clone(),
+            lists: Lists {
+                allow_hashes: self.allow_hashes.clone(),
+                deny_hashes: self.deny_hashes.clone(),
+                allow_clients: self.allow_clients.clone(),
+                deny_clients: self.deny_clients.clone(),
+                allow_sources: self.allow_sources.clone(),
+                deny_sources: self.deny_sources.clone(),
+                torrent_reason: self.deny_reason.clone(),
+            },
             receive_buffer_bytes: self.receive_buffer as usize,
             stats_interval_secs: self.stats_interval,
         }
@@ -368,7 +431,9 @@ mod tests {
         let parsed = config(
             "--udp 127.0.0.1:0 --udp [::1]:7000 --no-http --cores 0-1,3 --steering none --announce-interval 120 \
              --max-peers 30 --busy-poll 50 --http-connections 9 --receive-buffer 65536 --stats-interval 0 \
-             --connection-id-window 60 --max-memory 1G --trusted-proxy 10.0.0.0/8 --trusted-proxy ::1",
+             --connection-id-window 60 --max-memory 1G --trusted-proxy 10.0.0.0/8 --trusted-proxy ::1 \
+             --allow-hashes a --allow-hashes b --deny-hashes c --allow-clients d --deny-clients e --allow-sources f \
+             --deny-sources g --deny-reason no",
         );
         let expected = Config {
             udp: Listen::At(vec!["127.0.0.1:0".parse().unwrap(), "[::1]:7000".parse().unwrap()]),
@@ -384,6 +449,15 @@ mod tests {
             busy_poll: Duration::from_micros(50),
             http_connections: Some(9),
             trusted_proxies: vec!["10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()],
+            lists: Lists {
+                allow_hashes: vec!["a".into(), "b".into()],
+                deny_hashes: vec!["c".into()],
+                allow_clients: vec!["d".into()],
+                deny_clients: vec!["e".into()],
+                allow_sources: vec!["f".into()],
+                deny_sources: vec!["g".into()],
+                torrent_reason: "no".into(),
+            },
             receive_buffer_bytes: 65_536,
             stats_interval_secs: 0,
         };
@@ -420,6 +494,7 @@ mod tests {
             "--peer-timeout 0",
             "--trusted-proxy 10.0.0.0/33",
             "--trusted-proxy proxy.example",
+            "--log =x",
             "--udp 127.0.0.1:1 --no-udp",
         ] {
             let error = config(options).unwrap_err().to_string();

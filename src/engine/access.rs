@@ -7,6 +7,7 @@ use crate::access::{Access, Denied, SOURCE_REASON};
 use crate::counters::Counter;
 use crate::engine::Engine;
 use crate::engine::udp::ReplyBuffer;
+use crate::limits::DEFAULT_DENY_REASON;
 use crate::time::Timestamp;
 use crate::types::{InfoHash, PeerId};
 use crate::wire::bencode::put_failure;
@@ -67,7 +68,7 @@ impl Engine {
         } else if let Some(query) = announce
             && let Some(reason) = self.denies(now, &query.info_hash, &query.peer_id)
         {
-            put_failure(out, reason, false);
+            put_failure(out, if reason.is_empty() { DEFAULT_DENY_REASON } else { reason }, false);
         } else {
             return false;
         }

@@ -107,6 +107,12 @@ impl Engine {
         }
     }
 
+    /// Takes another policy, but for the timeout and the memory, which the table was made with.
+    pub fn set_policy(&mut self, policy: Policy) {
+        let Policy { peer_timeout_secs, table_bytes, .. } = self.policy;
+        self.policy = Policy { peer_timeout_secs, table_bytes, ..policy };
+    }
+
     /// Does a slice of the sweep, or some while memory is short.
     pub fn sweep(&mut self, now: Timestamp) -> Swept {
         let mut swept = Swept::default();

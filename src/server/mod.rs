@@ -1,6 +1,8 @@
 //! Owns the process's part of the tracker: workers that start together and end together.
 
 mod builder;
+mod control;
+mod lists;
 mod sockets;
 
 use std::io;
@@ -27,8 +29,10 @@ use crate::sys::{self, Doorbell};
 use crate::time::Clock;
 use crate::types::WorkerId;
 use crate::web::Site;
-use crate::worker::{self, Program, Setup, Shutdown};
+use crate::worker::{self, Order, Program, Setup, Shutdown};
 pub use builder::Builder;
+use control::{Control, Orders};
+use lists::ListFiles;
 use sockets::Sockets;
 pub(crate) use sockets::{descriptors_needed, probe};
 
@@ -42,6 +46,11 @@ pub struct Tracker {
     shutdown: Arc<Shutdown>,
     ended: Receiver<Ended>,
     running: usize,
+    /// What it runs with.
+    config: Config,
+    clock: Clock,
+    orders: Orders,
+    control: Control,
 }
 
 /// What a worker says when it is through: how it ended.
@@ -69,14 +78,21 @@ impl Tracker {
         let sockets = Sockets::bind(config, workers)?;
         let system = |what| move |source| ServerError::System { what, source };
         let table_bytes = table_bytes(config, workers)?;
-        let (owners, engines) =
+        let (owners, mut engines) =
             engines(config, workers, table_bytes).map_err(system("random numbers can't be had"))?;
+        let clock = Clock::start();
+        let lists = ListFiles::open(&config.lists, clock)?;
+        let access = lists.access();
+        engines.iter_mut().for_each(|engine| engine.set_access(access.clone()));
         sockets.steer(config.steering, &owners, &cores);
         let doorbells: io::Result<Vec<_>> = (0..workers).map(|_| Doorbell::new().map(Arc::new)).collect();
         let doorbells = doorbells.map_err(system("a doorbell can't be made"))?;
         let meshes = Mesh::connect(&doorbells);
         let (report_ready, ready) = bounded(workers);
         let (report_end, ended) = bounded(workers);
+        let (orders, receivers) = Orders::new(workers);
+        let control =
+            Control::start(lists, access, orders.clone()).map_err(system("a thread can't be started"))?;
         let server = Self {
             udp: sockets.udp_addresses(),
             http: sockets.http_addresses(),
@@ -86,13 +102,16 @@ impl Tracker {
             shutdown: Arc::new(Shutdown::new(workers)),
             ended,
             running: workers,
+            config: config.clone(),
+            clock,
+            orders,
+            control,
         };
         site.set_published(server.published.clone());
         let site = Arc::new(site);
-        let clock = Clock::start();
         let trusted_proxies: Arc<[IpNet]> = config.trusted_proxies.as_slice().into();
-        let parts = sockets.deal().zip(engines).zip(meshes);
-        for (number, (((sockets, listeners), engine), mesh)) in parts.enumerate() {
+        let parts = sockets.deal().zip(engines).zip(meshes).zip(receivers);
+        for (number, ((((sockets, listeners), engine), mesh), orders)) in parts.enumerate() {
             let setup = Setup {
                 core: server.cores[number],
                 sockets,
@@ -105,6 +124,7 @@ impl Tracker {
                 shutdown: server.shutdown.clone(),
                 busy_poll: config.busy_poll,
                 connections,
+                orders,
             };
             let program = Program {
                 middleware: middleware.clone(),
@@ -151,6 +171,29 @@ impl Tracker {
     /// What each worker has counted, as of a moment ago.
     pub fn counters(&self) -> Vec<Counters> {
         self.published.iter().map(|published| published.read()).collect()
+    }
+
+    /// Takes another configuration, as far as it can change while the tracker runs; returns the names of the options
+    /// that would need a new start. The workers follow within a second.
+    ///
+    /// # Errors
+    ///
+    /// The configuration can't be, or a list can't be read. Then all stays as it was.
+    pub fn reload(&mut self, config: &Config) -> Result<Vec<&'static str>, ServerError> {
+        config.check()?;
+        let (config, fixed) = self.config.reloaded(config);
+        config.check()?;
+        let workers = self.cores.len();
+        let lists = ListFiles::open(&config.lists, self.clock)?;
+        let connections = sockets::reserve_descriptors(&config, workers)?;
+        let policy = policy(&config, 0);
+        let trusted_proxies: Arc<[IpNet]> = config.trusted_proxies.as_slice().into();
+        self.control.set_lists(lists);
+        self.orders.give(|| Order::Policy(policy));
+        self.orders.give(|| Order::Connections(connections));
+        self.orders.give(|| Order::TrustedProxies(trusted_proxies.clone()));
+        self.config = config;
+        Ok(fixed)
     }
 
     /// Asks all workers to end: no new connections, what is in flight is finished. Returns at once; see
@@ -215,13 +258,7 @@ fn engines(config: &Config, workers: usize, table_bytes: usize) -> io::Result<(O
     let key = (sys::random()?, sys::random()?, sys::random()?);
     let owners = Owners::new(workers, [key.0, key.1, key.2].map(u32::from_ne_bytes));
     let ids = ConnectionIds::new(sys::random()?, config.connection_id_window_secs);
-    let policy = Policy {
-        announce_interval_secs: config.announce_interval_secs,
-        min_interval_secs: config.min_interval_secs,
-        max_peers: config.max_peers,
-        peer_timeout_secs: config.peer_timeout_secs,
-        table_bytes,
-    };
+    let policy = policy(config, table_bytes);
     let engine = |number: usize| {
         let seeds = Seeds { table: sys::random()?, random: u64::from_ne_bytes(sys::random()?) };
         let me = WorkerId(number as u16);
@@ -229,6 +266,16 @@ fn engines(config: &Config, workers: usize, table_bytes: usize) -> io::Result<(O
     };
     let engines: io::Result<_> = (0..workers).map(engine).collect();
     Ok((owners, engines?))
+}
+
+fn policy(config: &Config, table_bytes: usize) -> Policy {
+    Policy {
+        announce_interval_secs: config.announce_interval_secs,
+        min_interval_secs: config.min_interval_secs,
+        max_peers: config.max_peers,
+        peer_timeout_secs: config.peer_timeout_secs,
+        table_bytes,
+    }
 }
 
 fn spawn<M: Middleware + Send>(

@@ -371,7 +371,7 @@ impl<M: Middleware> Connection<'_, M> {
 
     /// Who asks, and whether by HTTPS: as the proxy says, if it is trusted.
     pub(super) fn client(&self, head: &[u8]) -> (IpAddr, bool) {
-        let proxies = &self.app.trusted_proxies;
+        let proxies = self.app.trusted_proxies.borrow();
         let is_trusted = |ip| proxies.iter().any(|network| network.contains(&ip));
         if proxies.is_empty() || !is_trusted(self.ip) {
             return (self.ip, false);

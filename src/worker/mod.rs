@@ -22,12 +22,14 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
+use crossbeam::channel::Receiver;
 use ipnet::IpNet;
 use socket2::SockRef;
 
+use crate::access::Access;
 use crate::counters::{Counter, Published};
 use crate::engine::middleware::Middleware;
-use crate::engine::{Endpoint, Engine, Gate, Replies};
+use crate::engine::{Endpoint, Engine, Gate, Policy, Replies};
 use crate::limits::{
     HOUSEKEEPING_INTERVAL_MS, RUNTIME_RING_ENTRIES, SHUTDOWN_GRACE_MS, SWEEP_SLICES_PER_SECOND,
     TURN_DATAGRAMS, TURN_MESSAGES,
@@ -64,6 +66,21 @@ pub struct Setup {
     pub busy_poll: Duration,
     /// HTTP connections that it holds at a time.
     pub connections: ConnectionLimits,
+    /// What it is told while it runs.
+    pub orders: Receiver<Order>,
+}
+
+/// What a worker is told while it runs; it looks for some when it publishes its counters.
+#[derive(Debug)]
+pub enum Order {
+    /// Other lists of who may ask.
+    Access(Arc<Access>),
+    /// Another policy for announces, as far as it can change.
+    Policy(Policy),
+    /// Another number of connections. Those that are open stay so.
+    Connections(ConnectionLimits),
+    /// Other networks whose word on a client's address is taken.
+    TrustedProxies(Arc<[IpNet]>),
 }
 
 /// How many HTTP connections a worker holds at a time.
@@ -113,7 +130,7 @@ struct App<M> {
     shared: Rc<Shared>,
     gate: RefCell<Gate<M>>,
     site: Arc<Site>,
-    trusted_proxies: Arc<[IpNet]>,
+    trusted_proxies: RefCell<Arc<[IpNet]>>,
 }
 
 /// What the tasks of a worker share. A borrow never lasts over an `await`.
@@ -164,7 +181,7 @@ async fn serve<M: Middleware>(setup: Setup, program: Program<M>, ready: impl FnO
         shared: shared.clone(),
         gate: RefCell::new(Gate::new(program.middleware)),
         site: program.site,
-        trusted_proxies: program.trusted_proxies,
+        trusted_proxies: RefCell::new(program.trusted_proxies),
     });
     let sleeper = Sleeper::new(setup.doorbell.clone())?;
     let mut driver = Driver {
@@ -174,6 +191,7 @@ async fn serve<M: Middleware>(setup: Setup, program: Program<M>, ready: impl FnO
         published: setup.published,
         shutdown: setup.shutdown,
         busy_poll: setup.busy_poll,
+        orders: setup.orders,
         datagrams: TURN_DATAGRAMS,
         next_sweep: Timestamp::default(),
         next_publish: Timestamp::default(),
@@ -220,6 +238,7 @@ struct Driver<M> {
     published: Arc<Published>,
     shutdown: Arc<Shutdown>,
     busy_poll: Duration,
+    orders: Receiver<Order>,
     /// Datagrams to take in a turn; none once the worker is to end.
     datagrams: usize,
     next_sweep: Timestamp,
@@ -299,6 +318,14 @@ impl<M: Middleware> Driver<M> {
                 self.ring.sockets().filter_map(|socket| sys::kernel_drops(socket).ok()).map(u64::from).sum();
             engine.counters.set(Counter::DropReceiveOverrun, drops);
             self.published.publish(&engine.counters);
+            while let Ok(order) = self.orders.try_recv() {
+                match order {
+                    Order::Access(access) => engine.set_access(access),
+                    Order::Policy(policy) => engine.set_policy(policy),
+                    Order::Connections(limits) => shared.connections.borrow_mut().set_limits(limits),
+                    Order::TrustedProxies(networks) => *self.app.trusted_proxies.borrow_mut() = networks,
+                }
+            }
         }
         self.ring.submit()?;
         mesh.flush();

@@ -6,7 +6,7 @@ use std::thread;
 
 use super::*;
 use crate::connection_id::ConnectionIds;
-use crate::engine::{Policy, Seeds};
+use crate::engine::Seeds;
 use crate::limits::{HTTP_HEAD_DEADLINE_MS, HTTP_IDLE_DEADLINE_MS, HTTP_WRITE_DEADLINE_MS, TURN_SWEEP};
 use crate::owner::Owners;
 use crate::types::{Announce, Event, InfoHash, PeerAddr, PeerId, WorkerId};
@@ -44,7 +44,7 @@ fn app(shared: &Rc<Shared>) -> Rc<App<()>> {
         shared: shared.clone(),
         gate: RefCell::new(Gate::new(())),
         site: Arc::default(),
-        trusted_proxies: Arc::default(),
+        trusted_proxies: Arc::<[IpNet]>::default().into(),
     })
 }
 
@@ -132,6 +132,7 @@ fn what_is_due_keeps_a_worker_awake() {
             published: Arc::default(),
             shutdown: Arc::new(Shutdown::new(1)),
             busy_poll: Duration::ZERO,
+            orders: crossbeam::channel::never(),
             datagrams: TURN_DATAGRAMS,
             next_sweep: Timestamp::default(),
             next_publish: Timestamp::default(),

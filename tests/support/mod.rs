@@ -11,6 +11,7 @@ use std::time::Duration;
 use gyre::config::{Config, Cores, Listen};
 use gyre::counters::{Counter, Counters};
 use gyre::engine::middleware::Middleware;
+use gyre::error::ServerError;
 use gyre::server::Builder;
 use gyre::time::{Clock, Timestamp};
 use gyre::types::{
@@ -113,6 +114,10 @@ impl Tracker {
 
     pub(crate) fn stop(&self) {
         self.0.stop();
+    }
+
+    pub(crate) fn reload(&mut self, config: &Config) -> Result<Vec<&'static str>, ServerError> {
+        self.0.reload(config)
     }
 
     /// Waits until the server has stopped. False: some worker didn't in time.
@@ -300,6 +305,15 @@ impl UdpClient {
             Ok(Response::Scrape { entries, .. }) => entries.iter().map(scrape_counts).collect(),
             other => panic!("{other:?} to a scrape"),
         }
+    }
+}
+
+/// What the tracker says in words to a request by UDP that it refuses.
+#[track_caller]
+pub(crate) fn error_of(reply: &[u8]) -> String {
+    match Response::parse(reply) {
+        Ok(Response::Error { message, .. }) => String::from_utf8(message.to_vec()).expect("a text"),
+        other => panic!("{other:?} where an error should be"),
     }
 }
 
