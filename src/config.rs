@@ -1,7 +1,7 @@
 //! Owns what an operator can decide, and which decisions go together.
 
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -51,7 +51,7 @@ pub struct Config {
     /// [`DEFAULT_HTTP_CONNECTIONS`] and the limit of open files allow.
     pub http_connections: Option<usize>,
     /// Networks of the proxies that are believed when they say who the client is. None: each peer is a client.
-    pub trusted_proxies: Vec<IpNet>,
+    pub trusted_proxies: Vec<TrustedProxy>,
     /// Who may use the tracker, and for which torrents.
     pub lists: Lists,
     /// Bytes of each UDP socket's receive buffer.
@@ -177,6 +177,12 @@ impl Config {
         if self.trusted_proxies.len() > WEB_TRUSTED_NETWORKS_MAX {
             return Err(ConfigError::TooManyProxies(self.trusted_proxies.len()));
         }
+        let served = self.http.addresses();
+        let elsewhere =
+            self.trusted_proxies.iter().filter_map(|proxy| proxy.at).find(|at| !served.contains(at));
+        if let Some(address) = elsewhere {
+            return Err(ConfigError::ProxyElsewhere(address));
+        }
         let interval = self.announce_interval_secs;
         if self.min_interval_secs > interval {
             return Err(ConfigError::MinInterval { min: self.min_interval_secs, interval });
@@ -234,6 +240,9 @@ pub enum ConfigError {
     /// More networks than each connection's address is compared with.
     #[error("{0} networks for --trusted-proxy: at most {WEB_TRUSTED_NETWORKS_MAX} are possible")]
     TooManyProxies(usize),
+    /// A proxy is trusted at an address that nothing is served at.
+    #[error("--trusted-proxy {0}=... is for an address that --http doesn't name")]
+    ProxyElsewhere(SocketAddr),
     /// More lists than each announce is looked up in.
     #[error("at most {ACCESS_LISTS_MAX} files are possible for --{0}")]
     TooManyLists(&'static str),
@@ -269,12 +278,45 @@ impl ConfigError {
             Self::NoCores => "cores",
             Self::NothingToServe => "no-udp",
             Self::TooManyAddresses { protocol, .. } | Self::AddressTwice { protocol, .. } => protocol,
-            Self::TooManyProxies(_) => "trusted-proxy",
+            Self::TooManyProxies(_) | Self::ProxyElsewhere(_) => "trusted-proxy",
             Self::TooManyLists(option) => option,
             Self::Reason(_) => "deny-reason",
             Self::MinInterval { .. } => "min-interval",
             Self::PeerTimeout { .. } => "peer-timeout",
         }
+    }
+}
+
+/// A network whose word on who the client is is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TrustedProxy {
+    /// The address that HTTP is served at for which this holds; `None`: all of them.
+    pub at: Option<SocketAddr>,
+    /// The network.
+    pub network: IpNet,
+}
+
+impl From<IpNet> for TrustedProxy {
+    fn from(network: IpNet) -> Self {
+        Self { at: None, network }
+    }
+}
+
+impl FromStr for TrustedProxy {
+    type Err = &'static str;
+
+    /// Reads a network, or an address, which is the network of itself alone, perhaps with what it holds for:
+    /// `10.0.0.0/8`, `[::1]:6969=fe80::/10`.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (at, network) = match text.split_once('=') {
+            Some((at, network)) => {
+                (Some(at.parse().map_err(|_| "what stands before the `=` is no ADDR:PORT")?), network)
+            }
+            None => (None, text),
+        };
+        let address = || network.parse::<IpAddr>().map(|ip| IpNet::from(ip.to_canonical()));
+        let network = network.parse().or_else(|_| address());
+        Ok(Self { at, network: network.map_err(|_| "neither a network like `10.0.0.0/8` nor an address")? })
     }
 }
 
@@ -471,8 +513,13 @@ mod tests {
             check(|config| config.min_interval_secs = 1_801),
             Err(ConfigError::MinInterval { .. })
         ));
-        let network = IpNet::from(std::net::IpAddr::from([10, 0, 0, 1]));
+        let network = TrustedProxy::from(IpNet::from(IpAddr::from([10, 0, 0, 1])));
         let mut config = Config { trusted_proxies: vec![network; 256], ..Config::default() };
+        assert_eq!(config.check(), Ok(()));
+        let at = SocketAddr::from(([127, 0, 0, 1], 80));
+        config.trusted_proxies[0].at = Some(at);
+        assert_eq!(config.check(), Err(ConfigError::ProxyElsewhere(at)));
+        config.http = Listen::At(vec![at]);
         assert_eq!(config.check(), Ok(()));
         config.trusted_proxies.push(network);
         assert_eq!(config.check(), Err(ConfigError::TooManyProxies(257)));

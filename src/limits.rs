@@ -329,6 +329,9 @@ pub const WEB_TEMPLATE_FUEL: u64 = 1_000_000;
 pub const WEB_TEMPLATE_DEPTH: usize = 200;
 /// Proxies that a request is followed back through.
 pub const WEB_PROXIES_MAX: usize = 16;
+/// A header of the PROXY protocol, version 2: addresses take 52 bytes of it, a certificate's name or a cookie of the
+/// proxy's the rest.
+pub const PROXY_HEADER_MAX_BYTES: usize = 1_024;
 /// Networks of `--trusted-proxy`: each is compared with the address of each connection.
 pub const WEB_TRUSTED_NETWORKS_MAX: usize = 256;
 

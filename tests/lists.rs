@@ -161,7 +161,7 @@ fn clients_and_networks_have_lists_of_their_own() {
     assert!(
         client.get(&support::scrape_path(&[info_hash(1)])).text().contains("this address is not allowed")
     );
-    assert_eq!(announce_http(&tracker, info_hash(1)).contains("failure"), false);
+    assert!(!announce_http(&tracker, info_hash(1)).contains("failure"));
 }
 
 #[test]

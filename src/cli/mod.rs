@@ -3,7 +3,7 @@
 mod file;
 
 use std::ffi::OsString;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,10 +12,9 @@ use clap::builder::RangedI64ValueParser;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use file::ConfigFile;
 pub use file::FileError;
-use ipnet::IpNet;
 use tracing_subscriber::EnvFilter;
 
-use crate::config::{Config, Cores, Listen, Lists, Steering};
+use crate::config::{Config, Cores, Listen, Lists, Steering, TrustedProxy};
 use crate::doctor::PublicUrl;
 use crate::limits::{
     ANNOUNCE_INTERVAL_RANGE_S, BUSY_POLL_RANGE_US, CONNECTION_ID_WINDOW_RANGE_S, DEFAULT_ANNOUNCE_INTERVAL_S,
@@ -193,15 +192,17 @@ pub struct Serve {
     #[arg(long, conflicts_with = "http")]
     no_http: bool,
 
-    /// Network of proxies that say who the client is (Forwarded, X-Forwarded-For, X-Real-IP), as `10.0.0.0/8`, or the
-    /// address of one. May be given several times (at most 256) [default: none, each peer is a client]
-    #[arg(long, value_name = "CIDR", value_parser = network)]
-    trusted_proxy: Vec<IpNet>,
+    /// Network of proxies that say who the client is, as `10.0.0.0/8`, or the address of one: by the PROXY protocol
+    /// (version 1 or 2) or by a header field (Forwarded, X-Forwarded-For, X-Real-IP). With an address of --http and a
+    /// `=` before it (`127.0.0.1:6969=10.0.0.0/8`) for that address alone. May be given several times (at most 256)
+    /// [default: none, each peer is a client]
+    #[arg(long, value_name = "[ADDR:PORT=]CIDR")]
+    trusted_proxy: Vec<TrustedProxy>,
 
-    /// Serve only the torrents in this file: a line for each, its info-hash (hexadecimal or base 32), and if it ends, when
-    /// (2027-01-31, 2027-01-31T12:00:00Z, or seconds since 1970); `#` begins a comment. What no list allows is denied.
-    /// Read again when it changes, like all lists. May be given several times (at most 16) [default: none, all torrents
-    /// are served]
+    /// Serve only the torrents in this file: a line for each, its info-hash (hexadecimal or base 32), and if it ends,
+    /// when (2027-01-31, 2027-01-31T12:00:00Z, or seconds since 1970); `#` begins a comment. What no list allows is
+    /// denied. Read again when it changes, like all lists. May be given several times (at most 16) [default: none, all
+    /// torrents are served]
     #[arg(long, value_name = "FILE", help_heading = LISTS)]
     allow_hashes: Vec<PathBuf>,
 
@@ -215,8 +216,8 @@ pub struct Serve {
     deny_reason: String,
 
     /// Serve only the clients in this file: a line for each, how its peer ids begin, as `-TR`. What can't be written as
-    /// it is, as `%` and two hexadecimal digits. May be given several times (at most 16) [default: none, all clients are
-    /// served]
+    /// it is, as `%` and two hexadecimal digits. May be given several times (at most 16) [default: none, all clients
+    /// are served]
     #[arg(long, value_name = "FILE", help_heading = LISTS)]
     allow_clients: Vec<PathBuf>,
 
@@ -323,14 +324,6 @@ fn size(text: &str) -> Result<u64, String> {
 fn filter(text: &str) -> Result<String, String> {
     let read = EnvFilter::builder().parse(text);
     read.map(|_| text.to_owned()).map_err(|error| error.to_string())
-}
-
-/// Reads a network, or an address, which is the network of itself alone.
-fn network(text: &str) -> Result<IpNet, String> {
-    let address = || text.parse::<IpAddr>().map(|ip| IpNet::from(ip.to_canonical()));
-    text.parse()
-        .or_else(|_| address())
-        .map_err(|_| "neither a network like `10.0.0.0/8` nor an address".to_owned())
 }
 
 /// [`Steering`], by the names of the command line.

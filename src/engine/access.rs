@@ -54,8 +54,8 @@ impl Engine {
         Some(length)
     }
 
-    /// Denies a request by HTTP, an announce or not, if it is to be: writes the body of the response. Says so even if no
-    /// reason is to be given, since there must be some response.
+    /// Denies a request by HTTP, an announce or not, if it is to be: writes the body of the response. Says so even if
+    /// no reason is to be given, since there must be some response.
     pub fn deny_http(
         &mut self,
         now: Timestamp,

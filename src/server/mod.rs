@@ -12,7 +12,6 @@ use std::thread;
 use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender, bounded};
-use ipnet::IpNet;
 
 use crate::config::{Config, Cores};
 use crate::connection_id::ConnectionIds;
@@ -29,7 +28,7 @@ use crate::sys::{self, Doorbell};
 use crate::time::Clock;
 use crate::types::WorkerId;
 use crate::web::Site;
-use crate::worker::{self, Order, Program, Setup, Shutdown};
+use crate::worker::{self, Order, Program, Setup, Shutdown, Trusted};
 pub use builder::Builder;
 use control::{Control, Orders};
 use lists::ListFiles;
@@ -109,7 +108,7 @@ impl Tracker {
         };
         site.set_published(server.published.clone());
         let site = Arc::new(site);
-        let trusted_proxies: Arc<[IpNet]> = config.trusted_proxies.as_slice().into();
+        let trusted_proxies = trusted(config);
         let parts = sockets.deal().zip(engines).zip(meshes).zip(receivers);
         for (number, ((((sockets, listeners), engine), mesh), orders)) in parts.enumerate() {
             let setup = Setup {
@@ -126,11 +125,8 @@ impl Tracker {
                 connections,
                 orders,
             };
-            let program = Program {
-                middleware: middleware.clone(),
-                site: site.clone(),
-                trusted_proxies: trusted_proxies.clone(),
-            };
+            let (middleware, site) = (middleware.clone(), site.clone());
+            let program = Program { middleware, site, trusted_proxies: trusted_proxies.clone() };
             spawn(number, setup, program, report_ready.clone(), report_end.clone())
                 .map_err(system("a thread can't be started"))?;
         }
@@ -187,7 +183,7 @@ impl Tracker {
         let lists = ListFiles::open(&config.lists, self.clock)?;
         let connections = sockets::reserve_descriptors(&config, workers)?;
         let policy = policy(&config, 0);
-        let trusted_proxies: Arc<[IpNet]> = config.trusted_proxies.as_slice().into();
+        let trusted_proxies = trusted(&config);
         self.control.set_lists(lists);
         self.orders.give(|| Order::Policy(policy));
         self.orders.give(|| Order::Connections(connections));
@@ -266,6 +262,14 @@ fn engines(config: &Config, workers: usize, table_bytes: usize) -> io::Result<(O
     };
     let engines: io::Result<_> = (0..workers).map(engine).collect();
     Ok((owners, engines?))
+}
+
+/// The proxies that are trusted, with the listeners' numbers.
+fn trusted(config: &Config) -> Arc<[Trusted]> {
+    let served = config.http.addresses();
+    let number = |at| served.iter().position(|address| *address == at);
+    let proxies = config.trusted_proxies.iter();
+    proxies.map(|proxy| Trusted { listener: proxy.at.and_then(number), network: proxy.network }).collect()
 }
 
 fn policy(config: &Config, table_bytes: usize) -> Policy {

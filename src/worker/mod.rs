@@ -80,7 +80,7 @@ pub enum Order {
     /// Another number of connections. Those that are open stay so.
     Connections(ConnectionLimits),
     /// Other networks whose word on a client's address is taken.
-    TrustedProxies(Arc<[IpNet]>),
+    TrustedProxies(Arc<[Trusted]>),
 }
 
 /// How many HTTP connections a worker holds at a time.
@@ -115,6 +115,15 @@ impl Shutdown {
     }
 }
 
+/// A network whose word on a client's address is taken.
+#[derive(Clone, Copy, Debug)]
+pub struct Trusted {
+    /// The listener for which it is, by its number; `None`: all.
+    pub listener: Option<usize>,
+    /// The network.
+    pub network: IpNet,
+}
+
 /// What a program brings along to the tracker; each worker has its own.
 pub struct Program<M> {
     /// What stands between requests and the swarms.
@@ -122,7 +131,7 @@ pub struct Program<M> {
     /// What is served by HTTP beside the tracker.
     pub site: Arc<Site>,
     /// Networks whose word on a client's address is taken.
-    pub trusted_proxies: Arc<[IpNet]>,
+    pub trusted_proxies: Arc<[Trusted]>,
 }
 
 /// A worker's part of the program, and what its tasks share with the turn.
@@ -130,7 +139,7 @@ struct App<M> {
     shared: Rc<Shared>,
     gate: RefCell<Gate<M>>,
     site: Arc<Site>,
-    trusted_proxies: RefCell<Arc<[IpNet]>>,
+    trusted_proxies: RefCell<Arc<[Trusted]>>,
 }
 
 /// What the tasks of a worker share. A borrow never lasts over an `await`.
@@ -200,8 +209,9 @@ async fn serve<M: Middleware>(setup: Setup, program: Program<M>, ready: impl FnO
     driver.turn(setup.clock.now())?; // a kernel that can't do it says so here
     let doors: io::Result<Vec<_>> = setup.listeners.iter().map(TcpListener::try_clone).collect();
     let doors = doors?;
-    for listener in setup.listeners {
-        tokio_uring::spawn(http::accept(app.clone(), tokio_uring::net::TcpListener::from_std(listener)));
+    for (number, listener) in setup.listeners.into_iter().enumerate() {
+        let listener = tokio_uring::net::TcpListener::from_std(listener);
+        tokio_uring::spawn(http::accept(app.clone(), listener, number));
     }
     let ticking = tokio_uring::spawn(tick(setup.doorbell));
     ready();

@@ -44,7 +44,7 @@ fn app(shared: &Rc<Shared>) -> Rc<App<()>> {
         shared: shared.clone(),
         gate: RefCell::new(Gate::new(())),
         site: Arc::default(),
-        trusted_proxies: Arc::<[IpNet]>::default().into(),
+        trusted_proxies: Arc::<[Trusted]>::default().into(),
     })
 }
 
@@ -60,7 +60,7 @@ fn after_deadline<T: Send + 'static>(
         let address = listener.local_addr().unwrap();
         let shared = shared();
         let app = app(&shared);
-        tokio_uring::spawn(http::accept(app, tokio_uring::net::TcpListener::from_std(listener)));
+        tokio_uring::spawn(http::accept(app, tokio_uring::net::TcpListener::from_std(listener), 0));
         let client = thread::spawn(move || client(address));
         while !shared.connections.borrow().has_one_in(phase) {
             tokio::time::sleep(Duration::from_millis(1)).await;
