@@ -46,6 +46,7 @@
 //! | [`ring`] | the UDP ring | kernel |
 //! | [`mesh`] | the queues between workers | wiring |
 //! | [`engine`] | what a request means, its context, middleware, gathering of answers | pure |
+//! | [`snapshot`] | the table in a file | pure |
 //! | [`swarm`] | the table of swarms and peers, the sweep | pure |
 //! | [`sys`] | cores, socket options, doorbells, files below a directory | kernel |
 //! | [`error`] | what can go wrong, at the start and with a request | pure |
@@ -94,6 +95,7 @@ pub mod owner;
 pub mod report;
 pub mod ring;
 pub mod server;
+pub mod snapshot;
 pub mod swarm;
 pub mod sys;
 pub mod time;

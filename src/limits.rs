@@ -349,6 +349,18 @@ pub const ACCESS_LINE_MAX_BYTES: usize = 1_024;
 /// Hashes of a list: 2 GB of them, twenty times the torrents of the largest public index.
 pub const ACCESS_LIST_MAX_ENTRIES: usize = 100_000_000;
 
+// ---- snapshots ----
+
+/// Pieces (swarms and peers) of the table that a worker writes at a time: a fifth of a millisecond if each is a miss of
+/// the caches.
+pub const SNAPSHOT_SLICE: usize = 2_048;
+/// Pause of a worker between two slices, for whoever asks it something.
+pub const SNAPSHOT_PAUSE_MS: u64 = 1;
+/// A block of a file is shorter, or it is none: a slice of IPv6 peers, each of a swarm of its own.
+pub const SNAPSHOT_BLOCK_MAX_BYTES: usize = SNAPSHOT_SLICE * (26 + 24);
+/// A snapshot that takes longer has failed.
+pub const SNAPSHOT_DEADLINE_S: u64 = 600;
+
 // ---- the process ----
 
 /// Orders to a worker that wait until it looks for some, four times a second.
