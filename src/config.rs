@@ -13,9 +13,10 @@ use crate::limits::{
     ACCESS_LISTS_MAX, ANNOUNCE_INTERVAL_RANGE_S, BUSY_POLL_RANGE_US, CONNECTION_ID_WINDOW_RANGE_S,
     DEFAULT_ANNOUNCE_INTERVAL_S, DEFAULT_CONNECTION_ID_WINDOW_S, DEFAULT_DENY_REASON,
     DEFAULT_HTTP_CONNECTIONS, DEFAULT_MIN_INTERVAL_S, DEFAULT_PEERS, DEFAULT_RECEIVE_BUFFER_BYTES,
-    DEFAULT_STATS_INTERVAL_S, HTTP_CONNECTIONS_RANGE, INTERVAL_SPREAD_DIVISOR, MAX_FAILURE_BYTES,
-    MAX_LISTENERS, MAX_MEMORY_RANGE_BYTES, MAX_PEERS_RANGE, MAX_WORKERS, MIN_INTERVAL_RANGE_S,
-    PEER_TIMEOUT_RANGE_S, RECEIVE_BUFFER_RANGE_BYTES, STATS_INTERVAL_RANGE_S, WEB_TRUSTED_NETWORKS_MAX,
+    DEFAULT_SNAPSHOT_INTERVAL_S, DEFAULT_STATS_INTERVAL_S, HTTP_CONNECTIONS_RANGE, INTERVAL_SPREAD_DIVISOR,
+    MAX_FAILURE_BYTES, MAX_LISTENERS, MAX_MEMORY_RANGE_BYTES, MAX_PEERS_RANGE, MAX_WORKERS,
+    MIN_INTERVAL_RANGE_S, PEER_TIMEOUT_RANGE_S, RECEIVE_BUFFER_RANGE_BYTES, SNAPSHOT_INTERVAL_RANGE_S,
+    STATS_INTERVAL_RANGE_S, WEB_TRUSTED_NETWORKS_MAX,
 };
 
 /// The port that trackers are known by.
@@ -54,6 +55,10 @@ pub struct Config {
     pub trusted_proxies: Vec<TrustedProxy>,
     /// Who may use the tracker, and for which torrents.
     pub lists: Lists,
+    /// Where the swarms and the secret of the connection ids are kept over a restart. `None`: nowhere.
+    pub state_dir: Option<PathBuf>,
+    /// Seconds between two snapshots of the swarms; 0 for none but the one at the end.
+    pub snapshot_interval_secs: u32,
     /// Bytes of each UDP socket's receive buffer.
     pub receive_buffer_bytes: usize,
     /// Seconds between two lines of statistics; 0 for none.
@@ -77,6 +82,8 @@ impl Default for Config {
             http_connections: None,
             trusted_proxies: Vec::new(),
             lists: Lists::default(),
+            state_dir: None,
+            snapshot_interval_secs: DEFAULT_SNAPSHOT_INTERVAL_S,
             receive_buffer_bytes: DEFAULT_RECEIVE_BUFFER_BYTES,
             stats_interval_secs: DEFAULT_STATS_INTERVAL_S,
         }
@@ -91,7 +98,7 @@ impl Config {
     }
 
     /// Each number with the name of its option and what it may be.
-    fn numbers(&self) -> [(&'static str, u64, RangeInclusive<u64>); 10] {
+    fn numbers(&self) -> [(&'static str, u64, RangeInclusive<u64>); 11] {
         let connections = self.http_connections.unwrap_or(DEFAULT_HTTP_CONNECTIONS);
         [
             ("announce-interval", self.announce_interval_secs.into(), ANNOUNCE_INTERVAL_RANGE_S),
@@ -107,6 +114,7 @@ impl Config {
             ("busy-poll", self.busy_poll.as_micros() as u64, BUSY_POLL_RANGE_US),
             ("http-connections", connections as u64, HTTP_CONNECTIONS_RANGE),
             ("receive-buffer", self.receive_buffer_bytes as u64, RECEIVE_BUFFER_RANGE_BYTES),
+            ("snapshot-interval", self.snapshot_interval_secs.into(), SNAPSHOT_INTERVAL_RANGE_S),
             ("stats-interval", self.stats_interval_secs.into(), STATS_INTERVAL_RANGE_S),
         ]
     }
@@ -122,6 +130,7 @@ impl Config {
             ("peer-timeout", new.peer_timeout_secs != self.peer_timeout_secs),
             ("max-memory", new.max_memory_bytes != self.max_memory_bytes),
             ("connection-id-window", new.connection_id_window_secs != self.connection_id_window_secs),
+            ("state-dir", new.state_dir != self.state_dir),
             ("busy-poll", new.busy_poll != self.busy_poll),
             ("receive-buffer", new.receive_buffer_bytes != self.receive_buffer_bytes),
         ];
@@ -134,6 +143,7 @@ impl Config {
             max_memory_bytes: self.max_memory_bytes,
             connection_id_window_secs: self.connection_id_window_secs,
             busy_poll: self.busy_poll,
+            state_dir: self.state_dir.clone(),
             receive_buffer_bytes: self.receive_buffer_bytes,
             ..new.clone()
         };

@@ -61,6 +61,14 @@ pub enum ServerError {
         /// Why.
         source: ListError,
     },
+    /// A state directory that can't be used.
+    #[error("--state-dir: {}: {source}", path.display())]
+    State {
+        /// What of it.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// Too little memory.
     #[error(
         "{most} bytes of memory are too few for {workers} workers: raise --max-memory to {needed_mib}M, or name fewer \

@@ -341,8 +341,6 @@ pub const WEB_TRUSTED_NETWORKS_MAX: usize = 256;
 pub const ACCESS_LISTS_MAX: usize = 16;
 /// What a client is told of a torrent that is denied, if nothing else is said.
 pub const DEFAULT_DENY_REASON: &str = "torrent is not registered with this tracker";
-/// How often the files are looked at.
-pub const ACCESS_WATCH_INTERVAL_MS: u64 = 1_000;
 
 /// A line of a list is shorter: a hash, a time and a comment are.
 pub const ACCESS_LINE_MAX_BYTES: usize = 1_024;
@@ -358,11 +356,21 @@ pub const SNAPSHOT_SLICE: usize = 2_048;
 pub const SNAPSHOT_PAUSE_MS: u64 = 1;
 /// A block of a file is shorter, or it is none: a slice of IPv6 peers, each of a swarm of its own.
 pub const SNAPSHOT_BLOCK_MAX_BYTES: usize = SNAPSHOT_SLICE * (26 + 24);
+/// Seconds between two snapshots; 0 for none but the last.
+pub const SNAPSHOT_INTERVAL_RANGE_S: RangeInclusive<u64> = 0..=86_400;
+/// The same, if nothing is said.
+pub const DEFAULT_SNAPSHOT_INTERVAL_S: u32 = 300;
+/// Slices of a snapshot that wait to be entered into a worker's table at the start.
+pub const LOAD_BATCHES: usize = 64;
 /// A snapshot that takes longer has failed.
 pub const SNAPSHOT_DEADLINE_S: u64 = 600;
 
 // ---- the process ----
 
+/// How often the process looks whether lists have changed or a snapshot is due.
+pub const CONTROL_INTERVAL_MS: u64 = 1_000;
+/// Commands to the thread that does.
+pub const CONTROL_COMMANDS: usize = 16;
 /// Orders to a worker that wait until it looks for some, four times a second.
 pub const WORKER_ORDERS: usize = 16;
 

@@ -30,6 +30,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// Workers that have not ended so long after a signal are left behind.
 const STOP_DEADLINE: Duration = Duration::from_millis(1_800);
+/// The last snapshot may take so long. Whoever stops the process should wait for longer.
+const SAVE_DEADLINE: Duration = Duration::from_secs(60);
 /// Lines of the log that wait for whoever reads it; more are lost.
 const LOG_LINES: usize = 1_024;
 /// What a shell reports for a program that SIGINT ended.
@@ -123,6 +125,11 @@ fn run(mut config: Config, log: &NonBlocking, filter: &Filter) -> Result<(), Ser
             tracing::info!("{}", reporter.line(&tracker.counters(), now.since(reported)));
             reported = now;
         }
+    }
+    if config.state_dir.is_some()
+        && let Err(error) = tracker.save(SAVE_DEADLINE)
+    {
+        tracing::error!("{error}");
     }
     tracker.stop();
     if !tracker.wait(STOP_DEADLINE)? {

@@ -19,8 +19,9 @@ use crate::doctor::PublicUrl;
 use crate::limits::{
     ANNOUNCE_INTERVAL_RANGE_S, BUSY_POLL_RANGE_US, CONNECTION_ID_WINDOW_RANGE_S, DEFAULT_ANNOUNCE_INTERVAL_S,
     DEFAULT_CONNECTION_ID_WINDOW_S, DEFAULT_DENY_REASON, DEFAULT_PEERS, DEFAULT_RECEIVE_BUFFER_BYTES,
-    DEFAULT_STATS_INTERVAL_S, HTTP_CONNECTIONS_RANGE, MAX_MEMORY_RANGE_BYTES, MAX_PEERS_RANGE,
-    MIN_INTERVAL_RANGE_S, PEER_TIMEOUT_RANGE_S, RECEIVE_BUFFER_RANGE_BYTES, STATS_INTERVAL_RANGE_S,
+    DEFAULT_SNAPSHOT_INTERVAL_S, DEFAULT_STATS_INTERVAL_S, HTTP_CONNECTIONS_RANGE, MAX_MEMORY_RANGE_BYTES,
+    MAX_PEERS_RANGE, MIN_INTERVAL_RANGE_S, PEER_TIMEOUT_RANGE_S, RECEIVE_BUFFER_RANGE_BYTES,
+    SNAPSHOT_INTERVAL_RANGE_S, STATS_INTERVAL_RANGE_S,
 };
 
 /// The headings of the help.
@@ -28,6 +29,7 @@ const WORKERS: &str = "Workers";
 const ANNOUNCES: &str = "Announces";
 const LIMITS: &str = "Limits";
 const LISTS: &str = "Lists";
+const STATE: &str = "State";
 const LOGGING: &str = "Logging";
 const DOCTOR: &str = "Doctor";
 
@@ -288,6 +290,17 @@ pub struct Serve {
     #[arg(long, value_name = "N", value_parser = number(HTTP_CONNECTIONS_RANGE), help_heading = LIMITS)]
     http_connections: Option<u32>,
 
+    /// Keep the swarms and the secret of the connection ids in this directory, so that a restart loses neither; it is
+    /// made if it isn't there. Even `kill -9` loses at most what came since the last snapshot
+    /// [default: nothing is kept]
+    #[arg(long, value_name = "DIR", help_heading = STATE)]
+    state_dir: Option<PathBuf>,
+
+    /// Seconds between two snapshots of the swarms; 0 for none but the one at the end. 0 to 86400
+    #[arg(long, value_name = "S", default_value_t = DEFAULT_SNAPSHOT_INTERVAL_S)]
+    #[arg(value_parser = number(SNAPSHOT_INTERVAL_RANGE_S), help_heading = STATE)]
+    snapshot_interval: u32,
+
     /// Bytes of each UDP socket's receive buffer, which holds the datagrams of a burst; beyond net.core.rmem_max only
     /// with CAP_NET_ADMIN. 4096 to 1073741824
     #[arg(long, value_name = "BYTES", default_value_t = DEFAULT_RECEIVE_BUFFER_BYTES as u32)]
@@ -376,6 +389,8 @@ impl Serve {
                 deny_sources: self.deny_sources.clone(),
                 torrent_reason: self.deny_reason.clone(),
             },
+            state_dir: self.state_dir.clone(),
+            snapshot_interval_secs: self.snapshot_interval,
             receive_buffer_bytes: self.receive_buffer as usize,
             stats_interval_secs: self.stats_interval,
         }
@@ -426,7 +441,7 @@ mod tests {
              --max-peers 30 --busy-poll 50 --http-connections 9 --receive-buffer 65536 --stats-interval 0 \
              --connection-id-window 60 --max-memory 1G --trusted-proxy 10.0.0.0/8 --trusted-proxy ::1 \
              --allow-hashes a --allow-hashes b --deny-hashes c --allow-clients d --deny-clients e --allow-sources f \
-             --deny-sources g --deny-reason no",
+             --deny-sources g --deny-reason no --state-dir h --snapshot-interval 60",
         );
         let expected = Config {
             udp: Listen::At(vec!["127.0.0.1:0".parse().unwrap(), "[::1]:7000".parse().unwrap()]),
@@ -451,6 +466,8 @@ mod tests {
                 deny_sources: vec!["g".into()],
                 torrent_reason: "no".into(),
             },
+            state_dir: Some("h".into()),
+            snapshot_interval_secs: 60,
             receive_buffer_bytes: 65_536,
             stats_interval_secs: 0,
         };

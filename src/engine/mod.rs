@@ -26,7 +26,7 @@ use crate::connection_id::ConnectionIds;
 use crate::counters::{Counter, Counters};
 use crate::limits::{DEFAULT_PEERS, INTERVAL_SPREAD_DIVISOR, SHORT_SLICES, TURN_DATAGRAMS, TURN_SWEEP};
 use crate::owner::Owners;
-use crate::swarm::{Shard, Swept};
+use crate::swarm::{Position, Saved, Saving, Shard, Swept};
 use crate::time::Timestamp;
 use crate::types::{InfoHash, WorkerId};
 use crate::wire::query::ScrapeQuery;
@@ -132,6 +132,16 @@ impl Engine {
             }
         }
         swept
+    }
+
+    /// Walks over the table, from a position on.
+    pub fn save(&self, from: Position) -> Saving<'_> {
+        self.shard.save(from)
+    }
+
+    /// Enters what was saved; returns how many peers were entered.
+    pub fn load(&mut self, now: Timestamp, saved: Vec<Saved>) -> u64 {
+        self.shard.load(now, saved)
     }
 
     /// Gives up on some of what has waited for other workers for too long. True if there is more of it.

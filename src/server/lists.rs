@@ -5,12 +5,11 @@ use std::io::{self, BufReader};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::UNIX_EPOCH;
 
 use crate::access::{Access, Clients, Entries, Hashes, ListError, Rule, Sources, read};
 use crate::config::Lists;
 use crate::error::ServerError;
-use crate::time::{Clock, Timestamp, wall_clock};
+use crate::time::{Clock, Timestamp, unix_secs};
 
 /// All lists.
 pub(super) struct ListFiles {
@@ -41,14 +40,13 @@ impl ListFiles {
 
     /// What they say together.
     pub(super) fn access(&self) -> Arc<Access> {
-        let now = wall_clock().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let running = self.clock.now().since(Timestamp::default()).as_secs();
         Arc::new(Access {
             hashes: self.hashes.rule(),
             clients: self.clients.rule(),
             sources: self.sources.rule(),
             torrent_reason: self.torrent_reason.clone(),
-            started_unix_secs: now.saturating_sub(running),
+            started_unix_secs: unix_secs().saturating_sub(running),
         })
     }
 }

@@ -8,10 +8,12 @@
 mod answer;
 mod connections;
 mod http;
+mod save;
 mod stream;
 mod waiting;
 
 use std::cell::{Cell, RefCell};
+use std::fs::File;
 use std::future::poll_fn;
 use std::io;
 use std::net::TcpListener;
@@ -22,7 +24,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
-use crossbeam::channel::Receiver;
+use crossbeam::channel::{Receiver, Sender};
 use ipnet::IpNet;
 use socket2::SockRef;
 
@@ -81,6 +83,13 @@ pub enum Order {
     Connections(ConnectionLimits),
     /// Other networks whose word on a client's address is taken.
     TrustedProxies(Arc<[Trusted]>),
+    /// Write the table to this file, and say how long it has become.
+    Save {
+        /// An empty file.
+        file: File,
+        /// Who is told; there is room.
+        done: Sender<io::Result<u64>>,
+    },
 }
 
 /// How many HTTP connections a worker holds at a time.
@@ -333,6 +342,10 @@ impl<M: Middleware> Driver<M> {
                     Order::Access(access) => engine.set_access(access),
                     Order::Policy(policy) => engine.set_policy(policy),
                     Order::Connections(limits) => shared.connections.borrow_mut().set_limits(limits),
+                    Order::Save { file, done } => {
+                        let shared = self.shared.clone();
+                        tokio_uring::spawn(async move { drop(done.send(save::save(shared, file).await)) });
+                    }
                     Order::TrustedProxies(networks) => *self.app.trusted_proxies.borrow_mut() = networks,
                 }
             }

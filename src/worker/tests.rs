@@ -22,7 +22,7 @@ fn shared() -> Rc<Shared> {
         table_bytes: usize::MAX,
     };
     let seeds = Seeds { table: [0; 16], random: 0 };
-    let ids = ConnectionIds::new([0; 16], 120);
+    let ids = ConnectionIds::new([0; 16], 120, 0);
     let engine = Engine::new(WorkerId(0), Owners::new(1, [0; 3]), policy, ids, seeds);
     let doorbells = [Arc::new(Doorbell::new().unwrap())];
     Rc::new(Shared {

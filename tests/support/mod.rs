@@ -116,6 +116,10 @@ impl Tracker {
         self.0.stop();
     }
 
+    pub(crate) fn save(&self, at_most: Duration) -> Result<(), ServerError> {
+        self.0.save(at_most)
+    }
+
     pub(crate) fn reload(&mut self, config: &Config) -> Result<Vec<&'static str>, ServerError> {
         self.0.reload(config)
     }
