@@ -1,34 +1,58 @@
-//! A tracker with a middleware that logs each request: `cargo run --release --example minimal -- [ADDR:PORT]`.
+//! A tracker with a middleware that logs each request: `cargo run --release --example minimal`.
+//!
+//! A signal ends it at once, as it does any program that doesn't watch for it. To end in good order, with what is in
+//! flight answered, watch for the signal and call `Tracker::stop`, as `src/main.rs` does.
 
+use std::io;
 use std::net::SocketAddr;
+use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::Parser;
 use gyre::Tracker;
 use gyre::engine::context::RequestContext;
 use gyre::engine::middleware::{Flow, Then};
+use gyre::error::ServerError;
 
-/// Notes who asked for what. It stands before all others and lets everything pass.
+/// A tracker that logs each request.
+#[derive(Parser)]
+struct Options {
+    /// Where to serve UDP and HTTP
+    #[arg(value_name = "ADDR:PORT", default_value = "127.0.0.1:6969")]
+    address: SocketAddr,
+}
+
+/// Notes who asked for what, and lets everything pass.
 fn log(request: &mut RequestContext<'_>) -> Flow {
     let (action, ip) = (request.action(), request.connection().ip());
-    let by = if request.is_source_udp() { "UDP" } else { "HTTP" };
+    let protocol = if request.is_source_udp() { "UDP" } else { "HTTP" };
     match request.as_announce() {
         Some(announce) => tracing::info!(
-            "{ip} {by} announce {:?} {:?}, {} left, at {}",
+            "{ip} {protocol} announce of {:?} by {:?}: {:?}, {} bytes left",
             announce.info_hash,
+            announce.peer_id,
             announce.event(),
-            announce.left.map_or_else(|| "?".to_owned(), |left| left.to_string()),
-            announce.address(),
+            announce.left.map_or_else(|| "unknown".to_owned(), |left| left.to_string()),
         ),
-        None => tracing::info!("{ip} {by} {action:?}"),
+        None => tracing::info!("{ip} {protocol} {action:?}"),
     }
     Ok(Then::Next)
 }
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    tracing_subscriber::fmt().with_target(false).init();
-    let address: SocketAddr = std::env::args().nth(1).as_deref().unwrap_or("127.0.0.1:6969").parse()?;
+fn serve(Options { address }: Options) -> Result<(), ServerError> {
     let mut tracker = Tracker::builder().udp(address).http(address).middleware(log).listen()?;
-    tracing::info!("udp://{} http://{}", tracker.udp_addresses()[0], tracker.http_addresses()[0]);
-    while !tracker.wait(Duration::from_secs(1))? {}
+    tracing::info!("ready: udp://{} http://{}", tracker.udp_addresses()[0], tracker.http_addresses()[0]);
+    tracker.wait(Duration::MAX)?;
     Ok(())
+}
+
+fn main() -> ExitCode {
+    tracing_subscriber::fmt().with_target(false).with_writer(io::stderr).init();
+    match serve(Options::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
 }

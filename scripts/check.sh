@@ -25,6 +25,7 @@ step "documentation"
 RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
 
 step "tests (the README's command)"
+need curl curl
 cargo test --locked
 
 step "shell scripts"

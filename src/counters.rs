@@ -1,5 +1,6 @@
 //! Owns what is counted: plain numbers of one worker, which it publishes now and then for others to read.
 
+use std::iter::Sum;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::types::Family;
@@ -201,12 +202,22 @@ impl Counters {
     pub fn sum(&self, counters: &[Counter]) -> u64 {
         counters.iter().map(|&counter| self.get(counter)).sum()
     }
+}
 
-    /// Adds another worker's values to these.
-    pub fn merge(&mut self, other: &Self) {
-        for (sum, value) in self.0.iter_mut().zip(other.0) {
-            *sum += value;
-        }
+/// What several workers have counted together.
+///
+/// ```
+/// use gyre::counters::{Counter, Counters};
+///
+/// let mut workers = [Counters::default(), Counters::default()];
+/// workers[0].add(Counter::Swarms, 2);
+/// workers[1].add(Counter::Swarms, 3);
+/// let all: Counters = workers.iter().sum();
+/// assert_eq!(all.get(Counter::Swarms), 5);
+/// ```
+impl<'a> Sum<&'a Self> for Counters {
+    fn sum<I: Iterator<Item = &'a Self>>(workers: I) -> Self {
+        workers.fold(Self::default(), |all, worker| Self(std::array::from_fn(|at| all.0[at] + worker.0[at])))
     }
 }
 

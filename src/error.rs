@@ -115,6 +115,14 @@ pub enum ServerError {
 
 /// What kind of thing went wrong with a request. Each has the HTTP status that it is answered with where the answer has
 /// one; announces and scrapes carry the message instead, as `failure reason` (BEP 3) or error packet (BEP 15).
+///
+/// ```
+/// use gyre::error::Code;
+///
+/// assert_eq!(Code::NotFound.status(), 404);
+/// assert_eq!(Code::ContentTooLarge.status(), 413);
+/// assert_eq!(Code::ResponseAlreadySent.status(), 500, "a fault of the program's");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Code {
@@ -189,6 +197,9 @@ impl Code {
 /// let error = TrackerError::new(Code::AccessDenied, "unknown passkey");
 /// assert_eq!((error.code(), error.message()), (Code::AccessDenied, "unknown passkey"));
 /// assert_eq!(error.code().status(), 403);
+/// assert_eq!(error.to_string(), "unknown passkey");
+/// assert_eq!(TrackerError::incorrect_request("no port").code(), Code::IncorrectRequest);
+/// assert_eq!(TrackerError::internal("the database is gone").code().status(), 500);
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrackerError {

@@ -80,6 +80,11 @@
 //! ```
 #![doc = include_str!("../docs/library.md")]
 
+/// The README's example, so that it compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 pub mod access;
 pub mod cli;
 pub mod config;

@@ -14,8 +14,7 @@ impl Reporter {
     /// The line for the time `passed` since the last call (or the start), given what all workers have counted since
     /// their start. Rates are rounded up, so that nothing that happened reads as 0.
     pub fn line(&mut self, workers: &[Counters], passed: Duration) -> String {
-        let mut all = Counters::default();
-        workers.iter().for_each(|worker| all.merge(worker));
+        let all: Counters = workers.iter().sum();
         let lag_ms = workers.iter().map(|worker| worker.get(Counter::SweepLagMs)).max().unwrap_or(0);
         let secs = passed.as_secs_f64().max(0.001);
         let rate = |counter: Counter| {

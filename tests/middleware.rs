@@ -19,10 +19,9 @@ use gyre::engine::middleware::{Flow, Middleware, Next, Then, from_async, on};
 use gyre::error::{Code, TrackerError};
 use gyre::limits::{MAX_WAITING, UDP_CONNECT_REPLY_BYTES};
 use gyre::types::{Family, InfoHash, SwarmCounts};
-use gyre::wire::udp::Response;
 use support::{
-    HttpClient, Tracker, UdpClient, announce_path, announcement, config, eventually, get, info_hash,
-    loopback, scrape_path,
+    HttpClient, Tracker, UdpClient, announce_path, announcement, config, error_of, eventually, get,
+    info_hash, loopback, scrape_path,
 };
 
 /// A tracker of two workers, between which requests have to travel, with this middleware.
@@ -41,14 +40,6 @@ fn udp(tracker: &Tracker) -> UdpClient {
 
 fn refused() -> TrackerError {
     TrackerError::new(Code::AccessDenied, "not for you")
-}
-
-/// What the tracker says in words to an announce by UDP.
-fn error_of(reply: &[u8]) -> String {
-    match Response::parse(reply) {
-        Ok(Response::Error { message, .. }) => String::from_utf8(message.to_vec()).unwrap(),
-        other => panic!("{other:?}"),
-    }
 }
 
 /// Hashes, of which each worker owns some.

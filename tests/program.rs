@@ -5,26 +5,20 @@ mod support;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::PathBuf;
-use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::process::{Command, Stdio};
 use std::thread;
 
 use gyre::config::Cores;
 use gyre::time::{Clock, Timestamp};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use rustix::thread::{CapabilitySet, remove_capability_from_bounding_set};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
-use support::{DEADLINE, HttpClient, STOP_DEADLINE, UdpClient, announcement, eventually, get, info_hash};
+use support::process::Program;
+use support::{HttpClient, STOP_DEADLINE, UdpClient, announcement, eventually, get, info_hash};
 
 const GYRE: &str = env!("CARGO_BIN_EXE_gyre");
 /// Both protocols, each at a port of its own.
 const ANYWHERE: &str = "--udp 127.0.0.1:0 --http 127.0.0.1:0";
-
-/// A `gyre serve` that is killed when the test is through with it.
-struct Program {
-    child: Child,
-    lines: Receiver<String>,
-}
 
 impl Program {
     fn serve(options: &str) -> Self {
@@ -42,26 +36,6 @@ impl Program {
         thread::scope(|scope| scope.spawn(without_it).join().expect("a program started"))
     }
 
-    fn run(command: &mut Command) -> Self {
-        let command = command.stdin(Stdio::null()).stdout(Stdio::null());
-        let mut child = command.stderr(Stdio::piped()).spawn().expect("the program");
-        let stderr = child.stderr.take().expect("its standard error");
-        Self { child, lines: read_lines(stderr) }
-    }
-
-    /// The next line of standard error with these words. `None`: there are no more lines.
-    fn find_line(&self, words: &str) -> Option<String> {
-        let clock = Clock::start();
-        loop {
-            let left = DEADLINE.saturating_sub(clock.now().since(Timestamp::default()));
-            match self.lines.recv_timeout(left) {
-                Ok(line) if line.contains(words) => return Some(line),
-                Ok(_) => {}
-                Err(_) => return None,
-            }
-        }
-    }
-
     /// Waits until it serves; returns its addresses.
     #[track_caller]
     fn ready(&self) -> (SocketAddr, SocketAddr) {
@@ -72,45 +46,6 @@ impl Program {
         };
         (after("udp").expect("an address"), after("http").expect("an address"))
     }
-
-    fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).expect("a program that runs");
-    }
-
-    /// Waits until it ends.
-    #[track_caller]
-    fn end(&mut self) -> ExitStatus {
-        let mut status = None;
-        eventually("the program's end", || {
-            status = self.child.try_wait().expect("a child");
-            status.is_some()
-        });
-        status.expect("it has ended")
-    }
-
-    /// Waits until it ends, as it should with this code; returns all that it said.
-    #[track_caller]
-    fn ends_with(mut self, code: i32) -> String {
-        let status = self.end();
-        let said: Vec<_> = self.lines.iter().collect();
-        assert_eq!(status.code(), Some(code), "{said:?}");
-        said.join("\n")
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ = self.child.kill(); // it has ended already, unless the test failed
-        let _ = self.child.wait();
-    }
-}
-
-fn read_lines(stderr: ChildStderr) -> Receiver<String> {
-    let (sender, lines) = channel();
-    thread::spawn(move || {
-        BufReader::new(stderr).lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
-    });
-    lines
 }
 
 fn first_core() -> usize {
@@ -436,7 +371,7 @@ fn a_log_that_is_stuck_holds_nothing_up() {
     let mut command = Command::new(GYRE);
     let child = command.arg("serve").args(ANYWHERE.split(' ')).stderr(writer).spawn().unwrap();
     let pid = child.id();
-    let mut program = Program { child, lines: channel().1 };
+    let mut program = Program::unread(child);
     eventually("a worker", || thread_of(pid, "gyre-0").is_some());
     program.signal(Signal::TERM);
     assert_eq!(program.end().code(), Some(0));
@@ -453,7 +388,7 @@ fn a_log_that_nobody_reads_is_no_reason_to_end() {
     let pid = child.id();
     let before = writes_of_log(pid);
     drop(stderr);
-    let mut program = Program { child, lines: channel().1 };
+    let mut program = Program::unread(child);
     eventually("a line that nobody reads", || writes_of_log(pid) != before);
     program.signal(Signal::TERM);
     assert_eq!(program.end().code(), Some(0));

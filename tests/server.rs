@@ -31,6 +31,22 @@ fn at(address: SocketAddr) -> Listen {
 }
 
 #[test]
+fn it_serves_at_the_addresses_and_on_the_cores_that_are_named_one_by_one() {
+    let [v4, v6] = FAMILIES.map(|family| SocketAddr::new(loopback(family), 0));
+    let builder = gyre::Tracker::builder().udp(v4).http(v4).http(v6).cores(Cores::Floating(2));
+    let mut tracker = builder.listen().unwrap();
+    let ips = |addresses: &[SocketAddr]| addresses.iter().map(SocketAddr::ip).collect::<Vec<_>>();
+    assert_eq!(ips(tracker.udp_addresses()), [v4.ip()]);
+    assert_eq!(ips(tracker.http_addresses()), [v4.ip(), v6.ip()]);
+    assert_eq!(tracker.counters().len(), 2);
+    for &address in tracker.http_addresses() {
+        assert_eq!(HttpClient::connect(address).get("/health").status, 200);
+    }
+    tracker.stop();
+    assert!(tracker.wait(support::STOP_DEADLINE).unwrap());
+}
+
+#[test]
 fn a_port_that_others_have_is_named() {
     for ip in FAMILIES.map(loopback) {
         let udp = UdpSocket::bind((ip, 0)).unwrap();

@@ -28,7 +28,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const EXPECTED: [(&str, f64); 38] = [
     ("udp parse/connect", 21.0),
     ("udp parse/announce", 81.0),
-    ("udp parse/announce with its options", 86.0),
+    ("udp parse/announce with its options", 177.0),
     ("udp parse/scrape of 74", 37.0),
     ("udp encode/announce, 30 peers", 50.0),
     ("udp encode/scrape of 74", 808.0),

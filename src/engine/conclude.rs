@@ -93,7 +93,10 @@ impl Engine {
             (None, Err(error)) => {
                 let error = match error.code() {
                     // What went wrong on this side is not the client's business.
-                    Code::Internal => TrackerError::new(Code::Internal, "internal error"),
+                    Code::Internal => {
+                        tracing::warn!(target: "gyre::engine", "a request failed: {error}");
+                        TrackerError::new(Code::Internal, "internal error")
+                    }
                     _ => error,
                 };
                 Some(Sent { response: Response::Failure(error), status: StatusCode::OK })

@@ -20,6 +20,21 @@ use crate::error::Code;
 use crate::error::TrackerError;
 
 /// What is to become of a request.
+///
+/// ```
+/// use gyre::engine::context::RequestContext;
+/// use gyre::engine::middleware::{Flow, Then};
+/// use gyre::error::{Code, TrackerError};
+///
+/// fn guard(request: &mut RequestContext<'_>) -> Flow {
+///     match request.connection().ip().is_loopback() {
+///         true => Ok(Then::Next),
+///         false if request.is_source_udp() => Ok(Then::Stop), // no answer
+///         false => Err(TrackerError::new(Code::AccessDenied, "from here alone")),
+///     }
+/// }
+/// # let _ = gyre::Tracker::builder().middleware(guard);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Then {
     /// The next middleware gets it, and in the end the swarm, unless an answer was sent.
@@ -185,6 +200,23 @@ where
 }
 
 /// Two middlewares, the first before the second.
+///
+/// ```
+/// use gyre::engine::context::RequestContext;
+/// use gyre::engine::middleware::{Chain, Then};
+///
+/// struct Seen;
+/// let first = |request: &mut RequestContext<'_>| {
+///     request.data_mut().insert(Seen);
+///     Ok(Then::Next)
+/// };
+/// let second = |request: &mut RequestContext<'_>| {
+///     assert!(request.data().get::<Seen>().is_some());
+///     Ok(Then::Next)
+/// };
+/// // The same as `.middleware(first).middleware(second)`.
+/// let builder = gyre::Tracker::builder().middleware(Chain::new(first, second));
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Chain<A, B> {
     first: A,
@@ -293,6 +325,18 @@ pub struct On<M> {
 }
 
 /// Makes a middleware that sees the requests of one action alone: others pass at once.
+///
+/// ```
+/// use gyre::engine::context::{Action, RequestContext};
+/// use gyre::engine::middleware::{Next, Then, from_async, on};
+///
+/// let builder = gyre::Tracker::builder()
+///     .middleware(on(Action::Scrape, |_: &mut RequestContext<'_>| Ok(Then::Stop)))
+///     .middleware(on(
+///         Action::Announce,
+///         from_async(async |request: &mut RequestContext<'_>, next: Next<'_>| next.run(request).await),
+///     ));
+/// ```
 pub fn on<M: Middleware>(action: Action, middleware: M) -> On<M> {
     On { action, middleware }
 }

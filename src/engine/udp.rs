@@ -14,7 +14,7 @@ use crate::limits::{LOOK_AHEAD, TURN_DATAGRAMS, UDP_ANNOUNCE_REPLY_BYTES, UDP_RE
 use crate::swarm::{Ahead, PeerSink};
 use crate::time::Timestamp;
 use crate::types::{Family, InfoHash, PEER_V4_BYTES, PEER_V6_BYTES, SwarmCounts};
-use crate::wire::udp::{self, Malformed, Request};
+use crate::wire::udp::{self, Malformed, Options, Request};
 
 /// A buffer that holds any UDP response.
 pub(super) type ReplyBuffer = [u8; UDP_REPLY_MAX_BYTES];
@@ -193,7 +193,7 @@ impl Engine {
         if let Some(denied) = self.deny_udp(now, request, out) {
             return denied;
         }
-        if !request.options.is_empty() && request.options().malformed {
+        if Options::are_malformed(request.options) {
             self.counters.bump(Counter::BadOptions);
         }
         let (announce, interval_secs) = match passes(gate) {

@@ -34,7 +34,7 @@ use crate::web::{Directory, Handler, Site};
 ///     })
 ///     .get("/", async |connection: &mut HttpConnection| connection.send("a tracker\n").await)
 ///     .listen()?;
-/// while !tracker.wait(Duration::from_secs(1))? {}
+/// tracker.wait(Duration::MAX)?;
 /// # Ok(())
 /// # }
 /// ```
@@ -54,6 +54,13 @@ impl Default for Builder {
 
 impl<M: Middleware + Send> Builder<M> {
     /// Takes a whole configuration, in place of what was set so far.
+    ///
+    /// ```
+    /// use gyre::config::{Config, Cores};
+    ///
+    /// let config = Config { announce_interval_secs: 900, ..Config::default() };
+    /// let builder = gyre::Tracker::builder().config(config).cores(Cores::Floating(2));
+    /// ```
     pub fn config(self, config: Config) -> Self {
         Self { config, ..self }
     }
@@ -89,6 +96,20 @@ impl<M: Middleware + Send> Builder<M> {
 
     /// Has a handler answer the requests of this method, for paths of this pattern: `/swarms`, `/swarm/{hash}`,
     /// `/files/{*path}`. GET answers HEAD too. Announces and scrapes are the tracker's in any case.
+    ///
+    /// ```
+    /// use gyre::web::HttpConnection;
+    ///
+    /// let swarm = async |connection: &mut HttpConnection| {
+    ///     let hash = connection.param("hash").unwrap_or_default().to_owned();
+    ///     connection.send(hash).await
+    /// };
+    /// let builder = gyre::Tracker::builder()
+    ///     .route(http::Method::DELETE, "/swarm/{hash}", swarm)
+    ///     .get("/swarm/{hash}", swarm)
+    ///     .post("/swarm/{hash}", swarm)
+    ///     .any("/old/{*path}", async |connection: &mut HttpConnection| connection.error(410).await);
+    /// ```
     pub fn route(self, method: Method, pattern: &str, handler: impl Handler) -> Self {
         self.add_route(Some(method), pattern, handler)
     }
@@ -116,12 +137,32 @@ impl<M: Middleware + Send> Builder<M> {
 
     /// Has a handler answer what ends with this status; `None`: with any that has no handler of its own. It finds the
     /// [`TrackerError`](crate::error::TrackerError) that led to it, if there was one, among the connection's data.
+    ///
+    /// ```
+    /// use gyre::error::TrackerError;
+    /// use gyre::web::HttpConnection;
+    /// use http::StatusCode;
+    ///
+    /// let builder = gyre::Tracker::builder()
+    ///     .error_route(Some(StatusCode::BAD_REQUEST), async |connection: &mut HttpConnection| {
+    ///         let reason = connection.data().get::<TrackerError>().map(ToString::to_string);
+    ///         connection.send(reason.unwrap_or_default()).await
+    ///     })
+    ///     .error_route(None, async |connection: &mut HttpConnection| {
+    ///         let status = connection.status();
+    ///         connection.send(format!("{status}\n")).await
+    ///     });
+    /// ```
     pub fn error_route(mut self, status: Option<StatusCode>, handler: impl Handler) -> Self {
         self.site.error(status, Arc::new(handler));
         self
     }
 
     /// Serves the files of a directory below a path; no request leaves the directory.
+    ///
+    /// ```
+    /// let builder = gyre::Tracker::builder().directory("/files", "/srv/torrents");
+    /// ```
     pub fn directory(mut self, prefix: &str, path: impl AsRef<Path>) -> Self {
         let path = path.as_ref();
         let added = match Directory::open(path) {
@@ -135,12 +176,31 @@ impl<M: Middleware + Send> Builder<M> {
     }
 
     /// Has handlers render these templates.
+    ///
+    /// ```
+    /// use gyre::web::HttpConnection;
+    /// use gyre::web::templates::Templates;
+    ///
+    /// let builder = gyre::Tracker::builder()
+    ///     .templates(Templates::directory("/srv/templates"))
+    ///     .get("/", async |connection: &mut HttpConnection| connection.render("index.html", ()).await);
+    /// ```
     pub fn templates(mut self, templates: Templates) -> Self {
         self.site.set_templates(templates);
         self
     }
 
     /// Keeps sessions.
+    ///
+    /// ```
+    /// use gyre::web::session::{MemoryStore, Sessions};
+    /// use std::sync::Arc;
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let builder = gyre::Tracker::builder().sessions(Sessions::new(Arc::new(MemoryStore::new()))?);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn sessions(mut self, sessions: Sessions) -> Self {
         self.site.set_sessions(sessions);
         self

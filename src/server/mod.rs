@@ -202,7 +202,8 @@ impl Tracker {
         self.doorbells.iter().for_each(|doorbell| doorbell.ring());
     }
 
-    /// Waits until all workers have ended, for at most so long. `Ok(false)`: some still run.
+    /// Waits until all workers have ended, for at most so long; `Duration::MAX` is for ever. `Ok(false)`: some still
+    /// run.
     ///
     /// # Errors
     ///

@@ -14,6 +14,16 @@ use crate::limits::{WEB_COOKIE_MAX_BYTES, WEB_COOKIES_MAX};
 ///
 /// Values are percent-decoded, as [`Cookie`]s are encoded when they are set. Names are not: one that is written
 /// otherwise is another's, and has not passed a browser's rules for `__Host-` and `__Secure-`.
+///
+/// ```
+/// # use gyre::{error::TrackerError, web::HttpConnection};
+/// # async fn handler(connection: &mut HttpConnection) -> Result<(), TrackerError> {
+/// let cookies = connection.cookies()?;
+/// let theme = cookies.get("theme").unwrap_or("light");
+/// let names: Vec<&str> = cookies.iter().map(|(name, _)| name).collect();
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cookies(Vec<(String, String)>);
 

@@ -26,7 +26,7 @@ const INDEX: &str = "index.html";
 /// leading out. Names that start with a dot are hidden, and what is no regular file is not there. Needs `openat2(2)`.
 ///
 /// ```
-/// use gyre::web::files::Directory;
+/// use gyre::web::Directory;
 ///
 /// let pages = Directory::open(std::env::temp_dir())?;
 /// assert!(Directory::open("/no/such/directory").is_err());

@@ -1,7 +1,8 @@
 //! Owns the head of a request as handlers see it, in the types of the `http` crate.
 
 use http::request::Parts;
-use http::{HeaderName, HeaderValue, Method, Request, Uri, Version, header};
+use http::uri::Authority;
+use http::{HeaderName, HeaderValue, Method, Request, Version, header};
 
 use crate::error::TrackerError;
 use crate::limits::HTTP_HEADERS_MAX;
@@ -34,20 +35,22 @@ fn read(head: &[u8], parts: &mut Parts, host: &mut String) -> Result<(), Tracker
     parts.uri = request.path.unwrap_or_default().parse().map_err(|_| incorrect("the URL is malformed"))?;
     *host = match (parts.uri.authority(), parts.headers.get(header::HOST)) {
         // RFC 9112, section 3.2.2: a target with an authority counts, not the Host field.
-        (Some(authority), _) => authority.as_str().to_owned(),
-        (None, Some(host)) => checked_host(host).ok_or_else(|| incorrect("the Host field names no host"))?,
+        (Some(authority), _) => checked_host(authority).ok_or_else(|| incorrect("the URL names no host"))?,
+        (None, Some(host)) if host.is_empty() => String::new(),
+        (None, Some(host)) => {
+            let authority = host.to_str().ok().and_then(|text| text.parse().ok());
+            let host = authority.as_ref().and_then(checked_host);
+            host.ok_or_else(|| incorrect("the Host field names no host"))?
+        }
         (None, None) => String::new(),
     };
     Ok(())
 }
 
-/// A host and perhaps a port, and nothing that would make a URL of it that leads elsewhere.
-fn checked_host(value: &HeaderValue) -> Option<String> {
-    let text = value.to_str().ok()?;
-    if text.is_empty() {
-        return Some(String::new());
-    }
-    let uri: Uri = format!("http://{text}/").parse().ok()?;
-    let authority = uri.authority()?;
-    (authority.as_str() == text && !text.contains('@')).then(|| text.to_owned())
+/// A host and perhaps a port: no user's name, and nothing else that would make a URL of it that leads elsewhere.
+fn checked_host(authority: &Authority) -> Option<String> {
+    let text = authority.as_str();
+    let port = text.strip_prefix(authority.host())?;
+    let is_digits = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_digit());
+    (port.is_empty() || port.strip_prefix(':').is_some_and(is_digits)).then(|| text.to_owned())
 }

@@ -9,6 +9,16 @@ use crate::error::{Code, TrackerError};
 use crate::limits::WEB_LINKS_MAX;
 
 /// One link.
+///
+/// ```
+/// use gyre::web::links::Links;
+///
+/// let mut links = Links::default();
+/// links.add_with("preload", "/style.css", &[("as", "style")]);
+/// let link = links.iter().next().unwrap();
+/// assert_eq!((link.rel(), link.target()), ("preload", "/style.css"));
+/// assert_eq!(link.attributes().next(), Some(("as", "style")));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
     rel: String,

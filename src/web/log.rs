@@ -46,7 +46,7 @@ enum Part {
 /// | `:host` `:user-agent` `:referer` | header fields of the request |
 /// | `:request[name]` `:response[name]` | any header field |
 /// | `:ip` | the client's address |
-/// | `:status` `:length` | of the response: its code, and the bytes of its body |
+/// | `:status` `:length` | of the response, if one was sent: its code, and the bytes of its body |
 /// | `:response-time` | milliseconds from the request's head to the response's |
 /// | `:date` | when, as [`date`] writes it |
 /// | `::` | a colon |

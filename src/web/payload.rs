@@ -8,6 +8,21 @@ use serde::Serialize;
 use crate::error::TrackerError;
 
 /// What [`HttpConnection::send`](super::HttpConnection::send) takes: text, bytes, JSON or nothing.
+///
+/// ```
+/// use gyre::error::TrackerError;
+/// use gyre::web::Payload;
+///
+/// struct Csv(Vec<[u32; 2]>);
+///
+/// impl Payload for Csv {
+///     const TYPE: Option<&'static str> = Some("text/csv; charset=utf-8");
+///
+///     fn into_body(self) -> Result<bytes::Bytes, TrackerError> {
+///         Ok(self.0.iter().map(|[a, b]| format!("{a},{b}\n")).collect::<String>().into())
+///     }
+/// }
+/// ```
 pub trait Payload {
     /// The media type, unless the connection has one set; `None` for nothing.
     const TYPE: Option<&'static str>;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use futures_core::future::LocalBoxFuture;
 use http::{Method, StatusCode};
+use percent_encoding::{CONTROLS, utf8_percent_encode};
 
 use crate::counters::{Counters, Published};
 use crate::engine::route::Route as TrackerRoute;
@@ -24,6 +25,14 @@ use crate::wire::http::Framing;
 
 /// What answers the requests of a route: an async function of the connection. All workers share it, so what it keeps
 /// must be [`Sync`]; its futures stay on the worker of the connection.
+///
+/// ```
+/// use gyre::web::HttpConnection;
+///
+/// let greeting = String::from("hello");
+/// let handler = async move |connection: &mut HttpConnection| connection.send(greeting.clone()).await;
+/// # let _ = gyre::Tracker::builder().get("/", handler);
+/// ```
 pub trait Handler: Send + Sync + 'static {
     /// Answers a request.
     ///
@@ -69,6 +78,8 @@ impl Handler for Files {
                     if let Some(query) = connection.request().uri.query() {
                         location = format!("{location}?{query}");
                     }
+                    // Some clients send such paths as they were typed.
+                    let location = utf8_percent_encode(&location, CONTROLS).to_string();
                     connection.redirect(&location, true).await
                 }
             }
@@ -213,8 +224,7 @@ impl Site {
         if let Err(error) = connection.store_session().await {
             tracing::warn!(target: "gyre::web", "a session was not stored: {error}");
         }
-        connection.finish_log();
-        connection.served(answered.is_ok())
+        connection.served()
     }
 
     async fn answer(&self, connection: &mut HttpConnection) -> Result<(), TrackerError> {

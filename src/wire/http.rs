@@ -98,7 +98,7 @@ pub struct Request<'a> {
     pub keep_alive: bool,
     /// The body that follows the head.
     pub framing: Framing,
-    /// The client sends its body when it is told to (`Expect: 100-continue`).
+    /// The client, of HTTP/1.1, sends its body when it is told to (`Expect: 100-continue`).
     pub expects_continue: bool,
 }
 
@@ -223,7 +223,7 @@ impl Fields {
                 }
                 chunked = true;
             } else if name.eq_ignore_ascii_case("expect") {
-                expects_continue = true;
+                expects_continue = !http_10; // RFC 9110, section 10.1.1: older clients don't know it
             }
         }
         // RFC 9112, section 3.2: 400 to a request of HTTP/1.1 without Host, or to any with several.

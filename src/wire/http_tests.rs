@@ -86,6 +86,8 @@ fn knows_what_follows_the_head() {
     assert_eq!(request("Content-Length: 9\r\nExpect: 100-continue\r\n"), (Ok(9), false));
     assert_eq!(request("Expect: 100-continue\r\n"), (Ok(0), true));
     assert_eq!(request("Connection: upgrade, CLOSE\r\n"), (Ok(0), false));
+    let old = "POST / HTTP/1.0\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n";
+    assert_eq!(parse(old).map(|request| request.expects_continue), Ok(false));
     assert_eq!(parse("GET / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n"), Err(Status::BadRequest));
 }
 

@@ -235,26 +235,38 @@ impl Options {
     }
 
     /// Reads the bytes that follow an announce. Options that BEP 41 doesn't know are skipped by their length.
-    pub fn parse(mut bytes: &[u8]) -> Self {
+    pub fn parse(bytes: &[u8]) -> Self {
         let mut options = Self::default();
-        loop {
-            bytes = match *bytes {
-                [] | [OPTION_END, ..] => return options,
-                [OPTION_NOP, ref rest @ ..] => rest,
-                [kind, length, ref rest @ ..] if rest.len() >= usize::from(length) => {
-                    let (data, rest) = rest.split_at(usize::from(length));
-                    if kind == OPTION_URL_DATA && options.url_data.try_extend_from_slice(data).is_err() {
-                        options.malformed = true;
-                        return options;
-                    }
-                    rest
-                }
-                _ => {
-                    options.malformed = true;
-                    return options;
-                }
-            };
-        }
+        options.malformed = !walk(bytes, |data| options.url_data.try_extend_from_slice(data).is_ok());
+        options
+    }
+
+    /// Whether they are malformed, without reading what they say.
+    #[inline]
+    pub fn are_malformed(bytes: &[u8]) -> bool {
+        let mut room = MAX_URL_DATA_BYTES;
+        let has_room = |data: &[u8]| {
+            let left = room.checked_sub(data.len());
+            room = left.unwrap_or(0);
+            left.is_some()
+        };
+        !walk(bytes, has_room)
+    }
+}
+
+/// Hands out each stretch of the URL, for as long as they are taken. False: one was not, or the options are malformed.
+#[inline]
+fn walk(mut bytes: &[u8], mut take: impl FnMut(&[u8]) -> bool) -> bool {
+    loop {
+        bytes = match *bytes {
+            [] | [OPTION_END, ..] => return true,
+            [OPTION_NOP, ref rest @ ..] => rest,
+            [kind, length, ref rest @ ..] => match rest.split_at_checked(usize::from(length)) {
+                Some((data, rest)) if kind != OPTION_URL_DATA || take(data) => rest,
+                _ => return false,
+            },
+            _ => return false,
+        };
     }
 }
 

@@ -90,6 +90,7 @@ fn a_scrape_takes_as_many_hashes_as_fit() {
 fn options_are_joined_and_unknown_ones_skipped() {
     let parse = |hex: &str| {
         let options = Options::parse(&bytes(hex));
+        assert_eq!(Options::are_malformed(&bytes(hex)), options.malformed);
         (String::from_utf8(options.url_data.to_vec()).unwrap(), options.malformed)
     };
     assert_eq!(parse(""), (String::new(), false));
@@ -102,7 +103,7 @@ fn options_are_joined_and_unknown_ones_skipped() {
     assert_eq!(parse("02 01 61 02 ff 62").0, "a", "what came before stands");
     let long = [[2, 255].as_slice(), &[b'x'; 255]].concat().repeat(3);
     let options = Options::parse(&long);
-    assert!(options.malformed);
+    assert!(options.malformed && Options::are_malformed(&long));
     assert_eq!(options.url_data.len(), 510, "a part that would not fit is left out whole");
 }
 
@@ -167,7 +168,7 @@ proptest! {
             datagram[8..12].copy_from_slice(&[0, 0, 0, action]);
         }
         if let Ok(Request::Announce(announce)) = Request::parse(&datagram) {
-            let _ = announce.options();
+            prop_assert_eq!(Options::are_malformed(announce.options), announce.options().malformed);
         }
     }
 }

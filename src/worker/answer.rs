@@ -28,12 +28,7 @@ pub(super) enum Answered {
     /// 200, the body at the end of the output.
     Inline,
     /// With this; the output has nothing of it.
-    Apart {
-        status: StatusCode,
-        body: Vec<u8>,
-        /// What has come meanwhile, if the request took the input over.
-        input: Option<Vec<u8>>,
-    },
+    Apart { status: StatusCode, body: Vec<u8> },
 }
 
 /// A request to the tracker.
@@ -152,7 +147,7 @@ impl<M: Middleware> Asked<'_, M> {
             Verdict::Concluded(result) => {
                 let mut body = Vec::new();
                 let status = shared.engine.borrow_mut().conclude_http(&mut request, result, &mut body);
-                Ok(Mediated::Answered(Answered::Apart { status, body, input: None }))
+                Ok(Mediated::Answered(Answered::Apart { status, body }))
             }
             Verdict::Wait(passed) => {
                 out.truncate(start);
@@ -180,14 +175,14 @@ impl<M: Middleware> Asked<'_, M> {
         let deadline = Duration::from_millis(WAIT_DEADLINE_MS);
         let running = tokio::time::timeout(deadline, middleware.run(Some(passed), &mut request, &swarms));
         let ended = stream.attend(running).await;
-        let input = connection.take_back(&stream);
+        connection.take_back(&stream);
         let Some(Ok(result)) = ended else {
             connection.count(Counter::DropWaitLate);
             return Err(Status::Unavailable);
         };
         let mut body = Vec::new();
         let status = connection.shared.engine.borrow_mut().conclude_http(&mut request, result, &mut body);
-        Ok(Answered::Apart { status, body, input: Some(input) })
+        Ok(Answered::Apart { status, body })
     }
 
     /// Denies a request, an announce among them, if the lists say so.

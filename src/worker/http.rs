@@ -66,6 +66,7 @@ async fn serve<M: Middleware>(app: Rc<App<M>>, stream: Rc<TcpStream>, peer: Peer
         searched: 0,
         skip_bytes: 0,
         reading: Cell::new(None),
+        left: Cell::new(None),
         stream: &stream,
         app: &app,
         shared,
@@ -107,8 +108,6 @@ enum Next {
 
 /// What became of a request.
 struct Responded {
-    /// What has come meanwhile, if the request took the input over.
-    input: Option<Vec<u8>>,
     keep_alive: bool,
     /// So much of what follows is its body, which nobody wants.
     skip_bytes: u64,
@@ -123,6 +122,8 @@ pub(super) struct Connection<'a, M> {
     skip_bytes: u64,
     /// A read in flight, which a request has left.
     reading: Cell<Option<Reading>>,
+    /// The input, which a request that took it over has left: what has come meanwhile is there too.
+    left: Cell<Option<Vec<u8>>>,
     stream: &'a Rc<TcpStream>,
     pub(super) app: &'a Rc<App<M>>,
     pub(super) shared: &'a Rc<Shared>,
@@ -175,8 +176,8 @@ impl<M: Middleware> Connection<'_, M> {
             self.input = Vec::with_capacity(HTTP_READ_BYTES);
         }
         if self.input.len() == self.input.capacity() {
-            let more = self.input.capacity().min(HTTP_HEAD_MAX_BYTES - self.input.len());
-            self.input.reserve_exact(more);
+            let more = self.input.capacity().max(HTTP_READ_BYTES);
+            self.input.reserve_exact(more.min(HTTP_HEAD_MAX_BYTES - self.input.len()));
         }
         self.enter(if idle { Phase::Idle } else { Phase::Request });
         let result = match self.reading.take() {
@@ -244,12 +245,13 @@ impl<M: Middleware> Connection<'_, M> {
                 self.refuse(out, Status::BadRequest);
                 break Next::Linger;
             }
-            let Some(length) = head_end(input, self.searched) else {
+            let end = head_end(input, self.searched);
+            if end.unwrap_or(input.len() + 1) > HTTP_HEAD_MAX_BYTES {
+                self.refuse(out, Status::HeadTooLarge);
+                break Next::Linger;
+            }
+            let Some(length) = end else {
                 self.searched = input.len();
-                if input.len() >= HTTP_HEAD_MAX_BYTES {
-                    self.refuse(out, Status::HeadTooLarge);
-                    break Next::Linger;
-                }
                 break Next::Read;
             };
             self.searched = 0;
@@ -259,18 +261,17 @@ impl<M: Middleware> Connection<'_, M> {
                 Err(status) => Err(status),
             };
             from += length;
+            let left = self.left.take();
+            let took_over = left.is_some();
+            if let Some(left) = left {
+                (self.input, from) = (left, 0);
+            }
             match responded {
-                Ok(Responded { input: Some(input), keep_alive, skip_bytes }) => {
-                    (self.input, self.skip_bytes, from) = (input, skip_bytes, 0);
-                    if !keep_alive {
-                        break Next::Linger;
-                    }
-                }
-                Ok(Responded { input: None, keep_alive, skip_bytes }) => {
+                Ok(Responded { keep_alive, skip_bytes }) => {
                     self.skip_bytes = skip_bytes;
                     if !keep_alive {
                         let unread = self.input.len() > from || self.skip_bytes > 0;
-                        break if unread { Next::Linger } else { Next::Close };
+                        break if took_over || unread { Next::Linger } else { Next::Close };
                     }
                 }
                 Err(status) => {
@@ -323,11 +324,9 @@ impl<M: Middleware> Connection<'_, M> {
                 Ok(Answered::Inline)
             }
         };
-        let mut taken = None;
         match answered {
             Ok(Answered::Inline) => response.finish(out),
-            Ok(Answered::Apart { status, body, input }) => {
-                taken = input;
+            Ok(Answered::Apart { status, body }) => {
                 out.truncate(start); // less is left if what came before was written meanwhile
                 let response = ResponseWriter::start(out, Status::Other(status), persistence, head_only);
                 out.extend_from_slice(&body);
@@ -342,7 +341,7 @@ impl<M: Middleware> Connection<'_, M> {
                 put_status(out, status, persistence, head_only);
             }
         }
-        Ok(Responded { input: taken, keep_alive, skip_bytes })
+        Ok(Responded { keep_alive, skip_bytes })
     }
 
     /// Has a route of the program's own answer a request.
@@ -354,7 +353,7 @@ impl<M: Middleware> Connection<'_, M> {
         keep_alive: bool,
         out: &mut Vec<u8>,
     ) -> Responded {
-        let closed = Responded { input: Some(Vec::new()), keep_alive: false, skip_bytes: 0 };
+        let closed = Responded { keep_alive: false, skip_bytes: 0 };
         if !self.flush(out).await {
             return closed;
         }
@@ -369,11 +368,10 @@ impl<M: Middleware> Connection<'_, M> {
             keep_alive: keep_alive && request.keep_alive,
         };
         let served = stream.attend(self.app.site.serve(stream.clone(), asked)).await;
-        let input = self.take_back(&stream);
+        self.take_back(&stream);
         match served {
             None => closed,
             Some(served) => Responded {
-                input: Some(input),
                 keep_alive: served.keep_alive && !stream.aborted().get(),
                 skip_bytes: served.skip_bytes,
             },
@@ -385,12 +383,12 @@ impl<M: Middleware> Connection<'_, M> {
         Stream::new(self.shared, self.stream, self.key, self.peer.ip, rest, self.reading.take())
     }
 
-    /// Takes the connection back; returns what has come meanwhile.
-    pub(super) fn take_back(&self, stream: &Stream) -> Vec<u8> {
+    /// Takes the connection back, with what has come meanwhile.
+    pub(super) fn take_back(&self, stream: &Stream) {
         let (input, reading) = stream.give_back();
+        self.left.set(Some(input));
         self.reading.set(reading);
         self.now.set(self.shared.clock.now());
-        input
     }
 
     /// Who asks, and whether by HTTPS: as the proxy says, if it is trusted.

@@ -89,7 +89,8 @@ impl Stream {
     pub(super) async fn attend<T>(&self, answering: impl Future<Output = T>) -> Option<T> {
         self.enter(Phase::Handler);
         let mut answering = pin!(answering);
-        let mut timer = pin!(tokio::time::sleep(self.keep.get()));
+        let mut keep = self.keep.get();
+        let mut timer = pin!(tokio::time::sleep(keep));
         poll_fn(|context| {
             loop {
                 if let Poll::Ready(answered) = answering.as_mut().poll(context) {
@@ -100,9 +101,10 @@ impl Stream {
                     break;
                 }
             }
-            while timer.as_mut().poll(context).is_ready() {
+            while keep != self.keep.get() || timer.as_mut().poll(context).is_ready() {
+                keep = self.keep.get();
                 let quiet = self.shared.clock.now().since(self.touched.get());
-                match self.keep.get().checked_sub(quiet) {
+                match keep.checked_sub(quiet) {
                     None | Some(Duration::ZERO) => return Poll::Ready(None),
                     Some(left) => timer.set(tokio::time::sleep(left)),
                 }

@@ -1,15 +1,26 @@
-//! Deadlines of HTTP connections, on a worker whose time the test passes.
+//! Deadlines of HTTP connections and of middleware that waits, and what becomes of buffers, on a worker whose time the
+//! test passes.
 
+use std::future::pending;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::pin::pin;
+use std::sync::mpsc::{TryRecvError, channel};
 use std::thread;
 
 use super::*;
 use crate::connection_id::ConnectionIds;
 use crate::engine::Seeds;
-use crate::limits::{HTTP_HEAD_DEADLINE_MS, HTTP_IDLE_DEADLINE_MS, HTTP_WRITE_DEADLINE_MS, TURN_SWEEP};
+use crate::engine::context::RequestContext;
+use crate::engine::middleware::{Next, from_async};
+use crate::error::TrackerError;
+use crate::limits::{
+    HTTP_HEAD_DEADLINE_MS, HTTP_IDLE_DEADLINE_MS, HTTP_WRITE_DEADLINE_MS, TURN_SWEEP, UDP_REPLY_MAX_BYTES,
+    WAIT_DEADLINE_MS,
+};
 use crate::owner::Owners;
 use crate::types::{Announce, Event, InfoHash, PeerAddr, PeerId, WorkerId};
+use crate::wire::udp::Request;
 use connections::Phase;
 
 /// A worker without a ring and a turn: HTTP alone.
@@ -38,11 +49,11 @@ fn shared() -> Rc<Shared> {
     })
 }
 
-/// The same, with nothing of a program's own.
-fn app(shared: &Rc<Shared>) -> Rc<App<()>> {
+/// The same, with this middleware and nothing else of a program's own.
+fn app<M: Middleware>(shared: &Rc<Shared>, middleware: M) -> Rc<App<M>> {
     Rc::new(App {
         shared: shared.clone(),
-        gate: RefCell::new(Gate::new(())),
+        gate: RefCell::new(Gate::new(middleware)),
         site: Arc::default(),
         trusted_proxies: Arc::<[Trusted]>::default().into(),
     })
@@ -59,7 +70,7 @@ fn after_deadline<T: Send + 'static>(
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let shared = shared();
-        let app = app(&shared);
+        let app = app(&shared, ());
         tokio_uring::spawn(http::accept(app, tokio_uring::net::TcpListener::from_std(listener), 0));
         let client = thread::spawn(move || client(address));
         while !shared.connections.borrow().has_one_in(phase) {
@@ -120,6 +131,113 @@ fn who_does_not_take_the_answers_is_cut_off() {
     assert_eq!(left, 1);
 }
 
+/// It takes the input over and gives it back without a read in flight, and without a buffer.
+#[test]
+fn a_request_that_waits_for_nothing_leaves_its_connection_open() {
+    let at_once =
+        from_async(async |request: &mut RequestContext<'_>, next: Next<'_>| next.run(request).await);
+    tokio_uring::start(async {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let listener = tokio_uring::net::TcpListener::from_std(listener);
+        tokio_uring::spawn(http::accept(app(&shared(), at_once), listener, 0));
+        let client = thread::spawn(move || {
+            let mut stream = TcpStream::connect(address).unwrap();
+            stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+            let scrape = "GET /scrape?info_hash=aaaaaaaaaaaaaaaaaaaa HTTP/1.1\r\nHost: t\r\n";
+            write!(stream, "{scrape}\r\n").unwrap();
+            assert!(stream.read(&mut [0; 1_024]).unwrap() > 0);
+            write!(stream, "{scrape}Connection: close\r\n\r\n").unwrap();
+            read_all(stream)
+        });
+        while !client.is_finished() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let heard = client.join().unwrap();
+        assert!(heard.starts_with("HTTP/1.1 200 OK\r\n"), "{heard}");
+    });
+}
+
+/// A middleware that never comes to an end.
+async fn never(_: &mut RequestContext<'_>, _: Next<'_>) -> Result<(), TrackerError> {
+    pending().await
+}
+
+#[test]
+fn who_waits_too_long_by_udp_gets_no_answer() {
+    tokio_uring::start(async {
+        tokio::time::pause(); // from now on it passes when nothing else is to do
+        let shared = shared();
+        let app = app(&shared, from_async(never));
+        let source = "127.0.0.1:1".parse().unwrap();
+        let mut datagram = Vec::new();
+        Request::Connect { transaction_id: 1 }.encode(&mut datagram);
+        let waiting = {
+            let (mesh, gate) = (&mut *shared.mesh.borrow_mut(), &mut *app.gate.borrow_mut());
+            let (now, from) = (shared.clock.now(), Endpoint { source, local: None, socket: 0 });
+            let mut out = [0; UDP_REPLY_MAX_BYTES];
+            let reply = shared.engine.borrow_mut().datagram(now, &from, &datagram, &mut out, mesh, gate);
+            assert_eq!(reply, None);
+            gate.next_waiting().expect("a request to wait with")
+        };
+        let mut waiting = pin!(waiting::wait(app.clone(), waiting));
+        let late = || shared.engine.borrow().counters.get(Counter::DropWaitLate);
+        let most = Duration::from_millis(WAIT_DEADLINE_MS - 1_000);
+        assert!(tokio::time::timeout(most, waiting.as_mut()).await.is_err(), "too soon");
+        assert_eq!((late(), app.gate.borrow().waiting()), (0, 1));
+        let rest = Duration::from_secs(2);
+        assert!(tokio::time::timeout(rest, waiting.as_mut()).await.is_ok(), "too late");
+        assert_eq!((late(), shared.replies.borrow().len()), (1, 0));
+    });
+}
+
+#[test]
+fn who_waits_too_long_by_http_gets_a_503_and_what_came_meanwhile_its_answer() {
+    tokio_uring::start(async {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let shared = shared();
+        let app = app(&shared, from_async(never));
+        let listener = tokio_uring::net::TcpListener::from_std(listener);
+        tokio_uring::spawn(http::accept(app.clone(), listener, 0));
+        let (go, goes) = channel();
+        let (read, is_read) = channel();
+        let client = thread::spawn(move || {
+            let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n");
+            let mut stream = TcpStream::connect(address).unwrap();
+            stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+            let hash = "info_hash=aaaaaaaaaaaaaaaaaaaa";
+            let scrape = get(&format!("/scrape?{hash}")).replace("Connection: close\r\n", "");
+            stream.write_all(scrape.as_bytes()).unwrap();
+            goes.recv().unwrap();
+            stream.write_all(get("/health").as_bytes()).unwrap();
+            let mut witness = TcpStream::connect(address).unwrap();
+            witness.write_all(get("/health").as_bytes()).unwrap();
+            assert!(read_all(witness).ends_with("ok\n")); // so what was sent before is read, too
+            read.send(()).unwrap();
+            read_all(stream)
+        });
+        while app.gate.borrow().waiting() == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        go.send(()).unwrap();
+        while is_read.try_recv() == Err(TryRecvError::Empty) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_millis(WAIT_DEADLINE_MS)).await;
+        tokio::time::resume();
+        while shared.connections.borrow().len() > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let heard = client.join().unwrap();
+        assert!(heard.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{heard}");
+        assert!(heard.ends_with("\r\n\r\nok\n"), "{heard}");
+        assert_eq!(app.gate.borrow().waiting(), 0);
+        assert_eq!(shared.engine.borrow().counters.get(Counter::DropWaitLate), 1);
+    });
+}
+
 /// A worker that nobody asks anything still has the sweep to do, at its pace: a turn says so until it has caught up.
 #[test]
 fn what_is_due_keeps_a_worker_awake() {
@@ -127,7 +245,7 @@ fn what_is_due_keeps_a_worker_awake() {
         let shared = shared();
         let mut driver = Driver {
             ring: UdpRing::new(Vec::new(), &Doorbell::new().unwrap()).unwrap(),
-            app: app(&shared),
+            app: app(&shared, ()),
             shared,
             published: Arc::default(),
             shutdown: Arc::new(Shutdown::new(1)),

@@ -2,6 +2,11 @@
 //! for HTTP, and the one way to wait.
 #![allow(dead_code)] // each test program uses a part of it
 
+pub(crate) mod note;
+pub(crate) mod process;
+pub(crate) mod site;
+pub(crate) mod web;
+
 use std::fmt::Debug;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
@@ -97,9 +102,7 @@ impl Tracker {
 
     /// What all workers together have counted, as of a moment ago.
     pub(crate) fn counters(&self) -> Counters {
-        let mut all = Counters::default();
-        self.0.counters().iter().for_each(|worker| all.merge(worker));
-        all
+        self.0.counters().iter().sum()
     }
 
     pub(crate) fn count(&self, counters: &[Counter]) -> u64 {
@@ -215,6 +218,11 @@ impl UdpClient {
         Self { socket, family: Family::of(ip), connection_id: 0, transaction_id: 0 }
     }
 
+    /// The port that its datagrams come from.
+    pub(crate) fn port(&self) -> u16 {
+        self.socket.local_addr().expect("an address").port()
+    }
+
     pub(crate) fn connect_request(&mut self) -> Vec<u8> {
         let mut request = Vec::new();
         Request::Connect { transaction_id: self.next_transaction() }.encode(&mut request);
@@ -317,7 +325,7 @@ impl UdpClient {
 pub(crate) fn error_of(reply: &[u8]) -> String {
     match Response::parse(reply) {
         Ok(Response::Error { message, .. }) => String::from_utf8(message.to_vec()).expect("a text"),
-        other => panic!("{other:?} where an error should be"),
+        other => panic!("{other:?} is no error"),
     }
 }
 

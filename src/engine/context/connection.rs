@@ -45,6 +45,20 @@ impl Outbox {
 }
 
 /// The way back of a request that came by UDP.
+///
+/// ```
+/// use gyre::engine::context::{Action, UdpContext};
+/// use gyre::error::{Code, TrackerError};
+///
+/// fn refuse(udp: &mut UdpContext<'_>, action: Action) -> Result<(), TrackerError> {
+///     assert_eq!((udp.address().ip(), udp.address().port()), (udp.ip(), udp.port()));
+///     if !udp.sent() {
+///         let words = format!("not request {}", udp.transaction_id());
+///         udp.send(TrackerError::new(Code::AccessDenied, words), action)?;
+///     }
+///     Ok(())
+/// }
+/// ```
 #[derive(Debug)]
 pub struct UdpContext<'a> {
     to: Endpoint,
@@ -116,6 +130,22 @@ impl<'a> UdpContext<'a> {
 }
 
 /// The way back of a request that came by HTTP.
+///
+/// ```
+/// use gyre::engine::context::{Action, ConnectionContext, ScrapeRequest};
+/// use http::StatusCode;
+///
+/// # fn main() -> Result<(), gyre::error::TrackerError> {
+/// let mut scrape = ScrapeRequest::http("192.0.2.1".parse().unwrap(), "/scrape?a=b", Box::default());
+/// let ConnectionContext::Http(http) = scrape.connection_mut() else { panic!("it came by HTTP") };
+/// assert_eq!((http.ip().to_string().as_str(), http.url()), ("192.0.2.1", "/scrape?a=b"));
+/// if !http.aborted() {
+///     http.send(b"try again later".to_vec(), Action::Scrape, StatusCode::TOO_MANY_REQUESTS)?;
+/// }
+/// assert!(http.sent());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct HttpContext<'a> {
     ip: IpAddr,
@@ -170,6 +200,22 @@ impl<'a> HttpContext<'a> {
 }
 
 /// The way back of a request.
+///
+/// ```
+/// use gyre::engine::context::{ConnectionContext, RequestContext};
+/// use gyre::engine::middleware::Then;
+///
+/// let log = |request: &mut RequestContext<'_>| {
+///     match request.connection() {
+///         ConnectionContext::Udp(udp) => tracing::debug!("from {}", udp.address()),
+///         ConnectionContext::Http(http) => tracing::debug!("from {}: {}", http.ip(), http.url()),
+///     }
+///     let connection = request.connection();
+///     tracing::debug!("from {}, answered: {}", connection.ip(), connection.sent());
+///     Ok(Then::Next)
+/// };
+/// # let _ = gyre::Tracker::builder().middleware(log);
+/// ```
 #[derive(Debug)]
 pub enum ConnectionContext<'a> {
     /// It came by UDP.

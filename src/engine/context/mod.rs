@@ -30,6 +30,12 @@ use crate::wire::query::{AnnounceQuery, ScrapeQuery};
 use crate::wire::{query, udp};
 
 /// What a request wants, with BEP 15's numbers.
+///
+/// ```
+/// use gyre::engine::context::Action;
+///
+/// assert_eq!([Action::Connect as u32, Action::Announce as u32, Action::Scrape as u32], [0, 1, 2]);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u32)]
 pub enum Action {
@@ -59,6 +65,16 @@ impl<'a> Core<'a> {
 }
 
 /// Asks for a connection id (BEP 15).
+///
+/// ```
+/// use gyre::engine::context::{Action, ConnectRequest, ConnectResponse};
+/// use gyre::error::TrackerError;
+///
+/// fn with_an_id_of_our_own(connect: &mut ConnectRequest<'_>) -> Result<(), TrackerError> {
+///     assert!(connect.action() == Action::Connect && connect.is_connect() && connect.is_source_udp());
+///     connect.send(ConnectResponse { connection_id: 7 })
+/// }
+/// ```
 #[derive(Debug)]
 pub struct ConnectRequest<'a> {
     core: Core<'a>,
@@ -77,6 +93,25 @@ pub struct ConnectRequest<'a> {
 ///     announce.terms.interval_secs = Some(3_600);
 /// }
 /// ```
+///
+/// What is no parameter of the swarm's is asked by methods:
+///
+/// ```
+/// use gyre::engine::context::{Action, AnnounceRequest};
+/// use gyre::types::Event;
+/// use gyre::wire::query::AnnounceQuery;
+///
+/// let query = "info_hash=aaaaaaaaaaaaaaaaaaaa&peer_id=bbbbbbbbbbbbbbbbbbbb&port=6881&left=0\
+///     &event=completed&key=FEED&trackerid=t&compact=0&no_peer_id=1";
+/// let url = format!("/passkey/announce?{query}");
+/// let query = AnnounceQuery::parse(query.as_bytes()).expect("an announce");
+/// let announce = AnnounceRequest::http("192.0.2.1".parse().unwrap(), &url, query);
+/// assert_eq!((announce.action(), announce.event()), (Action::Announce, Event::Completed));
+/// assert_eq!(announce.address(), "192.0.2.1:6881".parse().unwrap());
+/// assert_eq!((announce.key(), announce.tracker_id()), (Some(0xfeed), Some("t")));
+/// assert_eq!((announce.is_compact(), announce.no_peer_id()), (false, true));
+/// assert_eq!(announce.passkey().as_deref(), Some("passkey"));
+/// ```
 #[derive(Debug)]
 pub struct AnnounceRequest<'a> {
     /// Where the peer is said to be; the address that the request came from, unless it is changed.
@@ -89,6 +124,15 @@ pub struct AnnounceRequest<'a> {
 }
 
 /// What an announce's answer says beside the swarm's counts and peers. `None`: as configured.
+///
+/// ```
+/// use gyre::engine::context::{AnnounceRequest, Terms};
+///
+/// fn slowly(announce: &mut AnnounceRequest<'_>) {
+///     let warning = Some("the tracker is overloaded".into());
+///     announce.terms = Terms { interval_secs: Some(7_200), min_interval_secs: Some(3_600), warning };
+/// }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Terms {
     /// Seconds to the next announce.
@@ -100,6 +144,19 @@ pub struct Terms {
 }
 
 /// Asks for the counts of swarms (BEP 15, BEP 48): `request.info_hashes`, of which some may be taken out.
+///
+/// ```
+/// use gyre::engine::context::{Action, ScrapeRequest};
+/// use gyre::types::InfoHash;
+/// use gyre::wire::query::ScrapeQuery;
+///
+/// let query = ScrapeQuery::parse(b"info_hash=aaaaaaaaaaaaaaaaaaaa&info_hash=bbbbbbbbbbbbbbbbbbbb");
+/// let query = Box::new(query.expect("a scrape"));
+/// let mut scrape = ScrapeRequest::http("192.0.2.1".parse().unwrap(), "/passkey/scrape", query);
+/// scrape.info_hashes.retain(|hash| hash.0[0] == b'a');
+/// assert_eq!(scrape.info_hashes.as_slice(), [InfoHash([b'a'; 20])]);
+/// assert_eq!((scrape.action(), scrape.passkey().as_deref()), (Action::Scrape, Some("passkey")));
+/// ```
 #[derive(Debug)]
 pub struct ScrapeRequest<'a> {
     /// The swarms asked for.
@@ -225,6 +282,56 @@ impl DerefMut for ScrapeRequest<'_> {
 }
 
 /// A request, whatever it wants and however it came.
+///
+/// A middleware asks what it is, and by whom it is asked:
+///
+/// ```
+/// use gyre::engine::context::RequestContext;
+/// use gyre::engine::middleware::{Flow, Then};
+///
+/// fn look(request: &mut RequestContext<'_>) -> Flow {
+///     let (action, ip) = (request.action(), request.connection().ip());
+///     match request.transaction_id() {
+///         Some(number) => tracing::debug!("{action:?} {number} of {ip} by UDP"),
+///         None => tracing::debug!("{action:?} of {ip} by HTTP: {}", request.request_path()),
+///     }
+///     assert_eq!(request.is_source_udp(), !request.is_source_http());
+///     assert!(request.is_connect() || request.is_announce() || request.is_scrape());
+///     if let Some(announce) = request.as_announce() {
+///         announce.num_want = Some(20);
+///     } else if let Some(scrape) = request.as_scrape() {
+///         scrape.info_hashes.truncate(10);
+///     }
+///     Ok(Then::Next)
+/// }
+/// # let _ = gyre::Tracker::builder().middleware(look);
+/// ```
+///
+/// It keeps what the next one needs, and answers, once:
+///
+/// ```
+/// use gyre::engine::context::{RequestContext, Response, ScrapeRequest, ScrapeResponse};
+/// use gyre::error::{Code, TrackerError};
+/// use gyre::types::SwarmCounts;
+///
+/// # fn main() -> Result<(), TrackerError> {
+/// let scrape = ScrapeRequest::http("192.0.2.1".parse().unwrap(), "/passkey/scrape", Box::default());
+/// let mut request = RequestContext::Scrape(scrape);
+/// let passkey = request.passkey().map(|passkey| passkey.into_owned());
+/// request.data_mut().insert(passkey);
+/// assert_eq!(request.data().get(), Some(&Some("passkey".to_owned())));
+///
+/// assert!(!request.sent());
+/// request.send([SwarmCounts::default()].into_iter().collect::<ScrapeResponse>())?;
+/// assert!(request.sent());
+/// let again = request.send(TrackerError::new(Code::AccessDenied, "no"));
+/// assert_eq!(again.unwrap_err().code(), Code::ResponseAlreadySent);
+/// // What was sent leaves when all are through, and can be changed until then.
+/// let Some(Response::Scrape(response)) = request.response_mut() else { panic!("it was sent") };
+/// response.counts[0].seeders = 1;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub enum RequestContext<'a> {
     /// Asks for a connection id.
@@ -280,6 +387,17 @@ impl<'a> RequestContext<'a> {
     }
 
     /// From now on the HTTP connection's `aborted` tells whether the client has gone.
+    ///
+    /// ```
+    /// use std::{cell::Cell, rc::Rc};
+    /// use gyre::engine::context::{ConnectionContext, RequestContext, ScrapeRequest};
+    ///
+    /// let scrape = ScrapeRequest::http("192.0.2.1".parse().unwrap(), "/scrape", Box::default());
+    /// let (mut request, gone) = (RequestContext::Scrape(scrape).into_owned(), Rc::new(Cell::new(false)));
+    /// request.watch(gone.clone());
+    /// gone.set(true);
+    /// assert!(matches!(request.connection(), ConnectionContext::Http(http) if http.aborted()));
+    /// ```
     pub fn watch(&mut self, aborted: Rc<Cell<bool>>) {
         self.core_mut().connection.watch(aborted);
     }

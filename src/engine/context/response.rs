@@ -15,6 +15,18 @@ pub struct ConnectResponse {
 }
 
 /// The answer to an announce (BEP 3, BEP 15).
+///
+/// ```
+/// use gyre::engine::PeerList;
+/// use gyre::engine::context::{AnnounceRequest, AnnounceResponse};
+/// use gyre::error::TrackerError;
+///
+/// fn with_one_peer(announce: &mut AnnounceRequest<'_>) -> Result<(), TrackerError> {
+///     let mut peers = Box::<PeerList>::default();
+///     peers.push("192.0.2.1:6881".parse().unwrap(), None);
+///     announce.send(AnnounceResponse { interval_secs: 1_800, peers, ..AnnounceResponse::default() })
+/// }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AnnounceResponse {
     /// The swarm's counts.
@@ -30,6 +42,14 @@ pub struct AnnounceResponse {
 }
 
 /// The answer to a scrape (BEP 15, BEP 48).
+///
+/// ```
+/// use gyre::engine::context::ScrapeResponse;
+/// use gyre::types::SwarmCounts;
+///
+/// let response: ScrapeResponse = [SwarmCounts { seeders: 5, leechers: 6, downloaded: 7 }].into_iter().collect();
+/// assert_eq!(response.counts[0].seeders, 5);
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ScrapeResponse {
     /// The swarms' counts, in the order of the request's info-hashes.
@@ -47,6 +67,16 @@ impl FromIterator<SwarmCounts> for ScrapeResponse {
 }
 
 /// What a request is answered with.
+///
+/// ```
+/// use gyre::engine::context::{ConnectResponse, Response};
+/// use gyre::error::{Code, TrackerError};
+///
+/// let refusal: Response = TrackerError::new(Code::AccessDenied, "unknown passkey").into();
+/// assert!(matches!(refusal, Response::Failure(error) if error.code() == Code::AccessDenied));
+/// assert!(matches!(ConnectResponse { connection_id: 7 }.into(), Response::Connect(_)));
+/// assert!(matches!(b"d8:intervali60ee".to_vec().into(), Response::Raw(_)));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Response {
     /// To a connect.

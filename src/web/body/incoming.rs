@@ -9,6 +9,7 @@ use std::task::Poll;
 use bytes::Bytes;
 
 use crate::error::{Code, TrackerError};
+use crate::limits::HTTP_BODY_SKIP_BYTES;
 use crate::web::transport::Transport;
 use crate::wire::chunked::{Decoder, Malformed};
 use crate::wire::http::Framing;
@@ -81,11 +82,14 @@ impl Incoming {
         }
     }
 
-    /// Whether the connection must be closed with the response. The client was never told to send its body, and nothing
-    /// of it has come: it may leave it out when it sees the response, or send it nevertheless. What comes next could be
-    /// either, the body or another request.
+    /// Whether the connection must be closed with a response that begins now: more of the body is still to come than is
+    /// read over, or nobody knows how much. Or the client was never told to send its body, and nothing of it has come:
+    /// it may leave it out when it sees the response, or send it nevertheless. What comes next could be either, the
+    /// body or another request.
     pub(crate) fn must_close(&self) -> bool {
-        self.awaits_continue && !self.is_read() && self.transport.input().borrow().is_empty()
+        let is_long = self.unread().is_none_or(|bytes| bytes > HTTP_BODY_SKIP_BYTES);
+        let may_come = self.awaits_continue && !self.is_read() && self.transport.input().borrow().is_empty();
+        is_long || may_come
     }
 
     /// Takes what has come, if it is within the limit.
@@ -214,9 +218,17 @@ mod tests {
         {
             let transport = TestTransport::new(&wire[..1], [wire[1..].to_vec()]);
             let mut body = incoming(&transport, framing, true);
-            assert!(!body.must_close());
+            assert_eq!(body.must_close(), framing == Framing::Chunked, "chunks may have no end");
             assert_eq!(read(&mut body, 4).unwrap(), b"body");
-            assert_eq!(transport.written(), b"");
+            assert_eq!((transport.written(), body.must_close()), (Vec::new(), false));
+        }
+    }
+
+    #[test]
+    fn a_body_too_long_to_be_read_over_closes() {
+        for (bytes, closes) in [(HTTP_BODY_SKIP_BYTES, false), (HTTP_BODY_SKIP_BYTES + 1, true)] {
+            let body = incoming(&TestTransport::new(b"", []), Framing::Length(bytes), false);
+            assert_eq!(body.must_close(), closes);
         }
     }
 
@@ -277,7 +289,7 @@ mod tests {
         for _ in 0..2 {
             assert_eq!(code(run(body.next(NO_LIMIT))), Some(Code::IncorrectRequest));
         }
-        assert_eq!((body.unread(), body.is_read(), body.must_close()), (None, false, false));
+        assert_eq!((body.unread(), body.is_read(), body.must_close()), (None, false, true));
     }
 
     #[test]

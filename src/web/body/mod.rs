@@ -88,6 +88,14 @@ impl<'a> Body<'a> {
 
     /// All of its bytes.
     ///
+    /// ```
+    /// # use gyre::{error::TrackerError, web::HttpConnection};
+    /// # async fn handler(connection: &mut HttpConnection) -> Result<(), TrackerError> {
+    /// let torrent = connection.body().limit(1 << 20).raw().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// As [above](Self), but for the type.
@@ -100,6 +108,14 @@ impl<'a> Body<'a> {
     }
 
     /// All of it as text, in UTF-8, of whatever type it is.
+    ///
+    /// ```
+    /// # use gyre::{error::TrackerError, web::HttpConnection};
+    /// # async fn handler(connection: &mut HttpConnection) -> Result<(), TrackerError> {
+    /// let note = connection.body().limit(1_000).text().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///

@@ -4,7 +4,6 @@ use http::header::{ALLOW, HeaderValue};
 
 use super::{HttpConnection, Progress};
 use crate::error::{Code, TrackerError};
-use crate::limits::HTTP_BODY_SKIP_BYTES;
 use crate::web::site::Served;
 
 impl HttpConnection {
@@ -14,13 +13,11 @@ impl HttpConnection {
     }
 
     /// What is left to do with the connection.
-    pub(in crate::web) fn served(&self, answered: bool) -> Served {
-        let unread = self.incoming.unread();
-        let keep_alive = answered
-            && self.keep_alive
-            && self.progress != Progress::Begun
-            && unread.is_some_and(|bytes| bytes <= HTTP_BODY_SKIP_BYTES);
-        Served { keep_alive, skip_bytes: unread.unwrap_or(0) }
+    pub(in crate::web) fn served(&self) -> Served {
+        Served {
+            keep_alive: self.keep_alive && self.progress == Progress::Sent,
+            skip_bytes: self.incoming.unread().unwrap_or(0),
+        }
     }
 
     /// The connection is closed after the response.

@@ -27,6 +27,14 @@ impl HttpConnection {
     /// The path is the program's own. Those that clients name belong under a
     /// [`directory`](crate::server::Builder::directory), which they can't leave.
     ///
+    /// ```
+    /// # use gyre::{error::TrackerError, web::HttpConnection};
+    /// # async fn handler(connection: &mut HttpConnection) -> Result<(), TrackerError> {
+    /// connection.set_content_type("application/x-bittorrent")?;
+    /// connection.drain("/srv/torrents/debian.torrent").await
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Code::NotFound`] if there is no such file, or it is none; [`Code::ResponseAlreadySent`];
@@ -57,6 +65,7 @@ impl HttpConnection {
         match evaluate(&self.request.method, &self.request.headers, &validators) {
             Precondition::Proceed => {}
             Precondition::NotModified => {
+                self.negotiate(length); // the tag is that of what would be sent
                 self.set_status(304)?;
                 return self.send(()).await;
             }
@@ -78,10 +87,13 @@ impl HttpConnection {
                 set(&mut self.response.headers, CONTENT_RANGE, &format!("bytes */{length}"));
                 Err(TrackerError::new(Code::RangeNotSatisfiable, "the file is shorter"))
             }
-            Ranges::Parts(parts) => match &parts[..] {
-                [part] => self.send_part(&file, part, length).await,
-                _ => self.send_parts(&file, &parts, length).await,
-            },
+            Ranges::Parts(parts) => {
+                self.varies(length);
+                match &parts[..] {
+                    [part] => self.send_part(&file, part, length).await,
+                    _ => self.send_parts(&file, &parts, length).await,
+                }
+            }
         };
         let closed = file.file.close().await;
         sent.and(closed.map_err(TrackerError::internal))
@@ -97,7 +109,7 @@ impl HttpConnection {
                 self.response.headers.remove(ACCEPT_RANGES);
                 let mut stream = self.start(encoding).await?;
                 let mut buffer = Vec::with_capacity(WEB_WRITE_BYTES);
-                let mut from = 0;
+                let mut from = if stream.has_body() { 0 } else { length };
                 while from < length {
                     buffer = file.read(buffer, from, length - from).await?;
                     stream.write(&buffer).await?;

@@ -143,6 +143,17 @@ impl HttpConnection {
     }
 
     /// What the handler keeps with this connection's request, one value of each type.
+    ///
+    /// ```
+    /// # use gyre::{error::TrackerError, web::HttpConnection};
+    /// # async fn handler(connection: &mut HttpConnection) -> Result<(), TrackerError> {
+    /// struct User(u64);
+    ///
+    /// connection.data_mut().insert(User(7));
+    /// let user = connection.data().get::<User>().map(|user| user.0);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn data(&self) -> &Data {
         &self.data
     }
@@ -155,6 +166,16 @@ impl HttpConnection {
     /// The client's session: what the program keeps about it from one request to the next, itself, while the client has
     /// no more than a signed id in a cookie. Loaded at the first call; what is changed in it is stored before the
     /// response's head is written.
+    ///
+    /// ```
+    /// # use gyre::{error::TrackerError, web::HttpConnection};
+    /// # async fn handler(connection: &mut HttpConnection) -> Result<(), TrackerError> {
+    /// let session = connection.session().await?;
+    /// let visits = session.get::<u64>("visits").unwrap_or(0) + 1;
+    /// session.insert("visits", visits)?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -187,12 +208,35 @@ impl HttpConnection {
     }
 
     /// Whether the client has gone. Then nothing can be sent.
+    ///
+    /// ```
+    /// # use gyre::{error::TrackerError, web::HttpConnection};
+    /// # async fn handler(connection: &mut HttpConnection) -> Result<(), TrackerError> {
+    /// for part in 0..1_000 {
+    ///     if connection.is_aborted() {
+    ///         break; // what follows is work for nobody
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn is_aborted(&self) -> bool {
         self.transport.is_aborted()
     }
 
     /// Waits until the client has gone, reading over what it still sends. To be awaited beside other things that a
     /// response waits for.
+    ///
+    /// ```
+    /// # use gyre::{error::TrackerError, web::HttpConnection};
+    /// # async fn handler(connection: &mut HttpConnection) -> Result<(), TrackerError> {
+    /// let second = std::time::Duration::from_secs(1);
+    /// while tokio::time::timeout(second, connection.aborted()).await.is_err() {
+    ///     // The client is still there.
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn aborted(&self) {
         std::future::poll_fn(|context| match self.transport.poll_gone(context) {
             true => std::task::Poll::Ready(()),
@@ -204,11 +248,27 @@ impl HttpConnection {
     /// Lets the handler go on for so long without a byte being read or written; then the connection is closed.
     /// [`WEB_KEEP_MS`](crate::limits::WEB_KEEP_MS) unless this is called, at most
     /// [`WEB_KEEP_MAX_MS`](crate::limits::WEB_KEEP_MAX_MS).
+    ///
+    /// ```
+    /// # use gyre::{error::TrackerError, web::HttpConnection};
+    /// # async fn handler(connection: &mut HttpConnection) -> Result<(), TrackerError> {
+    /// connection.keep(std::time::Duration::from_secs(300)); // a report that takes its time
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn keep(&mut self, timeout: Duration) {
         self.transport.keep(timeout);
     }
 
     /// Closes the connection when the response is through; if none was sent, without one.
+    ///
+    /// ```
+    /// # use gyre::{error::TrackerError, web::HttpConnection};
+    /// # async fn handler(connection: &mut HttpConnection) -> Result<(), TrackerError> {
+    /// connection.close(); // without a word
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn close(&mut self) {
         self.keep_alive = false;
         self.closed = true;
@@ -232,8 +292,14 @@ impl HttpConnection {
         self.log.push(Logged { format, tokens, logger });
     }
 
-    /// Writes what is to be logged, once the response is through.
-    pub(super) fn finish_log(&mut self) {
+    fn gone() -> TrackerError {
+        TrackerError::new(Code::ConnectionClosed, "the client has gone")
+    }
+}
+
+/// Logs the request, whatever became of it: also if its handler did not come to an end.
+impl Drop for HttpConnection {
+    fn drop(&mut self) {
         for Logged { format, tokens, logger } in std::mem::take(&mut self.log) {
             let tokens: Vec<_> = tokens.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
             let line = format.render_with(self, &tokens);
@@ -242,10 +308,6 @@ impl HttpConnection {
                 None => tracing::info!(target: "gyre::web", "{line}"),
             }
         }
-    }
-
-    fn gone() -> TrackerError {
-        TrackerError::new(Code::ConnectionClosed, "the client has gone")
     }
 }
 

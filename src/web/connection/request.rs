@@ -15,26 +15,67 @@ use crate::web::router::Params;
 
 impl HttpConnection {
     /// The request's head, as the `http` crate has it: for what takes that.
+    ///
+    /// ```
+    /// # use gyre::{error::TrackerError, web::HttpConnection};
+    /// # async fn handler(connection: &mut HttpConnection) -> Result<(), TrackerError> {
+    /// let is_old = connection.request().version == http::Version::HTTP_10;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn request(&self) -> &Parts {
         &self.request
     }
 
     /// The method.
+    ///
+    /// ```
+    /// # use gyre::{error::TrackerError, web::HttpConnection};
+    /// # async fn handler(connection: &mut HttpConnection) -> Result<(), TrackerError> {
+    /// let is_form = connection.method() == http::Method::POST && connection.path() == "/enter";
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn method(&self) -> &Method {
         &self.request.method
     }
 
     /// The path, as it stands: still percent-encoded.
+    ///
+    /// ```
+    /// # use gyre::{error::TrackerError, web::HttpConnection};
+    /// # async fn handler(connection: &mut HttpConnection) -> Result<(), TrackerError> {
+    /// let is_page = connection.path().ends_with(".html");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn path(&self) -> &str {
         self.request.uri.path()
     }
 
     /// The header fields.
+    ///
+    /// ```
+    /// # use gyre::{error::TrackerError, web::HttpConnection};
+    /// # async fn handler(connection: &mut HttpConnection) -> Result<(), TrackerError> {
+    /// let agent = connection.headers().get("user-agent").and_then(|value| value.to_str().ok());
+    /// let is_curl = agent.is_some_and(|agent| agent.starts_with("curl/"));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn headers(&self) -> &HeaderMap {
         &self.request.headers
     }
 
     /// The cookies that the client sent.
+    ///
+    /// ```
+    /// # use gyre::{error::TrackerError, web::HttpConnection};
+    /// # async fn handler(connection: &mut HttpConnection) -> Result<(), TrackerError> {
+    /// let theme = connection.cookies()?.get("theme").unwrap_or("light");
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -48,6 +89,15 @@ impl HttpConnection {
     }
 
     /// The host that the client asked for: name, and port if it named one.
+    ///
+    /// ```
+    /// # use gyre::{error::TrackerError, web::HttpConnection};
+    /// # async fn handler(connection: &mut HttpConnection) -> Result<(), TrackerError> {
+    /// // `tracker.example:8080`, and without the port:
+    /// let (host, hostname) = (connection.host(), connection.hostname());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn host(&self) -> &str {
         &self.host
     }
@@ -62,16 +112,46 @@ impl HttpConnection {
     }
 
     /// The client's address: behind a proxy that the configuration trusts the one that this proxy names.
+    ///
+    /// ```
+    /// # use gyre::{error::TrackerError, web::HttpConnection};
+    /// # async fn handler(connection: &mut HttpConnection) -> Result<(), TrackerError> {
+    /// if !connection.ip().is_loopback() {
+    ///     return Err(TrackerError::new(gyre::error::Code::AccessDenied, "for this machine alone"));
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn ip(&self) -> IpAddr {
         self.ip
     }
 
     /// The languages that the client would like, as tags (RFC 5646), the best first.
+    ///
+    /// ```
+    /// # use gyre::{error::TrackerError, web::HttpConnection};
+    /// # async fn handler(connection: &mut HttpConnection) -> Result<(), TrackerError> {
+    /// let german = connection.langs().first().is_some_and(|tag| tag.starts_with("de"));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn langs(&self) -> Vec<String> {
         negotiate::languages(&self.request.headers)
     }
 
     /// What stands for the named parts of the route's pattern, percent-decoded.
+    ///
+    /// ```
+    /// # use gyre::{error::TrackerError, web::HttpConnection};
+    /// # async fn handler(connection: &mut HttpConnection) -> Result<(), TrackerError> {
+    /// // With the route `/files/{user}/{*path}`:
+    /// for (name, value) in connection.params().iter() {
+    ///     println!("{name} is {value}");
+    /// }
+    /// let path = connection.param("path").unwrap_or_default();
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn params(&self) -> &Params {
         &self.params
     }
@@ -86,11 +166,30 @@ impl HttpConnection {
     }
 
     /// `http`, or `https` if a proxy that the configuration trusts says so.
+    ///
+    /// ```
+    /// # use gyre::{error::TrackerError, web::HttpConnection};
+    /// # async fn handler(connection: &mut HttpConnection) -> Result<(), TrackerError> {
+    /// if connection.protocol() == "http" {
+    ///     let location = format!("https://{}{}", connection.host(), connection.path());
+    ///     return connection.redirect(&location, true).await;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn protocol(&self) -> &'static str {
         if self.is_https { "https" } else { "http" }
     }
 
     /// The parameters of the query string.
+    ///
+    /// ```
+    /// # use gyre::{error::TrackerError, web::HttpConnection};
+    /// # async fn handler(connection: &mut HttpConnection) -> Result<(), TrackerError> {
+    /// let page: u32 = connection.query()?.get("page").and_then(|text| text.parse().ok()).unwrap_or(1);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -104,6 +203,15 @@ impl HttpConnection {
 
     /// The request's URL in its parts: scheme, authority, path, query. A request of HTTP/1.0 may have no authority, and
     /// then no scheme.
+    ///
+    /// ```
+    /// # use gyre::{error::TrackerError, web::HttpConnection};
+    /// # async fn handler(connection: &mut HttpConnection) -> Result<(), TrackerError> {
+    /// let url = connection.url();
+    /// let canonical = format!("<{url}>; rel=\"canonical\"");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn url(&self) -> Uri {
         let path = self.request.uri.path_and_query().cloned();
         let path = path.unwrap_or_else(|| PathAndQuery::from_static("/"));

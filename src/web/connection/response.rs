@@ -17,21 +17,50 @@ use crate::web::cookies::set_cookie_value;
 use crate::web::links::Links;
 use crate::web::log::{LogRecord, date};
 
-/// Fields that say how the body is framed and the connection kept; the server writes them itself.
-const OWN_FIELDS: [HeaderName; 6] = [CONNECTION, CONTENT_LENGTH, TE, TRAILER, TRANSFER_ENCODING, UPGRADE];
+/// Fields that say when the response is made, how its body is framed and the connection kept; the server writes them
+/// itself.
+const OWN_FIELDS: [HeaderName; 7] =
+    [CONNECTION, CONTENT_LENGTH, DATE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE];
 
 impl HttpConnection {
     /// The response's head, as far as it is set.
+    ///
+    /// ```
+    /// # use gyre::{error::TrackerError, web::HttpConnection};
+    /// # async fn handler(connection: &mut HttpConnection) -> Result<(), TrackerError> {
+    /// connection.set_header("x-tracker", "gyre")?;
+    /// assert_eq!(connection.response().headers["x-tracker"], "gyre");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn response(&self) -> &ResponseHead {
         &self.response
     }
 
     /// Whether the response was sent, or has begun to be.
+    ///
+    /// ```
+    /// # use gyre::{error::TrackerError, web::HttpConnection};
+    /// # async fn handler(connection: &mut HttpConnection) -> Result<(), TrackerError> {
+    /// connection.send("done").await?;
+    /// assert!(connection.sent());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn sent(&self) -> bool {
         self.progress != Progress::Open
     }
 
     /// The response's status; 200 unless another was set.
+    ///
+    /// ```
+    /// # use gyre::{error::TrackerError, web::HttpConnection};
+    /// # async fn handler(connection: &mut HttpConnection) -> Result<(), TrackerError> {
+    /// connection.set_status(201)?;
+    /// assert_eq!(connection.status(), http::StatusCode::CREATED);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn status(&self) -> StatusCode {
         self.response.status
     }
@@ -50,6 +79,17 @@ impl HttpConnection {
     }
 
     /// A header field of the response; the first, if there are several of the name.
+    ///
+    /// ```
+    /// # use gyre::{error::TrackerError, web::HttpConnection};
+    /// # async fn handler(connection: &mut HttpConnection) -> Result<(), TrackerError> {
+    /// connection.set_header("x-robots-tag", "noindex")?;
+    /// connection.append_header("vary", "accept-language")?;
+    /// assert!(connection.header("x-robots-tag").is_some_and(|value| value == "noindex"));
+    /// connection.remove_header("x-robots-tag");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn header(&self, name: &str) -> Option<&HeaderValue> {
         self.response.headers.get(name)
     }
@@ -59,7 +99,8 @@ impl HttpConnection {
     /// # Errors
     ///
     /// [`Code::IncorrectResponse`] if the name is none (RFC 9110, section 5.1), the value has a line break or another
-    /// control character, or the field is one that the server writes itself; [`Code::ResponseAlreadySent`].
+    /// control character or is not ASCII, or the field is one that the server writes itself;
+    /// [`Code::ResponseAlreadySent`].
     pub fn set_header(&mut self, name: &str, value: &str) -> Result<(), TrackerError> {
         let (name, value) = self.checked_field(name, value)?;
         self.response.headers.insert(name, value);
@@ -91,9 +132,9 @@ impl HttpConnection {
         if OWN_FIELDS.contains(&name) {
             return Err(incorrect("this header is the server's to write"));
         }
-        let value = HeaderValue::from_str(value);
+        let value = HeaderValue::from_str(value).ok().filter(|value| value.to_str().is_ok());
         let value =
-            value.map_err(|_| incorrect("a header's value has a control character or is not ASCII"))?;
+            value.ok_or_else(|| incorrect("a header's value has a control character or is not ASCII"))?;
         Ok((name, value))
     }
 
@@ -128,6 +169,18 @@ impl HttpConnection {
 
     /// Sets how long and by whom the response may be kept (RFC 9111); `None` leaves it to others.
     ///
+    /// ```
+    /// # use gyre::{error::TrackerError, web::HttpConnection};
+    /// # async fn handler(connection: &mut HttpConnection) -> Result<(), TrackerError> {
+    /// use gyre::web::cache::CacheControl;
+    /// use std::time::Duration;
+    ///
+    /// connection.set_cache(Some(&CacheControl::new().public().max_age(Duration::from_secs(60))))?;
+    /// assert!(connection.cache().is_some());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Code::ResponseAlreadySent`].
@@ -145,6 +198,15 @@ impl HttpConnection {
 
     /// Sets the language of the response's content, as a tag (RFC 5646).
     ///
+    /// ```
+    /// # use gyre::{error::TrackerError, web::HttpConnection};
+    /// # async fn handler(connection: &mut HttpConnection) -> Result<(), TrackerError> {
+    /// connection.set_lang("de")?;
+    /// assert_eq!(connection.lang(), Some("de"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// As [`set_header`](Self::set_header).
@@ -158,6 +220,19 @@ impl HttpConnection {
     }
 
     /// Sets how what is here is related to other places (RFC 8288).
+    ///
+    /// ```
+    /// # use gyre::{error::TrackerError, web::HttpConnection};
+    /// # async fn handler(connection: &mut HttpConnection) -> Result<(), TrackerError> {
+    /// use gyre::web::links::Links;
+    ///
+    /// let mut links = Links::default();
+    /// links.add("next", "/torrents?page=2");
+    /// connection.set_links(&links)?;
+    /// assert_eq!(connection.links(), links);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -175,6 +250,16 @@ impl HttpConnection {
 
     /// Sets the type of the response's content, in place of what it would be by what is sent: a media type
     /// (`text/css`), or the extension of a file that has it (`css`).
+    ///
+    /// ```
+    /// # use gyre::{error::TrackerError, web::HttpConnection};
+    /// # async fn handler(connection: &mut HttpConnection) -> Result<(), TrackerError> {
+    /// connection.set_content_type("css")?;
+    /// assert_eq!(connection.content_type(), Some("text/css; charset=utf-8"));
+    /// connection.remove_content_type();
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -218,7 +303,7 @@ impl LogRecord for HttpConnection {
             "method" => self.request.method.as_str().into(),
             "url" => self.request.uri.path_and_query().map_or("/", |url| url.as_str()).into(),
             "path" => self.path().into(),
-            "status" => self.response.status.as_str().to_owned().into(),
+            "status" if self.sent() => self.response.status.as_str().to_owned().into(),
             "ip" => self.ip.to_string().into(),
             "host" => self.host().into(),
             "protocol" => self.protocol().into(),

@@ -5,7 +5,7 @@ use std::io::Write;
 use bytes::Bytes;
 use http::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_RANGE, CONTENT_TYPE, ETAG,
-    HeaderValue, LAST_MODIFIED, LOCATION, SET_COOKIE, VARY,
+    HeaderName, HeaderValue, LAST_MODIFIED, LOCATION, SET_COOKIE, VARY,
 };
 use http::{Method, StatusCode, Version};
 use serde::Serialize;
@@ -20,6 +20,9 @@ use crate::web::compress::Compressor;
 use crate::web::negotiate::{self, Encoding};
 use crate::web::payload::Payload;
 
+/// What describes a body, and so goes with it.
+const BODY_FIELDS: [HeaderName; 4] = [CONTENT_TYPE, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_RANGE];
+
 /// How long the body is that follows a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Length {
@@ -31,6 +34,14 @@ pub(super) enum Length {
 impl HttpConnection {
     /// Sends the response: text, bytes, [`Json`](crate::web::Json) or nothing, with the type of what it is unless
     /// another is set, compressed if that is worth it and the client takes it.
+    ///
+    /// ```
+    /// # use gyre::{error::TrackerError, web::HttpConnection};
+    /// # async fn handler(connection: &mut HttpConnection) -> Result<(), TrackerError> {
+    /// connection.set_content_type("html")?;
+    /// connection.send("<h1>A tracker</h1>").await
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -53,6 +64,18 @@ impl HttpConnection {
     /// Renders a template of the site's ([`Builder::templates`](crate::server::Builder::templates)) and sends it, as
     /// HTML unless another type is set.
     ///
+    /// ```
+    /// # use gyre::{error::TrackerError, web::HttpConnection};
+    /// # async fn handler(connection: &mut HttpConnection) -> Result<(), TrackerError> {
+    /// #[derive(serde::Serialize)]
+    /// struct Page {
+    ///     swarms: u64,
+    /// }
+    ///
+    /// connection.render("index.html", Page { swarms: 7 }).await
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Code::Internal`] if there is no such template or it fails, and those of [`send`](Self::send).
@@ -67,6 +90,14 @@ impl HttpConnection {
     /// Sends the client elsewhere: for this time (302), or for good (301); or with the status that is set, if that is
     /// one of redirection, as 303 is after a form.
     ///
+    /// ```
+    /// # use gyre::{error::TrackerError, web::HttpConnection};
+    /// # async fn handler(connection: &mut HttpConnection) -> Result<(), TrackerError> {
+    /// connection.set_status(303)?; // after a form; else 302, or 301 if it is for good
+    /// connection.redirect("/thanks", false).await
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Code::IncorrectResponse`] if the location has a line break or is not ASCII, and those of [`send`](Self::send).
@@ -80,22 +111,23 @@ impl HttpConnection {
 
     /// Answers with this status by the site's route for errors, or where it has none with a line of text.
     ///
+    /// ```
+    /// # use gyre::{error::TrackerError, web::HttpConnection};
+    /// # async fn handler(connection: &mut HttpConnection) -> Result<(), TrackerError> {
+    /// match connection.param("id") {
+    ///     Some("1") => connection.send("the first").await,
+    ///     _ => connection.error(404).await,
+    /// }
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// As [`set_status`](Self::set_status) and [`send`](Self::send), and those of the error's route.
     pub async fn error(&mut self, status: u16) -> Result<(), TrackerError> {
         self.set_status(status)?;
-        // What described the body that is not sent.
-        for name in [
-            CONTENT_TYPE,
-            CONTENT_ENCODING,
-            CONTENT_LANGUAGE,
-            CONTENT_RANGE,
-            CACHE_CONTROL,
-            ETAG,
-            LAST_MODIFIED,
-            ACCEPT_RANGES,
-        ] {
+        // What was said of what is not sent.
+        for name in BODY_FIELDS.into_iter().chain([CACHE_CONTROL, ETAG, LAST_MODIFIED, ACCEPT_RANGES]) {
             if !(name == CONTENT_RANGE && status == 416) {
                 self.response.headers.remove(name);
             }
@@ -124,17 +156,26 @@ impl HttpConnection {
         self.send(format!("{} {}\n", status.as_str(), status.canonical_reason().unwrap_or_default())).await
     }
 
-    /// How to encode a body of this length, which is told to the client.
-    pub(super) fn negotiate(&mut self, length: u64) -> Encoding {
+    /// Whether a body of this length is encoded for clients that like it, which caches are told.
+    pub(super) fn varies(&mut self, length: u64) -> bool {
         let headers = &mut self.response.headers;
         let compressible = headers
             .get(CONTENT_TYPE)
             .and_then(|value| value.to_str().ok())
             .is_some_and(negotiate::is_compressible);
         if !compressible || length < WEB_COMPRESS_MIN_BYTES || headers.contains_key(CONTENT_ENCODING) {
-            return Encoding::Identity;
+            return false;
         }
         headers.append(VARY, HeaderValue::from_static("Accept-Encoding"));
+        true
+    }
+
+    /// How to encode a body of this length, which is told to the client.
+    pub(super) fn negotiate(&mut self, length: u64) -> Encoding {
+        if !self.varies(length) {
+            return Encoding::Identity;
+        }
+        let headers = &mut self.response.headers;
         let encoding = negotiate::encoding(&self.request.headers);
         if let Some(name) = encoding.name() {
             headers.insert(CONTENT_ENCODING, HeaderValue::from_static(name));
@@ -188,6 +229,9 @@ impl HttpConnection {
         }
         self.progress = Progress::Begun;
         let status = self.response.status;
+        if status == StatusCode::NOT_MODIFIED {
+            BODY_FIELDS.iter().for_each(|name| drop(self.response.headers.remove(name)));
+        }
         let mut out = Vec::with_capacity(512);
         out.extend_from_slice(b"HTTP/1.1 ");
         out.extend_from_slice(status.as_str().as_bytes());
@@ -203,8 +247,8 @@ impl HttpConnection {
             out.extend_from_slice(b"\r\n");
         }
         match length {
-            // RFC 9110, section 8.6: a 204 has none, a 304 that of the whole.
-            Length::Bytes(_) if status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED => {}
+            // RFC 9110, section 8.6, and RFC 9112, section 6.1: a 204 has none, a 304 that of the whole.
+            _ if status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED => {}
             Length::Bytes(length) => {
                 let _ = write!(out, "Content-Length: {length}\r\n");
             }

@@ -37,6 +37,18 @@ impl fmt::Debug for ResponseStream<'_> {
 impl HttpConnection {
     /// Begins a response whose body is written bit by bit.
     ///
+    /// ```
+    /// # use gyre::{error::TrackerError, web::HttpConnection};
+    /// # async fn handler(connection: &mut HttpConnection) -> Result<(), TrackerError> {
+    /// connection.set_content_type("csv")?;
+    /// let mut response = connection.stream().await?;
+    /// for number in 0..1_000_000 {
+    ///     response.write(format!("{number}\n").as_bytes()).await?;
+    /// }
+    /// response.finish().await
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// Those of [`send`](Self::send).
@@ -52,7 +64,27 @@ impl HttpConnection {
         Ok(ResponseStream { connection: self, compressor, data: Vec::new(), out, chunked })
     }
 
-    /// Sends what a stream yields, as it comes. An error of it breaks the response off.
+    /// Sends what a stream yields, as it comes. An error of it breaks the response off. For a HEAD it is not polled.
+    ///
+    /// ```
+    /// # use gyre::{error::TrackerError, web::HttpConnection};
+    /// # async fn handler(connection: &mut HttpConnection) -> Result<(), TrackerError> {
+    /// use std::pin::Pin;
+    /// use std::task::{Context, Poll};
+    ///
+    /// struct Numbers(std::ops::Range<u32>);
+    ///
+    /// impl futures_core::Stream for Numbers {
+    ///     type Item = std::io::Result<bytes::Bytes>;
+    ///
+    ///     fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+    ///         Poll::Ready(self.0.next().map(|number| Ok(format!("{number}\n").into())))
+    ///     }
+    /// }
+    ///
+    /// connection.drain_stream(Numbers(0..10)).await
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -67,7 +99,9 @@ impl HttpConnection {
         }
         let mut response = self.stream().await?;
         let mut stream = pin!(stream);
-        while let Some(bytes) = poll_fn(|context| stream.as_mut().poll_next(context)).await {
+        while response.has_body()
+            && let Some(bytes) = poll_fn(|context| stream.as_mut().poll_next(context)).await
+        {
             response.write(&bytes.map_err(TrackerError::internal)?).await?;
             response.flush().await?;
         }
@@ -111,6 +145,11 @@ impl ResponseStream<'_> {
         self.connection
     }
 
+    /// Whether what is written is sent: it is not in the answer to a HEAD.
+    pub(super) fn has_body(&self) -> bool {
+        self.connection.has_body()
+    }
+
     /// Writes these bytes of the body. They leave when there are enough of them, or with [`flush`](Self::flush).
     ///
     /// # Errors
@@ -130,6 +169,17 @@ impl ResponseStream<'_> {
     }
 
     /// Has all that was written leave.
+    ///
+    /// ```
+    /// # use gyre::{error::TrackerError, web::HttpConnection};
+    /// # async fn handler(connection: &mut HttpConnection) -> Result<(), TrackerError> {
+    /// let mut response = connection.stream().await?;
+    /// response.write(b"working ... ").await?;
+    /// response.flush().await?; // the client sees it now
+    /// response.write(b"done\n").await?;
+    /// response.finish().await
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -151,7 +201,7 @@ impl ResponseStream<'_> {
             compressor.finish(&mut self.data);
         }
         self.put_data();
-        if self.chunked && self.connection.has_body() {
+        if self.chunked && self.has_body() {
             self.out.extend_from_slice(LAST_CHUNK);
         }
         let out = std::mem::take(&mut self.out);
@@ -172,7 +222,7 @@ impl ResponseStream<'_> {
 
     /// Moves what is to be written behind the head, if that is still to leave.
     fn put_data(&mut self) {
-        if self.connection.has_body() && !self.data.is_empty() {
+        if self.has_body() && !self.data.is_empty() {
             self.connection.sent_bytes += self.data.len() as u64;
             match self.chunked {
                 true => put_chunk(&mut self.out, &self.data),
@@ -184,6 +234,12 @@ impl ResponseStream<'_> {
 }
 
 /// A server-sent event.
+///
+/// ```
+/// use gyre::web::Event;
+///
+/// let event = Event::new("two\nlines").name("news").id("7").retry_ms(2_000);
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Event {
     data: String,
@@ -237,6 +293,16 @@ impl Event {
 }
 
 /// A stream of server-sent events.
+///
+/// ```
+/// # use gyre::{error::TrackerError, web::HttpConnection};
+/// # async fn handler(connection: &mut HttpConnection) -> Result<(), TrackerError> {
+/// let mut events = connection.events().await?;
+/// events.ping().await?;
+/// events.aborted().await; // or what brings the next event
+/// events.finish().await
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct EventStream<'a>(ResponseStream<'a>);
 

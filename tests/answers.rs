@@ -1,0 +1,272 @@
+//! Owns the tests of the way back as middleware has it in hand: connections, what is sent through them, what is kept
+//! with a request, and errors, by UDP and by HTTP.
+
+mod support;
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use gyre::Tracker as Gyre;
+use gyre::config::Config;
+use gyre::engine::context::{
+    Action, AnnounceResponse, ConnectResponse, ConnectionContext, RequestContext, Response, ScrapeResponse,
+};
+use gyre::engine::middleware::{Chain, Flow, Then, on};
+use gyre::error::{Code, TrackerError};
+use gyre::types::{Family, SwarmCounts};
+use gyre::wire::udp::Response as Datagram;
+use support::note::{Log, fetch, http, tracker, udp};
+use support::{
+    FAMILIES, Tracker, UdpClient, announce_path, announcement, config, info_hash, loopback, scrape_path,
+};
+
+#[test]
+fn connections_say_who_is_at_the_other_end() {
+    let log = Log::new();
+    let noted = log.clone();
+    let proxies = vec!["127.0.0.1/32".parse().unwrap()];
+    let note = move |request: &mut RequestContext<'_>| {
+        noted.push(match request.connection() {
+            ConnectionContext::Udp(udp) => {
+                assert_eq!((udp.address(), udp.sent()), (SocketAddr::new(udp.ip(), udp.port()), false));
+                (udp.ip().to_string(), Some(udp.port()), udp.transaction_id().to_string())
+            }
+            ConnectionContext::Http(http) => {
+                assert!(!http.sent() && !http.aborted());
+                (http.ip().to_string(), None, http.url().to_owned())
+            }
+        });
+        Ok(Then::Next)
+    };
+    let builder = Gyre::builder().config(Config { trusted_proxies: proxies, ..config(1) }).middleware(note);
+    let tracker = Tracker::listen(builder);
+    for family in FAMILIES {
+        let mut client = UdpClient::new(tracker.udp(family));
+        client.connect();
+        let ip = loopback(family).to_string();
+        assert_eq!(log.take(), [(ip, Some(client.port()), "1".to_owned())]);
+    }
+    let path = announce_path(info_hash(1), 9, "&x=%2F");
+    let forwarded = [("X-Forwarded-For", "203.0.113.7")];
+    for (family, ip) in [(Family::V4, "203.0.113.7"), (Family::V6, "::1")] {
+        fetch(tracker.http(family), &path, &forwarded);
+        assert_eq!(
+            log.take(),
+            [(ip.to_owned(), None, path.clone())],
+            "one that is not trusted is not believed"
+        );
+    }
+    let peers = udp(&tracker).announce(announcement(info_hash(1), 1)).peers;
+    assert_eq!(peers, ["203.0.113.7:9".parse().unwrap()]);
+}
+
+/// What every kind of request can be answered with; bytes, of which a connect's client gets 16.
+fn responses() -> Vec<Response> {
+    let counts = SwarmCounts { seeders: 5, leechers: 6, downloaded: 7 };
+    vec![
+        ConnectResponse { connection_id: 99 }.into(),
+        AnnounceResponse { counts, interval_secs: 5, ..AnnounceResponse::default() }.into(),
+        [counts].into_iter().collect::<ScrapeResponse>().into(),
+        TrackerError::new(Code::AccessDenied, "no").into(),
+        b"0123456789abcdef".to_vec().into(),
+    ]
+}
+
+/// What became of sending such a response, and what the tracker said by UDP or HTTP.
+struct Sending {
+    tracker: Tracker,
+    /// Which of the responses is sent; none: the request is left alone.
+    chosen: Arc<Mutex<Option<usize>>>,
+    /// What sending it once and again came to, and whether it counts as sent.
+    came: Log<([Option<Code>; 2], bool)>,
+}
+
+impl Sending {
+    fn start() -> Self {
+        let (came, chosen) = (Log::new(), Arc::new(Mutex::new(None)));
+        let (noted, choice) = (came.clone(), chosen.clone());
+        let tracker = tracker(move |request: &mut RequestContext<'_>| {
+            let Some(number) = *choice.lock().unwrap() else { return Ok(Then::Next) };
+            let mut response = responses().swap_remove(number);
+            let codes = [(); 2].map(|()| request.send(response.clone()).err().map(|error| error.code()));
+            let is_there = request.response_mut() == Some(&mut response);
+            assert_eq!((request.sent(), request.connection().sent()), (is_there, is_there));
+            noted.push((codes, is_there));
+            Ok(Then::Next)
+        });
+        Self { tracker, chosen, came }
+    }
+
+    fn by_udp(&self, number: usize, action: Action) -> Vec<u8> {
+        *self.chosen.lock().unwrap() = None;
+        let mut client = udp(&self.tracker);
+        *self.chosen.lock().unwrap() = Some(number);
+        let request = match action {
+            Action::Connect => client.connect_request(),
+            Action::Announce => client.announce_request(announcement(info_hash(1), 1)),
+            Action::Scrape => client.scrape_request(&[info_hash(1)]),
+        };
+        client.send(&request);
+        client.receive()
+    }
+}
+
+#[test]
+fn an_answer_is_sent_once_and_fits_its_request() {
+    let sending = Sending::start();
+    let announced = "10:incompletei6e8:intervali5e";
+    let scraped = "8:completei5e10:downloadedi7e10:incompletei6e";
+    let texts = ["", announced, scraped, "d14:failure reason2:no8:retry in5:nevere", "0123456789abcdef"];
+    for (number, text) in texts.into_iter().enumerate() {
+        for action in [Action::Connect, Action::Announce, Action::Scrape] {
+            let shown = format!("{number} to {action:?}");
+            let fits = number >= 3 || number == action as usize;
+            let codes = match fits {
+                true => [None, Some(Code::ResponseAlreadySent)],
+                false => [Some(Code::IncorrectResponse); 2],
+            };
+            let reply = sending.by_udp(number, action);
+            assert_eq!(sending.came.take(), [(codes, fits)], "{shown}");
+            match number {
+                4 => assert_eq!(reply, text.as_bytes(), "{shown}"),
+                3 => assert_eq!((reply[3], &reply[8..]), (3, b"no".as_slice()), "{shown}"),
+                // What doesn't fit is not sent, and the swarm answers.
+                _ => assert_eq!(reply[3] as usize, action as usize, "{shown}"),
+            }
+            match (number, fits) {
+                (0, true) => assert_eq!(reply[8..], 99_u64.to_be_bytes()),
+                (1, true) => assert_eq!(reply[8..20], [0, 0, 0, 5, 0, 0, 0, 6, 0, 0, 0, 5]),
+                (2, true) => assert_eq!(reply[8..20], [0, 0, 0, 5, 0, 0, 0, 7, 0, 0, 0, 6]),
+                _ => {}
+            }
+            let path = match action {
+                Action::Connect => continue,
+                Action::Announce => announce_path(info_hash(1), 1, ""),
+                Action::Scrape => scrape_path(&[info_hash(1)]),
+            };
+            let told = http(&sending.tracker, &path);
+            assert_eq!(sending.came.take(), [(codes, fits)], "{shown}");
+            assert_eq!(!text.is_empty() && told.contains(text), fits, "{shown}: {told}");
+        }
+    }
+}
+
+#[test]
+fn a_status_is_chosen_by_http() {
+    let statuses = [200_u16, 202, 400, 403, 404, 429, 503];
+    for status in statuses {
+        let tracker = tracker(move |request: &mut RequestContext<'_>| {
+            let (action, refusal) = (request.action(), TrackerError::new(Code::Unavailable, "later"));
+            let ConnectionContext::Http(http) = request.connection_mut() else { return Ok(Then::Next) };
+            let wrong = http.send(ConnectResponse { connection_id: 1 }, action, http::StatusCode::OK);
+            assert_eq!(wrong.unwrap_err().code(), Code::IncorrectResponse);
+            http.send(refusal.clone(), action, status.try_into().expect("a status"))?;
+            let again = http.send(refusal, action, http::StatusCode::OK);
+            assert_eq!((http.sent(), again.unwrap_err().code()), (true, Code::ResponseAlreadySent));
+            Ok(Then::Next)
+        });
+        for path in [announce_path(info_hash(1), 1, ""), scrape_path(&[info_hash(1)])] {
+            let expected = (status, "d14:failure reason5:latere".to_owned());
+            assert_eq!(fetch(tracker.http(Family::V4), &path, &[]), expected);
+        }
+    }
+}
+
+#[test]
+fn data_are_kept_by_type() {
+    #[derive(Debug, PartialEq)]
+    struct Name(&'static str);
+    #[derive(Debug, PartialEq)]
+    struct Age(u32);
+    let log = Log::new();
+    let noted = log.clone();
+    let first = |request: &mut RequestContext<'_>| {
+        assert!(request.data().get::<Name>().is_none(), "each request has its own");
+        assert_eq!(request.data_mut().insert(Name("a")), None);
+        assert_eq!(request.data_mut().insert(Name("b")), Some(Name("a")));
+        request.data_mut().insert(Age(1));
+        Ok(Then::Next)
+    };
+    let second = move |request: &mut RequestContext<'_>| {
+        request.data_mut().get_mut::<Age>().expect("an age").0 += 1;
+        noted.push((request.data_mut().remove::<Name>(), request.data().get::<Age>().map(|age| age.0)));
+        assert!(request.data().get::<Name>().is_none());
+        Ok(Then::Next)
+    };
+    let tracker = tracker(Chain::new(first, second));
+    udp(&tracker).announce(announcement(info_hash(1), 1));
+    http(&tracker, &announce_path(info_hash(1), 1, ""));
+    http(&tracker, &scrape_path(&[info_hash(1)]));
+    let expected = || (Some(Name("b")), Some(2));
+    assert_eq!(log.take(), [expected(), expected(), expected(), expected()]);
+}
+
+#[test]
+fn one_that_is_for_an_action_sees_no_other() {
+    for action in [Action::Connect, Action::Announce, Action::Scrape] {
+        let log = Log::new();
+        let noted = log.clone();
+        let tracker = tracker(on(action, move |request: &mut RequestContext<'_>| -> Flow {
+            noted.push((request.action(), request.is_source_http()));
+            Ok(Then::Next)
+        }));
+        let mut client = udp(&tracker);
+        client.announce(announcement(info_hash(1), 1));
+        client.scrape(&[info_hash(1)]);
+        http(&tracker, &announce_path(info_hash(1), 1, ""));
+        http(&tracker, &scrape_path(&[info_hash(1)]));
+        let by_http = (action != Action::Connect).then_some((action, true));
+        assert_eq!(log.take(), [(action, false)].into_iter().chain(by_http).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn errors_are_told_in_their_words() {
+    let codes = [
+        (Code::IncorrectRequest, 400, true),
+        (Code::Unauthorized, 401, true),
+        (Code::AccessDenied, 403, true),
+        (Code::NotFound, 404, true),
+        (Code::MethodNotAllowed, 405, true),
+        (Code::RequestTimeout, 408, true),
+        (Code::LengthRequired, 411, true),
+        (Code::PreconditionFailed, 412, true),
+        (Code::ContentTooLarge, 413, true),
+        (Code::UnsupportedMediaType, 415, true),
+        (Code::RangeNotSatisfiable, 416, true),
+        (Code::HeadTooLarge, 431, true),
+        (Code::Internal, 500, false),
+        (Code::NotImplemented, 501, true),
+        (Code::Unavailable, 503, false),
+        (Code::ResponseAlreadySent, 500, true),
+        (Code::IncorrectResponse, 500, true),
+        (Code::ConnectionClosed, 500, true),
+    ];
+    let chosen = Arc::new(Mutex::new(Code::Internal));
+    let choice = chosen.clone();
+    let tracker = tracker(on(Action::Announce, move |_: &mut RequestContext<'_>| {
+        Err(TrackerError::new(*choice.lock().unwrap(), "its words"))
+    }));
+    let mut client = udp(&tracker);
+    for (code, status, is_final) in codes {
+        *chosen.lock().unwrap() = code;
+        // Faults on this side are nobody's business.
+        let words = if code == Code::Internal { "internal error" } else { "its words" };
+        let request = client.announce_request(announcement(info_hash(1), 1));
+        let reply = client.exchange(&request);
+        let Ok(Datagram::Error { message, .. }) = Datagram::parse(&reply) else { panic!("{reply:?}") };
+        assert_eq!(message, words.as_bytes(), "{code:?}");
+        let retry = if is_final { "8:retry in5:never" } else { "" };
+        let expected = format!("d14:failure reason{}:{words}{retry}e", words.len());
+        assert_eq!(http(&tracker, &announce_path(info_hash(1), 1, "")), expected, "{code:?}");
+        assert_eq!(code.status(), status, "{code:?}");
+    }
+    assert_eq!(client.scrape(&[info_hash(1)]), [SwarmCounts::default()], "nothing reached the swarm");
+}
+
+#[test]
+fn a_plain_function_can_not_wait() {
+    let tracker = tracker(on(Action::Announce, |_: &mut RequestContext<'_>| Ok(Then::Wait)));
+    let told = http(&tracker, &announce_path(info_hash(1), 1, ""));
+    assert_eq!(told, "d14:failure reason14:internal errore");
+}
