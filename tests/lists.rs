@@ -9,33 +9,14 @@ use std::path::{Path, PathBuf};
 use gyre::config::{Config, Listen, Lists, Steering};
 use gyre::counters::Counter;
 use gyre::types::{Family, InfoHash};
+use support::web::TempDir;
 use support::{
     HttpClient, Tracker, UdpClient, announce_path, announcement, config, error_of, eventually,
     eventually_equal, get, info_hash,
 };
 
-/// A directory that goes with the test.
-struct Directory(PathBuf);
-
-impl Directory {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("gyre-lists-{}-{name}", std::process::id()));
-        fs::create_dir_all(&path).expect("a directory");
-        Self(path)
-    }
-
-    /// Writes a file under another name first, as one that is watched should be.
-    fn write(&self, name: &str, text: &str) -> PathBuf {
-        let (path, new) = (self.0.join(name), self.0.join("new"));
-        fs::write(&new, text).and_then(|()| fs::rename(&new, &path)).expect("a file");
-        path
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
+fn write(directory: &TempDir, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
+    directory.file(name, text.as_ref()).into()
 }
 
 fn with_lists(lists: Lists) -> Config {
@@ -63,8 +44,8 @@ fn lines(hashes: impl IntoIterator<Item = InfoHash>) -> String {
 
 #[test]
 fn torrents_that_are_denied_are_refused_and_taken_out() {
-    let directory = Directory::new("deny");
-    let list = directory.write("deny", "");
+    let directory = TempDir::new();
+    let list = write(&directory, "deny", "");
     let lists =
         Lists { deny_hashes: vec![list.clone()], torrent_reason: "not here".into(), ..Lists::default() };
     let tracker = Tracker::start(&with_lists(lists));
@@ -73,7 +54,7 @@ fn torrents_that_are_denied_are_refused_and_taken_out() {
         assert_eq!(denied(&mut client, info_hash(number)), None);
     }
     tracker.await_count(&[Counter::Swarms], 8);
-    directory.write("deny", &lines((0..6).map(info_hash)));
+    write(&directory, "deny", lines((0..6).map(info_hash)));
     eventually_equal("a list read again", &Some("not here".to_owned()), || denied(&mut client, info_hash(0)));
     // Not only are they refused: they are gone, and so is what they took.
     tracker.await_count(&[Counter::Swarms], 2);
@@ -92,10 +73,10 @@ fn torrents_that_are_denied_are_refused_and_taken_out() {
 
 #[test]
 fn torrents_that_no_list_allows_are_refused_until_one_does() {
-    let directory = Directory::new("allow");
-    let first = directory.write("first", &lines([info_hash(1), info_hash(2)]));
-    let second = directory.write("second", "");
-    let deny = directory.write("deny", &lines([info_hash(2)]));
+    let directory = TempDir::new();
+    let first = write(&directory, "first", lines([info_hash(1), info_hash(2)]));
+    let second = write(&directory, "second", "");
+    let deny = write(&directory, "deny", lines([info_hash(2)]));
     let lists = Lists { allow_hashes: vec![first, second], deny_hashes: vec![deny], ..Lists::default() };
     let tracker = Tracker::start(&with_lists(lists));
     let mut client = udp(&tracker);
@@ -103,41 +84,41 @@ fn torrents_that_no_list_allows_are_refused_until_one_does() {
     assert_eq!(denied(&mut client, info_hash(1)), None);
     assert_eq!(denied(&mut client, info_hash(2)), reason, "denied and allowed");
     assert_eq!(denied(&mut client, info_hash(3)), reason);
-    directory.write("second", &lines([info_hash(3)]));
+    write(&directory, "second", lines([info_hash(3)]));
     eventually_equal("a list read again", &None, || denied(&mut client, info_hash(3)));
     assert_eq!(denied(&mut client, info_hash(1)), None, "the other list is still there");
 }
 
 #[test]
 fn a_list_that_is_broken_says_where_and_the_last_one_stays() {
-    let directory = Directory::new("broken");
-    let list = directory.write("allow", "nonsense\n");
+    let directory = TempDir::new();
+    let list = write(&directory, "allow", "nonsense\n");
     let lists = |list: &Path| Lists { allow_hashes: vec![list.to_owned()], ..Lists::default() };
     let error = gyre::Tracker::builder().config(with_lists(lists(&list))).listen().err().unwrap().to_string();
     assert!(error.starts_with(&format!("{}:1:1: not an info-hash", list.display())), "{error}");
-    let missing = directory.0.join("missing");
+    let missing = directory.path().join("missing");
     let error =
         gyre::Tracker::builder().config(with_lists(lists(&missing))).listen().err().unwrap().to_string();
     assert!(error.contains(missing.to_str().unwrap()) && error.contains("No such file"), "{error}");
 
-    let list = directory.write("allow", &lines([info_hash(1)]));
-    let second = directory.write("deny", "");
+    let list = write(&directory, "allow", lines([info_hash(1)]));
+    let second = write(&directory, "deny", "");
     let tracker = Tracker::start(&with_lists(Lists { deny_hashes: vec![second], ..lists(&list) }));
     let mut client = udp(&tracker);
-    directory.write("allow", &(lines([info_hash(2)]) + "nonsense"));
-    directory.write("deny", &lines([info_hash(9)])); // when this is seen the other has been looked at
-    fs::remove_file(directory.0.join("allow")).unwrap();
-    directory.write("deny", &lines([info_hash(1)]));
+    write(&directory, "allow", lines([info_hash(2)]) + "nonsense");
+    write(&directory, "deny", lines([info_hash(9)])); // when this is seen the other has been looked at
+    fs::remove_file(directory.path().join("allow")).unwrap();
+    write(&directory, "deny", lines([info_hash(1)]));
     eventually("the other list", || denied(&mut client, info_hash(1)).is_some());
-    directory.write("deny", "");
+    write(&directory, "deny", "");
     eventually_equal("the last good list", &None, || denied(&mut client, info_hash(1)));
     assert!(denied(&mut client, info_hash(2)).is_some());
 }
 
 #[test]
 fn clients_and_networks_have_lists_of_their_own() {
-    let directory = Directory::new("who");
-    let clients = directory.write("clients", "-XL\n-GT0001-integration!");
+    let directory = TempDir::new();
+    let clients = write(&directory, "clients", "-XL\n-GT0001-integration!");
     let tracker = Tracker::start(&with_lists(Lists { deny_clients: vec![clients], ..Lists::default() }));
     let mut client = udp(&tracker);
     assert_eq!(denied(&mut client, info_hash(1)), Some("this client is not allowed".to_owned()));
@@ -147,7 +128,7 @@ fn clients_and_networks_have_lists_of_their_own() {
     other.peer_id.0[0] = b'=';
     assert_eq!(client.announce(other).leechers, 1);
 
-    let sources = directory.write("sources", "127.0.0.2\n::1\n");
+    let sources = write(&directory, "sources", "127.0.0.2\n::1\n");
     let tracker = Tracker::start(&with_lists(Lists { deny_sources: vec![sources], ..Lists::default() }));
     let mut silent = UdpClient::at([127, 0, 0, 2].into(), tracker.udp(Family::V4));
     let request = silent.connect_request();
@@ -166,8 +147,8 @@ fn clients_and_networks_have_lists_of_their_own() {
 
 #[test]
 fn no_reason_is_silence_by_udp() {
-    let directory = Directory::new("silence");
-    let list = directory.write("deny", &lines([info_hash(1)]));
+    let directory = TempDir::new();
+    let list = write(&directory, "deny", lines([info_hash(1)]));
     let lists = Lists { deny_hashes: vec![list], torrent_reason: String::new(), ..Lists::default() };
     let tracker = Tracker::start(&with_lists(lists));
     let mut client = udp(&tracker);
@@ -181,8 +162,8 @@ fn no_reason_is_silence_by_udp() {
 
 #[test]
 fn what_can_change_follows_a_reload_and_the_rest_is_named() {
-    let directory = Directory::new("reload");
-    let list = directory.write("deny", &lines([info_hash(1)]));
+    let directory = TempDir::new();
+    let list = write(&directory, "deny", lines([info_hash(1)]));
     let start = with_lists(Lists::default());
     let mut tracker = Tracker::start(&start);
     let mut client = udp(&tracker);
@@ -213,7 +194,7 @@ fn what_can_change_follows_a_reload_and_the_rest_is_named() {
         Config { udp: Listen::Default, busy_poll: std::time::Duration::from_micros(1), ..other.clone() };
     assert_eq!(tracker.reload(&more).unwrap(), ["udp", "busy-poll"]);
     eventually("a new list", || denied(&mut client, info_hash(1)).is_some());
-    let missing = Lists { deny_sources: vec![directory.0.join("missing")], ..Lists::default() };
+    let missing = Lists { deny_sources: vec![directory.path().join("missing")], ..Lists::default() };
     assert!(tracker.reload(&Config { max_peers: 50, lists: missing, ..other.clone() }).is_err());
     // The timeout of the table is that of the start: intervals beyond it would lose every peer.
     let long = Config { announce_interval_secs: 86_400, peer_timeout_secs: 200_000, ..other };

@@ -35,8 +35,10 @@ impl Tables {
         let ids = ConnectionIds::new(secret, config.connection_id_window_secs, unix_secs());
         let (owners, mut engines) = engines(config, workers, table_bytes, ids)?;
         if let Some(state) = &state {
-            let Loaded { files, peers } = state.load(clock.now(), &owners, &mut engines)?;
-            tracing::info!("{peers} peers from {files} files of the last snapshot");
+            let started = clock.now();
+            let Loaded { files, peers } = state.load(started, &owners, &mut engines)?;
+            let took = clock.now().since(started).as_secs_f64();
+            tracing::info!("{peers} peers from {files} files of the last snapshot, in {took:.1} s");
         }
         engines.iter_mut().for_each(|engine| engine.set_access(known.clone()));
         let interval = Duration::from_secs(config.snapshot_interval_secs.into());
