@@ -1,19 +1,22 @@
 //! Owns what an operator can decide, and which decisions go together.
 
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
 use crate::limits::{
-    ANNOUNCE_INTERVAL_RANGE_S, BUSY_POLL_RANGE_US, CONNECTION_ID_WINDOW_RANGE_S, DEFAULT_ANNOUNCE_INTERVAL_S,
-    DEFAULT_CONNECTION_ID_WINDOW_S, DEFAULT_HTTP_CONNECTIONS, DEFAULT_MIN_INTERVAL_S, DEFAULT_PEERS,
-    DEFAULT_RECEIVE_BUFFER_BYTES, DEFAULT_STATS_INTERVAL_S, HTTP_CONNECTIONS_RANGE, INTERVAL_SPREAD_DIVISOR,
-    MAX_LISTENERS, MAX_MEMORY_RANGE_BYTES, MAX_PEERS_RANGE, MAX_WORKERS, MIN_INTERVAL_RANGE_S,
-    PEER_TIMEOUT_RANGE_S, RECEIVE_BUFFER_RANGE_BYTES, STATS_INTERVAL_RANGE_S, WEB_TRUSTED_NETWORKS_MAX,
+    ACCESS_LISTS_MAX, ANNOUNCE_INTERVAL_RANGE_S, BUSY_POLL_RANGE_US, CONNECTION_ID_WINDOW_RANGE_S,
+    DEFAULT_ANNOUNCE_INTERVAL_S, DEFAULT_CONNECTION_ID_WINDOW_S, DEFAULT_DENY_REASON,
+    DEFAULT_HTTP_CONNECTIONS, DEFAULT_MIN_INTERVAL_S, DEFAULT_PEERS, DEFAULT_RECEIVE_BUFFER_BYTES,
+    DEFAULT_SNAPSHOT_INTERVAL_S, DEFAULT_STATS_INTERVAL_S, HTTP_CONNECTIONS_RANGE, INTERVAL_SPREAD_DIVISOR,
+    MAX_FAILURE_BYTES, MAX_LISTENERS, MAX_MEMORY_RANGE_BYTES, MAX_PEERS_RANGE, MAX_WORKERS,
+    MIN_INTERVAL_RANGE_S, PEER_TIMEOUT_RANGE_S, RECEIVE_BUFFER_RANGE_BYTES, SNAPSHOT_INTERVAL_RANGE_S,
+    STATS_INTERVAL_RANGE_S, WEB_TRUSTED_NETWORKS_MAX,
 };
 
 /// The port that trackers are known by.
@@ -49,7 +52,13 @@ pub struct Config {
     /// [`DEFAULT_HTTP_CONNECTIONS`] and the limit of open files allow.
     pub http_connections: Option<usize>,
     /// Networks of the proxies that are believed when they say who the client is. None: each peer is a client.
-    pub trusted_proxies: Vec<IpNet>,
+    pub trusted_proxies: Vec<TrustedProxy>,
+    /// Who may use the tracker, and for which torrents.
+    pub lists: Lists,
+    /// Where the swarms and the secret of the connection ids are kept over a restart. `None`: nowhere.
+    pub state_dir: Option<PathBuf>,
+    /// Seconds between two snapshots of the swarms; 0 for none but the one at the end.
+    pub snapshot_interval_secs: u32,
     /// Bytes of each UDP socket's receive buffer.
     pub receive_buffer_bytes: usize,
     /// Seconds between two lines of statistics; 0 for none.
@@ -72,6 +81,9 @@ impl Default for Config {
             busy_poll: Duration::ZERO,
             http_connections: None,
             trusted_proxies: Vec::new(),
+            lists: Lists::default(),
+            state_dir: None,
+            snapshot_interval_secs: DEFAULT_SNAPSHOT_INTERVAL_S,
             receive_buffer_bytes: DEFAULT_RECEIVE_BUFFER_BYTES,
             stats_interval_secs: DEFAULT_STATS_INTERVAL_S,
         }
@@ -86,7 +98,7 @@ impl Config {
     }
 
     /// Each number with the name of its option and what it may be.
-    fn numbers(&self) -> [(&'static str, u64, RangeInclusive<u64>); 10] {
+    fn numbers(&self) -> [(&'static str, u64, RangeInclusive<u64>); 11] {
         let connections = self.http_connections.unwrap_or(DEFAULT_HTTP_CONNECTIONS);
         [
             ("announce-interval", self.announce_interval_secs.into(), ANNOUNCE_INTERVAL_RANGE_S),
@@ -102,8 +114,41 @@ impl Config {
             ("busy-poll", self.busy_poll.as_micros() as u64, BUSY_POLL_RANGE_US),
             ("http-connections", connections as u64, HTTP_CONNECTIONS_RANGE),
             ("receive-buffer", self.receive_buffer_bytes as u64, RECEIVE_BUFFER_RANGE_BYTES),
+            ("snapshot-interval", self.snapshot_interval_secs.into(), SNAPSHOT_INTERVAL_RANGE_S),
             ("stats-interval", self.stats_interval_secs.into(), STATS_INTERVAL_RANGE_S),
         ]
+    }
+
+    /// What this configuration becomes when a tracker that runs takes another one: what can change without a new start
+    /// is taken from that, the rest stays. Says which options would need a new start.
+    pub fn reloaded(&self, new: &Self) -> (Self, Vec<&'static str>) {
+        let changed = [
+            ("udp", new.udp != self.udp),
+            ("http", new.http != self.http),
+            ("cores", new.cores != self.cores),
+            ("steering", new.steering != self.steering),
+            ("peer-timeout", new.peer_timeout_secs != self.peer_timeout_secs),
+            ("max-memory", new.max_memory_bytes != self.max_memory_bytes),
+            ("connection-id-window", new.connection_id_window_secs != self.connection_id_window_secs),
+            ("state-dir", new.state_dir != self.state_dir),
+            ("busy-poll", new.busy_poll != self.busy_poll),
+            ("receive-buffer", new.receive_buffer_bytes != self.receive_buffer_bytes),
+        ];
+        let reloaded = Self {
+            udp: self.udp.clone(),
+            http: self.http.clone(),
+            cores: self.cores.clone(),
+            steering: self.steering,
+            peer_timeout_secs: self.peer_timeout_secs,
+            max_memory_bytes: self.max_memory_bytes,
+            connection_id_window_secs: self.connection_id_window_secs,
+            busy_poll: self.busy_poll,
+            state_dir: self.state_dir.clone(),
+            receive_buffer_bytes: self.receive_buffer_bytes,
+            ..new.clone()
+        };
+        let names = changed.into_iter().filter(|(_, changed)| *changed).map(|(name, _)| name);
+        (reloaded, names.collect())
     }
 
     /// Whether the decisions are possible and go together.
@@ -133,8 +178,20 @@ impl Config {
                 return Err(ConfigError::AddressTwice { protocol, address: addresses[at] });
             }
         }
+        if let Some(option) = self.lists.overlong() {
+            return Err(ConfigError::TooManyLists(option));
+        }
+        if self.lists.torrent_reason.len() > MAX_FAILURE_BYTES {
+            return Err(ConfigError::Reason(self.lists.torrent_reason.len()));
+        }
         if self.trusted_proxies.len() > WEB_TRUSTED_NETWORKS_MAX {
             return Err(ConfigError::TooManyProxies(self.trusted_proxies.len()));
+        }
+        let served = self.http.addresses();
+        let elsewhere =
+            self.trusted_proxies.iter().filter_map(|proxy| proxy.at).find(|at| !served.contains(at));
+        if let Some(address) = elsewhere {
+            return Err(ConfigError::ProxyElsewhere(address));
         }
         let interval = self.announce_interval_secs;
         if self.min_interval_secs > interval {
@@ -193,6 +250,15 @@ pub enum ConfigError {
     /// More networks than each connection's address is compared with.
     #[error("{0} networks for --trusted-proxy: at most {WEB_TRUSTED_NETWORKS_MAX} are possible")]
     TooManyProxies(usize),
+    /// A proxy is trusted at an address that nothing is served at.
+    #[error("--trusted-proxy {0}=... is for an address that --http doesn't name")]
+    ProxyElsewhere(SocketAddr),
+    /// More lists than each announce is looked up in.
+    #[error("at most {ACCESS_LISTS_MAX} files are possible for --{0}")]
+    TooManyLists(&'static str),
+    /// More words than fit into a response.
+    #[error("the words of --deny-reason have {0} bytes: at most {MAX_FAILURE_BYTES} are possible")]
+    Reason(usize),
     /// Clients would be asked to come before they may.
     #[error("--min-interval {min} is longer than --announce-interval {interval}")]
     MinInterval {
@@ -212,6 +278,107 @@ pub enum ConfigError {
         /// The interval with its spread.
         longest: u32,
     },
+}
+
+impl ConfigError {
+    /// The option to change, by its name.
+    pub fn option(&self) -> &'static str {
+        match self {
+            Self::Range { option, .. } => option,
+            Self::NoCores => "cores",
+            Self::NothingToServe => "no-udp",
+            Self::TooManyAddresses { protocol, .. } | Self::AddressTwice { protocol, .. } => protocol,
+            Self::TooManyProxies(_) | Self::ProxyElsewhere(_) => "trusted-proxy",
+            Self::TooManyLists(option) => option,
+            Self::Reason(_) => "deny-reason",
+            Self::MinInterval { .. } => "min-interval",
+            Self::PeerTimeout { .. } => "peer-timeout",
+        }
+    }
+}
+
+/// A network whose word on who the client is is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TrustedProxy {
+    /// The address that HTTP is served at for which this holds; `None`: all of them.
+    pub at: Option<SocketAddr>,
+    /// The network.
+    pub network: IpNet,
+}
+
+impl From<IpNet> for TrustedProxy {
+    fn from(network: IpNet) -> Self {
+        Self { at: None, network }
+    }
+}
+
+impl FromStr for TrustedProxy {
+    type Err = &'static str;
+
+    /// Reads a network, or an address, which is the network of itself alone, perhaps with what it holds for:
+    /// `10.0.0.0/8`, `[::1]:6969=fe80::/10`.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (at, network) = match text.split_once('=') {
+            Some((at, network)) => {
+                (Some(at.parse().map_err(|_| "what stands before the `=` is no ADDR:PORT")?), network)
+            }
+            None => (None, text),
+        };
+        let address = || network.parse::<IpAddr>().map(|ip| IpNet::from(ip.to_canonical()));
+        let network = network.parse().or_else(|_| address());
+        Ok(Self { at, network: network.map_err(|_| "neither a network like `10.0.0.0/8` nor an address")? })
+    }
+}
+
+/// The files that say who may use the tracker and for which torrents; see [`access`](crate::access).
+///
+/// Of each kind, who is in no file of those that allow is denied, unless there is none; who is in one of those that
+/// deny is denied in any case.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lists {
+    /// Info-hashes of the torrents that are served.
+    pub allow_hashes: Vec<PathBuf>,
+    /// Info-hashes of torrents that are not served.
+    pub deny_hashes: Vec<PathBuf>,
+    /// How the peer ids of clients begin that are served.
+    pub allow_clients: Vec<PathBuf>,
+    /// How the peer ids of clients begin that are not served.
+    pub deny_clients: Vec<PathBuf>,
+    /// Networks that are served.
+    pub allow_sources: Vec<PathBuf>,
+    /// Networks that are not served.
+    pub deny_sources: Vec<PathBuf>,
+    /// What clients are told of a torrent that is denied. Empty: nothing by UDP.
+    pub torrent_reason: String,
+}
+
+impl Default for Lists {
+    fn default() -> Self {
+        Self {
+            allow_hashes: Vec::new(),
+            deny_hashes: Vec::new(),
+            allow_clients: Vec::new(),
+            deny_clients: Vec::new(),
+            allow_sources: Vec::new(),
+            deny_sources: Vec::new(),
+            torrent_reason: DEFAULT_DENY_REASON.to_owned(),
+        }
+    }
+}
+
+impl Lists {
+    /// The option that names too many files.
+    fn overlong(&self) -> Option<&'static str> {
+        let files = [
+            ("allow-hashes", &self.allow_hashes),
+            ("deny-hashes", &self.deny_hashes),
+            ("allow-clients", &self.allow_clients),
+            ("deny-clients", &self.deny_clients),
+            ("allow-sources", &self.allow_sources),
+            ("deny-sources", &self.deny_sources),
+        ];
+        files.into_iter().find(|(_, files)| files.len() > ACCESS_LISTS_MAX).map(|(option, _)| option)
+    }
 }
 
 /// Addresses to listen on.
@@ -356,8 +523,13 @@ mod tests {
             check(|config| config.min_interval_secs = 1_801),
             Err(ConfigError::MinInterval { .. })
         ));
-        let network = IpNet::from(std::net::IpAddr::from([10, 0, 0, 1]));
+        let network = TrustedProxy::from(IpNet::from(IpAddr::from([10, 0, 0, 1])));
         let mut config = Config { trusted_proxies: vec![network; 256], ..Config::default() };
+        assert_eq!(config.check(), Ok(()));
+        let at = SocketAddr::from(([127, 0, 0, 1], 80));
+        config.trusted_proxies[0].at = Some(at);
+        assert_eq!(config.check(), Err(ConfigError::ProxyElsewhere(at)));
+        config.http = Listen::At(vec![at]);
         assert_eq!(config.check(), Ok(()));
         config.trusted_proxies.push(network);
         assert_eq!(config.check(), Err(ConfigError::TooManyProxies(257)));

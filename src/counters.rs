@@ -58,6 +58,13 @@ counters! {
     /// Requests that middleware ended without an answer (UDP), or with a bare 403 (HTTP).
     Silenced,
 
+    /// Announces denied because their torrent is not served.
+    DeniedTorrent,
+    /// Announces denied because their client is not allowed.
+    DeniedClient,
+    /// Requests denied because of the address that they come from.
+    DeniedSource,
+
     /// Datagrams shorter than their kind needs.
     BadShort,
     /// Connect requests without the protocol's magic.
@@ -108,6 +115,8 @@ counters! {
     ExpiredPeers,
     /// Peers that were taken out before their time, because memory was short.
     EvictedPeers,
+    /// Peers that were taken out because their swarm is not served any more.
+    DeniedPeers,
 
     /// HTTP connections open now.
     Connections,

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use http::StatusCode;
 
+use crate::access::ListError;
 use crate::config::ConfigError;
 use crate::limits::MAX_WORKERS;
 
@@ -51,6 +52,22 @@ pub enum ServerError {
         limit: u64,
         /// What else would help.
         cure: &'static str,
+    },
+    /// A list that can't be read.
+    #[error("{}:{source}", path.display())]
+    List {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: ListError,
+    },
+    /// A state directory that can't be used.
+    #[error("--state-dir: {}: {source}", path.display())]
+    State {
+        /// What of it.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
     },
     /// Too little memory.
     #[error(

@@ -46,10 +46,12 @@
 //! | [`ring`] | the UDP ring | kernel |
 //! | [`mesh`] | the queues between workers | wiring |
 //! | [`engine`] | what a request means, its context, middleware, gathering of answers | pure |
+//! | [`snapshot`] | the table in a file | pure |
 //! | [`swarm`] | the table of swarms and peers, the sweep | pure |
 //! | [`sys`] | cores, socket options, doorbells, files below a directory | kernel |
 //! | [`error`] | what can go wrong, at the start and with a request | pure |
 //! | [`config`] | what an operator decides | pure |
+//! | [`access`] | who may use the tracker, and for which torrents | pure |
 //! | [`wire`] | UDP, HTTP, queries, bencode, what proxies say | pure |
 //! | [`connection_id`], [`counters`], [`owner`] | BEP 15's ids; what is counted; who owns a swarm | pure |
 //! | [`limits`], [`time`], [`data`], [`types`] | every bound; the clock; values by type; the words | pure |
@@ -83,6 +85,7 @@
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+pub mod access;
 pub mod cli;
 pub mod config;
 pub mod connection_id;
@@ -97,6 +100,7 @@ pub mod owner;
 pub mod report;
 pub mod ring;
 pub mod server;
+pub mod snapshot;
 pub mod swarm;
 pub mod sys;
 pub mod time;

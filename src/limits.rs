@@ -329,10 +329,53 @@ pub const WEB_TEMPLATE_FUEL: u64 = 1_000_000;
 pub const WEB_TEMPLATE_DEPTH: usize = 200;
 /// Proxies that a request is followed back through.
 pub const WEB_PROXIES_MAX: usize = 16;
+/// A header of the PROXY protocol, version 2: addresses take 52 bytes of it, a certificate's name or a cookie of the
+/// proxy's the rest.
+pub const PROXY_HEADER_MAX_BYTES: usize = 1_024;
 /// Networks of `--trusted-proxy`: each is compared with the address of each connection.
 pub const WEB_TRUSTED_NETWORKS_MAX: usize = 256;
 
+// ---- access lists ----
+
+/// Files of one kind of lists: an announce is looked up in each.
+pub const ACCESS_LISTS_MAX: usize = 16;
+/// What a client is told of a torrent that is denied, if nothing else is said.
+pub const DEFAULT_DENY_REASON: &str = "torrent is not registered with this tracker";
+
+/// A line of a list is shorter: a hash, a time and a comment are.
+pub const ACCESS_LINE_MAX_BYTES: usize = 1_024;
+/// Hashes of a list: 2 GB of them, twenty times the torrents of the largest public index.
+pub const ACCESS_LIST_MAX_ENTRIES: usize = 100_000_000;
+
+// ---- snapshots ----
+
+/// Pieces (swarms and peers) of the table that a worker writes at a time: a fifth of a millisecond if each is a miss of
+/// the caches.
+pub const SNAPSHOT_SLICE: usize = 2_048;
+/// Pause of a worker between two slices, for whoever asks it something.
+pub const SNAPSHOT_PAUSE_MS: u64 = 1;
+/// A block of a file is shorter, or it is none: a slice of IPv6 peers, each of a swarm of its own.
+pub const SNAPSHOT_BLOCK_MAX_BYTES: usize = SNAPSHOT_SLICE * (26 + 24);
+/// Seconds between two snapshots; 0 for none but the last.
+pub const SNAPSHOT_INTERVAL_RANGE_S: RangeInclusive<u64> = 0..=86_400;
+/// The same, if nothing is said.
+pub const DEFAULT_SNAPSHOT_INTERVAL_S: u32 = 300;
+/// Slices of a snapshot that wait to be entered into a worker's table at the start.
+pub const LOAD_BATCHES: usize = 64;
+/// A snapshot that takes longer has failed.
+pub const SNAPSHOT_DEADLINE_S: u64 = 600;
+
 // ---- the process ----
+
+/// How often the process looks whether lists have changed or a snapshot is due.
+pub const CONTROL_INTERVAL_MS: u64 = 1_000;
+/// Commands to the thread that does.
+pub const CONTROL_COMMANDS: usize = 16;
+/// Orders to a worker that wait until it looks for some, four times a second.
+pub const WORKER_ORDERS: usize = 16;
+
+/// A file of options is shorter, or it is no such file.
+pub const CONFIG_FILE_MAX_BYTES: u64 = 1 << 20;
 
 /// Descriptors of the process beside its workers': standard streams, the signals' pipe, and some to spare.
 pub const SPARE_DESCRIPTORS: u64 = 16;

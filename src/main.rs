@@ -1,23 +1,27 @@
 //! The program `gyre`: the command line, the signals and the log around a [`Tracker`], and the doctor's report.
 
+use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use clap::Parser;
-use gyre::cli::{Cli, Command, Doctor};
+use gyre::cli::{Cli, CliError, Command, ConfigCommand, Doctor, Serve};
 use gyre::config::Config;
 use gyre::doctor;
 use gyre::error::ServerError;
 use gyre::report::Reporter;
 use gyre::server::{Tracker, format_cores};
 use gyre::time::Clock;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Registry, fmt, reload as filter_reload};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -26,6 +30,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// Workers that have not ended so long after a signal are left behind.
 const STOP_DEADLINE: Duration = Duration::from_millis(1_800);
+/// The last snapshot may take so long. Whoever stops the process should wait for longer.
+const SAVE_DEADLINE: Duration = Duration::from_secs(60);
 /// Lines of the log that wait for whoever reads it; more are lost.
 const LOG_LINES: usize = 1_024;
 /// What a shell reports for a program that SIGINT ended.
@@ -34,28 +40,52 @@ const EXIT_INTERRUPTED: i32 = 130;
 const EXIT_USAGE: u8 = 64;
 
 fn main() -> ExitCode {
-    match Cli::try_parse() {
-        Ok(Cli { command: Command::Serve(serve) }) => serve_until_told(&serve.config()),
-        Ok(Cli { command: Command::Doctor(doctor) }) => examine(&doctor),
-        Err(error) => {
+    // The doctor's own codes stand for what it has found.
+    let of_doctor = std::env::args_os().nth(1).is_some_and(|command| command == "doctor");
+    let cli = match Cli::read(std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(CliError::Usage(error)) => {
             let _ = error.print();
-            // The doctor's 2 stands for failures that it has found.
-            let of_doctor = std::env::args_os().nth(1).is_some_and(|command| command == "doctor");
-            if error.use_stderr() && of_doctor { EXIT_USAGE } else { error.exit_code() as u8 }.into()
+            return if error.use_stderr() && of_doctor { EXIT_USAGE } else { error.exit_code() as u8 }.into();
+        }
+        Err(CliError::File(error)) => {
+            let _ = writeln!(std::io::stderr(), "gyre: error: {error}");
+            return if of_doctor { EXIT_USAGE.into() } else { ExitCode::FAILURE };
+        }
+    };
+    match &cli.command {
+        Command::Serve(serve) => serve_until_told(serve),
+        Command::Doctor(doctor) => examine(doctor),
+        Command::Config(ConfigCommand::Print(_)) => {
+            let _ = std::io::stdout().write_all(cli.config_file().as_bytes());
+            ExitCode::SUCCESS
+        }
+        Command::Config(ConfigCommand::Check { file }) => check(file),
+    }
+}
+
+/// Says whether a tracker can be run with a file of options.
+fn check(file: &Path) -> ExitCode {
+    let serve = ["gyre", "serve", "--config"].map(OsString::from);
+    match Cli::read(serve.into_iter().chain([file.into()])) {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "gyre: error: {error}");
+            ExitCode::FAILURE
         }
     }
 }
 
 /// Runs the tracker until a signal or an error ends it.
-fn serve_until_told(config: &Config) -> ExitCode {
+fn serve_until_told(serve: &Serve) -> ExitCode {
     // Lines are written by a thread of their own: whoever reads them, or doesn't, holds nothing up. What is left is
     // written when the guard goes, within a second.
     let (log, _guard) = NonBlockingBuilder::default()
         .thread_name("gyre-log")
         .buffered_lines_limit(LOG_LINES)
         .finish(IgnoreErrors(std::io::stderr()));
-    start_log(log.clone());
-    match run(config, &log) {
+    let filter = start_log(log.clone(), serve.log());
+    match run(serve.config(), &log, &filter) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             say(&log, &format!("gyre: error: {error}"));
@@ -75,44 +105,80 @@ fn examine(doctor: &Doctor) -> ExitCode {
     doctor::worst(&findings).exit_code().into()
 }
 
-fn run(config: &Config, log: &NonBlocking) -> Result<(), ServerError> {
-    let stop =
+fn run(mut config: Config, log: &NonBlocking, filter: &Filter) -> Result<(), ServerError> {
+    let signals =
         watch_signals().map_err(|source| ServerError::System { what: "signals can't be watched", source })?;
-    let mut server = Tracker::builder().config(config.clone()).listen()?;
-    say(log, &ready_line(&server));
+    let mut tracker = Tracker::builder().config(config.clone()).listen()?;
+    say(log, &ready_line(&tracker));
     let (clock, mut reporter) = (Clock::start(), Reporter::default());
-    let interval = Duration::from_secs(config.stats_interval_secs.into());
     let mut reported = clock.now();
-    while !stop.load(Ordering::Acquire) {
-        if server.wait(LOOK_INTERVAL)? {
+    while !signals.stop.load(Ordering::Acquire) {
+        if tracker.wait(LOOK_INTERVAL)? {
             return Ok(()); // nobody asked the workers to end: they would have said why
         }
+        if signals.reload.swap(false, Ordering::AcqRel) {
+            reload(&mut tracker, &mut config, filter);
+        }
         let now = clock.now();
+        let interval = Duration::from_secs(config.stats_interval_secs.into());
         if !interval.is_zero() && now.since(reported) >= interval {
-            tracing::info!("{}", reporter.line(&server.counters(), now.since(reported)));
+            tracing::info!("{}", reporter.line(&tracker.counters(), now.since(reported)));
             reported = now;
         }
     }
-    server.stop();
-    if !server.wait(STOP_DEADLINE)? {
+    if config.state_dir.is_some()
+        && let Err(error) = tracker.save(SAVE_DEADLINE)
+    {
+        tracing::error!("{error}");
+    }
+    tracker.stop();
+    if !tracker.wait(STOP_DEADLINE)? {
         tracing::warn!("some workers had requests left that did not finish in time");
     }
     Ok(())
 }
 
-/// Sets the flag at the first SIGINT or SIGTERM; at the second the process is gone.
-fn watch_signals() -> std::io::Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let mut signals = Signals::new([SIGINT, SIGTERM])?;
-    let seen = stop.clone();
+/// Reads the options again, their file and the lists, and lets the tracker follow. If anything is wrong with them all
+/// stays as it was.
+fn reload(tracker: &mut Tracker, config: &mut Config, filter: &Filter) {
+    let serve = match Cli::read(std::env::args_os()) {
+        Ok(Cli { command: Command::Serve(serve), .. }) => serve,
+        Ok(_) => unreachable!("the arguments are those that it was started with"),
+        Err(error) => return tracing::error!("nothing is reloaded: {error}"),
+    };
+    match tracker.reload(&serve.config()) {
+        Ok(fixed) => {
+            *config = serve.config();
+            let _ = filter.reload(EnvFilter::new(serve.log())); // it was read before, and the log is there
+            tracing::info!("reloaded");
+            fixed.iter().for_each(|option| tracing::warn!("--{option} changes with the next start"));
+        }
+        Err(error) => tracing::error!("nothing is reloaded: {error}"),
+    }
+}
+
+/// What signals ask for.
+#[derive(Default)]
+struct Asked {
+    stop: AtomicBool,
+    reload: AtomicBool,
+}
+
+/// Notes the first SIGINT or SIGTERM, and each SIGHUP; at the second of the former the process is gone.
+fn watch_signals() -> std::io::Result<Arc<Asked>> {
+    let asked = Arc::new(Asked::default());
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+    let seen = asked.clone();
     std::thread::Builder::new().name("gyre-signals".into()).spawn(move || {
-        for _ in signals.forever() {
-            if seen.swap(true, Ordering::AcqRel) {
+        for signal in signals.forever() {
+            if signal == SIGHUP {
+                seen.reload.store(true, Ordering::Release);
+            } else if seen.stop.swap(true, Ordering::AcqRel) {
                 std::process::exit(EXIT_INTERRUPTED);
             }
         }
     })?;
-    Ok(stop)
+    Ok(asked)
 }
 
 fn ready_line(server: &Tracker) -> String {
@@ -131,17 +197,15 @@ fn ready_line(server: &Tracker) -> String {
     )
 }
 
-/// The log goes to standard error; `GYRE_LOG` chooses what is in it, as `RUST_LOG` does elsewhere.
-fn start_log(log: NonBlocking) {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("GYRE_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let terminal = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_target(false)
-        .with_ansi(terminal)
-        .with_writer(log)
-        .init();
+/// What is logged, to be changed.
+type Filter = filter_reload::Handle<EnvFilter, Registry>;
+
+/// The log goes to standard error.
+fn start_log(log: NonBlocking, filter: &str) -> Filter {
+    let (filter, handle) = filter_reload::Layer::new(EnvFilter::new(filter));
+    let lines = fmt::layer().with_target(false).with_ansi(std::io::stderr().is_terminal()).with_writer(log);
+    tracing_subscriber::registry().with(filter).with(lines).init();
+    handle
 }
 
 /// Standard error, even if nobody reads it any more.

@@ -39,7 +39,7 @@ fn example(name: &str) -> Command {
 impl Program {
     /// Waits until it serves; returns its addresses.
     #[track_caller]
-    fn ready(&self) -> (SocketAddr, SocketAddr) {
+    fn serving(&self) -> (SocketAddr, SocketAddr) {
         let line = self.find_line("ready: udp://").expect("an example that serves");
         let after = |scheme: &str| {
             let address = line.split_once(scheme).and_then(|(_, rest)| rest.split(' ').next()?.parse().ok());
@@ -72,7 +72,7 @@ fn a_wrong_command_line_gives_one_clear_error() {
 #[test]
 fn minimal_logs_each_request() {
     let program = Program::run(example("minimal").arg(ANYWHERE));
-    let (udp, http) = program.ready();
+    let (udp, http) = program.serving();
     let mut udp = UdpClient::connected(udp);
     udp.announce(Announce { event: Event::Started, ..announcement(info_hash(1), 1) });
     udp.scrape(&[info_hash(1)]);
@@ -107,7 +107,7 @@ impl Private {
         let members = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("members-{test}"));
         fs::write(&members, "a1 Alice\nb2 Bob\n").unwrap();
         let program = Program::run(example("private").arg(&members).arg(ANYWHERE));
-        let (udp, http) = program.ready();
+        let (udp, http) = program.serving();
         Self { program, members, udp, http }
     }
 
@@ -229,7 +229,7 @@ struct Operators {
 impl Operators {
     fn start() -> Self {
         let program = Program::run(example("operators").arg(ANYWHERE).env("GYRE_PASSWORD", PASSWORD));
-        let (udp, http) = program.ready();
+        let (udp, http) = program.serving();
         Self { program, udp, http, browser: browser() }
     }
 

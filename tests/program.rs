@@ -3,7 +3,7 @@
 mod support;
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{TcpListener, UdpSocket};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::thread;
@@ -13,18 +13,10 @@ use gyre::time::{Clock, Timestamp};
 use rustix::process::Signal;
 use rustix::thread::{CapabilitySet, remove_capability_from_bounding_set};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
-use support::process::Program;
+use support::process::{ANYWHERE, GYRE, Program};
 use support::{HttpClient, STOP_DEADLINE, UdpClient, announcement, eventually, get, info_hash};
 
-const GYRE: &str = env!("CARGO_BIN_EXE_gyre");
-/// Both protocols, each at a port of its own.
-const ANYWHERE: &str = "--udp 127.0.0.1:0 --http 127.0.0.1:0";
-
 impl Program {
-    fn serve(options: &str) -> Self {
-        Self::run(Command::new(GYRE).arg("serve").args(options.split_whitespace()))
-    }
-
     /// Runs it under a limit of open files, which it may not lift even if the user is root.
     fn serve_with_files(limit: u32, options: &str) -> Self {
         // A child has what the thread has that starts it. Who may not give the capability up doesn't have it.
@@ -34,17 +26,6 @@ impl Program {
             Self::run(Command::new("sh").args(["-c", &line]))
         };
         thread::scope(|scope| scope.spawn(without_it).join().expect("a program started"))
-    }
-
-    /// Waits until it serves; returns its addresses.
-    #[track_caller]
-    fn ready(&self) -> (SocketAddr, SocketAddr) {
-        let line = self.find_line("gyre: ready: ").expect("a program that serves");
-        let after = |word: &str| {
-            let mut words = line.split(' ').skip_while(|found| *found != word);
-            words.nth(1).and_then(|address| address.parse().ok())
-        };
-        (after("udp").expect("an address"), after("http").expect("an address"))
     }
 }
 
@@ -275,6 +256,17 @@ fn the_help_names_each_option_with_its_default_and_its_range() {
         ("--trusted-proxy", "none, each peer is a client", "at most 256"),
         ("--receive-buffer", "8388608", "4096 to 1073741824"),
         ("--stats-interval", "10", "0 to 604800"),
+        ("--log", "info", ""),
+        ("--config", "", ""),
+        ("--allow-hashes", "none, all torrents are served", "at most 16"),
+        ("--deny-hashes", "none", "at most 16"),
+        ("--deny-reason", "\"torrent is not registered with this tracker\"", "At most 120 bytes"),
+        ("--allow-clients", "none, all clients are served", "at most 16"),
+        ("--deny-clients", "none", "at most 16"),
+        ("--allow-sources", "none, all networks are served", "at most 16"),
+        ("--deny-sources", "none", "at most 16"),
+        ("--state-dir", "nothing is kept", ""),
+        ("--snapshot-interval", "300", "0 to 86400"),
         ("--help", "", ""),
     ];
     let mut options = options_in_help();
@@ -360,8 +352,7 @@ fn a_log_that_is_stuck_holds_nothing_up() {
     let (_reader, mut writer) = std::io::pipe().unwrap();
     writer.write_all(&[b'x'; 65_536]).unwrap(); // all that a pipe holds
     let mut command = Command::new(GYRE);
-    let child =
-        command.arg("serve").args(ANYWHERE.split(' ')).env_remove("GYRE_LOG").stderr(writer).spawn().unwrap();
+    let child = command.arg("serve").args(ANYWHERE.split(' ')).stderr(writer).spawn().unwrap();
     let pid = child.id();
     let mut program = Program::unread(child);
     eventually("a worker", || thread_of(pid, "gyre-0").is_some());
@@ -372,7 +363,7 @@ fn a_log_that_is_stuck_holds_nothing_up() {
 #[test]
 fn a_log_that_nobody_reads_is_no_reason_to_end() {
     let mut command = Command::new(GYRE);
-    command.arg("serve").args(ANYWHERE.split(' ')).args(["--stats-interval", "1"]).env_remove("GYRE_LOG");
+    command.arg("serve").args(ANYWHERE.split(' ')).args(["--stats-interval", "1"]);
     let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
     let mut stderr = BufReader::new(child.stderr.take().unwrap());
     let mut ready = String::new();

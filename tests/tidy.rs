@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 const LAYERS: [&[&str]; 12] = [
     &["types"],
     &["limits", "time", "data"],
-    &["owner", "connection_id", "counters", "wire", "config"],
+    &["owner", "connection_id", "counters", "wire", "config", "access"],
     &["error"],
     &["sys"],
     &["swarm"],
-    &["engine"],
+    &["engine", "snapshot"],
     &["mesh", "ring", "web"],
     &["worker"],
     &["server"],
@@ -20,8 +20,19 @@ const LAYERS: [&[&str]; 12] = [
     &["cli"],
 ];
 /// Modules that know no clock, no randomness and no system call.
-const PURE: [&str; 9] =
-    ["types", "limits", "owner", "connection_id", "counters", "wire", "config", "swarm", "engine"];
+const PURE: [&str; 11] = [
+    "types",
+    "limits",
+    "owner",
+    "connection_id",
+    "counters",
+    "wire",
+    "config",
+    "access",
+    "swarm",
+    "engine",
+    "snapshot",
+];
 const MAY_BE_UNSAFE: [&str; 2] = ["ring", "sys"];
 const FILE_LINES: usize = 600;
 const FUNCTION_LINES: usize = 70;

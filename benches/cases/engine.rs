@@ -92,7 +92,7 @@ impl Replies for Sent<'_> {
 impl<M: Middleware> Tracker<M> {
     /// A tracker with its table filled.
     fn new(middleware: M) -> Self {
-        let ids = ConnectionIds::new([9; 16], 120);
+        let ids = ConnectionIds::new([9; 16], 120, 0);
         let seeds = Seeds { table: [7; 16], random: 2 };
         let engine = Engine::new(WorkerId(0), Owners::new(1, [1, 2, 3]), POLICY, ids, seeds);
         let mut tracker = Self { engine, gate: Gate::new(middleware), ids, out: [0; UDP_REPLY_MAX_BYTES] };

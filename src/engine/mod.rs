@@ -3,6 +3,7 @@
 //! It knows no socket and no clock. A worker hands it what came in and the time; what leaves goes through the traits
 //! [`Post`] (to another worker) and [`Replies`] (UDP responses to requests that another worker took in).
 
+mod access;
 mod conclude;
 pub mod context;
 mod gate;
@@ -16,15 +17,18 @@ pub mod route;
 mod scrape;
 mod udp;
 
+use std::sync::Arc;
+
 use fastrand::Rng;
 
+use crate::access::Access;
 use crate::connection_id::ConnectionIds;
 use crate::counters::{Counter, Counters};
 use crate::limits::{DEFAULT_PEERS, INTERVAL_SPREAD_DIVISOR, SHORT_SLICES, TURN_DATAGRAMS, TURN_SWEEP};
 use crate::owner::Owners;
-use crate::swarm::{Shard, Swept};
+use crate::swarm::{Position, Saved, Saving, Shard, Swept};
 use crate::time::Timestamp;
-use crate::types::WorkerId;
+use crate::types::{InfoHash, WorkerId};
 use crate::wire::query::ScrapeQuery;
 pub use gate::{Gate, Verdict, Waiting};
 use gather::{Gathers, Pool};
@@ -74,6 +78,8 @@ pub struct Engine {
     ids: ConnectionIds,
     shard: Shard,
     rng: Rng,
+    /// Who may ask; nothing if everybody may.
+    access: Option<Arc<Access>>,
     gathers: Gathers,
     /// Announces by UDP for swarms of this worker's own that are still to be answered in this turn.
     announces: Vec<UdpAnnounce>,
@@ -93,6 +99,7 @@ impl Engine {
             ids,
             shard: Shard::new(seeds.table, policy.peer_timeout_secs, policy.table_bytes),
             rng: Rng::with_seed(seeds.random),
+            access: None,
             gathers: Gathers::default(),
             announces: Vec::with_capacity(TURN_DATAGRAMS),
             queries: Pool::default(),
@@ -100,11 +107,24 @@ impl Engine {
         }
     }
 
+    /// Takes another policy, but for the timeout and the memory, which the table was made with.
+    pub fn set_policy(&mut self, policy: Policy) {
+        let Policy { peer_timeout_secs, table_bytes, .. } = self.policy;
+        self.policy = Policy { peer_timeout_secs, table_bytes, ..policy };
+    }
+
     /// Does a slice of the sweep, or some while memory is short.
     pub fn sweep(&mut self, now: Timestamp) -> Swept {
         let mut swept = Swept::default();
         for _ in 0..SHORT_SLICES {
-            swept = self.shard.sweep(now, TURN_SWEEP);
+            swept = match &self.access {
+                Some(access) => {
+                    let permits = |info_hash: &InfoHash| access.permits_torrent(now, info_hash);
+                    self.shard.sweep_permitted(now, TURN_SWEEP, permits)
+                }
+                None => self.shard.sweep(now, TURN_SWEEP),
+            };
+            self.counters.add(Counter::DeniedPeers, swept.denied);
             self.counters.add(Counter::ExpiredPeers, swept.expired);
             self.counters.add(Counter::EvictedPeers, swept.evicted);
             if !swept.is_short {
@@ -112,6 +132,16 @@ impl Engine {
             }
         }
         swept
+    }
+
+    /// Walks over the table, from a position on.
+    pub fn save(&self, from: Position) -> Saving<'_> {
+        self.shard.save(from)
+    }
+
+    /// Enters what was saved; returns how many peers were entered.
+    pub fn load(&mut self, now: Timestamp, saved: Vec<Saved>) -> u64 {
+        self.shard.load(now, saved)
     }
 
     /// Gives up on some of what has waited for other workers for too long. True if there is more of it.

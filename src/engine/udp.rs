@@ -89,6 +89,9 @@ impl Engine {
             return None;
         }
         let ip = from.source.ip();
+        if !self.permits_source(ip) {
+            return None;
+        }
         let family = Family::of(ip);
         let length = match Request::parse(datagram) {
             Ok(Request::Connect { transaction_id }) => {
@@ -186,6 +189,9 @@ impl Engine {
             self.counters.bump(Counter::BadAnnouncePort);
             self.counters.bump(Counter::Refused);
             return Some(udp::put_error(out, request.transaction_id, "invalid parameter: port"));
+        }
+        if let Some(denied) = self.deny_udp(now, request, out) {
+            return denied;
         }
         if Options::are_malformed(request.options) {
             self.counters.bump(Counter::BadOptions);

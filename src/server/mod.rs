@@ -1,7 +1,11 @@
 //! Owns the process's part of the tracker: workers that start together and end together.
 
 mod builder;
+mod control;
+mod lists;
 mod sockets;
+mod state;
+mod tables;
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,27 +14,24 @@ use std::thread;
 use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender, bounded};
-use ipnet::IpNet;
 
 use crate::config::{Config, Cores};
-use crate::connection_id::ConnectionIds;
 use crate::counters::{Counters, Published};
 use crate::engine::middleware::Middleware;
-use crate::engine::{Engine, Policy, Seeds};
 use crate::error::ServerError;
-use crate::limits::{
-    DEFAULT_MEMORY_DIVISOR, MAX_WORKERS, PROCESS_BYTES, TABLE_MIN_BYTES, TABLE_OVERHEAD_PERCENT, WORKER_BYTES,
-};
+use crate::limits::MAX_WORKERS;
 use crate::mesh::Mesh;
-use crate::owner::Owners;
 use crate::sys::{self, Doorbell};
 use crate::time::Clock;
-use crate::types::WorkerId;
 use crate::web::Site;
-use crate::worker::{self, Program, Setup, Shutdown};
+use crate::worker::{self, Order, Program, Setup, Shutdown, Trusted};
 pub use builder::Builder;
+use control::{Control, Orders};
+use lists::ListFiles;
 use sockets::Sockets;
 pub(crate) use sockets::{descriptors_needed, probe};
+use tables::Tables;
+pub(crate) use tables::{default_memory_bytes, table_bytes};
 
 /// A tracker that runs.
 pub struct Tracker {
@@ -42,6 +43,11 @@ pub struct Tracker {
     shutdown: Arc<Shutdown>,
     ended: Receiver<Ended>,
     running: usize,
+    /// What it runs with.
+    config: Config,
+    clock: Clock,
+    orders: Orders,
+    control: Control,
 }
 
 /// What a worker says when it is through: how it ended.
@@ -68,15 +74,16 @@ impl Tracker {
         let connections = sockets::reserve_descriptors(config, workers)?;
         let sockets = Sockets::bind(config, workers)?;
         let system = |what| move |source| ServerError::System { what, source };
-        let table_bytes = table_bytes(config, workers)?;
-        let (owners, engines) =
-            engines(config, workers, table_bytes).map_err(system("random numbers can't be had"))?;
+        let clock = Clock::start();
+        let Tables { owners, engines, charge } = Tables::prepare(config, workers, clock)?;
         sockets.steer(config.steering, &owners, &cores);
         let doorbells: io::Result<Vec<_>> = (0..workers).map(|_| Doorbell::new().map(Arc::new)).collect();
         let doorbells = doorbells.map_err(system("a doorbell can't be made"))?;
         let meshes = Mesh::connect(&doorbells);
         let (report_ready, ready) = bounded(workers);
         let (report_end, ended) = bounded(workers);
+        let (orders, receivers) = Orders::new(workers);
+        let control = Control::start(charge, orders.clone()).map_err(system("a thread can't be started"))?;
         let server = Self {
             udp: sockets.udp_addresses(),
             http: sockets.http_addresses(),
@@ -86,13 +93,16 @@ impl Tracker {
             shutdown: Arc::new(Shutdown::new(workers)),
             ended,
             running: workers,
+            config: config.clone(),
+            clock,
+            orders,
+            control,
         };
         site.set_published(server.published.clone());
         let site = Arc::new(site);
-        let clock = Clock::start();
-        let trusted_proxies: Arc<[IpNet]> = config.trusted_proxies.as_slice().into();
-        let parts = sockets.deal().zip(engines).zip(meshes);
-        for (number, (((sockets, listeners), engine), mesh)) in parts.enumerate() {
+        let trusted_proxies = trusted(config);
+        let parts = sockets.deal().zip(engines).zip(meshes).zip(receivers);
+        for (number, ((((sockets, listeners), engine), mesh), orders)) in parts.enumerate() {
             let setup = Setup {
                 core: server.cores[number],
                 sockets,
@@ -105,12 +115,10 @@ impl Tracker {
                 shutdown: server.shutdown.clone(),
                 busy_poll: config.busy_poll,
                 connections,
+                orders,
             };
-            let program = Program {
-                middleware: middleware.clone(),
-                site: site.clone(),
-                trusted_proxies: trusted_proxies.clone(),
-            };
+            let (middleware, site) = (middleware.clone(), site.clone());
+            let program = Program { middleware, site, trusted_proxies: trusted_proxies.clone() };
             spawn(number, setup, program, report_ready.clone(), report_end.clone())
                 .map_err(system("a thread can't be started"))?;
         }
@@ -153,6 +161,40 @@ impl Tracker {
         self.published.iter().map(|published| published.read()).collect()
     }
 
+    /// Takes another configuration, as far as it can change while the tracker runs; returns the names of the options
+    /// that would need a new start. The workers follow within a second.
+    ///
+    /// # Errors
+    ///
+    /// The configuration can't be, or a list can't be read. Then all stays as it was.
+    pub fn reload(&mut self, config: &Config) -> Result<Vec<&'static str>, ServerError> {
+        config.check()?;
+        let (config, fixed) = self.config.reloaded(config);
+        config.check()?;
+        let workers = self.cores.len();
+        let lists = ListFiles::open(&config.lists, self.clock)?;
+        let connections = sockets::reserve_descriptors(&config, workers)?;
+        let policy = tables::policy(&config, 0);
+        let trusted_proxies = trusted(&config);
+        self.control.set_lists(lists);
+        self.control.set_interval(Duration::from_secs(config.snapshot_interval_secs.into()));
+        self.orders.give(|| Order::Policy(policy));
+        self.orders.give(|| Order::Connections(connections));
+        self.orders.give(|| Order::TrustedProxies(trusted_proxies.clone()));
+        self.config = config;
+        Ok(fixed)
+    }
+
+    /// Writes a snapshot of the swarms to the state directory, if there is one, while the workers go on.
+    ///
+    /// # Errors
+    ///
+    /// It could not be written, or not within this time. The last one is still there.
+    pub fn save(&self, at_most: Duration) -> Result<(), ServerError> {
+        let what = "a snapshot can't be written";
+        self.control.save(at_most).map_err(|source| ServerError::System { what, source })
+    }
+
     /// Asks all workers to end: no new connections, what is in flight is finished. Returns at once; see
     /// [`wait`](Self::wait).
     pub fn stop(&self) {
@@ -192,44 +234,12 @@ impl Drop for Tracker {
     }
 }
 
-/// What of the process's memory each worker's table may take.
-pub(crate) fn table_bytes(config: &Config, workers: usize) -> Result<usize, ServerError> {
-    let most = config.max_memory_bytes.unwrap_or_else(default_memory_bytes);
-    let workers = workers as u64;
-    let tables = most.saturating_sub(PROCESS_BYTES + workers * WORKER_BYTES);
-    let each = tables / workers * 100 / (100 + TABLE_OVERHEAD_PERCENT);
-    if each < TABLE_MIN_BYTES {
-        let table = TABLE_MIN_BYTES * (100 + TABLE_OVERHEAD_PERCENT) / 100;
-        let needed = PROCESS_BYTES + workers * (WORKER_BYTES + table);
-        return Err(ServerError::Memory { most, workers, needed_mib: needed.div_ceil(1 << 20) });
-    }
-    Ok(each as usize)
-}
-
-/// What the process may take if nobody says it.
-pub(crate) fn default_memory_bytes() -> u64 {
-    sys::memory_bytes() / DEFAULT_MEMORY_DIVISOR
-}
-
-/// The rule of ownership under a fresh key, and an engine for each worker.
-fn engines(config: &Config, workers: usize, table_bytes: usize) -> io::Result<(Owners, Vec<Engine>)> {
-    let key = (sys::random()?, sys::random()?, sys::random()?);
-    let owners = Owners::new(workers, [key.0, key.1, key.2].map(u32::from_ne_bytes));
-    let ids = ConnectionIds::new(sys::random()?, config.connection_id_window_secs);
-    let policy = Policy {
-        announce_interval_secs: config.announce_interval_secs,
-        min_interval_secs: config.min_interval_secs,
-        max_peers: config.max_peers,
-        peer_timeout_secs: config.peer_timeout_secs,
-        table_bytes,
-    };
-    let engine = |number: usize| {
-        let seeds = Seeds { table: sys::random()?, random: u64::from_ne_bytes(sys::random()?) };
-        let me = WorkerId(number as u16);
-        Ok(Engine::new(me, owners, policy, ids, seeds))
-    };
-    let engines: io::Result<_> = (0..workers).map(engine).collect();
-    Ok((owners, engines?))
+/// The proxies that are trusted, with the listeners' numbers.
+fn trusted(config: &Config) -> Arc<[Trusted]> {
+    let served = config.http.addresses();
+    let number = |at| served.iter().position(|address| *address == at);
+    let proxies = config.trusted_proxies.iter();
+    proxies.map(|proxy| Trusted { listener: proxy.at.and_then(number), network: proxy.network }).collect()
 }
 
 fn spawn<M: Middleware + Send>(

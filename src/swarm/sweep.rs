@@ -12,7 +12,7 @@ use super::ticks::Mark;
 use super::{LEECHERS, SEEDERS, Shard};
 use crate::limits::{SWEEP_CLEANING_COST, SWEEP_FREED_CHUNKS, TABLE_FILL_PERCENT, TABLE_RELIEF_PERCENT};
 use crate::time::Timestamp;
-use crate::types::{Family, PeerAddr};
+use crate::types::{Family, InfoHash, PeerAddr};
 
 /// Where the sweep goes on.
 pub(super) struct Cursor {
@@ -66,6 +66,8 @@ pub struct Swept {
     pub expired: u64,
     /// Peers taken out before their time, to make room.
     pub evicted: u64,
+    /// Peers taken out because their swarm is not permitted.
+    pub denied: u64,
     /// It came to the end of the table, and the next slice starts over.
     pub lap_ended: bool,
     /// More peers are to be evicted: the next slice should come soon.
@@ -73,6 +75,7 @@ pub struct Swept {
 }
 
 /// The work of one slice.
+#[derive(Clone, Copy)]
 struct Slice {
     left: usize,
     /// Who is as old as this goes ...
@@ -108,6 +111,17 @@ impl Shard {
     /// the timeout, swarms that have been empty for as long, and, if memory is short, empty swarms and the oldest
     /// peers. Ends early at the end of the table.
     pub fn sweep(&mut self, now: Timestamp, budget: usize) -> Swept {
+        self.sweep_permitted(now, budget, |_| true)
+    }
+
+    /// The same, which also takes out whatever is in a swarm that is not permitted: its peers with the first lap, its
+    /// memory with the second.
+    pub fn sweep_permitted(
+        &mut self,
+        now: Timestamp,
+        budget: usize,
+        permits: impl Fn(&InfoHash) -> bool,
+    ) -> Swept {
         self.pass(now);
         let mut swept = Swept { expired: std::mem::take(&mut self.cursor.leapt), ..Swept::default() };
         let mut slice = self.slice(budget);
@@ -118,7 +132,16 @@ impl Shard {
                 None => self.swarms.map().taken_below(self.cursor.below),
             };
             match next {
-                Some(number) => self.visit(number, &mut slice, &mut swept),
+                Some(number) if permits(&self.swarms.get(number).info_hash) => {
+                    self.visit(number, &mut slice, &mut swept);
+                }
+                Some(number) => {
+                    let mut strict = Slice { over_age: 0, spare_age: 0, ..slice };
+                    let mut gone = Swept::default();
+                    self.visit(number, &mut strict, &mut gone);
+                    slice.left = strict.left;
+                    swept.denied += gone.expired + gone.evicted;
+                }
                 None if self.cursor.within.is_some() => self.cursor.within = None, // it has gone meanwhile
                 None => {
                     self.cursor.last_lap = now.since(self.cursor.lap_started);

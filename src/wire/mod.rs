@@ -5,5 +5,6 @@ pub mod bencode;
 pub mod chunked;
 pub mod forwarded;
 pub mod http;
+pub mod proxy;
 pub mod query;
 pub mod udp;

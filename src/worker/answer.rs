@@ -49,6 +49,9 @@ impl<M: Middleware> Asked<'_, M> {
             Ok(query) => query,
             Err(error) => return Ok(self.fail(error, out)),
         };
+        if self.denies(ip, Some(&query), out) {
+            return Ok(Answered::Inline);
+        }
         if M::IS_NONE {
             return self.announced(ip, &query, &Terms::default(), out).await;
         }
@@ -71,6 +74,9 @@ impl<M: Middleware> Asked<'_, M> {
             Ok(query) => Box::new(query),
             Err(error) => return Ok(self.fail(error, out)),
         };
+        if self.denies(ip, None, out) {
+            return Ok(Answered::Inline);
+        }
         if M::IS_NONE {
             return self.scraped(&query, out).await;
         }
@@ -177,6 +183,12 @@ impl<M: Middleware> Asked<'_, M> {
         let mut body = Vec::new();
         let status = connection.shared.engine.borrow_mut().conclude_http(&mut request, result, &mut body);
         Ok(Answered::Apart { status, body })
+    }
+
+    /// Denies a request, an announce among them, if the lists say so.
+    fn denies(&self, ip: IpAddr, announce: Option<&AnnounceQuery>, out: &mut Vec<u8>) -> bool {
+        let engine = &mut *self.connection.shared.engine.borrow_mut();
+        engine.deny_http(self.connection.now.get(), ip, announce, out)
     }
 
     /// Tells what is wrong with a query, in the tracker's own words.

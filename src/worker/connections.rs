@@ -77,6 +77,11 @@ impl Connections {
         Self { entries: Slab::new(), limits, next_reap: Timestamp::default(), cursor: 0 }
     }
 
+    /// Holds to other limits from now on.
+    pub(super) fn set_limits(&mut self, limits: ConnectionLimits) {
+        self.limits = limits;
+    }
+
     pub(super) fn len(&self) -> usize {
         self.entries.len()
     }

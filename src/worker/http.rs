@@ -14,7 +14,7 @@ use tokio_uring::net::{TcpListener, TcpStream};
 use super::answer::{Answered, Asked};
 use super::connections::{Admission, Phase};
 use super::stream::{Reading, Stream};
-use super::{App, Shared};
+use super::{App, Shared, Trusted};
 use crate::counters::{Counter, Kind};
 use crate::engine::middleware::Middleware;
 use crate::engine::route::Route;
@@ -30,9 +30,10 @@ use crate::wire::http::{
     Method, Persistence, Request, ResponseWriter, Status, can_start_request, head_end, leading_empty_lines,
     put_status,
 };
+use crate::wire::proxy::{self, Start};
 
 /// Takes connections in until the worker stops.
-pub(super) async fn accept<M: Middleware>(app: Rc<App<M>>, listener: TcpListener) {
+pub(super) async fn accept<M: Middleware>(app: Rc<App<M>>, listener: TcpListener, number: usize) {
     let shared = app.shared.clone();
     loop {
         shared.unsubmitted.set(true);
@@ -44,7 +45,8 @@ pub(super) async fn accept<M: Middleware>(app: Rc<App<M>>, listener: TcpListener
                     shared.engine.borrow_mut().counters.bump(Counter::DropConnections);
                 }
                 if let Some(admission) = admission {
-                    tokio_uring::spawn(serve(app.clone(), stream, peer.ip().to_canonical(), admission));
+                    let peer = Peer { ip: peer.ip().to_canonical(), is_https: false, listener: number };
+                    tokio_uring::spawn(serve(app.clone(), stream, peer, admission));
                 }
             }
             Err(_) if shared.stopping.get() => return,
@@ -57,7 +59,7 @@ pub(super) async fn accept<M: Middleware>(app: Rc<App<M>>, listener: TcpListener
 }
 
 /// Serves one connection to its end.
-async fn serve<M: Middleware>(app: Rc<App<M>>, stream: Rc<TcpStream>, ip: IpAddr, admission: Admission) {
+async fn serve<M: Middleware>(app: Rc<App<M>>, stream: Rc<TcpStream>, peer: Peer, admission: Admission) {
     let shared = &app.shared;
     let mut connection = Connection {
         input: Vec::with_capacity(HTTP_READ_BYTES),
@@ -68,7 +70,8 @@ async fn serve<M: Middleware>(app: Rc<App<M>>, stream: Rc<TcpStream>, ip: IpAddr
         stream: &stream,
         app: &app,
         shared,
-        ip,
+        peer,
+        begun: false,
         key: admission.key,
         now: Cell::new(shared.clock.now()),
     };
@@ -80,6 +83,16 @@ async fn serve<M: Middleware>(app: Rc<App<M>>, stream: Rc<TcpStream>, ip: IpAddr
         let _ = stream.shutdown(Shutdown::Both); // or the read would hold the socket open
     }
     shared.connections.borrow_mut().close(admission.key);
+}
+
+/// Who is at the other end of a connection: the client, or a proxy.
+#[derive(Clone, Copy, Debug)]
+struct Peer {
+    ip: IpAddr,
+    /// It is the client, who came by TLS to a proxy that speaks the PROXY protocol.
+    is_https: bool,
+    /// Through which listener the connection came, by its number.
+    listener: usize,
 }
 
 /// What comes after the answers that were written.
@@ -114,8 +127,9 @@ pub(super) struct Connection<'a, M> {
     stream: &'a Rc<TcpStream>,
     pub(super) app: &'a Rc<App<M>>,
     pub(super) shared: &'a Rc<Shared>,
-    /// Who is at the other end: the client or a proxy.
-    ip: IpAddr,
+    peer: Peer,
+    /// Something has come, and it is known whether the PROXY protocol comes first.
+    begun: bool,
     key: usize,
     /// The time, read anew after each wait for the client.
     pub(super) now: Cell<Timestamp>,
@@ -206,6 +220,16 @@ impl<M: Middleware> Connection<'_, M> {
 
     /// Answers the whole requests of the input, until there is no more of them or the batch is full.
     async fn answer(&mut self, out: &mut Vec<u8>) -> Next {
+        if !self.begun {
+            match self.begin() {
+                Ok(true) => {}
+                Ok(false) => return Next::Read,
+                Err(status) => {
+                    self.refuse(out, status);
+                    return Next::Linger;
+                }
+            }
+        }
         let mut from = 0;
         let next = loop {
             let skipped = self.skip_bytes.min((self.input.len() - from) as u64);
@@ -273,12 +297,12 @@ impl<M: Middleware> Connection<'_, M> {
         let route = Route::of(request.path);
         let stays = !self.shared.stopping.get();
         if self.app.site.serves(&route, request.path) {
-            self.count(Counter::of(Kind::HttpReply, Family::of(self.ip)));
+            self.count(Counter::of(Kind::HttpReply, Family::of(self.peer.ip)));
             self.count(Counter::HttpOther);
             return Ok(Box::pin(self.page(request, head, rest, stays, out)).await);
         }
         let skip_bytes = request.skippable_bytes()?;
-        self.count(Counter::of(Kind::HttpReply, Family::of(self.ip)));
+        self.count(Counter::of(Kind::HttpReply, Family::of(self.peer.ip)));
         let keep_alive = request.stays_open_unread() && stays;
         let persistence = match (keep_alive, request.http_10) {
             (true, false) => Persistence::KeepAlive,
@@ -356,7 +380,7 @@ impl<M: Middleware> Connection<'_, M> {
 
     /// The connection in the hands of a request that takes its time; this follows it.
     pub(super) fn stream(&self, rest: &[u8]) -> Rc<Stream> {
-        Stream::new(self.shared, self.stream, self.key, self.ip, rest, self.reading.take())
+        Stream::new(self.shared, self.stream, self.key, self.peer.ip, rest, self.reading.take())
     }
 
     /// Takes the connection back, with what has come meanwhile.
@@ -369,19 +393,44 @@ impl<M: Middleware> Connection<'_, M> {
 
     /// Who asks, and whether by HTTPS: as the proxy says, if it is trusted.
     pub(super) fn client(&self, head: &[u8]) -> (IpAddr, bool) {
-        let proxies = &self.app.trusted_proxies;
-        let is_trusted = |ip| proxies.iter().any(|network| network.contains(&ip));
-        if proxies.is_empty() || !is_trusted(self.ip) {
-            return (self.ip, false);
+        let Peer { ip, is_https, .. } = self.peer;
+        let proxies = self.app.trusted_proxies.borrow();
+        let is_trusted = |ip| self.is_trusted(&proxies, ip);
+        if !is_trusted(ip) {
+            return (ip, is_https);
         }
         let mut headers = [httparse::EMPTY_HEADER; HTTP_HEADERS_MAX];
         let mut request = httparse::Request::new(&mut headers);
         if request.parse(head).is_err() {
-            return (self.ip, false); // it was parsed before
+            return (ip, is_https); // it was parsed before
         }
         let fields = request.headers.iter().map(|field| (field.name, field.value));
-        let ip = client_ip(self.ip, fields.clone(), is_trusted);
-        (ip, protocol(self.ip, fields, is_trusted) == Some(Protocol::Https))
+        let client = client_ip(ip, fields.clone(), is_trusted);
+        let protocol = protocol(ip, fields, is_trusted);
+        (client, protocol.map_or(is_https, |protocol| protocol == Protocol::Https))
+    }
+
+    fn is_trusted(&self, proxies: &[Trusted], ip: IpAddr) -> bool {
+        let here = |listener: Option<usize>| listener.is_none_or(|listener| listener == self.peer.listener);
+        proxies.iter().any(|proxy| here(proxy.listener) && proxy.network.contains(&ip))
+    }
+
+    /// Takes what a trusted proxy says before the client's own bytes; false if not all of it has come.
+    fn begin(&mut self) -> Result<bool, Status> {
+        if self.is_trusted(&self.app.trusted_proxies.borrow(), self.peer.ip) {
+            match proxy::read(&self.input) {
+                Start::Plain => {}
+                Start::Partial => return Ok(false),
+                Start::Malformed => return Err(Status::BadRequest),
+                Start::Header(header) => {
+                    self.input.drain(..header.bytes);
+                    self.peer.ip = header.client.unwrap_or(self.peer.ip);
+                    self.peer.is_https = header.is_tls;
+                }
+            }
+        }
+        self.begun = true;
+        Ok(true)
     }
 
     /// Writes what was collected so far. False: the client doesn't take it.
@@ -397,7 +446,7 @@ impl<M: Middleware> Connection<'_, M> {
     /// Answers what can't be read as a request; after that the connection is of no use. Without a body: it may have
     /// been a HEAD.
     fn refuse(&self, out: &mut Vec<u8>, status: Status) {
-        self.count(Counter::of(Kind::HttpReply, Family::of(self.ip)));
+        self.count(Counter::of(Kind::HttpReply, Family::of(self.peer.ip)));
         if status != Status::Unavailable {
             self.count(Counter::BadHttp);
         }

@@ -8,10 +8,12 @@
 mod answer;
 mod connections;
 mod http;
+mod save;
 mod stream;
 mod waiting;
 
 use std::cell::{Cell, RefCell};
+use std::fs::File;
 use std::future::poll_fn;
 use std::io;
 use std::net::TcpListener;
@@ -22,12 +24,14 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
+use crossbeam::channel::{Receiver, Sender};
 use ipnet::IpNet;
 use socket2::SockRef;
 
+use crate::access::Access;
 use crate::counters::{Counter, Published};
 use crate::engine::middleware::Middleware;
-use crate::engine::{Endpoint, Engine, Gate, Replies};
+use crate::engine::{Endpoint, Engine, Gate, Policy, Replies};
 use crate::limits::{
     HOUSEKEEPING_INTERVAL_MS, RUNTIME_RING_ENTRIES, SHUTDOWN_GRACE_MS, SWEEP_SLICES_PER_SECOND,
     TURN_DATAGRAMS, TURN_MESSAGES,
@@ -64,6 +68,28 @@ pub struct Setup {
     pub busy_poll: Duration,
     /// HTTP connections that it holds at a time.
     pub connections: ConnectionLimits,
+    /// What it is told while it runs.
+    pub orders: Receiver<Order>,
+}
+
+/// What a worker is told while it runs; it looks for some when it publishes its counters.
+#[derive(Debug)]
+pub enum Order {
+    /// Other lists of who may ask.
+    Access(Arc<Access>),
+    /// Another policy for announces, as far as it can change.
+    Policy(Policy),
+    /// Another number of connections. Those that are open stay so.
+    Connections(ConnectionLimits),
+    /// Other networks whose word on a client's address is taken.
+    TrustedProxies(Arc<[Trusted]>),
+    /// Write the table to this file, and say how long it has become.
+    Save {
+        /// An empty file.
+        file: File,
+        /// Who is told; there is room.
+        done: Sender<io::Result<u64>>,
+    },
 }
 
 /// How many HTTP connections a worker holds at a time.
@@ -98,6 +124,15 @@ impl Shutdown {
     }
 }
 
+/// A network whose word on a client's address is taken.
+#[derive(Clone, Copy, Debug)]
+pub struct Trusted {
+    /// The listener for which it is, by its number; `None`: all.
+    pub listener: Option<usize>,
+    /// The network.
+    pub network: IpNet,
+}
+
 /// What a program brings along to the tracker; each worker has its own.
 pub struct Program<M> {
     /// What stands between requests and the swarms.
@@ -105,7 +140,7 @@ pub struct Program<M> {
     /// What is served by HTTP beside the tracker.
     pub site: Arc<Site>,
     /// Networks whose word on a client's address is taken.
-    pub trusted_proxies: Arc<[IpNet]>,
+    pub trusted_proxies: Arc<[Trusted]>,
 }
 
 /// A worker's part of the program, and what its tasks share with the turn.
@@ -113,7 +148,7 @@ struct App<M> {
     shared: Rc<Shared>,
     gate: RefCell<Gate<M>>,
     site: Arc<Site>,
-    trusted_proxies: Arc<[IpNet]>,
+    trusted_proxies: RefCell<Arc<[Trusted]>>,
 }
 
 /// What the tasks of a worker share. A borrow never lasts over an `await`.
@@ -164,7 +199,7 @@ async fn serve<M: Middleware>(setup: Setup, program: Program<M>, ready: impl FnO
         shared: shared.clone(),
         gate: RefCell::new(Gate::new(program.middleware)),
         site: program.site,
-        trusted_proxies: program.trusted_proxies,
+        trusted_proxies: RefCell::new(program.trusted_proxies),
     });
     let sleeper = Sleeper::new(setup.doorbell.clone())?;
     let mut driver = Driver {
@@ -174,6 +209,7 @@ async fn serve<M: Middleware>(setup: Setup, program: Program<M>, ready: impl FnO
         published: setup.published,
         shutdown: setup.shutdown,
         busy_poll: setup.busy_poll,
+        orders: setup.orders,
         datagrams: TURN_DATAGRAMS,
         next_sweep: Timestamp::default(),
         next_publish: Timestamp::default(),
@@ -182,8 +218,9 @@ async fn serve<M: Middleware>(setup: Setup, program: Program<M>, ready: impl FnO
     driver.turn(setup.clock.now())?; // a kernel that can't do it says so here
     let doors: io::Result<Vec<_>> = setup.listeners.iter().map(TcpListener::try_clone).collect();
     let doors = doors?;
-    for listener in setup.listeners {
-        tokio_uring::spawn(http::accept(app.clone(), tokio_uring::net::TcpListener::from_std(listener)));
+    for (number, listener) in setup.listeners.into_iter().enumerate() {
+        let listener = tokio_uring::net::TcpListener::from_std(listener);
+        tokio_uring::spawn(http::accept(app.clone(), listener, number));
     }
     let ticking = tokio_uring::spawn(tick(setup.doorbell));
     ready();
@@ -220,6 +257,7 @@ struct Driver<M> {
     published: Arc<Published>,
     shutdown: Arc<Shutdown>,
     busy_poll: Duration,
+    orders: Receiver<Order>,
     /// Datagrams to take in a turn; none once the worker is to end.
     datagrams: usize,
     next_sweep: Timestamp,
@@ -299,6 +337,18 @@ impl<M: Middleware> Driver<M> {
                 self.ring.sockets().filter_map(|socket| sys::kernel_drops(socket).ok()).map(u64::from).sum();
             engine.counters.set(Counter::DropReceiveOverrun, drops);
             self.published.publish(&engine.counters);
+            while let Ok(order) = self.orders.try_recv() {
+                match order {
+                    Order::Access(access) => engine.set_access(access),
+                    Order::Policy(policy) => engine.set_policy(policy),
+                    Order::Connections(limits) => shared.connections.borrow_mut().set_limits(limits),
+                    Order::Save { file, done } => {
+                        let shared = self.shared.clone();
+                        tokio_uring::spawn(async move { drop(done.send(save::save(shared, file).await)) });
+                    }
+                    Order::TrustedProxies(networks) => *self.app.trusted_proxies.borrow_mut() = networks,
+                }
+            }
         }
         self.ring.submit()?;
         mesh.flush();

@@ -10,9 +10,9 @@ use std::thread;
 
 use super::*;
 use crate::connection_id::ConnectionIds;
+use crate::engine::Seeds;
 use crate::engine::context::RequestContext;
 use crate::engine::middleware::{Next, from_async};
-use crate::engine::{Policy, Seeds};
 use crate::error::TrackerError;
 use crate::limits::{
     HTTP_HEAD_DEADLINE_MS, HTTP_IDLE_DEADLINE_MS, HTTP_WRITE_DEADLINE_MS, TURN_SWEEP, UDP_REPLY_MAX_BYTES,
@@ -33,7 +33,7 @@ fn shared() -> Rc<Shared> {
         table_bytes: usize::MAX,
     };
     let seeds = Seeds { table: [0; 16], random: 0 };
-    let ids = ConnectionIds::new([0; 16], 120);
+    let ids = ConnectionIds::new([0; 16], 120, 0);
     let engine = Engine::new(WorkerId(0), Owners::new(1, [0; 3]), policy, ids, seeds);
     let doorbells = [Arc::new(Doorbell::new().unwrap())];
     Rc::new(Shared {
@@ -55,7 +55,7 @@ fn app<M: Middleware>(shared: &Rc<Shared>, middleware: M) -> Rc<App<M>> {
         shared: shared.clone(),
         gate: RefCell::new(Gate::new(middleware)),
         site: Arc::default(),
-        trusted_proxies: Arc::default(),
+        trusted_proxies: Arc::<[Trusted]>::default().into(),
     })
 }
 
@@ -71,7 +71,7 @@ fn after_deadline<T: Send + 'static>(
         let address = listener.local_addr().unwrap();
         let shared = shared();
         let app = app(&shared, ());
-        tokio_uring::spawn(http::accept(app, tokio_uring::net::TcpListener::from_std(listener)));
+        tokio_uring::spawn(http::accept(app, tokio_uring::net::TcpListener::from_std(listener), 0));
         let client = thread::spawn(move || client(address));
         while !shared.connections.borrow().has_one_in(phase) {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -140,7 +140,7 @@ fn a_request_that_waits_for_nothing_leaves_its_connection_open() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let listener = tokio_uring::net::TcpListener::from_std(listener);
-        tokio_uring::spawn(http::accept(app(&shared(), at_once), listener));
+        tokio_uring::spawn(http::accept(app(&shared(), at_once), listener, 0));
         let client = thread::spawn(move || {
             let mut stream = TcpStream::connect(address).unwrap();
             stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
@@ -199,7 +199,7 @@ fn who_waits_too_long_by_http_gets_a_503_and_what_came_meanwhile_its_answer() {
         let shared = shared();
         let app = app(&shared, from_async(never));
         let listener = tokio_uring::net::TcpListener::from_std(listener);
-        tokio_uring::spawn(http::accept(app.clone(), listener));
+        tokio_uring::spawn(http::accept(app.clone(), listener, 0));
         let (go, goes) = channel();
         let (read, is_read) = channel();
         let client = thread::spawn(move || {
@@ -250,6 +250,7 @@ fn what_is_due_keeps_a_worker_awake() {
             published: Arc::default(),
             shutdown: Arc::new(Shutdown::new(1)),
             busy_poll: Duration::ZERO,
+            orders: crossbeam::channel::never(),
             datagrams: TURN_DATAGRAMS,
             next_sweep: Timestamp::default(),
             next_publish: Timestamp::default(),

@@ -16,6 +16,7 @@ use std::time::Duration;
 use gyre::config::{Config, Cores, Listen};
 use gyre::counters::{Counter, Counters};
 use gyre::engine::middleware::Middleware;
+use gyre::error::ServerError;
 use gyre::server::Builder;
 use gyre::time::{Clock, Timestamp};
 use gyre::types::{
@@ -116,6 +117,14 @@ impl Tracker {
 
     pub(crate) fn stop(&self) {
         self.0.stop();
+    }
+
+    pub(crate) fn save(&self, at_most: Duration) -> Result<(), ServerError> {
+        self.0.save(at_most)
+    }
+
+    pub(crate) fn reload(&mut self, config: &Config) -> Result<Vec<&'static str>, ServerError> {
+        self.0.reload(config)
     }
 
     /// Waits until the server has stopped. False: some worker didn't in time.

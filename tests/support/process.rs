@@ -1,6 +1,7 @@
 //! Owns the programs that tests run as processes of their own: what they write to standard error, and how they end.
 
 use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
@@ -10,6 +11,10 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::{DEADLINE, eventually};
 
+pub(crate) const GYRE: &str = env!("CARGO_BIN_EXE_gyre");
+/// Both protocols, each at a port of its own.
+pub(crate) const ANYWHERE: &str = "--udp 127.0.0.1:0 --http 127.0.0.1:0";
+
 /// A program that is killed when the test is through with it.
 pub(crate) struct Program {
     child: Child,
@@ -17,8 +22,13 @@ pub(crate) struct Program {
 }
 
 impl Program {
+    /// Runs `gyre serve`.
+    pub(crate) fn serve(options: &str) -> Self {
+        Self::run(Command::new(GYRE).arg("serve").args(options.split_whitespace()))
+    }
+
     pub(crate) fn run(command: &mut Command) -> Self {
-        let command = command.env_remove("GYRE_LOG").stdin(Stdio::null()).stdout(Stdio::null());
+        let command = command.stdin(Stdio::null()).stdout(Stdio::null());
         let mut child = command.stderr(Stdio::piped()).spawn().expect("the program");
         let stderr = child.stderr.take().expect("its standard error");
         Self { child, lines: read_lines(stderr) }
@@ -40,6 +50,17 @@ impl Program {
                 Err(_) => return None,
             }
         }
+    }
+
+    /// Waits until it serves; returns its addresses.
+    #[track_caller]
+    pub(crate) fn ready(&self) -> (SocketAddr, SocketAddr) {
+        let line = self.find_line("gyre: ready: ").expect("a program that serves");
+        let after = |word: &str| {
+            let mut words = line.split(' ').skip_while(|found| *found != word);
+            words.nth(1).and_then(|address| address.parse().ok())
+        };
+        (after("udp").expect("an address"), after("http").expect("an address"))
     }
 
     pub(crate) fn signal(&self, signal: Signal) {

@@ -197,11 +197,11 @@ impl TempDir {
         &self.0
     }
 
-    /// Writes a file; returns its path.
+    /// Writes a file, all at once for whoever watches it; returns its path.
     #[track_caller]
     pub(crate) fn file(&self, name: &str, bytes: &[u8]) -> String {
-        let path = self.0.join(name);
-        fs::write(&path, bytes).expect("a file");
+        let (path, new) = (self.0.join(name), self.0.join("new"));
+        fs::write(&new, bytes).and_then(|()| fs::rename(&new, &path)).expect("a file");
         path.into_os_string().into_string().expect("a path in UTF-8")
     }
 }

@@ -1,26 +1,36 @@
-//! Owns the command line: each option's name, help, default and range.
+//! Owns the command line: each option's name, help, default and range. What a file adds to it is in `file.rs`.
 
-use std::net::{IpAddr, SocketAddr};
+mod file;
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::RangedI64ValueParser;
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use ipnet::IpNet;
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use file::ConfigFile;
+pub use file::FileError;
+use tracing_subscriber::EnvFilter;
 
-use crate::config::{Config, Cores, Listen, Steering};
+use crate::config::{Config, Cores, Listen, Lists, Steering, TrustedProxy};
 use crate::doctor::PublicUrl;
 use crate::limits::{
     ANNOUNCE_INTERVAL_RANGE_S, BUSY_POLL_RANGE_US, CONNECTION_ID_WINDOW_RANGE_S, DEFAULT_ANNOUNCE_INTERVAL_S,
-    DEFAULT_CONNECTION_ID_WINDOW_S, DEFAULT_PEERS, DEFAULT_RECEIVE_BUFFER_BYTES, DEFAULT_STATS_INTERVAL_S,
-    HTTP_CONNECTIONS_RANGE, MAX_MEMORY_RANGE_BYTES, MAX_PEERS_RANGE, MIN_INTERVAL_RANGE_S,
-    PEER_TIMEOUT_RANGE_S, RECEIVE_BUFFER_RANGE_BYTES, STATS_INTERVAL_RANGE_S,
+    DEFAULT_CONNECTION_ID_WINDOW_S, DEFAULT_DENY_REASON, DEFAULT_PEERS, DEFAULT_RECEIVE_BUFFER_BYTES,
+    DEFAULT_SNAPSHOT_INTERVAL_S, DEFAULT_STATS_INTERVAL_S, HTTP_CONNECTIONS_RANGE, MAX_MEMORY_RANGE_BYTES,
+    MAX_PEERS_RANGE, MIN_INTERVAL_RANGE_S, PEER_TIMEOUT_RANGE_S, RECEIVE_BUFFER_RANGE_BYTES,
+    SNAPSHOT_INTERVAL_RANGE_S, STATS_INTERVAL_RANGE_S,
 };
 
 /// The headings of the help.
 const WORKERS: &str = "Workers";
 const ANNOUNCES: &str = "Announces";
 const LIMITS: &str = "Limits";
+const LISTS: &str = "Lists";
+const STATE: &str = "State";
+const LOGGING: &str = "Logging";
 const DOCTOR: &str = "Doctor";
 
 /// A BitTorrent tracker for Linux bare metal: UDP and HTTP, one io_uring worker per core.
@@ -30,6 +40,58 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+    /// The options of that command as they were given, by the command line or its file.
+    #[arg(skip)]
+    given: ArgMatches,
+}
+
+/// Why a command line is none.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// It can't be understood, or asks for help.
+    #[error(transparent)]
+    Usage(#[from] clap::Error),
+    /// The file of options is no good.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+impl Cli {
+    /// Reads a command line, and the file of options that it names; what the line says goes before what the file says.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with either; of a file with the line and column.
+    pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, CliError> {
+        let arguments: Vec<_> = arguments.into_iter().collect();
+        let (cli, names) = Self::from_arguments(&arguments)?;
+        let Ok(Some(path)) = cli.given.try_get_one::<PathBuf>("config_file") else { return Ok(cli) };
+        let file = ConfigFile::read(path)?;
+        let (command, line) = arguments.split_at(names);
+        let (cli, _) = Self::from_arguments(&[command, &file.arguments(&cli.given)?, line].concat())?;
+        if let Some(Err(error)) = cli.command.serve().map(|serve| serve.config().check())
+            && let Some(error) = file.locate(error.option(), error.to_string())
+        {
+            return Err(error.into());
+        }
+        Ok(cli)
+    }
+
+    /// Reads arguments; says how many of them name the program and its command. No option stands before those.
+    fn from_arguments(arguments: &[OsString]) -> Result<(Self, usize), clap::Error> {
+        let mut given = Self::command().try_get_matches_from(arguments)?;
+        let cli = Self::from_arg_matches(&given)?;
+        let mut names = 1;
+        while let Some((_, inner)) = given.remove_subcommand() {
+            (given, names) = (inner, names + 1);
+        }
+        Ok((Self { given, ..cli }, names))
+    }
+
+    /// The text of a file that holds all options, those that were given with their values.
+    pub fn config_file(&self) -> String {
+        file::print(&self.given)
+    }
 }
 
 /// What the program does.
@@ -51,6 +113,39 @@ pub enum Command {
     ///
     /// It ends with 0 if all is well, 1 with warnings, 2 with failures, and 64 if the options can't be understood.
     Doctor(Box<Doctor>),
+
+    /// The file of options: write one, or check one.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+}
+
+/// What can be done with a file of options.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Write a file of all options to standard output, each with its description.
+    ///
+    /// Those that are given here have their value in it, the others are commented out with their default.
+    Print(Box<Serve>),
+
+    /// Check a file of options.
+    ///
+    /// It ends with 0 if a tracker can be run with it. Otherwise it says what is wrong, with line and column, and ends
+    /// with 1.
+    Check {
+        /// The file
+        file: PathBuf,
+    },
+}
+
+impl Command {
+    /// The options of the tracker, if it is about one.
+    fn serve(&self) -> Option<&Serve> {
+        match self {
+            Self::Serve(serve) | Self::Config(ConfigCommand::Print(serve)) => Some(serve),
+            Self::Doctor(doctor) => Some(&doctor.serve),
+            Self::Config(ConfigCommand::Check { .. }) => None,
+        }
+    }
 }
 
 /// The options of `gyre doctor`.
@@ -76,14 +171,19 @@ pub struct Doctor {
 #[derive(Args, Clone, Debug)]
 #[command(allow_negative_numbers = true)] // so that they are refused by the option's range, which names it
 pub struct Serve {
+    /// Read options from this file, TOML with the names that they have here; those that are given here go before it.
+    /// `gyre config print` writes one
+    #[arg(long = "config", value_name = "FILE")]
+    config_file: Option<PathBuf>,
+
     /// Serve UDP (BEP 15) here. May be given several times (at most 64). Port 0 takes any free port
     /// [default: 0.0.0.0:6969 and [::]:6969]
-    #[arg(long, value_name = "ADDR:PORT")]
+    #[arg(long, value_name = "ADDR:PORT", conflicts_with = "no_udp")]
     udp: Vec<SocketAddr>,
 
     /// Serve HTTP (BEP 3) here. May be given several times (at most 64). Port 0 takes any free port
     /// [default: 0.0.0.0:6969 and [::]:6969]
-    #[arg(long, value_name = "ADDR:PORT")]
+    #[arg(long, value_name = "ADDR:PORT", conflicts_with = "no_http")]
     http: Vec<SocketAddr>,
 
     /// Do not serve UDP
@@ -94,10 +194,47 @@ pub struct Serve {
     #[arg(long, conflicts_with = "http")]
     no_http: bool,
 
-    /// Network of proxies that say who the client is (Forwarded, X-Forwarded-For, X-Real-IP), as `10.0.0.0/8`, or the
-    /// address of one. May be given several times (at most 256) [default: none, each peer is a client]
-    #[arg(long, value_name = "CIDR", value_parser = network)]
-    trusted_proxy: Vec<IpNet>,
+    /// Network of proxies that say who the client is, as `10.0.0.0/8`, or the address of one: by the PROXY protocol
+    /// (version 1 or 2) or by a header field (Forwarded, X-Forwarded-For, X-Real-IP). With an address of --http and a
+    /// `=` before it (`127.0.0.1:6969=10.0.0.0/8`) for that address alone. May be given several times (at most 256)
+    /// [default: none, each peer is a client]
+    #[arg(long, value_name = "[ADDR:PORT=]CIDR")]
+    trusted_proxy: Vec<TrustedProxy>,
+
+    /// Serve only the torrents in this file: a line for each, its info-hash (hexadecimal or base 32), and if it ends,
+    /// when (2027-01-31, 2027-01-31T12:00:00Z, or seconds since 1970); `#` begins a comment. What no list allows is
+    /// denied. Read again when it changes, like all lists. May be given several times (at most 16) [default: none, all
+    /// torrents are served]
+    #[arg(long, value_name = "FILE", help_heading = LISTS)]
+    allow_hashes: Vec<PathBuf>,
+
+    /// Do not serve the torrents in this file, even if a list allows them. Those that are there are taken out. May be
+    /// given several times (at most 16) [default: none]
+    #[arg(long, value_name = "FILE", help_heading = LISTS)]
+    deny_hashes: Vec<PathBuf>,
+
+    /// What a client is told of a torrent that is denied. Empty: nothing at all by UDP. At most 120 bytes
+    #[arg(long, value_name = "TEXT", default_value = DEFAULT_DENY_REASON, help_heading = LISTS)]
+    deny_reason: String,
+
+    /// Serve only the clients in this file: a line for each, how its peer ids begin, as `-TR`. What can't be written as
+    /// it is, as `%` and two hexadecimal digits. May be given several times (at most 16) [default: none, all clients
+    /// are served]
+    #[arg(long, value_name = "FILE", help_heading = LISTS)]
+    allow_clients: Vec<PathBuf>,
+
+    /// Do not serve the clients in this file. May be given several times (at most 16) [default: none]
+    #[arg(long, value_name = "FILE", help_heading = LISTS)]
+    deny_clients: Vec<PathBuf>,
+
+    /// Serve only the networks in this file: a line for each, as `10.0.0.0/8`, or an address. Others get no answer by
+    /// UDP. May be given several times (at most 16) [default: none, all networks are served]
+    #[arg(long, value_name = "FILE", help_heading = LISTS)]
+    allow_sources: Vec<PathBuf>,
+
+    /// Do not serve the networks in this file. May be given several times (at most 16) [default: none]
+    #[arg(long, value_name = "FILE", help_heading = LISTS)]
+    deny_sources: Vec<PathBuf>,
 
     /// Cores to run on, one pinned worker each: `auto` for all that the process may use, or a list like `0-3,6` (at
     /// most 256)
@@ -153,6 +290,17 @@ pub struct Serve {
     #[arg(long, value_name = "N", value_parser = number(HTTP_CONNECTIONS_RANGE), help_heading = LIMITS)]
     http_connections: Option<u32>,
 
+    /// Keep the swarms and the secret of the connection ids in this directory, so that a restart loses neither; it is
+    /// made if it isn't there. Even `kill -9` loses at most what came since the last snapshot
+    /// [default: nothing is kept]
+    #[arg(long, value_name = "DIR", help_heading = STATE)]
+    state_dir: Option<PathBuf>,
+
+    /// Seconds between two snapshots of the swarms; 0 for none but the one at the end. 0 to 86400
+    #[arg(long, value_name = "S", default_value_t = DEFAULT_SNAPSHOT_INTERVAL_S)]
+    #[arg(value_parser = number(SNAPSHOT_INTERVAL_RANGE_S), help_heading = STATE)]
+    snapshot_interval: u32,
+
     /// Bytes of each UDP socket's receive buffer, which holds the datagrams of a burst; beyond net.core.rmem_max only
     /// with CAP_NET_ADMIN. 4096 to 1073741824
     #[arg(long, value_name = "BYTES", default_value_t = DEFAULT_RECEIVE_BUFFER_BYTES as u32)]
@@ -161,8 +309,13 @@ pub struct Serve {
 
     /// Seconds between two lines of statistics on standard error; 0 for none. 0 to 604800
     #[arg(long, value_name = "S", default_value_t = DEFAULT_STATS_INTERVAL_S)]
-    #[arg(value_parser = number(STATS_INTERVAL_RANGE_S), help_heading = "Logging")]
+    #[arg(value_parser = number(STATS_INTERVAL_RANGE_S), help_heading = LOGGING)]
     stats_interval: u32,
+
+    /// What is logged on standard error: `off`, `error`, `warn`, `info`, `debug` or `trace`, or that for a part of the
+    /// program, as `info,gyre::web=off`
+    #[arg(long, value_name = "FILTER", default_value = "info", value_parser = filter, help_heading = LOGGING)]
+    log: String,
 }
 
 fn number(range: RangeInclusive<u64>) -> RangedI64ValueParser<u32> {
@@ -180,12 +333,10 @@ fn size(text: &str) -> Result<u64, String> {
     bytes.ok_or_else(|| "it is not in 16M to 1024T".to_owned())
 }
 
-/// Reads a network, or an address, which is the network of itself alone.
-fn network(text: &str) -> Result<IpNet, String> {
-    let address = || text.parse::<IpAddr>().map(|ip| IpNet::from(ip.to_canonical()));
-    text.parse()
-        .or_else(|_| address())
-        .map_err(|_| "neither a network like `10.0.0.0/8` nor an address".to_owned())
+/// Sees to it that a text says what is logged.
+fn filter(text: &str) -> Result<String, String> {
+    let read = EnvFilter::builder().parse(text);
+    read.map(|_| text.to_owned()).map_err(|error| error.to_string())
 }
 
 /// [`Steering`], by the names of the command line.
@@ -197,6 +348,11 @@ enum SteeringName {
 }
 
 impl Serve {
+    /// What is logged, as `tracing-subscriber`'s `EnvFilter` reads it.
+    pub fn log(&self) -> &str {
+        &self.log
+    }
+
     /// The configuration that the options describe.
     pub fn config(&self) -> Config {
         let listen = |given: &Vec<SocketAddr>, none: bool| match (none, given.is_empty()) {
@@ -224,6 +380,17 @@ impl Serve {
             busy_poll: Duration::from_micros(self.busy_poll.into()),
             http_connections: self.http_connections.map(|connections| connections as usize),
             trusted_proxies: self.trusted_proxy.clone(),
+            lists: Lists {
+                allow_hashes: self.allow_hashes.clone(),
+                deny_hashes: self.deny_hashes.clone(),
+                allow_clients: self.allow_clients.clone(),
+                deny_clients: self.deny_clients.clone(),
+                allow_sources: self.allow_sources.clone(),
+                deny_sources: self.deny_sources.clone(),
+                torrent_reason: self.deny_reason.clone(),
+            },
+            state_dir: self.state_dir.clone(),
+            snapshot_interval_secs: self.snapshot_interval,
             receive_buffer_bytes: self.receive_buffer as usize,
             stats_interval_secs: self.stats_interval,
         }
@@ -238,7 +405,7 @@ mod tests {
         let arguments = ["gyre", "serve"].into_iter().chain(options.split_whitespace());
         Cli::try_parse_from(arguments).map(|cli| match cli.command {
             Command::Serve(serve) => serve.config(),
-            Command::Doctor(_) => unreachable!("`serve` was asked for"),
+            other => unreachable!("{other:?} was not asked for"),
         })
     }
 
@@ -272,7 +439,9 @@ mod tests {
         let parsed = config(
             "--udp 127.0.0.1:0 --udp [::1]:7000 --no-http --cores 0-1,3 --steering none --announce-interval 120 \
              --max-peers 30 --busy-poll 50 --http-connections 9 --receive-buffer 65536 --stats-interval 0 \
-             --connection-id-window 60 --max-memory 1G --trusted-proxy 10.0.0.0/8 --trusted-proxy ::1",
+             --connection-id-window 60 --max-memory 1G --trusted-proxy 10.0.0.0/8 --trusted-proxy ::1 \
+             --allow-hashes a --allow-hashes b --deny-hashes c --allow-clients d --deny-clients e --allow-sources f \
+             --deny-sources g --deny-reason no --state-dir h --snapshot-interval 60",
         );
         let expected = Config {
             udp: Listen::At(vec!["127.0.0.1:0".parse().unwrap(), "[::1]:7000".parse().unwrap()]),
@@ -288,6 +457,17 @@ mod tests {
             busy_poll: Duration::from_micros(50),
             http_connections: Some(9),
             trusted_proxies: vec!["10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()],
+            lists: Lists {
+                allow_hashes: vec!["a".into(), "b".into()],
+                deny_hashes: vec!["c".into()],
+                allow_clients: vec!["d".into()],
+                deny_clients: vec!["e".into()],
+                allow_sources: vec!["f".into()],
+                deny_sources: vec!["g".into()],
+                torrent_reason: "no".into(),
+            },
+            state_dir: Some("h".into()),
+            snapshot_interval_secs: 60,
             receive_buffer_bytes: 65_536,
             stats_interval_secs: 0,
         };
@@ -324,6 +504,7 @@ mod tests {
             "--peer-timeout 0",
             "--trusted-proxy 10.0.0.0/33",
             "--trusted-proxy proxy.example",
+            "--log =x",
             "--udp 127.0.0.1:1 --no-udp",
         ] {
             let error = config(options).unwrap_err().to_string();

@@ -1,0 +1,69 @@
+//! Owns lists of networks that requests come from.
+
+use std::net::IpAddr;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use super::lines::Entries;
+
+/// A list of networks.
+#[derive(Clone, Debug)]
+pub struct SourceList {
+    /// First and last address of each, in their order, none touching another.
+    v4: Box<[(u32, u32)]>,
+    v6: Box<[(u128, u128)]>,
+}
+
+impl SourceList {
+    /// Whether this address is in one of them; an IPv4 address that is mapped into IPv6 counts as what it is.
+    #[inline]
+    pub fn contains(&self, ip: IpAddr) -> bool {
+        match ip.to_canonical() {
+            IpAddr::V4(ip) => is_in(&self.v4, ip.to_bits()),
+            IpAddr::V6(ip) => is_in(&self.v6, ip.to_bits()),
+        }
+    }
+}
+
+fn is_in<N: Ord + Copy>(networks: &[(N, N)], ip: N) -> bool {
+    let behind = networks.partition_point(|(first, _)| *first <= ip);
+    behind > 0 && ip <= networks[behind - 1].1
+}
+
+/// A list of networks that is being read: `10.0.0.0/8`, `2001:db8::/32`, or a single address to a line.
+#[derive(Debug, Default)]
+pub struct Sources {
+    v4: Vec<Ipv4Net>,
+    v6: Vec<Ipv6Net>,
+}
+
+impl Entries for Sources {
+    type List = SourceList;
+
+    fn enter(&mut self, words: &[&[u8]]) -> Result<(), (usize, String)> {
+        if words.len() > 1 {
+            return Err((1, "nothing but a comment follows a network".into()));
+        }
+        let network = std::str::from_utf8(words[0]).ok().and_then(|text| {
+            text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(|ip| IpNet::from(ip.to_canonical())))
+        });
+        match network {
+            Some(IpNet::V4(network)) => self.v4.push(network),
+            Some(IpNet::V6(network)) => self.v6.push(network),
+            None => return Err((0, "neither a network like 10.0.0.0/8 nor an address".into())),
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> SourceList {
+        let v4 = Ipv4Net::aggregate(&self.v4);
+        let v6 = Ipv6Net::aggregate(&self.v6);
+        let mut v4: Box<[_]> =
+            v4.iter().map(|net| (net.network().to_bits(), net.broadcast().to_bits())).collect();
+        let mut v6: Box<[_]> =
+            v6.iter().map(|net| (net.network().to_bits(), net.broadcast().to_bits())).collect();
+        v4.sort_unstable();
+        v6.sort_unstable();
+        SourceList { v4, v6 }
+    }
+}

@@ -1,0 +1,260 @@
+//! Owns the thread that looks after what outlasts a turn of the workers: lists that change, snapshots that are due; and
+//! the orders that the workers get.
+
+use std::fs::File;
+use std::io;
+use std::sync::{Arc, Weak};
+use std::thread;
+use std::time::Duration;
+
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded, never, select};
+
+use super::lists::ListFiles;
+use super::state::StateDirectory;
+use crate::access::Access;
+use crate::limits::{CONTROL_COMMANDS, CONTROL_INTERVAL_MS, SNAPSHOT_DEADLINE_S, WORKER_ORDERS};
+use crate::time::{Clock, Timestamp};
+use crate::worker::Order;
+
+/// The ways to the workers.
+#[derive(Clone)]
+pub(super) struct Orders(Vec<Sender<Order>>);
+
+impl Orders {
+    /// For so many workers; each gets one of the receivers.
+    pub(super) fn new(workers: usize) -> (Self, Vec<Receiver<Order>>) {
+        let (senders, receivers) = (0..workers).map(|_| bounded(WORKER_ORDERS)).unzip();
+        (Self(senders), receivers)
+    }
+
+    /// Gives each worker an order, waiting for one that has not looked at the last ones yet. A worker that has ended
+    /// gets none.
+    pub(super) fn give(&self, mut order: impl FnMut() -> Order) {
+        self.0.iter().for_each(|worker| drop(worker.send(order())));
+    }
+}
+
+/// What the thread is told.
+enum Command {
+    /// Other lists, which have been read.
+    Lists(ListFiles),
+    /// Write a snapshot now, and say how it ended.
+    Save(Sender<io::Result<()>>),
+    /// Write snapshots at this interval; zero: only when told to.
+    Interval(Duration),
+}
+
+/// The thread; it ends when this goes.
+pub(super) struct Control {
+    commands: Sender<Command>,
+    /// Held here, so that it is free when this goes.
+    _state: Option<Arc<StateDirectory>>,
+}
+
+/// What it looks after.
+pub(super) struct Charge {
+    /// The lists, and what of them the workers know already.
+    pub(super) lists: ListFiles,
+    pub(super) known: Arc<Access>,
+    /// Where snapshots are kept, if they are, and how often one is written.
+    pub(super) state: Option<StateDirectory>,
+    pub(super) interval: Duration,
+    pub(super) clock: Clock,
+}
+
+impl Control {
+    pub(super) fn start(charge: Charge, orders: Orders) -> io::Result<Self> {
+        let (sender, commands) = bounded(CONTROL_COMMANDS);
+        let due = charge.clock.now() + charge.interval;
+        let state = charge.state.map(Arc::new);
+        let watch = Watch {
+            commands,
+            orders,
+            given: vec![charge.known.clone()],
+            due,
+            saving: None,
+            asked: Vec::new(),
+            lists: charge.lists,
+            state: state.as_ref().map(Arc::downgrade),
+            interval: charge.interval,
+            clock: charge.clock,
+        };
+        thread::Builder::new().name("gyre-control".into()).spawn(move || watch.run())?;
+        Ok(Self { commands: sender, _state: state })
+    }
+
+    pub(super) fn set_lists(&self, lists: ListFiles) {
+        self.tell(Command::Lists(lists));
+    }
+
+    pub(super) fn set_interval(&self, interval: Duration) {
+        self.tell(Command::Interval(interval));
+    }
+
+    /// Has a snapshot written, if they are kept at all.
+    pub(super) fn save(&self, at_most: Duration) -> io::Result<()> {
+        let (done, result) = bounded(1);
+        self.tell(Command::Save(done));
+        result.recv_timeout(at_most).map_err(|error| match error {
+            RecvTimeoutError::Timeout => io::Error::from(io::ErrorKind::TimedOut),
+            RecvTimeoutError::Disconnected => io::Error::other("it was given up"),
+        })?
+    }
+
+    fn tell(&self, command: Command) {
+        let _ = self.commands.send(command); // the thread is there as long as this is
+    }
+}
+
+struct Watch {
+    commands: Receiver<Command>,
+    orders: Orders,
+    /// What the workers were given, until the last of them has given it up: so its memory is freed here.
+    given: Vec<Arc<Access>>,
+    /// When the next snapshot begins.
+    due: Timestamp,
+    saving: Option<Saving>,
+    /// Who waits for the next snapshot.
+    asked: Vec<Sender<io::Result<()>>>,
+    lists: ListFiles,
+    state: Option<Weak<StateDirectory>>,
+    interval: Duration,
+    clock: Clock,
+}
+
+/// A snapshot that is being written.
+struct Saving {
+    results: Receiver<io::Result<u64>>,
+    /// Workers that still write.
+    left: usize,
+    bytes: u64,
+    started: Timestamp,
+    /// Who waits for it.
+    asked: Vec<Sender<io::Result<()>>>,
+}
+
+impl Watch {
+    fn run(mut self) {
+        loop {
+            let results = self.saving.as_ref().map_or_else(never, |saving| saving.results.clone());
+            select! {
+                recv(self.commands) -> command => match command {
+                    Ok(command) => self.obey(command),
+                    Err(_) => return,
+                },
+                recv(results) -> result => {
+                    self.note(result.unwrap_or_else(|_| Err(io::Error::other("a worker has ended"))));
+                }
+                default(Duration::from_millis(CONTROL_INTERVAL_MS)) => {}
+            }
+            if self.lists.refresh() {
+                self.give_access();
+            }
+            self.given.retain(|access| Arc::strong_count(access) > 1);
+            self.look_after_snapshots();
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Lists(lists) => {
+                self.lists = lists;
+                self.give_access();
+            }
+            Command::Save(done) if self.state.is_none() => drop(done.send(Ok(()))),
+            Command::Save(done) => {
+                // One that is being written may have passed what has changed since: the next is asked for.
+                self.asked.push(done);
+                self.due = self.clock.now();
+            }
+            Command::Interval(interval) => {
+                self.interval = interval;
+                self.due = self.clock.now() + interval;
+            }
+        }
+    }
+
+    fn give_access(&mut self) {
+        let access = self.lists.access();
+        self.orders.give(|| Order::Access(access.clone()));
+        self.given.push(access);
+    }
+
+    /// Begins a snapshot that is due, and gives one up that takes too long.
+    fn look_after_snapshots(&mut self) {
+        let now = self.clock.now();
+        match &self.saving {
+            Some(saving) if now.since(saving.started) > Duration::from_secs(SNAPSHOT_DEADLINE_S) => {
+                self.end(&Err(io::ErrorKind::TimedOut.into()));
+            }
+            Some(_) => {}
+            None => {
+                let wanted = !self.asked.is_empty() || !self.interval.is_zero();
+                if wanted && now >= self.due && self.state.is_some() {
+                    self.begin(now);
+                }
+            }
+        }
+    }
+
+    /// The directory, unless the tracker has gone.
+    fn state(&self) -> Option<Arc<StateDirectory>> {
+        self.state.as_ref()?.upgrade()
+    }
+
+    fn begin(&mut self, now: Timestamp) {
+        self.due = now + self.interval;
+        let asked = std::mem::take(&mut self.asked);
+        let workers = self.orders.0.len();
+        let Some(state) = self.state() else { return };
+        match state.begin(workers) {
+            Ok(files) => {
+                let (done, results) = bounded(workers);
+                let mut files = files.into_iter();
+                let mut file = || -> File { files.next().expect("a file for each worker") };
+                self.orders.give(|| Order::Save { file: file(), done: done.clone() });
+                self.saving = Some(Saving { results, left: workers, bytes: 0, started: now, asked });
+            }
+            Err(error) => self.tell(&asked, &Err(error)),
+        }
+    }
+
+    /// A worker has written its part.
+    fn note(&mut self, result: io::Result<u64>) {
+        let Some(saving) = &mut self.saving else { return };
+        match result {
+            Ok(bytes) => {
+                saving.bytes += bytes;
+                saving.left -= 1;
+                if saving.left == 0
+                    && let Some(state) = self.state()
+                {
+                    self.end(&state.finish());
+                }
+            }
+            Err(error) => self.end(&Err(error)),
+        }
+    }
+
+    /// The snapshot that is being written has come to its end.
+    fn end(&mut self, result: &io::Result<()>) {
+        let Some(Saving { bytes, started, asked, .. }) = self.saving.take() else { return };
+        if result.is_ok() {
+            let took = self.clock.now().since(started).as_secs_f64();
+            tracing::debug!("a snapshot of {bytes} bytes was written in {took:.1} s");
+        }
+        self.tell(&asked, result);
+    }
+
+    /// Says how a snapshot ended.
+    fn tell(&self, asked: &[Sender<io::Result<()>>], result: &io::Result<()>) {
+        if let Err(error) = result {
+            tracing::error!("the snapshot could not be written: {error}; the last one is still there");
+            self.state().iter().for_each(|state| state.abandon());
+        }
+        for asked in asked {
+            let copy = result.as_ref().copied().map_err(|error| io::Error::other(error.to_string()));
+            let _ = asked.send(copy);
+        }
+    }
+}

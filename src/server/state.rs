@@ -1,0 +1,222 @@
+//! Owns the state directory: the secret of the connection ids, and the tables as of some minutes ago.
+//!
+//! ```text
+//!  secret         key of the connection ids, 32 hexadecimal digits, for nobody else to read
+//!  lock           held while a tracker runs
+//!  snapshot/      the last snapshot, a file for each worker that wrote it
+//!  snapshot.new/  the next one, while it is written; becomes snapshot/ all at once
+//!  damaged/       what could not be read
+//! ```
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, BufReader, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use crossbeam::channel::{Receiver, Sender, bounded};
+use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
+use rustix::io::Errno;
+
+use crate::engine::Engine;
+use crate::error::ServerError;
+use crate::limits::{LOAD_BATCHES, SNAPSHOT_SLICE};
+use crate::owner::Owners;
+use crate::snapshot::{Damage, Reader};
+use crate::swarm::Saved;
+use crate::sys;
+use crate::time::{Timestamp, unix_secs};
+
+const SECRET: &str = "secret";
+const LOCK: &str = "lock";
+const SNAPSHOT: &str = "snapshot";
+const NEW_SNAPSHOT: &str = "snapshot.new";
+const DAMAGED: &str = "damaged";
+
+/// The directory, held by this process.
+pub(super) struct StateDirectory {
+    path: PathBuf,
+    /// Released with the process, however that ends.
+    _lock: File,
+}
+
+impl StateDirectory {
+    /// Takes the directory, which is made if it isn't there.
+    pub(super) fn open(path: &Path) -> Result<Self, ServerError> {
+        let failed = |source| ServerError::State { path: path.to_owned(), source };
+        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
+        let lock =
+            OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path.join(LOCK));
+        let lock = lock.map_err(failed)?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|error| match error {
+            Errno::WOULDBLOCK => failed(io::Error::other("another tracker has it")),
+            other => failed(other.into()),
+        })?;
+        Ok(Self { path: path.to_owned(), _lock: lock })
+    }
+
+    /// The key of the connection ids, made if there is none: clients keep their ids over a restart.
+    pub(super) fn secret(&self) -> Result<[u8; 16], ServerError> {
+        let path = self.path.join(SECRET);
+        let failed = |source| ServerError::State { path: path.clone(), source };
+        match fs::read_to_string(&path) {
+            Ok(text) => {
+                let digits = text.trim();
+                let key = (digits.len() == 32).then(|| u128::from_str_radix(digits, 16).ok()).flatten();
+                let wrong = || {
+                    failed(io::Error::other("it is not 32 hexadecimal digits; take it away to get a new one"))
+                };
+                key.map(u128::to_be_bytes).ok_or_else(wrong)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let key: [u8; 16] = sys::random().map_err(failed)?;
+                let new = self.path.join("secret.new");
+                let write = || {
+                    let mut file =
+                        OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
+                    writeln!(file, "{:032x}", u128::from_be_bytes(key))?;
+                    file.sync_all()?;
+                    fs::rename(&new, &path)?;
+                    File::open(&self.path)?.sync_all()
+                };
+                write().map_err(failed)?;
+                Ok(key)
+            }
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    /// Begins a snapshot; returns a file for each worker.
+    pub(super) fn begin(&self, workers: usize) -> io::Result<Vec<File>> {
+        let new = self.path.join(NEW_SNAPSHOT);
+        remove(&new)?;
+        DirBuilder::new().mode(0o700).create(&new)?;
+        (0..workers).map(|worker| File::create_new(new.join(format!("worker-{worker}")))).collect()
+    }
+
+    /// Has the snapshot that was begun, and is written, take the last one's place.
+    pub(super) fn finish(&self) -> io::Result<()> {
+        let (new, last) = (self.path.join(NEW_SNAPSHOT), self.path.join(SNAPSHOT));
+        File::open(&new)?.sync_all()?;
+        match renameat_with(CWD, &new, CWD, &last, RenameFlags::EXCHANGE) {
+            Err(Errno::NOENT) => fs::rename(&new, &last)?, // the first one
+            done => done?,
+        }
+        File::open(&self.path)?.sync_all()?;
+        remove(&new)
+    }
+
+    /// Gives a snapshot up.
+    pub(super) fn abandon(&self) {
+        let _ = remove(&self.path.join(NEW_SNAPSHOT));
+    }
+
+    /// Enters what the last snapshot holds into the tables of the workers, however many those are. A file that is
+    /// damaged is set aside; what is good of it is entered.
+    pub(super) fn load(
+        &self,
+        now: Timestamp,
+        owners: &Owners,
+        engines: &mut [Engine],
+    ) -> Result<Loaded, ServerError> {
+        let last = self.path.join(SNAPSHOT);
+        let failed = |source| ServerError::State { path: last.clone(), source };
+        let _ = remove(&self.path.join(NEW_SNAPSHOT));
+        let entries = match fs::read_dir(&last) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Loaded::default()),
+            Err(error) => return Err(failed(error)),
+        };
+        let paths: io::Result<Vec<_>> = entries.map(|entry| entry.map(|entry| entry.path())).collect();
+        let paths = paths.map_err(failed)?;
+        let now_unix_secs = unix_secs();
+        let mut loaded = Loaded { files: paths.len(), ..Loaded::default() };
+        let mut damaged = Vec::new();
+        thread::scope(|scope| {
+            let (senders, receivers): (Vec<_>, Vec<_>) =
+                engines.iter().map(|_| bounded(LOAD_BATCHES)).unzip();
+            let readers: Vec<_> = paths
+                .iter()
+                .map(|path| {
+                    let senders = senders.clone();
+                    scope.spawn(move || deal(path, now_unix_secs, owners, &senders))
+                })
+                .collect();
+            drop(senders);
+            let loaders: Vec<_> = engines
+                .iter_mut()
+                .zip(receivers)
+                .map(|(engine, batches)| scope.spawn(move || enter(engine, now, &batches)))
+                .collect();
+            for (path, reader) in paths.iter().zip(readers) {
+                if let Err(damage) = reader.join().expect("a panic ends the process") {
+                    damaged.push((path, damage));
+                }
+            }
+            loaded.peers =
+                loaders.into_iter().map(|loader| loader.join().expect("a panic ends the process")).sum();
+        });
+        for (path, damage) in damaged {
+            let aside = self.set_aside(path, now_unix_secs).map_err(failed)?;
+            tracing::error!(
+                "{}: {damage}; it is kept as {}, and what was good before the damage is used",
+                path.display(),
+                aside.display(),
+            );
+        }
+        Ok(loaded)
+    }
+
+    fn set_aside(&self, path: &Path, unix_secs: u64) -> io::Result<PathBuf> {
+        let directory = self.path.join(DAMAGED);
+        DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let aside = directory.join(format!("{name}-{unix_secs}"));
+        fs::rename(path, &aside)?;
+        Ok(aside)
+    }
+}
+
+/// What was loaded.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Loaded {
+    pub(super) files: usize,
+    /// That were entered: those whose time is not over.
+    pub(super) peers: u64,
+}
+
+/// Reads a file and deals its pieces to their owners.
+fn deal(path: &Path, unix_secs: u64, owners: &Owners, to: &[Sender<Vec<Saved>>]) -> Result<(), Damage> {
+    let mut reader = Reader::new(BufReader::new(File::open(path)?))?;
+    let mut hands: Vec<Vec<Saved>> = vec![Vec::new(); to.len()];
+    let mut pieces = Vec::new();
+    let ended = loop {
+        match reader.block(unix_secs, &mut pieces) {
+            Ok(true) => {}
+            Ok(false) => break Ok(()),
+            Err(damage) => break Err(damage),
+        }
+        for piece in pieces.drain(..) {
+            let (Saved::Swarm { info_hash, .. } | Saved::Peer { info_hash, .. }) = piece;
+            let owner = usize::from(owners.of(&info_hash).0);
+            hands[owner].push(piece);
+            if hands[owner].len() >= SNAPSHOT_SLICE {
+                let _ =
+                    to[owner].send(std::mem::replace(&mut hands[owner], Vec::with_capacity(SNAPSHOT_SLICE)));
+            }
+        }
+    };
+    hands.into_iter().zip(to).for_each(|(hand, to)| drop(to.send(hand)));
+    ended
+}
+
+fn enter(engine: &mut Engine, now: Timestamp, batches: &Receiver<Vec<Saved>>) -> u64 {
+    batches.iter().map(|batch| engine.load(now, batch)).sum()
+}
+
+fn remove(directory: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(directory) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,99 @@
+//! Owns what the workers begin with: the rule of ownership, an engine for each with its part of the last snapshot, and
+//! the lists.
+
+use std::time::Duration;
+
+use super::control::Charge;
+use super::lists::ListFiles;
+use super::state::{Loaded, StateDirectory};
+use crate::config::Config;
+use crate::connection_id::ConnectionIds;
+use crate::engine::{Engine, Policy, Seeds};
+use crate::error::ServerError;
+use crate::limits::{
+    DEFAULT_MEMORY_DIVISOR, PROCESS_BYTES, TABLE_MIN_BYTES, TABLE_OVERHEAD_PERCENT, WORKER_BYTES,
+};
+use crate::owner::Owners;
+use crate::sys;
+use crate::time::{Clock, unix_secs};
+use crate::types::WorkerId;
+
+/// What the workers begin with, and what is looked after while they run.
+pub(super) struct Tables {
+    pub(super) owners: Owners,
+    pub(super) engines: Vec<Engine>,
+    pub(super) charge: Charge,
+}
+
+impl Tables {
+    pub(super) fn prepare(config: &Config, workers: usize, clock: Clock) -> Result<Self, ServerError> {
+        let table_bytes = table_bytes(config, workers)?;
+        let lists = ListFiles::open(&config.lists, clock)?;
+        let known = lists.access();
+        let state = config.state_dir.as_deref().map(StateDirectory::open).transpose()?;
+        let secret = state.as_ref().map_or_else(random, StateDirectory::secret)?;
+        let ids = ConnectionIds::new(secret, config.connection_id_window_secs, unix_secs());
+        let (owners, mut engines) = engines(config, workers, table_bytes, ids)?;
+        if let Some(state) = &state {
+            let started = clock.now();
+            let Loaded { files, peers } = state.load(started, &owners, &mut engines)?;
+            let took = clock.now().since(started).as_secs_f64();
+            tracing::info!("{peers} peers from {files} files of the last snapshot, in {took:.1} s");
+        }
+        engines.iter_mut().for_each(|engine| engine.set_access(known.clone()));
+        let interval = Duration::from_secs(config.snapshot_interval_secs.into());
+        Ok(Self { owners, engines, charge: Charge { lists, known, state, interval, clock } })
+    }
+}
+
+/// What of the process's memory each worker's table may take.
+pub(crate) fn table_bytes(config: &Config, workers: usize) -> Result<usize, ServerError> {
+    let most = config.max_memory_bytes.unwrap_or_else(default_memory_bytes);
+    let workers = workers as u64;
+    let tables = most.saturating_sub(PROCESS_BYTES + workers * WORKER_BYTES);
+    let each = tables / workers * 100 / (100 + TABLE_OVERHEAD_PERCENT);
+    if each < TABLE_MIN_BYTES {
+        let table = TABLE_MIN_BYTES * (100 + TABLE_OVERHEAD_PERCENT) / 100;
+        let needed = PROCESS_BYTES + workers * (WORKER_BYTES + table);
+        return Err(ServerError::Memory { most, workers, needed_mib: needed.div_ceil(1 << 20) });
+    }
+    Ok(each as usize)
+}
+
+/// What the process may take if nobody says it.
+pub(crate) fn default_memory_bytes() -> u64 {
+    sys::memory_bytes() / DEFAULT_MEMORY_DIVISOR
+}
+
+/// What the engines are told of the configuration.
+pub(super) fn policy(config: &Config, table_bytes: usize) -> Policy {
+    Policy {
+        announce_interval_secs: config.announce_interval_secs,
+        min_interval_secs: config.min_interval_secs,
+        max_peers: config.max_peers,
+        peer_timeout_secs: config.peer_timeout_secs,
+        table_bytes,
+    }
+}
+
+/// The rule of ownership under a fresh key, and an engine for each worker.
+fn engines(
+    config: &Config,
+    workers: usize,
+    table_bytes: usize,
+    ids: ConnectionIds,
+) -> Result<(Owners, Vec<Engine>), ServerError> {
+    let key = [random()?, random()?, random()?].map(u32::from_ne_bytes);
+    let owners = Owners::new(workers, key);
+    let policy = policy(config, table_bytes);
+    let engine = |number: usize| {
+        let seeds = Seeds { table: random()?, random: u64::from_ne_bytes(random()?) };
+        Ok(Engine::new(WorkerId(number as u16), owners, policy, ids, seeds))
+    };
+    let engines: Result<_, ServerError> = (0..workers).map(engine).collect();
+    Ok((owners, engines?))
+}
+
+fn random<const N: usize>() -> Result<[u8; N], ServerError> {
+    sys::random().map_err(|source| ServerError::System { what: "random numbers can't be had", source })
+}

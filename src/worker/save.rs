@@ -1,0 +1,52 @@
+//! Owns the writing of a worker's table to a file, on the runtime's ring, a slice at a time between the worker's turns.
+
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio_uring::fs::File;
+
+use super::Shared;
+use crate::limits::{SNAPSHOT_PAUSE_MS, SNAPSHOT_SLICE};
+use crate::snapshot::{file_head, put_block};
+use crate::swarm::Position;
+use crate::time::unix_secs;
+
+/// Writes all of the table; returns the file's length once the disk has it.
+pub(super) async fn save(shared: Rc<Shared>, file: std::fs::File) -> io::Result<u64> {
+    let file = File::from_std(file);
+    let (mut out, mut written) = (file_head().to_vec(), 0);
+    let mut position = Some(Position::default());
+    loop {
+        let done = position.is_none();
+        position = position.and_then(|from| put_slice(&shared, from, &mut out));
+        if done {
+            put_block(&mut out, 0, []);
+        }
+        shared.unsubmitted.set(true);
+        let (result, buffer) = file.write_all_at(out, written).await;
+        result?;
+        out = buffer;
+        written += out.len() as u64;
+        out.clear();
+        if done {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(SNAPSHOT_PAUSE_MS)).await;
+    }
+    shared.unsubmitted.set(true);
+    file.sync_all().await?;
+    shared.unsubmitted.set(true);
+    file.close().await?;
+    Ok(written)
+}
+
+/// Writes the next slice as a block, if anything is left; says where to go on.
+fn put_slice(shared: &Shared, from: Position, out: &mut Vec<u8>) -> Option<Position> {
+    let engine = shared.engine.borrow();
+    let mut walk = engine.save(from);
+    let mut pieces = walk.by_ref().take(SNAPSHOT_SLICE).peekable();
+    pieces.peek()?; // an empty block is the end
+    put_block(out, unix_secs(), pieces);
+    Some(walk.position())
+}

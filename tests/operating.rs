@@ -1,0 +1,139 @@
+//! Owns the tests of what an operator does with the program `gyre` beside running it: its file of options, a reload, a
+//! restart.
+
+mod support;
+
+use std::process::{Command, Output};
+
+use rustix::process::Signal;
+use support::process::{ANYWHERE, GYRE, Program};
+use support::web::TempDir;
+use support::{UdpClient, announcement, eventually, eventually_equal, info_hash};
+
+fn gyre(arguments: &[&str]) -> Output {
+    Command::new(GYRE).args(arguments).output().expect("the program")
+}
+
+fn stdout(output: &Output) -> String {
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    String::from_utf8(output.stdout.clone()).expect("a text")
+}
+
+/// What the program says that ends with this code.
+fn stderr(output: &Output, code: i32) -> String {
+    assert_eq!(output.status.code(), Some(code), "{output:?}");
+    String::from_utf8(output.stderr.clone()).expect("a text")
+}
+
+#[test]
+fn the_file_that_it_prints_is_one_that_it_takes() {
+    let directory = TempDir::new();
+    let options = ["--udp", "127.0.0.1:0", "--http", "127.0.0.1:0", "--cores", "auto", "--max-peers", "7"];
+    let text = stdout(&gyre(&[&["config", "print"][..], &options].concat()));
+    let file = directory.file("gyre.toml", text.as_bytes());
+    assert_eq!(stdout(&gyre(&["config", "check", &file])), "");
+    // What is in it can be printed again, and changed by the command line.
+    assert_eq!(stdout(&gyre(&["config", "print", "--config", &file])), text);
+    let changed = stdout(&gyre(&["config", "print", "--config", &file, "--max-peers", "8", "--no-udp"]));
+    assert!(changed.contains("\nmax-peers = 8\n") && changed.contains("\nno-udp = true\n"), "{changed}");
+    assert!(changed.contains("\n#udp = "), "{changed}");
+
+    let program = Program::serve(&format!("--config {file}"));
+    let mut client = UdpClient::connected(program.ready().0);
+    for port in 1..=9 {
+        client.announce(announcement(info_hash(1), port));
+    }
+    assert_eq!(client.announce(announcement(info_hash(1), 1)).peers.len(), 7);
+}
+
+#[test]
+fn a_file_that_is_no_good_is_refused_with_the_place() {
+    let directory = TempDir::new();
+    for (text, place) in [
+        ("# options\nmax-peers = 201\n", ":2:13: "),
+        ("max-peers = 1\nnonsense = 2\n", ":2:1: there is no option `nonsense`"),
+        ("announce-interval = 100\nmin-interval = 101\n", ":2:1: --min-interval 101 is longer"),
+        ("max-peers = ", ":1:13: "),
+    ] {
+        let file = directory.file("gyre.toml", text.as_bytes());
+        let expected = format!("gyre: error: {file}{place}");
+        for arguments in [
+            &["config", "check", &file][..],
+            &["serve", "--config", &file],
+            &["config", "print", "--config", &file],
+        ] {
+            let said = stderr(&gyre(arguments), 1);
+            assert!(said.starts_with(&expected) && said.lines().count() == 1, "{arguments:?}: {said}");
+        }
+        assert!(stderr(&gyre(&["doctor", "--config", &file]), 64).starts_with(&expected));
+    }
+    let missing = format!("{}/missing.toml", directory.path().display());
+    assert!(stderr(&gyre(&["config", "check", &missing]), 1).contains("missing.toml: No such file"));
+    let here = directory.path().to_str().unwrap();
+    assert!(stderr(&gyre(&["config", "check", here]), 1).contains("directory"));
+}
+
+#[test]
+fn a_signal_has_the_file_read_again() {
+    let directory = TempDir::new();
+    let list = directory.file("deny", format!("{:?}", info_hash(1)).as_bytes());
+    let anywhere = "udp = \"127.0.0.1:0\"\nhttp = \"127.0.0.1:0\"\n";
+    let write = |text: &str| directory.file("gyre.toml", format!("{anywhere}{text}").as_bytes());
+    let file = write("max-peers = 9");
+    let program = Program::serve(&format!("--config {file} --stats-interval 0"));
+    let mut client = UdpClient::connected(program.ready().0);
+    for port in 1..=9 {
+        client.announce(announcement(info_hash(2), port));
+    }
+    write(&format!("max-peers = 3\nbusy-poll = 7\ndeny-hashes = \"{list}\""));
+    program.signal(Signal::HUP);
+    assert!(program.find_line("reloaded").is_some());
+    assert!(program.find_line("--busy-poll changes with the next start").is_some());
+    eventually_equal("fewer peers", &3, || client.announce(announcement(info_hash(2), 1)).peers.len());
+    let request = client.announce_request(announcement(info_hash(1), 1));
+    eventually("a list", || client.exchange(&request)[..4] == [0, 0, 0, 3]);
+
+    // What is wrong changes nothing.
+    write("max-peers = 5\nmax-memory = \"much\"");
+    program.signal(Signal::HUP);
+    let said = program.find_line("nothing is reloaded").expect("a word");
+    assert!(said.contains("gyre.toml:4:14: invalid value 'much'"), "{said}");
+    write("max-peers = 5\ndeny-hashes = \"/nonexistent/list\"");
+    program.signal(Signal::HUP);
+    let said = program.find_line("nothing is reloaded").expect("a word");
+    assert!(said.contains("/nonexistent/list: No such file"), "{said}");
+    assert_eq!(client.announce(announcement(info_hash(2), 1)).peers.len(), 3);
+    assert_eq!(client.exchange(&request)[..4], [0, 0, 0, 3]);
+}
+
+#[test]
+fn swarms_outlast_an_orderly_end_and_a_kill() {
+    let directory = TempDir::new();
+    let state = directory.path().join("state");
+    let options =
+        format!("{ANYWHERE} --stats-interval 0 --snapshot-interval 1 --state-dir {}", state.display());
+    let peers = |program: &Program| {
+        let mut client = UdpClient::connected(program.ready().0);
+        client.announce(announcement(info_hash(1), 99)).peers.len()
+    };
+    let program = Program::serve(&options);
+    assert_eq!(peers(&program), 0);
+    program.signal(Signal::TERM);
+    program.ends_with(0);
+
+    // The end is later than the last announce, and so is the last snapshot.
+    let program = Program::serve(&options);
+    assert!(program.find_line("1 peers from").is_some());
+    let mut client = UdpClient::connected(program.ready().0);
+    for port in 1..=5 {
+        client.announce(announcement(info_hash(1), port));
+    }
+    let written = || {
+        let files = std::fs::read_dir(state.join("snapshot")).into_iter().flatten().flatten();
+        files.filter_map(|file| Some(file.metadata().ok()?.len())).sum::<u64>()
+    };
+    let before = written();
+    eventually("a snapshot of more", || written() >= before + 5 * 8);
+    drop(program); // by a kill
+    assert_eq!(peers(&Program::serve(&options)), 5);
+}

@@ -1,0 +1,166 @@
+//! Owns the tests of the state directory: what a tracker finds again that ended in order, was killed, or whose files
+//! were damaged meanwhile.
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use gyre::config::{Config, Steering};
+use gyre::types::{Event, Family};
+use support::web::TempDir;
+use support::{DEADLINE, Tracker, UdpClient, announcement, config, eventually, info_hash};
+
+const SWARMS: u64 = 40;
+
+/// With the directory for its state, and no snapshots but those that are asked for.
+fn with_state(directory: &TempDir, workers: usize) -> Config {
+    Config {
+        state_dir: Some(directory.path().to_owned()),
+        snapshot_interval_secs: 0,
+        steering: Steering::None,
+        ..config(workers)
+    }
+}
+
+fn udp(tracker: &Tracker) -> UdpClient {
+    UdpClient::connected(tracker.udp(Family::V4))
+}
+
+/// Has a seeder and a leecher announce in each swarm, and one of them complete.
+fn fill(tracker: &Tracker) {
+    let mut client = udp(tracker);
+    for number in 0..SWARMS {
+        let mut announce = announcement(info_hash(number), 1);
+        (announce.left, announce.event) = (0, Event::Completed);
+        client.announce(announce);
+        client.announce(announcement(info_hash(number), 2));
+    }
+}
+
+#[track_caller]
+fn is_filled(tracker: &Tracker) {
+    let mut client = udp(tracker);
+    for number in 0..SWARMS {
+        let counts = client.scrape(&[info_hash(number)])[0];
+        assert_eq!((counts.seeders, counts.leechers, counts.downloaded), (1, 1, 1), "{number}");
+    }
+    assert_eq!(client.announce(announcement(info_hash(7), 2)).ports(), [1]);
+}
+
+#[test]
+fn what_was_saved_is_there_again_for_any_number_of_workers() {
+    let directory = TempDir::new();
+    for workers in [3, 2, 1, 4] {
+        let tracker = Tracker::start(&with_state(&directory, workers));
+        if workers == 3 {
+            fill(&tracker);
+        }
+        is_filled(&tracker);
+        tracker.save(DEADLINE).unwrap();
+        let files = fs::read_dir(directory.path().join("snapshot")).unwrap().count();
+        assert_eq!(files, workers, "no file of a worker that is no more");
+    }
+    assert!(!directory.path().join("snapshot.new").exists() && !directory.path().join("damaged").exists());
+}
+
+#[test]
+fn snapshots_are_written_at_an_interval() {
+    let directory = TempDir::new();
+    let tracker = Tracker::start(&Config { snapshot_interval_secs: 1, ..with_state(&directory, 2) });
+    fill(&tracker);
+    let length = || -> u64 {
+        let files = fs::read_dir(directory.path().join("snapshot")).into_iter().flatten().flatten();
+        files.filter_map(|file| file.metadata().ok()).map(|metadata| metadata.len()).sum()
+    };
+    eventually("a snapshot of all", || length() >= SWARMS * (20 + 2 * 8));
+    drop(tracker); // without a last one
+    is_filled(&Tracker::start(&with_state(&directory, 2)));
+}
+
+#[test]
+fn the_secret_is_kept_for_nobody_else_to_read() {
+    let directory = TempDir::new();
+    let tracker = Tracker::start(&with_state(&directory, 1));
+    let id = udp(&tracker).connection_id;
+    drop(tracker);
+    let secret = directory.path().join("secret");
+    assert_eq!(fs::metadata(&secret).unwrap().permissions().mode() & 0o777, 0o600);
+    let tracker = Tracker::start(&with_state(&directory, 1));
+    let mut client = UdpClient::new(tracker.udp(Family::V4));
+    client.connection_id = id;
+    assert_eq!(client.announce(announcement(info_hash(1), 1)).leechers, 1, "an id from before the restart");
+    drop(tracker);
+    fs::write(&secret, "open sesame").unwrap();
+    let error =
+        gyre::Tracker::builder().config(with_state(&directory, 1)).listen().err().unwrap().to_string();
+    assert!(error.contains("secret: it is not 32 hexadecimal digits"), "{error}");
+}
+
+#[test]
+fn a_damaged_file_is_set_aside_and_the_rest_is_used() {
+    let directory = TempDir::new();
+    let tracker = Tracker::start(&with_state(&directory, 2));
+    fill(&tracker);
+    tracker.save(DEADLINE).unwrap();
+    drop(tracker);
+    let snapshot = directory.path().join("snapshot");
+    let victim = snapshot.join("worker-0");
+    let whole = fs::read(&victim).unwrap();
+    for (name, damage) in [
+        ("cut", whole[..whole.len() - 1].to_vec()),
+        ("text", b"this is no snapshot at all".to_vec()),
+        ("flipped", whole.iter().enumerate().map(|(at, byte)| byte ^ u8::from(at == 40)).collect()),
+        ("empty", Vec::new()),
+    ] {
+        fs::write(&victim, &damage).unwrap();
+        let tracker = Tracker::start(&with_state(&directory, 3));
+        let mut client = udp(&tracker);
+        let there: Vec<_> =
+            (0..SWARMS).filter(|number| client.scrape(&[info_hash(*number)])[0].seeders == 1).collect();
+        assert!(!there.is_empty(), "{name}: the other file is good");
+        assert!(name == "cut" || there.len() < SWARMS as usize, "{name}");
+        drop(tracker);
+        let aside: Vec<_> = fs::read_dir(directory.path().join("damaged")).unwrap().flatten().collect();
+        assert_eq!(aside.len(), 1, "{name}");
+        assert_eq!(fs::read(aside[0].path()).unwrap(), damage, "{name}");
+        fs::remove_file(aside[0].path()).unwrap();
+        assert!(!victim.exists());
+    }
+}
+
+#[test]
+fn a_directory_has_one_tracker_at_a_time() {
+    let directory = TempDir::new();
+    let tracker = Tracker::start(&with_state(&directory, 1));
+    let error =
+        gyre::Tracker::builder().config(with_state(&directory, 1)).listen().err().unwrap().to_string();
+    assert!(
+        error.contains(directory.path().to_str().unwrap()) && error.contains("another tracker has it"),
+        "{error}"
+    );
+    drop(tracker);
+    // Its thread lets go of it a moment after the tracker's end.
+    eventually("a directory that is free", || {
+        gyre::Tracker::builder().config(with_state(&directory, 1)).listen().is_ok()
+    });
+    let file = directory.path().join("lock");
+    let config = Config { state_dir: Some(file), ..with_state(&directory, 1) };
+    assert!(gyre::Tracker::builder().config(config).listen().err().unwrap().to_string().contains("lock"));
+}
+
+#[test]
+fn a_snapshot_that_cannot_be_written_says_so_and_the_last_one_stays() {
+    let directory = TempDir::new();
+    let tracker = Tracker::start(&with_state(&directory, 2));
+    fill(&tracker);
+    tracker.save(DEADLINE).unwrap();
+    // Where the next one would be written there is a file that nobody can take away: a mount point would be as bad.
+    let blocked = directory.path().join("snapshot.new");
+    fs::write(&blocked, "").unwrap();
+    assert!(tracker.save(DEADLINE).is_err());
+    fs::remove_file(&blocked).unwrap();
+    tracker.save(DEADLINE).unwrap();
+    drop(tracker);
+    is_filled(&Tracker::start(&with_state(&directory, 2)));
+}
