@@ -1,19 +1,54 @@
 //! Owns the compression of bodies as they are written, piece by piece.
 
+use std::cell::Cell;
 use std::io;
 
 use flate2::{Compress, Compression, Crc, FlushCompress};
 use zstd::stream::raw::{CParameter, Encoder, InBuffer, Operation, OutBuffer};
 
 use super::negotiate::Encoding;
-use crate::limits::{WEB_COMPRESSED_STEP_BYTES, WEB_GZIP_LEVEL, WEB_ZSTD_LEVEL, WEB_ZSTD_WINDOW_LOG_BYTES};
+use crate::limits::{
+    WEB_COMPRESSED_BODIES, WEB_COMPRESSED_STEP_BYTES, WEB_GZIP_LEVEL, WEB_ZSTD_LEVEL,
+    WEB_ZSTD_WINDOW_LOG_BYTES,
+};
 
 /// One body's compression. What it writes is appended to the caller's buffer; of that it writes some when it has enough
 /// or is flushed.
-pub(crate) enum Compressor {
+pub(crate) struct Compressor {
+    kind: Kind,
+    _place: Option<Place>,
+}
+
+enum Kind {
     Identity,
     Gzip(Gzip),
     Zstd(Encoder<'static>),
+}
+
+thread_local! {
+    /// How many bodies are being compressed in this worker.
+    static COMPRESSED: Cell<usize> = const { Cell::new(0) };
+}
+
+/// A body's place among those that are being compressed.
+struct Place;
+
+impl Place {
+    fn take() -> Self {
+        COMPRESSED.set(COMPRESSED.get() + 1);
+        Self
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        COMPRESSED.set(COMPRESSED.get() - 1);
+    }
+}
+
+/// Whether as many bodies are being compressed in this worker as there is memory for. Others are sent as they are.
+pub(crate) fn is_crowded() -> bool {
+    COMPRESSED.get() >= WEB_COMPRESSED_BODIES
 }
 
 /// Compression into memory fails for want of memory alone, of which a process ends anyway.
@@ -22,24 +57,25 @@ const IN_MEMORY: &str = "compression into memory";
 impl Compressor {
     /// A body's start.
     pub(crate) fn new(encoding: Encoding) -> Self {
-        match encoding {
-            Encoding::Identity => Self::Identity,
-            Encoding::Gzip => Self::Gzip(Gzip::new()),
+        let kind = match encoding {
+            Encoding::Identity => Kind::Identity,
+            Encoding::Gzip => Kind::Gzip(Gzip::new()),
             Encoding::Zstd => {
                 let mut encoder = Encoder::new(WEB_ZSTD_LEVEL).expect(IN_MEMORY);
                 let window = CParameter::WindowLog(WEB_ZSTD_WINDOW_LOG_BYTES);
                 encoder.set_parameter(window).expect("a window that zstd allows");
-                Self::Zstd(encoder)
+                Kind::Zstd(encoder)
             }
-        }
+        };
+        Self { kind, _place: (encoding != Encoding::Identity).then(Place::take) }
     }
 
     /// Takes a piece of the body.
     pub(crate) fn write(&mut self, data: &[u8], out: &mut Vec<u8>) {
-        match self {
-            Self::Identity => out.extend_from_slice(data),
-            Self::Gzip(gzip) => gzip.write(data, out),
-            Self::Zstd(encoder) => {
+        match &mut self.kind {
+            Kind::Identity => out.extend_from_slice(data),
+            Kind::Gzip(gzip) => gzip.write(data, out),
+            Kind::Zstd(encoder) => {
                 let mut input = InBuffer::around(data);
                 while input.pos() < data.len() {
                     step(out, |out| encoder.run(&mut input, out));
@@ -51,19 +87,19 @@ impl Compressor {
     /// Writes out all that was taken so far, so that the other side can decode it: a server-sent event. It costs some
     /// bytes each time.
     pub(crate) fn flush(&mut self, out: &mut Vec<u8>) {
-        match self {
-            Self::Identity => {}
-            Self::Gzip(gzip) => gzip.flush(out),
-            Self::Zstd(encoder) => while step(out, |out| encoder.flush(out)) > 0 {},
+        match &mut self.kind {
+            Kind::Identity => {}
+            Kind::Gzip(gzip) => gzip.flush(out),
+            Kind::Zstd(encoder) => while step(out, |out| encoder.flush(out)) > 0 {},
         }
     }
 
     /// Writes the body's end.
     pub(crate) fn finish(self, out: &mut Vec<u8>) {
-        match self {
-            Self::Identity => {}
-            Self::Gzip(gzip) => gzip.finish(out),
-            Self::Zstd(mut encoder) => while step(out, |out| encoder.finish(out, true)) > 0 {},
+        match self.kind {
+            Kind::Identity => {}
+            Kind::Gzip(gzip) => gzip.finish(out),
+            Kind::Zstd(mut encoder) => while step(out, |out| encoder.finish(out, true)) > 0 {},
         }
     }
 }
@@ -170,6 +206,18 @@ mod tests {
             assert!(decode(encoding, &out[4..]) == (text.clone().into_bytes(), true), "{encoding:?}");
             assert_eq!(out.len() < text.len() / 2, encoding != Encoding::Identity, "{encoding:?}");
         }
+    }
+
+    #[test]
+    fn only_so_many_bodies_are_compressed_at_a_time() {
+        let gzip = || Compressor::new(Encoding::Gzip);
+        let _plain = Compressor::new(Encoding::Identity);
+        let mut bodies: Vec<_> = (0..WEB_COMPRESSED_BODIES - 1).map(|_| gzip()).collect();
+        assert!(!is_crowded());
+        bodies.push(gzip());
+        assert!(is_crowded());
+        bodies.pop().unwrap().finish(&mut Vec::new());
+        assert!(!is_crowded());
     }
 
     #[test]

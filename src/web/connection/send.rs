@@ -16,7 +16,7 @@ use crate::error::Code;
 use crate::error::TrackerError;
 use crate::limits::{WEB_COMPRESS_MIN_BYTES, WEB_COMPRESS_STEP_BYTES, WEB_WRITE_BYTES};
 use crate::time::wall_clock;
-use crate::web::compress::Compressor;
+use crate::web::compress::{Compressor, is_crowded};
 use crate::web::negotiate::{self, Encoding};
 use crate::web::payload::Payload;
 
@@ -176,7 +176,10 @@ impl HttpConnection {
             return Encoding::Identity;
         }
         let headers = &mut self.response.headers;
-        let encoding = negotiate::encoding(&self.request.headers);
+        let encoding = match is_crowded() {
+            true => Encoding::Identity,
+            false => negotiate::encoding(&self.request.headers),
+        };
         if let Some(name) = encoding.name() {
             headers.insert(CONTENT_ENCODING, HeaderValue::from_static(name));
             // What is the same once decoded is not the same byte for byte.
