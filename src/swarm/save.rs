@@ -104,10 +104,17 @@ impl Shard {
     pub fn load(&mut self, now: Timestamp, saved: impl IntoIterator<Item = Saved>) -> u64 {
         self.pass(now);
         let before = self.totals.seeders + self.totals.leechers;
+        let mut last: Option<(InfoHash, u32)> = None;
         for piece in saved {
-            match piece {
-                Saved::Swarm { info_hash, downloaded } => self.load_swarm(info_hash, downloaded),
-                Saved::Peer { info_hash, peer, seeder, age_secs } => {
+            let (Saved::Swarm { info_hash, .. } | Saved::Peer { info_hash, .. }) = piece;
+            // The pieces of a swarm come one after the other, and nothing moves a record here.
+            let found = match last {
+                Some((of, number)) if of == info_hash => Some(number),
+                _ => self.find(self.index.hash(&info_hash), &info_hash),
+            };
+            let number = match piece {
+                Saved::Swarm { downloaded, .. } => self.load_swarm(info_hash, found, downloaded),
+                Saved::Peer { peer, seeder, age_secs, .. } => {
                     let announce = Announce {
                         info_hash,
                         peer_id: PeerId::UNKNOWN,
@@ -117,39 +124,42 @@ impl Shard {
                         num_want: 0,
                         wants_ids: false,
                     };
-                    self.load_peer(&announce, age_secs);
+                    self.load_peer(&announce, found, age_secs)
                 }
-            }
+            };
+            last = number.map(|number| (info_hash, number));
         }
         self.totals.seeders + self.totals.leechers - before
     }
 
-    fn load_swarm(&mut self, info_hash: InfoHash, downloaded: u32) {
-        let hash = self.index.hash(&info_hash);
-        let found = self.find(hash, &info_hash);
-        if downloaded > 0
-            && let Some(number) = found.or_else(|| self.create(hash, info_hash))
-        {
-            let swarm = self.swarms.get_mut(number);
-            swarm.downloaded = swarm.downloaded.max(downloaded);
-            if found.is_none() {
-                swarm.body = Body::Few(Few::empty(self.books.ticks.mark()));
-            }
+    /// Returns the swarm's number, if it is there now.
+    fn load_swarm(&mut self, info_hash: InfoHash, found: Option<u32>, downloaded: u32) -> Option<u32> {
+        if downloaded == 0 {
+            return found;
         }
+        let number = found.or_else(|| self.create(self.index.hash(&info_hash), info_hash))?;
+        let swarm = self.swarms.get_mut(number);
+        swarm.downloaded = swarm.downloaded.max(downloaded);
+        if found.is_none() {
+            swarm.body = Body::Few(Few::empty(self.books.ticks.mark()));
+        }
+        Some(number)
     }
 
-    fn load_peer(&mut self, announce: &Announce, age_secs: u32) {
-        let hash = self.index.hash(&announce.info_hash);
-        let found = self.find(hash, &announce.info_hash);
+    /// Returns the swarm's number, if it is there now.
+    fn load_peer(&mut self, announce: &Announce, found: Option<u32>, age_secs: u32) -> Option<u32> {
         let peer_hash = self.peer_hash(&announce.peer);
-        let Some(mark) = self.books.ticks.mark_of_age(age_secs) else { return };
+        let Some(mark) = self.books.ticks.mark_of_age(age_secs) else { return found };
         if found.is_some_and(|number| self.has_peer(number, peer_hash, &announce.peer)) {
-            return;
+            return found;
         }
-        match found.or_else(|| self.create(hash, announce.info_hash)) {
+        let info_hash = announce.info_hash;
+        let number = found.or_else(|| self.create(self.index.hash(&info_hash), info_hash));
+        match number {
             Some(number) if self.enter(number, peer_hash, announce, mark).is_ok() => {}
             _ => self.totals.refused += 1,
         }
+        number
     }
 
     fn has_peer(&self, number: u32, hash: u32, peer: &PeerAddr) -> bool {
