@@ -4,10 +4,12 @@
 use std::cell::RefCell;
 use std::hint::black_box;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use futures_core::future::LocalBoxFuture;
 
+use gyre::access::{Access, Entries, Hashes};
 use gyre::connection_id::ConnectionIds;
 use gyre::engine::context::{RequestContext, Terms};
 use gyre::engine::middleware::{Middleware, Next, Rest, Then, from_async};
@@ -38,6 +40,8 @@ const NOW: Timestamp = Timestamp::from_secs(12_000);
 const SWARMS: u16 = 10;
 /// ... of so many peers, of which every fourth is still downloading.
 const PEERS: u16 = 1_000;
+/// Info-hashes of a list; the table's are among them.
+const LISTED: u32 = 10_000;
 /// Turns whose announces are drawn before the first is measured.
 const TURNS: usize = 64;
 
@@ -211,7 +215,16 @@ pub(crate) fn datagrams(meter: &mut impl Meter) {
         let run = || tracker.datagram(black_box(&from), black_box(&datagram));
         meter.measure(name, Amount::One, answer, run);
     }
-    announces(meter, "engine/announce, 30 peers of 1,000", ());
+    announces(meter, "engine/announce, 30 peers of 1,000", (), Access::default());
+}
+
+/// Announces for torrents that a list has to allow.
+pub(crate) fn listed(meter: &mut impl Meter) {
+    let mut hashes = Hashes::default();
+    (0..LISTED).for_each(|number| hashes.add(samples::info_hash(number), None));
+    let mut access = Access::default();
+    access.hashes.allow = vec![Arc::new(hashes.finish())];
+    announces(meter, "engine listed/announce, one list of 10,000", (), access);
 }
 
 /// Announces of which a middleware sees each.
@@ -219,17 +232,18 @@ pub(crate) fn mediated(meter: &mut impl Meter) {
     let plain = |request: &mut RequestContext<'_>| {
         Ok(if black_box(request.connection().ip()).is_loopback() { Then::Stop } else { Then::Next })
     };
-    announces(meter, "engine mediated/announce, one plain function", plain);
+    announces(meter, "engine mediated/announce, one plain function", plain, Access::default());
     let waits = from_async(async |request: &mut RequestContext<'_>, next: Next<'_>| {
         black_box(request.connection().ip());
         next.run(request).await
     });
-    announces(meter, "engine mediated/announce, one async function", waits);
+    announces(meter, "engine mediated/announce, one async function", waits, Access::default());
 }
 
 /// Announces of a turn to swarms of [`PEERS`] peers.
-fn announces(meter: &mut impl Meter, name: &str, middleware: impl Middleware) {
+fn announces(meter: &mut impl Meter, name: &str, middleware: impl Middleware, access: Access) {
     let mut tracker = Tracker::new(middleware);
+    tracker.engine.set_access(Arc::new(access));
     let mut rng = fastrand::Rng::with_seed(1);
     let mut announces = Vec::new();
     for _ in 0..TURNS * LOOK_AHEAD {

@@ -25,7 +25,7 @@ use cases::{Amount, Meter};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// What is counted, how many instructions it took when this was written, with Rust 1.95.
-const EXPECTED: [(&str, f64); 38] = [
+const EXPECTED: [(&str, f64); 39] = [
     ("udp parse/connect", 21.0),
     ("udp parse/announce", 81.0),
     ("udp parse/announce with its options", 177.0),
@@ -60,6 +60,7 @@ const EXPECTED: [(&str, f64); 38] = [
     ("engine/announce, 30 peers of 1,000", 2216.0),
     ("engine/scrape of 1", 590.0),
     ("engine/scrape of 74", 13606.0),
+    ("engine listed/announce, one list of 10,000", 2473.0),
     ("engine mediated/announce, one plain function", 2522.0),
     ("engine mediated/announce, one async function", 4347.0),
     ("engine http/announce, 50 peers of 1,000", 11715.0),
@@ -116,6 +117,7 @@ fn repeat(name: &str, times: usize) {
         "http answer" => cases::http::answers(&mut repeat),
         "mesh" => cases::mesh::in_one_thread(&mut repeat),
         "engine" => cases::engine::datagrams(&mut repeat),
+        "engine listed" => cases::engine::listed(&mut repeat),
         "engine mediated" => cases::engine::mediated(&mut repeat),
         "engine http" => cases::engine::requests(&mut repeat),
         "table" => repeat.found = table::repeat(name, times),

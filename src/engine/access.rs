@@ -20,16 +20,20 @@ impl Engine {
         self.access = Some(access).filter(|access| !access.is_open());
     }
 
-    /// Whether requests of this address are answered; counts those that are not.
-    #[inline]
+    /// Whether requests of this address are answered; counts those that are not. Without lists it is one comparison.
+    #[inline(always)]
     pub(super) fn permits_source(&mut self, ip: IpAddr) -> bool {
+        self.access.is_none() || self.is_source_listed(ip)
+    }
+
+    #[inline(never)]
+    fn is_source_listed(&mut self, ip: IpAddr) -> bool {
         let permitted = self.access.as_ref().is_none_or(|access| access.permits_source(ip));
         self.counters.add(Counter::DeniedSource, u64::from(!permitted));
         permitted
     }
 
     /// What a client is told whose announce is denied, if it is; counts it.
-    #[inline]
     fn denies(&mut self, now: Timestamp, info_hash: &InfoHash, peer_id: &PeerId) -> Option<&str> {
         let access = self.access.as_ref()?;
         let denied = access.judge(now, info_hash, peer_id)?;
@@ -41,8 +45,18 @@ impl Engine {
     }
 
     /// Denies an announce by UDP, if it is to be; returns the length of the response, if there is to be one.
-    #[inline]
+    #[inline(always)]
     pub(super) fn deny_udp(
+        &mut self,
+        now: Timestamp,
+        announce: &udp::Announce<'_>,
+        out: &mut ReplyBuffer,
+    ) -> Option<Option<usize>> {
+        if self.access.is_none() { None } else { self.deny_listed_udp(now, announce, out) }
+    }
+
+    #[inline(never)]
+    fn deny_listed_udp(
         &mut self,
         now: Timestamp,
         announce: &udp::Announce<'_>,

@@ -169,7 +169,9 @@ impl Watch {
             }
             Command::Interval(interval) => {
                 self.interval = interval;
-                self.due = self.clock.now() + interval;
+                if self.asked.is_empty() {
+                    self.due = self.clock.now() + interval;
+                }
             }
         }
     }
