@@ -1,7 +1,7 @@
 //! Owns what an operator can decide, and which decisions go together.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -18,6 +18,7 @@ use crate::limits::{
     MIN_INTERVAL_RANGE_S, PEER_TIMEOUT_RANGE_S, RECEIVE_BUFFER_RANGE_BYTES, SNAPSHOT_INTERVAL_RANGE_S,
     STATS_INTERVAL_RANGE_S, WEB_TRUSTED_NETWORKS_MAX,
 };
+use crate::types::parse_network;
 
 /// The port that trackers are known by.
 pub const DEFAULT_PORT: u16 = 6969;
@@ -324,9 +325,8 @@ impl FromStr for TrustedProxy {
             }
             None => (None, text),
         };
-        let address = || network.parse::<IpAddr>().map(|ip| IpNet::from(ip.to_canonical()));
-        let network = network.parse().or_else(|_| address());
-        Ok(Self { at, network: network.map_err(|_| "neither a network like `10.0.0.0/8` nor an address")? })
+        let network = parse_network(network).ok_or("neither a network like `10.0.0.0/8` nor an address")?;
+        Ok(Self { at, network })
     }
 }
 
@@ -523,7 +523,7 @@ mod tests {
             check(|config| config.min_interval_secs = 1_801),
             Err(ConfigError::MinInterval { .. })
         ));
-        let network = TrustedProxy::from(IpNet::from(IpAddr::from([10, 0, 0, 1])));
+        let network = TrustedProxy::from(IpNet::from(std::net::IpAddr::from([10, 0, 0, 1])));
         let mut config = Config { trusted_proxies: vec![network; 256], ..Config::default() };
         assert_eq!(config.check(), Ok(()));
         let at = SocketAddr::from(([127, 0, 0, 1], 80));

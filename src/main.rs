@@ -49,8 +49,8 @@ fn main() -> ExitCode {
             return if error.use_stderr() && of_doctor { EXIT_USAGE } else { error.exit_code() as u8 }.into();
         }
         Err(CliError::File(error)) => {
-            let _ = writeln!(std::io::stderr(), "gyre: error: {error}");
-            return if of_doctor { EXIT_USAGE.into() } else { ExitCode::FAILURE };
+            let code = refuse(&error);
+            return if of_doctor { EXIT_USAGE.into() } else { code };
         }
     };
     match &cli.command {
@@ -69,11 +69,14 @@ fn check(file: &Path) -> ExitCode {
     let serve = ["gyre", "serve", "--config"].map(OsString::from);
     match Cli::read(serve.into_iter().chain([file.into()])) {
         Ok(_) => ExitCode::SUCCESS,
-        Err(error) => {
-            let _ = writeln!(std::io::stderr(), "gyre: error: {error}");
-            ExitCode::FAILURE
-        }
+        Err(error) => refuse(&error),
     }
+}
+
+/// Says what is wrong with the options, before there is a log.
+fn refuse(error: &dyn std::error::Error) -> ExitCode {
+    let _ = writeln!(std::io::stderr(), "gyre: error: {error}");
+    ExitCode::FAILURE
 }
 
 /// Runs the tracker until a signal or an error ends it.

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use ipnet::IpNet;
+
 /// The SHA-1 (BEP 3) or truncated SHA-256 (BEP 52) that names a swarm: 20 raw bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct InfoHash(pub [u8; 20]);
@@ -66,6 +68,12 @@ impl Family {
             IpAddr::V6(_) => Self::V6,
         }
     }
+}
+
+/// Reads a network like `10.0.0.0/8`, or an address, which is the network of itself alone; `None`: it is neither. An
+/// IPv4 address that is mapped into IPv6 counts as what it is.
+pub fn parse_network(text: &str) -> Option<IpNet> {
+    text.parse().ok().or_else(|| Some(IpNet::from(text.parse::<IpAddr>().ok()?.to_canonical())))
 }
 
 /// Bytes of a port, at the end of a compact peer.

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::lines::Entries;
+use crate::types::parse_network;
 
 /// A list of networks.
 #[derive(Clone, Debug)]
@@ -44,10 +45,7 @@ impl Entries for Sources {
         if words.len() > 1 {
             return Err((1, "nothing but a comment follows a network".into()));
         }
-        let network = std::str::from_utf8(words[0]).ok().and_then(|text| {
-            text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(|ip| IpNet::from(ip.to_canonical())))
-        });
-        match network {
+        match std::str::from_utf8(words[0]).ok().and_then(parse_network) {
             Some(IpNet::V4(network)) => self.v4.push(network),
             Some(IpNet::V6(network)) => self.v6.push(network),
             None => return Err((0, "neither a network like 10.0.0.0/8 nor an address".into())),
