@@ -15,9 +15,9 @@ use gyre::engine::middleware::{Chain, Flow, Then, on};
 use gyre::error::{Code, TrackerError};
 use gyre::types::{Family, SwarmCounts};
 use gyre::wire::udp::Response as Datagram;
-use support::note::{Log, fetch, http, tracker, udp};
+use support::note::{Log, fetch, http, tracker};
 use support::{
-    FAMILIES, Tracker, UdpClient, announce_path, announcement, config, info_hash, loopback, scrape_path,
+    FAMILIES, Tracker, UdpClient, announce_path, announcement, config, info_hash, loopback, scrape_path, udp,
 };
 
 #[test]

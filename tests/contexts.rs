@@ -9,8 +9,10 @@ use gyre::engine::context::{Action, AnnounceRequest, RequestContext};
 use gyre::engine::middleware::{Then, on};
 use gyre::types::{Event, Family, PeerId, SwarmCounts};
 use gyre::wire::udp::Announce;
-use support::note::{Log, fetch, http, tracker, udp};
-use support::{FAMILIES, Tracker, UdpClient, announce_path, announcement, info_hash, loopback, scrape_path};
+use support::note::{Log, fetch, http, tracker};
+use support::{
+    FAMILIES, Tracker, UdpClient, announce_path, announcement, info_hash, loopback, scrape_path, udp,
+};
 
 /// What is the same for each kind of request, and for any.
 #[derive(Clone, Debug, PartialEq)]

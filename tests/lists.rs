@@ -12,7 +12,7 @@ use gyre::types::{Family, InfoHash};
 use support::web::TempDir;
 use support::{
     HttpClient, Tracker, UdpClient, announce_path, announcement, config, error_of, eventually,
-    eventually_equal, get, info_hash,
+    eventually_equal, get, info_hash, udp,
 };
 
 fn write(directory: &TempDir, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
@@ -21,10 +21,6 @@ fn write(directory: &TempDir, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
 
 fn with_lists(lists: Lists) -> Config {
     Config { lists, steering: Steering::None, ..config(2) }
-}
-
-fn udp(tracker: &Tracker) -> UdpClient {
-    UdpClient::connected(tracker.udp(Family::V4))
 }
 
 fn announce_http(tracker: &Tracker, info_hash: InfoHash) -> String {

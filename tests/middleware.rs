@@ -20,22 +20,14 @@ use gyre::error::{Code, TrackerError};
 use gyre::limits::{MAX_WAITING, UDP_CONNECT_REPLY_BYTES};
 use gyre::types::{Family, InfoHash, SwarmCounts};
 use support::{
-    HttpClient, Tracker, UdpClient, announce_path, announcement, config, error_of, eventually, get,
-    info_hash, loopback, scrape_path,
+    Tracker, UdpClient, announce_path, announcement, config, connect, error_of, eventually, get, info_hash,
+    loopback, scrape_path, udp,
 };
 
 /// A tracker of two workers, between which requests have to travel, with this middleware.
 fn tracker(middleware: impl Middleware + Send) -> Tracker {
     let config = gyre::config::Config { steering: Steering::None, ..config(2) };
     Tracker::listen(Gyre::builder().config(config).middleware(middleware))
-}
-
-fn http(tracker: &Tracker) -> HttpClient {
-    HttpClient::connect(tracker.http(Family::V4))
-}
-
-fn udp(tracker: &Tracker) -> UdpClient {
-    UdpClient::connected(tracker.udp(Family::V4))
 }
 
 fn refused() -> TrackerError {
@@ -56,7 +48,7 @@ fn a_plain_function_sees_every_request_and_passes_it_on() {
         log.lock().unwrap().push(line);
         Ok(Then::Next)
     });
-    let (mut udp, mut http) = (udp(&tracker), http(&tracker));
+    let (mut udp, mut http) = (udp(&tracker), connect(&tracker));
     assert_eq!(udp.announce(announcement(info_hash(1), 1)).leechers, 1);
     assert_eq!(udp.scrape(&[info_hash(1), info_hash(2)])[0].leechers, 1);
     assert!(http.get(&announce_path(info_hash(1), 2, "")).text().contains("10:incompletei2e"));
@@ -87,7 +79,7 @@ fn it_changes_what_the_swarm_sees_and_what_its_answer_says() {
         }
         Ok(Then::Next)
     });
-    let (mut udp, mut http) = (udp(&tracker), http(&tracker));
+    let (mut udp, mut http) = (udp(&tracker), connect(&tracker));
     for (port, hash) in (1..).zip(hashes()) {
         let announced = udp.announce(announcement(hash, port));
         assert_eq!((announced.interval_secs, announced.leechers), (77, port.into()));
@@ -129,7 +121,7 @@ fn it_answers_by_itself() {
     let announced = client.announce(announcement(info_hash(1), 1));
     assert_eq!((announced.interval_secs, announced.seeders, announced.leechers), (5, 5, 6));
     assert_eq!(announced.peers, ["192.0.2.1:80".parse().unwrap()], "peers of its own family");
-    let text = http(&tracker).get(&announce_path(info_hash(1), 2, "")).text();
+    let text = connect(&tracker).get(&announce_path(info_hash(1), 2, "")).text();
     assert!(
         text.contains("5:peers6:") && text.contains("6:peers618:") && text.contains("8:intervali5e"),
         "{text}"
@@ -139,7 +131,7 @@ fn it_answers_by_itself() {
     let tracker = self::tracker(on(Action::Scrape, answers));
     let counts = SwarmCounts { seeders: 5, leechers: 6, downloaded: 7 };
     assert_eq!(udp(&tracker).scrape(&[info_hash(1)]), [counts]);
-    assert!(http(&tracker).get(&scrape_path(&[info_hash(1)])).text().contains("10:downloadedi7e"));
+    assert!(connect(&tracker).get(&scrape_path(&[info_hash(1)])).text().contains("10:downloadedi7e"));
 
     let tracker = self::tracker(on(Action::Connect, answers));
     assert_eq!(udp(&tracker).connection_id, 99);
@@ -159,7 +151,7 @@ fn it_chooses_bytes_and_status_of_an_answer() {
         assert!(request.sent());
         Ok(Then::Stop)
     });
-    let mut http = http(&tracker);
+    let mut http = connect(&tracker);
     let response = http.get(&announce_path(info_hash(1), 2, ""));
     assert_eq!((response.status, response.text().as_str()), (429, "try again"));
     assert_eq!(http.get(&announce_path(info_hash(1), 2, "")).status, 429, "the connection stays usable");
@@ -176,7 +168,7 @@ fn it_refuses_in_words() {
         Some("secret") => Ok(Then::Next),
         _ => Err(refused()),
     });
-    let (mut udp, mut http) = (udp(&tracker), http(&tracker));
+    let (mut udp, mut http) = (udp(&tracker), connect(&tracker));
     for (path, passes) in
         [("/secret/announce", true), ("/announce?passkey=secret", true), ("/announce", false)]
     {
@@ -201,7 +193,7 @@ fn it_refuses_in_words() {
     let connect = client.connect_request();
     let reply = client.exchange(&connect);
     assert!(reply.len() <= UDP_CONNECT_REPLY_BYTES && error_of(&reply) == "internal", "{reply:?}");
-    let text = self::http(&tracker).get(&path).text();
+    let text = support::connect(&tracker).get(&path).text();
     assert_eq!(text, "d14:failure reason14:internal errore", "faults are not told, and may pass");
 }
 
@@ -213,7 +205,7 @@ fn it_stays_silent() {
     client.send(&request);
     assert_eq!(client.scrape(&[info_hash(1)]), [SwarmCounts::default()]);
     assert!(!client.has_mail());
-    assert_eq!(http(&tracker).get(&announce_path(info_hash(1), 2, "")).status, 403);
+    assert_eq!(connect(&tracker).get(&announce_path(info_hash(1), 2, "")).status, 403);
     tracker.await_count(&[Counter::Silenced], 2);
 }
 
@@ -261,7 +253,7 @@ fn those_in_a_chain_have_their_turns_and_hand_data_on() {
     let mut client = udp(&tracker);
     for (port, hash) in (1..).zip(hashes()) {
         assert_eq!(client.announce(announcement(hash, port)).leechers, 1);
-        assert!(http(&tracker).get(&announce_path(hash, port, "")).text().contains("10:incompletei1e"));
+        assert!(connect(&tracker).get(&announce_path(hash, port, "")).text().contains("10:incompletei1e"));
     }
     assert_eq!(*orders.lock().unwrap(), ["abcdeDB"; 16]);
 }
@@ -288,7 +280,7 @@ fn async_ones_change_the_answer_of_the_swarm() {
             let others: Vec<u16> = (1..port).filter(|port| *port != 3).collect();
             assert_eq!((announced.ports(), announced.interval_secs), (others, 99));
         }
-        let text = http(&tracker).get(&announce_path(hash, 5, "")).text();
+        let text = connect(&tracker).get(&announce_path(hash, 5, "")).text();
         assert!(text.contains("5:peers18:") && text.contains("15:warning message2:hm"), "{text}");
     }
 }
@@ -329,12 +321,12 @@ fn who_waits_holds_nobody_up_and_is_answered_in_the_end() {
     let (mut waiting, mut other) = (udp(&tracker), udp(&tracker));
     let request = waiting.announce_request(announcement(info_hash(1), 1));
     waiting.send(&request);
-    let mut by_http = http(&tracker);
+    let mut by_http = connect(&tracker);
     by_http.send(get(&announce_path(info_hash(1), 2, "")));
     by_http.send(get("/health"));
     eventually("both wait", || waits.waiting.load(Ordering::Acquire) == 2);
     assert_eq!(other.scrape(&[info_hash(1)]), [SwarmCounts::default()]);
-    assert_eq!(http(&tracker).get("/health").status, 200);
+    assert_eq!(connect(&tracker).get("/health").status, 200);
     assert!(!waiting.has_mail());
     tracker.stop();
     waits.open.store(true, Ordering::Release);
@@ -371,7 +363,7 @@ impl Middleware for Remembers {
 fn what_a_worker_learns_while_it_waits_it_knows_afterwards() {
     let remembers = Remembers::default();
     let tracker = Tracker::listen(Gyre::builder().config(config(1)).middleware(remembers.clone()));
-    let (mut udp, mut http) = (udp(&tracker), http(&tracker));
+    let (mut udp, mut http) = (udp(&tracker), connect(&tracker));
     for (hashes, hash) in (1..).zip(hashes()) {
         for port in [1, 2] {
             udp.announce(announcement(hash, port));
@@ -386,7 +378,7 @@ fn what_a_worker_learns_while_it_waits_it_knows_afterwards() {
 fn who_goes_away_is_noticed_at_once() {
     let waits = Waits::default();
     let tracker = tracker(waits.clone());
-    let client = http(&tracker);
+    let client = connect(&tracker);
     client.send(get(&announce_path(info_hash(1), 2, "")));
     eventually("it waits", || waits.waiting.load(Ordering::Acquire) == 1);
     assert_eq!(waits.gone.load(Ordering::Acquire), 0);
@@ -410,10 +402,10 @@ fn only_so_many_wait() {
     }
     tracker.await_count(&[Counter::DropWaitFull], MORE as u64);
     assert_eq!(waits.waiting.load(Ordering::Acquire), MAX_WAITING);
-    assert_eq!(http(&tracker).get(&announce_path(info_hash(1), 2, "")).status, 503);
+    assert_eq!(connect(&tracker).get(&announce_path(info_hash(1), 2, "")).status, 503);
     assert_eq!(client.scrape(&[info_hash(1)]), [SwarmCounts::default()], "others are answered");
     waits.open.store(true, Ordering::Release);
     // A connect, a scrape and all who waited; their number is more than the client's socket holds.
     tracker.await_count(&[Counter::UdpRepliesV4, Counter::DropSendFailed], MAX_WAITING as u64 + 2);
-    assert!(http(&tracker).get(&announce_path(info_hash(1), 2, "")).text().contains("10:incompletei2e"));
+    assert!(connect(&tracker).get(&announce_path(info_hash(1), 2, "")).text().contains("10:incompletei2e"));
 }

@@ -6,18 +6,13 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use gyre::config::{Config, TrustedProxy};
 use gyre::counters::Counter;
-use gyre::types::Family;
-use support::{HttpClient, Tracker, announce_path, config, info_hash};
+use support::{HttpClient, Tracker, announce_path, config, connect, info_hash};
 
 const CLIENT: [u8; 4] = [192, 0, 2, 7];
 
 fn trusting(networks: &[&str]) -> Tracker {
     let trusted_proxies = networks.iter().map(|network| network.parse().unwrap()).collect();
     Tracker::start(&Config { trusted_proxies, ..config(2) })
-}
-
-fn client(tracker: &Tracker) -> HttpClient {
-    HttpClient::connect(tracker.http(Family::V4))
 }
 
 /// An announce, with these header fields.
@@ -44,7 +39,7 @@ fn the_proxy_protocol_says_who_the_client_is() {
     let tracker = trusting(&["127.0.0.0/8"]);
     let text = b"PROXY TCP4 192.0.2.7 127.0.0.1 1 2\r\n".to_vec();
     for header in [text, version_2(CLIENT)] {
-        let mut client = client(&tracker);
+        let mut client = connect(&tracker);
         // However it is cut; what follows it are requests like any others, on a connection that stays.
         let (first, second) = header.split_at(7);
         client.send(first);
@@ -54,27 +49,27 @@ fn the_proxy_protocol_says_who_the_client_is() {
         assert_eq!(external_ip(&client.request(forged).body), IpAddr::from(CLIENT), "it is no proxy itself");
     }
     // A proxy that passes a client's request on from another proxy.
-    let mut behind = client(&tracker);
+    let mut behind = connect(&tracker);
     behind.send(b"PROXY TCP4 127.0.0.9 127.0.0.1 1 2\r\n");
     let passed_on = announce("X-Forwarded-For: 192.0.2.7\r\n");
     assert_eq!(external_ip(&behind.request(passed_on).body), IpAddr::from(CLIENT));
     // A proxy's own health check.
-    let mut own = client(&tracker);
+    let mut own = connect(&tracker);
     own.send(b"PROXY UNKNOWN\r\n");
     assert_eq!(external_ip(&own.request(announce("")).body), IpAddr::from([127, 0, 0, 1]));
-    assert_eq!(client(&tracker).get("/health").status, 200, "a proxy that speaks plain HTTP");
+    assert_eq!(connect(&tracker).get("/health").status, 200, "a proxy that speaks plain HTTP");
 }
 
 #[test]
 fn who_is_not_trusted_is_not_believed() {
     let tracker = trusting(&["127.0.0.2"]);
     for header in [b"PROXY TCP4 192.0.2.7 127.0.0.1 1 2\r\n".to_vec(), version_2(CLIENT)] {
-        let mut client = client(&tracker);
+        let mut client = connect(&tracker);
         assert_eq!(client.request([header, announce("").into_bytes()].concat()).status, 400);
         client.rest();
     }
     let forged = announce("X-Forwarded-For: 192.0.2.7\r\n");
-    assert_eq!(external_ip(&client(&tracker).request(forged).body), IpAddr::from([127, 0, 0, 1]));
+    assert_eq!(external_ip(&connect(&tracker).request(forged).body), IpAddr::from([127, 0, 0, 1]));
 }
 
 #[test]
@@ -88,7 +83,7 @@ fn a_header_that_is_none_ends_the_connection() {
     ];
     let count = wrong.len() as u64;
     for header in wrong {
-        let mut client = client(&tracker);
+        let mut client = connect(&tracker);
         assert_eq!(client.request(header).status, 400);
         client.rest();
     }

@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use gyre::config::{Config, Steering};
 use gyre::types::{Event, Family};
 use support::web::TempDir;
-use support::{DEADLINE, Tracker, UdpClient, announcement, config, eventually, info_hash};
+use support::{DEADLINE, Tracker, UdpClient, announcement, config, eventually, info_hash, udp};
 
 const SWARMS: u64 = 40;
 
@@ -21,10 +21,6 @@ fn with_state(directory: &TempDir, workers: usize) -> Config {
         steering: Steering::None,
         ..config(workers)
     }
-}
-
-fn udp(tracker: &Tracker) -> UdpClient {
-    UdpClient::connected(tracker.udp(Family::V4))
 }
 
 /// Has a seeder and a leecher announce in each swarm, and one of them complete.

@@ -18,10 +18,10 @@ use gyre::limits::HTTP_HEAD_MAX_BYTES;
 use gyre::server::Builder;
 use gyre::web::HttpConnection;
 use proptest::prelude::*;
-use support::site::{LIMIT, check_unharmed, connect, post, site, typed, with};
+use support::site::{LIMIT, check_unharmed, post, site, typed, with};
 use support::{
-    HttpClient, Tracker, UdpClient, announce_path, config, eventually, eventually_equal, get, info_hash,
-    scrape_path,
+    HttpClient, Tracker, UdpClient, announce_path, config, connect, eventually, eventually_equal, get,
+    info_hash, scrape_path,
 };
 
 /// Counts those who are in a handler.

@@ -8,10 +8,8 @@ use gyre::limits::{
     HTTP_BODY_SKIP_BYTES, HTTP_HEAD_MAX_BYTES, HTTP_HEADERS_MAX, WEB_CHUNK_LINE_BYTES, WEB_COOKIES_MAX,
     WEB_FIELD_HEAD_BYTES, WEB_FORM_FIELDS, WEB_QUERY_PAIRS_MAX, WEB_TRAILERS_BYTES,
 };
-use support::site::{
-    Ends, FIELD_LIMIT, LIMIT, Stays, check, check_unharmed, connect, post, site, typed, with,
-};
-use support::{Tracker, get};
+use support::site::{Ends, FIELD_LIMIT, LIMIT, Stays, check, check_unharmed, post, site, typed, with};
+use support::{Tracker, connect, get};
 
 #[test]
 fn malformed_heads_end_the_connection() {

@@ -12,21 +12,16 @@ use gyre::Tracker as Gyre;
 use gyre::error::{Code, TrackerError};
 use gyre::limits::WEB_RANGES_MAX;
 use gyre::server::Builder;
-use gyre::types::Family;
 use gyre::web::cookie::Cookie;
 use gyre::web::links::Links;
 use gyre::web::session::{MemoryStore, Sessions};
 use gyre::web::{Event, HttpConnection};
-use support::{HttpClient, HttpResponse, Tracker, config, get};
+use support::{HttpClient, HttpResponse, Tracker, config, connect, get};
 
 type Result<T = ()> = std::result::Result<T, TrackerError>;
 
 fn builder() -> Builder {
     Gyre::builder().config(config(2))
-}
-
-fn connect(tracker: &Tracker) -> HttpClient {
-    HttpClient::connect(tracker.http(Family::V4))
 }
 
 fn percent(text: &str) -> String {

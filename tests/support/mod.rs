@@ -329,6 +329,18 @@ pub(crate) fn error_of(reply: &[u8]) -> String {
     }
 }
 
+/// A client by UDP of a tracker, over IPv4, that has connected in the sense of the protocol.
+#[track_caller]
+pub(crate) fn udp(tracker: &Tracker) -> UdpClient {
+    UdpClient::connected(tracker.udp(Family::V4))
+}
+
+/// A client by HTTP of a tracker, over IPv4.
+#[track_caller]
+pub(crate) fn connect(tracker: &Tracker) -> HttpClient {
+    HttpClient::connect(tracker.http(Family::V4))
+}
+
 /// Reads packed peers of a family; returns them sorted.
 #[track_caller]
 pub(crate) fn unpack(family: Family, packed: &[u8]) -> Vec<SocketAddr> {

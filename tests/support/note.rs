@@ -8,14 +8,10 @@ use gyre::Tracker as Gyre;
 use gyre::engine::middleware::Middleware;
 use gyre::types::Family;
 
-use super::{Tracker, UdpClient, config};
+use super::{Tracker, config};
 
 pub(crate) fn tracker(middleware: impl Middleware + Send) -> Tracker {
     Tracker::listen(Gyre::builder().config(config(2)).middleware(middleware))
-}
-
-pub(crate) fn udp(tracker: &Tracker) -> UdpClient {
-    UdpClient::connected(tracker.udp(Family::V4))
 }
 
 /// Status and text of a response.

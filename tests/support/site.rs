@@ -7,10 +7,9 @@ use gyre::counters::Counter;
 use gyre::error::TrackerError;
 use gyre::limits::HTTP_BODY_SKIP_BYTES;
 use gyre::server::Builder;
-use gyre::types::Family;
 use gyre::web::HttpConnection;
 
-use super::{HttpClient, Tracker, UdpClient, announce_path, config, info_hash};
+use super::{Tracker, announce_path, config, connect, info_hash, udp};
 
 /// What a route here reads of a body.
 pub(crate) const LIMIT: u64 = 1_000;
@@ -61,10 +60,6 @@ pub(crate) fn site() -> Builder {
         })
 }
 
-pub(crate) fn connect(tracker: &Tracker) -> HttpClient {
-    HttpClient::connect(tracker.http(Family::V4))
-}
-
 /// What becomes of a connection after a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum After {
@@ -104,7 +99,7 @@ pub(crate) fn check(tracker: &Tracker, request: impl AsRef<[u8]>, status: u16, a
 pub(crate) fn check_unharmed(tracker: &Tracker) {
     assert_eq!(connect(tracker).get("/any").text(), "ok");
     assert!(connect(tracker).get(&announce_path(info_hash(1), 1, "")).text().contains("8:interval"));
-    UdpClient::connected(tracker.udp(Family::V4));
+    udp(tracker);
     tracker.await_count(&[Counter::Connections], 0);
 }
 
