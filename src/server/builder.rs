@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use http::{Method, StatusCode};
 
-use super::Tracker;
+use super::{Bound, Tracker};
 use crate::config::{Config, Cores, Listen};
 use crate::engine::middleware::{Chain, Middleware};
 use crate::error::ServerError;
@@ -232,9 +232,28 @@ impl<M: Middleware + Send> Builder<M> {
     ///
     /// [`ServerError`], which says what failed and what may help. Workers that had started are asked to end.
     pub fn listen(self) -> Result<Tracker, ServerError> {
+        self.bind()?.start()
+    }
+
+    /// Binds all sockets, so that only the workers are left to [`start`](Bound::start).
+    ///
+    /// ```
+    /// # fn main() -> Result<(), gyre::error::ServerError> {
+    /// let bound = gyre::Tracker::builder().http("127.0.0.1:0".parse().unwrap()).bind()?;
+    /// // A process that is root's for the sake of its ports would become another user's here.
+    /// let mut tracker = bound.start()?;
+    /// # tracker.stop();
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ServerError`], which says what failed and what may help.
+    pub fn bind(self) -> Result<Bound<M>, ServerError> {
         match self.error {
             Some(error) => Err(error),
-            None => Tracker::start(&self.config, &self.middleware, self.site),
+            None => Bound::new(self.config, self.middleware, self.site),
         }
     }
 }

@@ -1,36 +1,32 @@
-//! Owns the process's part of the tracker: workers that start together and end together.
+//! Owns a tracker that runs: workers that started together and end together.
 
 mod builder;
 mod control;
 mod lists;
 mod sockets;
+mod start;
 mod state;
 mod tables;
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
-use crossbeam::channel::{Receiver, Sender, bounded};
+use crossbeam::channel::Receiver;
 
-use crate::config::{Config, Cores};
+use crate::config::Config;
 use crate::counters::{Counters, Published};
-use crate::engine::middleware::Middleware;
 use crate::error::ServerError;
-use crate::limits::MAX_WORKERS;
-use crate::mesh::Mesh;
-use crate::sys::{self, Doorbell};
+use crate::sys::Doorbell;
 use crate::time::Clock;
-use crate::web::Site;
-use crate::worker::{self, Order, Program, Setup, Shutdown, Trusted};
+use crate::worker::{Order, Shutdown, Trusted};
 pub use builder::Builder;
 use control::{Control, Orders};
 use lists::ListFiles;
-use sockets::Sockets;
 pub(crate) use sockets::{descriptors_needed, probe};
-use tables::Tables;
+pub use start::Bound;
+pub(crate) use start::choose_cores;
 pub(crate) use tables::{default_memory_bytes, table_bytes};
 
 /// A tracker that runs.
@@ -60,85 +56,6 @@ impl Tracker {
     /// Begins to put a tracker together.
     pub fn builder() -> Builder {
         Builder::default()
-    }
-
-    fn start<M>(config: &Config, middleware: &M, mut site: Site) -> Result<Self, ServerError>
-    where
-        M: Middleware + Send,
-    {
-        config.check()?;
-        let allowed = sys::allowed_cores()
-            .map_err(|source| ServerError::System { what: "the cores can't be known", source })?;
-        let cores = choose_cores(&config.cores, &allowed)?;
-        let workers = cores.len();
-        let connections = sockets::reserve_descriptors(config, workers)?;
-        let sockets = Sockets::bind(config, workers)?;
-        let system = |what| move |source| ServerError::System { what, source };
-        let clock = Clock::start();
-        let Tables { owners, engines, charge } = Tables::prepare(config, workers, clock)?;
-        sockets.steer(config.steering, &owners, &cores);
-        let doorbells: io::Result<Vec<_>> = (0..workers).map(|_| Doorbell::new().map(Arc::new)).collect();
-        let doorbells = doorbells.map_err(system("a doorbell can't be made"))?;
-        let meshes = Mesh::connect(&doorbells);
-        let (report_ready, ready) = bounded(workers);
-        let (report_end, ended) = bounded(workers);
-        let (orders, receivers) = Orders::new(workers);
-        let control = Control::start(charge, orders.clone()).map_err(system("a thread can't be started"))?;
-        let server = Self {
-            udp: sockets.udp_addresses(),
-            http: sockets.http_addresses(),
-            cores,
-            published: (0..workers).map(|_| Arc::default()).collect(),
-            doorbells,
-            shutdown: Arc::new(Shutdown::new(workers)),
-            ended,
-            running: workers,
-            config: config.clone(),
-            clock,
-            orders,
-            control,
-        };
-        site.set_published(server.published.clone());
-        let site = Arc::new(site);
-        let trusted_proxies = trusted(config);
-        let parts = sockets.deal().zip(engines).zip(meshes).zip(receivers);
-        for (number, ((((sockets, listeners), engine), mesh), orders)) in parts.enumerate() {
-            let setup = Setup {
-                core: server.cores[number],
-                sockets,
-                listeners,
-                engine,
-                mesh,
-                doorbell: server.doorbells[number].clone(),
-                clock,
-                published: server.published[number].clone(),
-                shutdown: server.shutdown.clone(),
-                busy_poll: config.busy_poll,
-                connections,
-                orders,
-            };
-            let (middleware, site) = (middleware.clone(), site.clone());
-            let program = Program { middleware, site, trusted_proxies: trusted_proxies.clone() };
-            spawn(number, setup, program, report_ready.clone(), report_end.clone())
-                .map_err(system("a thread can't be started"))?;
-        }
-        server.await_ready(&ready)?;
-        Ok(server)
-    }
-
-    /// Waits until each worker has said that it is ready, or that it has ended.
-    fn await_ready(&self, ready: &Receiver<()>) -> Result<(), ServerError> {
-        for _ in 0..self.running {
-            crossbeam::channel::select! {
-                recv(ready) -> _ => {}
-                recv(self.ended) -> ended => {
-                    let Ended { worker, result } = ended.expect("a worker that isn't ready holds a sender");
-                    let source = result.err().unwrap_or_else(|| io::Error::other("it ended at once"));
-                    return Err(ServerError::Worker { worker, what: "can't start", source });
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Where UDP is served; a port that was given as 0 is the one that it became.
@@ -240,56 +157,6 @@ fn trusted(config: &Config) -> Arc<[Trusted]> {
     let number = |at| served.iter().position(|address| *address == at);
     let proxies = config.trusted_proxies.iter();
     proxies.map(|proxy| Trusted { listener: proxy.at.and_then(number), network: proxy.network }).collect()
-}
-
-fn spawn<M: Middleware + Send>(
-    number: usize,
-    setup: Setup,
-    program: Program<M>,
-    ready: Sender<()>,
-    ended: Sender<Ended>,
-) -> io::Result<()> {
-    /// Sees to it that the end is reported even if the worker panics and panics don't abort.
-    struct Report {
-        worker: usize,
-        ended: Sender<Ended>,
-        result: Option<io::Result<()>>,
-    }
-    impl Drop for Report {
-        fn drop(&mut self) {
-            let result = self.result.take().unwrap_or_else(|| Err(io::Error::other("it panicked")));
-            let _ = self.ended.send(Ended { worker: self.worker, result });
-        }
-    }
-    let name = match setup.core {
-        Some(core) => format!("gyre-{number}@{core}"),
-        None => format!("gyre-{number}"),
-    };
-    let body = move || {
-        let mut report = Report { worker: number, ended, result: None };
-        report.result = Some(worker::run(setup, program, || {
-            let _ = ready.send(());
-        }));
-    };
-    thread::Builder::new().name(name).spawn(body).map(drop)
-}
-
-/// The core of each worker, of those that the process may run on; `None` for one that isn't pinned.
-pub(crate) fn choose_cores(cores: &Cores, allowed: &[usize]) -> Result<Vec<Option<usize>>, ServerError> {
-    let chosen: Vec<_> = match cores {
-        Cores::Auto => allowed.iter().copied().take(MAX_WORKERS).map(Some).collect(),
-        Cores::Floating(workers) => vec![None; *workers],
-        Cores::List(cores) => {
-            if let Some(&core) = cores.iter().find(|core| !allowed.contains(core)) {
-                return Err(ServerError::Core { core, allowed: format_cores(allowed) });
-            }
-            cores.iter().copied().map(Some).collect()
-        }
-    };
-    if chosen.len() > MAX_WORKERS {
-        return Err(ServerError::TooManyCores(chosen.len()));
-    }
-    Ok(chosen)
 }
 
 /// Writes ascending cores as a list with ranges.

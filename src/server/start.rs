@@ -1,0 +1,181 @@
+//! Owns the start of a tracker: first its sockets, then its workers; and the cores that these run on.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread;
+
+use crossbeam::channel::{Receiver, Sender, bounded};
+
+use super::control::{Control, Orders};
+use super::sockets::{Sockets, reserve_descriptors};
+use super::tables::Tables;
+use super::{Ended, Tracker, format_cores, trusted};
+use crate::config::{Config, Cores};
+use crate::engine::middleware::Middleware;
+use crate::error::ServerError;
+use crate::limits::MAX_WORKERS;
+use crate::mesh::Mesh;
+use crate::sys::{self, Doorbell};
+use crate::time::Clock;
+use crate::web::Site;
+use crate::worker::{self, ConnectionLimits, Program, Setup, Shutdown};
+
+/// A tracker that has its sockets, and does not serve yet: what comes waits in their buffers. Between this and
+/// [`start`](Self::start) is the time to give up what rights a process needs for its ports alone.
+pub struct Bound<M = ()> {
+    config: Config,
+    middleware: M,
+    site: Site,
+    cores: Vec<Option<usize>>,
+    connections: ConnectionLimits,
+    sockets: Sockets,
+}
+
+impl<M: Middleware + Send> Bound<M> {
+    pub(super) fn new(config: Config, middleware: M, site: Site) -> Result<Self, ServerError> {
+        config.check()?;
+        let allowed = sys::allowed_cores()
+            .map_err(|source| ServerError::System { what: "the cores can't be known", source })?;
+        let cores = choose_cores(&config.cores, &allowed)?;
+        let connections = reserve_descriptors(&config, cores.len())?;
+        let sockets = Sockets::bind(&config, cores.len())?;
+        Ok(Self { config, middleware, site, cores, connections, sockets })
+    }
+
+    /// Where UDP will be served; a port that was given as 0 is the one that it became.
+    pub fn udp_addresses(&self) -> Vec<SocketAddr> {
+        self.sockets.udp_addresses()
+    }
+
+    /// Where HTTP will be served; a port that was given as 0 is the one that it became.
+    pub fn http_addresses(&self) -> Vec<SocketAddr> {
+        self.sockets.http_addresses()
+    }
+
+    /// Reads lists and the last snapshot and starts all workers. When this returns, they serve.
+    ///
+    /// # Errors
+    ///
+    /// [`ServerError`], which says what failed and what may help. Workers that had started are asked to end.
+    pub fn start(self) -> Result<Tracker, ServerError> {
+        let Self { config, middleware, mut site, cores, connections, sockets } = self;
+        let workers = cores.len();
+        let system = |what| move |source| ServerError::System { what, source };
+        let clock = Clock::start();
+        let Tables { owners, engines, charge } = Tables::prepare(&config, workers, clock)?;
+        sockets.steer(config.steering, &owners, &cores);
+        let doorbells: io::Result<Vec<_>> = (0..workers).map(|_| Doorbell::new().map(Arc::new)).collect();
+        let doorbells = doorbells.map_err(system("a doorbell can't be made"))?;
+        let meshes = Mesh::connect(&doorbells);
+        let (report_ready, ready) = bounded(workers);
+        let (report_end, ended) = bounded(workers);
+        let (orders, receivers) = Orders::new(workers);
+        let control = Control::start(charge, orders.clone()).map_err(system("a thread can't be started"))?;
+        let tracker = Tracker {
+            udp: sockets.udp_addresses(),
+            http: sockets.http_addresses(),
+            cores,
+            published: (0..workers).map(|_| Arc::default()).collect(),
+            doorbells,
+            shutdown: Arc::new(Shutdown::new(workers)),
+            ended,
+            running: workers,
+            config,
+            clock,
+            orders,
+            control,
+        };
+        site.set_published(tracker.published.clone());
+        let site = Arc::new(site);
+        let trusted_proxies = trusted(&tracker.config);
+        let parts = sockets.deal().zip(engines).zip(meshes).zip(receivers);
+        for (number, ((((sockets, listeners), engine), mesh), orders)) in parts.enumerate() {
+            let setup = Setup {
+                core: tracker.cores[number],
+                sockets,
+                listeners,
+                engine,
+                mesh,
+                doorbell: tracker.doorbells[number].clone(),
+                clock,
+                published: tracker.published[number].clone(),
+                shutdown: tracker.shutdown.clone(),
+                busy_poll: tracker.config.busy_poll,
+                connections,
+                orders,
+            };
+            let (middleware, site) = (middleware.clone(), site.clone());
+            let program = Program { middleware, site, trusted_proxies: trusted_proxies.clone() };
+            spawn(number, setup, program, report_ready.clone(), report_end.clone())
+                .map_err(system("a thread can't be started"))?;
+        }
+        await_ready(&ready, &tracker.ended, workers)?;
+        Ok(tracker)
+    }
+}
+
+/// Waits until each worker has said that it is ready, or that it has ended.
+fn await_ready(ready: &Receiver<()>, ended: &Receiver<Ended>, workers: usize) -> Result<(), ServerError> {
+    for _ in 0..workers {
+        crossbeam::channel::select! {
+            recv(ready) -> _ => {}
+            recv(ended) -> ended => {
+                let Ended { worker, result } = ended.expect("a worker that isn't ready holds a sender");
+                let source = result.err().unwrap_or_else(|| io::Error::other("it ended at once"));
+                return Err(ServerError::Worker { worker, what: "can't start", source });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn spawn<M: Middleware + Send>(
+    number: usize,
+    setup: Setup,
+    program: Program<M>,
+    ready: Sender<()>,
+    ended: Sender<Ended>,
+) -> io::Result<()> {
+    /// Sees to it that the end is reported even if the worker panics and panics don't abort.
+    struct Report {
+        worker: usize,
+        ended: Sender<Ended>,
+        result: Option<io::Result<()>>,
+    }
+    impl Drop for Report {
+        fn drop(&mut self) {
+            let result = self.result.take().unwrap_or_else(|| Err(io::Error::other("it panicked")));
+            let _ = self.ended.send(Ended { worker: self.worker, result });
+        }
+    }
+    let name = match setup.core {
+        Some(core) => format!("gyre-{number}@{core}"),
+        None => format!("gyre-{number}"),
+    };
+    let body = move || {
+        let mut report = Report { worker: number, ended, result: None };
+        report.result = Some(worker::run(setup, program, || {
+            let _ = ready.send(());
+        }));
+    };
+    thread::Builder::new().name(name).spawn(body).map(drop)
+}
+
+/// The core of each worker, of those that the process may run on; `None` for one that isn't pinned.
+pub(crate) fn choose_cores(cores: &Cores, allowed: &[usize]) -> Result<Vec<Option<usize>>, ServerError> {
+    let chosen: Vec<_> = match cores {
+        Cores::Auto => allowed.iter().copied().take(MAX_WORKERS).map(Some).collect(),
+        Cores::Floating(workers) => vec![None; *workers],
+        Cores::List(cores) => {
+            if let Some(&core) = cores.iter().find(|core| !allowed.contains(core)) {
+                return Err(ServerError::Core { core, allowed: format_cores(allowed) });
+            }
+            cores.iter().copied().map(Some).collect()
+        }
+    };
+    if chosen.len() > MAX_WORKERS {
+        return Err(ServerError::TooManyCores(chosen.len()));
+    }
+    Ok(chosen)
+}
