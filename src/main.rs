@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use gyre::admin;
 use gyre::cli::{Cli, CliError, Command, ConfigCommand, Doctor, Serve};
 use gyre::config::Config;
 use gyre::doctor;
@@ -88,7 +89,7 @@ fn serve_until_told(serve: &Serve) -> ExitCode {
         .buffered_lines_limit(LOG_LINES)
         .finish(IgnoreErrors(std::io::stderr()));
     let filter = start_log(log.clone(), serve.log());
-    match run(serve.config(), &log, &filter) {
+    match run(serve, &log, &filter) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             say(&log, &format!("gyre: error: {error}"));
@@ -108,19 +109,26 @@ fn examine(doctor: &Doctor) -> ExitCode {
     doctor::worst(&findings).exit_code().into()
 }
 
-fn run(mut config: Config, log: &NonBlocking, filter: &Filter) -> Result<(), ServerError> {
+fn run(serve: &Serve, log: &NonBlocking, filter: &Filter) -> Result<(), ServerError> {
+    let mut config = serve.config();
     let signals =
         watch_signals().map_err(|source| ServerError::System { what: "signals can't be watched", source })?;
-    let mut tracker = Tracker::builder().config(config.clone()).listen()?;
-    say(log, &ready_line(&tracker));
+    let bound = Tracker::builder().config(config.clone()).bind()?;
+    let admin = serve.admin().map(|admin| admin::bind(&admin)).transpose()?;
+    let mut tracker = bound.start()?;
+    let mut admin = admin.map(|admin| admin.start(&tracker, &config)).transpose()?;
+    say(log, &ready_line(&tracker, admin.as_ref()));
     let (clock, mut reporter) = (Clock::start(), Reporter::default());
     let mut reported = clock.now();
     while !signals.stop.load(Ordering::Acquire) {
         if tracker.wait(LOOK_INTERVAL)? {
             return Ok(()); // nobody asked the workers to end: they would have said why
         }
+        if let Some(admin) = &mut admin {
+            admin.wait(Duration::ZERO).map_err(ServerError::admin)?;
+        }
         if signals.reload.swap(false, Ordering::AcqRel) {
-            reload(&mut tracker, &mut config, filter);
+            reload(&mut tracker, serve, &mut config, filter);
         }
         let now = clock.now();
         let interval = Duration::from_secs(config.stats_interval_secs.into());
@@ -143,14 +151,17 @@ fn run(mut config: Config, log: &NonBlocking, filter: &Filter) -> Result<(), Ser
 
 /// Reads the options again, their file and the lists, and lets the tracker follow. If anything is wrong with them all
 /// stays as it was.
-fn reload(tracker: &mut Tracker, config: &mut Config, filter: &Filter) {
+fn reload(tracker: &mut Tracker, started: &Serve, config: &mut Config, filter: &Filter) {
     let serve = match Cli::read(std::env::args_os()) {
         Ok(Cli { command: Command::Serve(serve), .. }) => serve,
         Ok(_) => unreachable!("the arguments are those that it was started with"),
         Err(error) => return tracing::error!("nothing is reloaded: {error}"),
     };
     match tracker.reload(&serve.config()) {
-        Ok(fixed) => {
+        Ok(mut fixed) => {
+            if serve.admin() != started.admin() {
+                fixed.push("admin");
+            }
             *config = serve.config();
             let _ = filter.reload(EnvFilter::new(serve.log())); // it was read before, and the log is there
             tracing::info!("reloaded");
@@ -184,7 +195,7 @@ fn watch_signals() -> std::io::Result<Arc<Asked>> {
     Ok(asked)
 }
 
-fn ready_line(server: &Tracker) -> String {
+fn ready_line(server: &Tracker, admin: Option<&Tracker>) -> String {
     let list = |protocol: &'static str, addresses: &[SocketAddr]| {
         addresses.iter().map(|address| format!("{protocol} {address} ")).collect::<String>()
     };
@@ -192,9 +203,10 @@ fn ready_line(server: &Tracker) -> String {
     let plural = if workers == 1 { "" } else { "s" };
     let cores: Vec<usize> = server.cores().iter().flatten().copied().collect();
     format!(
-        "gyre: ready: {}{}({workers} worker{plural} on {} {})",
+        "gyre: ready: {}{}{}({workers} worker{plural} on {} {})",
         list("udp", server.udp_addresses()),
         list("http", server.http_addresses()),
+        list("admin", admin.map(Tracker::http_addresses).unwrap_or_default()),
         if cores.len() == 1 { "core" } else { "cores" },
         format_cores(&cores),
     )

@@ -352,7 +352,8 @@ fn a_log_that_is_stuck_holds_nothing_up() {
     let (_reader, mut writer) = std::io::pipe().unwrap();
     writer.write_all(&[b'x'; 65_536]).unwrap(); // all that a pipe holds
     let mut command = Command::new(GYRE);
-    let child = command.arg("serve").args(ANYWHERE.split(' ')).stderr(writer).spawn().unwrap();
+    let child =
+        command.args(["serve", "--no-admin"]).args(ANYWHERE.split(' ')).stderr(writer).spawn().unwrap();
     let pid = child.id();
     let mut program = Program::unread(child);
     eventually("a worker", || thread_of(pid, "gyre-0").is_some());
@@ -363,7 +364,7 @@ fn a_log_that_is_stuck_holds_nothing_up() {
 #[test]
 fn a_log_that_nobody_reads_is_no_reason_to_end() {
     let mut command = Command::new(GYRE);
-    command.arg("serve").args(ANYWHERE.split(' ')).args(["--stats-interval", "1"]);
+    command.args(["serve", "--no-admin"]).args(ANYWHERE.split(' ')).args(["--stats-interval", "1"]);
     let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
     let mut stderr = BufReader::new(child.stderr.take().unwrap());
     let mut ready = String::new();

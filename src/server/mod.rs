@@ -2,6 +2,7 @@
 
 mod builder;
 mod control;
+mod handle;
 mod lists;
 mod sockets;
 mod start;
@@ -10,6 +11,7 @@ mod tables;
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,15 +20,20 @@ use crossbeam::channel::Receiver;
 use crate::config::Config;
 use crate::counters::{Counters, Published};
 use crate::error::ServerError;
+use crate::owner::Owners;
 use crate::sys::Doorbell;
 use crate::time::Clock;
 use crate::worker::{Order, Shutdown, Trusted};
 pub use builder::Builder;
 use control::{Control, Orders};
+pub use control::{Status, WrittenSnapshot};
+pub use handle::{Busy, Handle, Survey, SwarmState, WorkerState};
 use lists::ListFiles;
+pub use lists::{KnownList, ListChange, ListChangeError};
 pub(crate) use sockets::{descriptors_needed, probe};
 pub use start::Bound;
 pub(crate) use start::choose_cores;
+use state::StateDirectory;
 pub(crate) use tables::{default_memory_bytes, table_bytes};
 
 /// A tracker that runs.
@@ -43,7 +50,10 @@ pub struct Tracker {
     config: Config,
     clock: Clock,
     orders: Orders,
-    control: Control,
+    control: Arc<Control>,
+    owners: Owners,
+    /// Held for as long as it runs.
+    _state: Option<Arc<StateDirectory>>,
 }
 
 /// What a worker says when it is through: how it ended.
@@ -78,6 +88,18 @@ impl Tracker {
         self.published.iter().map(|published| published.read()).collect()
     }
 
+    /// A way to it for whoever looks at it while it runs.
+    pub fn handle(&self) -> Handle {
+        let workers = self.cores.iter().copied().zip(self.published.iter().cloned());
+        Handle {
+            workers: workers.collect(),
+            orders: self.orders.clone(),
+            owners: self.owners,
+            control: self.control.clone(),
+            clock: self.clock,
+        }
+    }
+
     /// Takes another configuration, as far as it can change while the tracker runs; returns the names of the options
     /// that would need a new start. The workers follow within a second.
     ///
@@ -89,7 +111,7 @@ impl Tracker {
         let (config, fixed) = self.config.reloaded(config);
         config.check()?;
         let workers = self.cores.len();
-        let lists = ListFiles::open(&config.lists, self.clock)?;
+        let lists = ListFiles::open(&config.lists, self.control.own_lists().map(Path::to_owned), self.clock)?;
         let connections = sockets::reserve_descriptors(&config, workers)?;
         let policy = tables::policy(&config, 0);
         let trusted_proxies = trusted(&config);
