@@ -3,6 +3,7 @@
 //!
 //! | path | what it is |
 //! |---|---|
+//! | `/` | the live page |
 //! | `/metrics` | for Prometheus ([`metrics`]) |
 //! | `/api/stats`, `/api/events` | the same for programs, once or each second ([`stats`]) |
 //! | `/api/swarms`, `/api/swarms/{info_hash}`, `/api/full-scrape`, `/api/clients` | the swarms and who announces |
@@ -15,6 +16,7 @@
 mod doctor;
 mod lists;
 pub mod metrics;
+mod page;
 pub mod stats;
 mod swarms;
 pub mod token;
@@ -110,7 +112,7 @@ impl<M: Middleware + Send> Admin<M> {
 }
 
 fn routes<M: Middleware + Send>(builder: Builder<M>, watched: &Arc<OnceLock<Watched>>) -> Builder<M> {
-    builder
+    page::routes(builder)
         .get("/metrics", with(watched, metrics))
         .get("/api/stats", with(watched, stats))
         .get("/api/events", with(watched, events))
