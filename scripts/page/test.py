@@ -58,6 +58,7 @@ globalThis.EventSource = class extends EventTarget {
     stats.total.udp.announces.v4 += 23456789;
     stats.total.udp.announces.v6 += 4567890;
     stats.total.udp.responses.v4 += 28024000;
+    stats.total.cpu_us += 256 * 598000;
     stats.total.seeders = 316049152;
     stats.total.leechers = 98765432;
     stats.total.swarms = 123456789;

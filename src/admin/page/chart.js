@@ -4,7 +4,8 @@
 const SVG = "http://www.w3.org/2000/svg";
 const MARGIN = { top: 8, right: 10, bottom: 22, left: 46 };
 const TICK_PX = 36;
-const MINUTE = 60_000;
+const MINUTE_MS = 60_000;
+const LABEL_PX = 72;
 
 function svg(name, attributes = {}) {
   const element = document.createElementNS(SVG, name);
@@ -41,7 +42,7 @@ function logarithmic(least, largest) {
   return { ticks, place: (value) => Math.max(0, (Math.log10(Math.max(value, 1)) - from) / (to - from)) };
 }
 
-/** A chart in a `figure`, over the last `span` milliseconds. */
+/** A chart in a `figure`. */
 export class Chart {
   #figure;
   #svg = svg("svg", { role: "img", tabindex: 0 });
@@ -53,12 +54,13 @@ export class Chart {
   #legend;
   #points = [];
   #now = 0;
+  #span = MINUTE_MS;
   #place = null; // of a point on the screen
   #at = null; // the index of the point below the cursor
 
   /** `series`: `{ key, name, area }`; `format` writes a value, `tick` one at the axis. */
-  constructor(figure, { series, format, tick, log = false, span }) {
-    Object.assign(this, { series, format, tick, log, span });
+  constructor(figure, { name, series, format, tick, log = false }) {
+    Object.assign(this, { name, series, format, tick, log });
     this.#figure = figure;
     const mark = (name) => ({ key }) => svg(name, { class: `${name === "circle" ? "dot" : "line"} ${key}` });
     this.#areas = series.filter(({ area }) => area).map(({ key }) => [key, svg("path", { class: `area ${key}` })]);
@@ -72,11 +74,12 @@ export class Chart {
     this.#listen();
   }
 
-  /** Shows these points, the last of which is of `now`. */
-  show(points, now) {
+  /** Shows these points, the last of which is of `now`, over so many milliseconds before. */
+  show(points, now, span) {
     const watched = this.#points[this.#at];
     this.#points = points;
     this.#now = now;
+    this.#span = span;
     if (watched) this.#at = points.indexOf(watched);
     this.#draw();
   }
@@ -103,9 +106,10 @@ export class Chart {
       this.#at = at;
       this.#mark();
     };
-    this.#svg.addEventListener("pointermove", ({ offsetX }) => {
+    this.#svg.addEventListener("pointermove", ({ clientX }) => {
       let nearest = null;
-      const away = (at) => Math.abs(this.#place?.x(this.#points[at].at) - offsetX);
+      const pointed = clientX - this.#svg.getBoundingClientRect().left;
+      const away = (at) => Math.abs(this.#place?.x(this.#points[at].at) - pointed);
       this.#points.forEach((_, at) => (nearest = nearest === null || away(at) < away(nearest) ? at : nearest));
       watch(nearest);
     });
@@ -130,7 +134,7 @@ export class Chart {
     const scale = this.log
       ? logarithmic(Math.min(largest, ...values), largest)
       : linear(largest, Math.floor(inner.height / TICK_PX));
-    const x = (time) => MARGIN.left + inner.width * (1 - (this.#now - time) / this.span);
+    const x = (time) => MARGIN.left + inner.width * (1 - (this.#now - time) / this.#span);
     const y = (value) => MARGIN.top + inner.height * (1 - scale.place(value));
     this.#place = { x, y, inner };
     this.#drawAxes(scale.ticks);
@@ -166,11 +170,14 @@ export class Chart {
       svg("line", { x1: MARGIN.left, x2: right, y1: y(tick), y2: y(tick) }),
       label(this.tick(tick), { x: MARGIN.left - 8, y: y(tick) + 4, "text-anchor": "end" }),
     ]);
-    const columns = Array.from({ length: this.span / MINUTE + 1 }, (_, minutes) => {
-      const text = minutes === 0 ? "now" : `−${minutes} min`;
-      const anchor = minutes === 0 ? "end" : minutes * MINUTE === this.span ? "start" : "middle";
-      return label(text, { x: x(this.#now - minutes * MINUTE), y: bottom + 16, "text-anchor": anchor });
-    });
+    const step = this.#span > MINUTE_MS ? MINUTE_MS : MINUTE_MS / 4;
+    const every = (inner.width * step) / this.#span < LABEL_PX ? 2 : 1;
+    const columns = [];
+    for (let ago = 0; ago <= this.#span; ago += every * step) {
+      const text = ago === 0 ? "now" : step < MINUTE_MS ? `−${ago / 1000} s` : `−${ago / MINUTE_MS} min`;
+      const anchor = ago === 0 ? "end" : ago === this.#span ? "start" : "middle";
+      columns.push(label(text, { x: x(this.#now - ago), y: bottom + 16, "text-anchor": anchor }));
+    }
     this.#axes.replaceChildren(...rows, ...columns);
   }
 
@@ -188,6 +195,8 @@ export class Chart {
       this.#dots[at].setAttribute("cx", this.#place.x(point.at));
       this.#dots[at].setAttribute("cy", this.#place.y(value));
     });
+    const said = this.series.map(({ name }, at) => `${name} ${this.#legend.values[at].textContent}`);
+    this.#svg.setAttribute("aria-label", `${this.name}: ${said.join(", ")}`);
     this.#legend.time.textContent = marked ? new Date(point.at).toLocaleTimeString("en-GB") : "";
     if (!marked) return;
     const { x, inner } = this.#place;

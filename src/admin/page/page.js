@@ -10,6 +10,7 @@ const SPAN_MS = 5 * 60_000; // what the charts reach back
 const WINDOW = 3; // readings that a rate is over: workers publish four times a second, not quite in step with us
 const SILENCE_MS = 5_000; // after it the connection counts as lost
 const REFRESH_MS = 10_000; // of swarms, clients and lists
+const STRIP = 9; // workers, from which on a picture of all helps
 const SWARMS = 20;
 const CLIENTS = 12;
 
@@ -45,8 +46,8 @@ const mono = (cell) => {
 };
 const bar = (cell) => {
   const label = cell.appendChild(make("span", { className: "label" }));
-  const track = cell.appendChild(make("span", { className: "bar" }));
-  cell.className = "number wide";
+  const track = cell.insertBefore(make("span", { className: "bar" }), label);
+  cell.className = "wide";
   return ([value, share]) => {
     put(label, value);
     track.style.setProperty("--share", Math.max(0, Math.min(1, share || 0)));
@@ -91,12 +92,12 @@ const hash = (cell) => {
   };
 };
 
-/** The rows of a table's body, the first cell of each being its head. */
+/** The rows of a table's body, the first cell of each being its head; they stand before its last row, if it has one. */
 class Rows {
   #kept = [];
 
-  constructor(body, columns) {
-    Object.assign(this, { body, columns });
+  constructor(body, columns, last = null) {
+    Object.assign(this, { body, columns, last });
   }
 
   show(rows) {
@@ -106,7 +107,7 @@ class Rows {
   }
 
   #add() {
-    const row = this.body.appendChild(make("tr"));
+    const row = this.body.insertBefore(make("tr"), this.last);
     const set = this.columns.map((column, at) => {
       const cell = row.appendChild(at === 0 ? make("th", { scope: "row" }) : make("td"));
       return column(cell);
@@ -215,17 +216,17 @@ const sparks = Array.from(document.querySelectorAll("[data-spark]"), (element) =
   new Spark(element),
 ]);
 const throughput = new Chart($("#throughput"), {
+  name: "Requests a second",
   series: [{ key: "udp", name: "UDP", area: true }, { key: "http", name: "HTTP" }],
   format: rate,
   tick: short,
-  span: SPAN_MS,
 });
 const turnTimes = new Chart($("#turns"), {
-  series: [{ key: "p99", name: "99 of 100 within", area: true }, { key: "p50", name: "half within" }],
+  name: "Time of a turn",
+  series: [{ key: "p99", name: "p99", area: true }, { key: "p50", name: "p50" }],
   format: micros,
-  tick: micros,
+  tick: (value) => micros(value).replace(".0", ""),
   log: true,
-  span: SPAN_MS,
 });
 
 function showTiles(stats, now) {
@@ -236,9 +237,9 @@ function showTiles(stats, now) {
     "responses": rate(now.responses),
     "responses-note": `${percent(now.responses / now.requests)} of requests`,
     "p99": micros(now.p99 ?? NaN),
-    "p99-note": `half within ${micros(now.p50 ?? NaN)}`,
-    "cpu": `${(100 * now.cpu).toFixed(0)} %`,
-    "cpu-note": `of ${100 * stats.workers.length} %`,
+    "p99-note": `p50 ${micros(now.p50 ?? NaN)}`,
+    "cpu": percent(now.cpu / stats.workers.length),
+    "cpu-note": stats.workers.length > 1 ? `mean of ${stats.workers.length} workers` : "of one worker",
     "lost": rate(now.lost),
     "lost-note": `${count(values(total.drops))} in all`,
     "connections": count(total.connections),
@@ -263,9 +264,12 @@ function showTiles(stats, now) {
 }
 
 function showCharts(stats, points) {
-  throughput.show(points, stats.unix_ms);
-  turnTimes.show(points, stats.unix_ms);
-  for (const [key, spark] of sparks) spark.show(points, key, stats.unix_ms, SPAN_MS);
+  const { unix_ms: now } = stats;
+  const minutes = Math.ceil((now - points[0].at) / 60_000); // at first there is less to show
+  const span = Math.min(SPAN_MS, Math.max(1, minutes) * 60_000);
+  throughput.show(points, now, span);
+  turnTimes.show(points, now, span);
+  for (const [key, spark] of sparks) spark.show(points, key, now, span);
 }
 
 // ---- the tables of figures ----
@@ -285,6 +289,7 @@ function showWorkers({ workers: all }, interval) {
     rate(interval.rate(({ mesh_hops }) => mesh_hops, worker)),
     count(peers(numbers)),
   ]));
+  strip.element.toggleAttribute("hidden", all.length < STRIP);
   strip.show(shares.map((share, worker) => ({ share, words: `worker ${worker}: ${percent(share)}` })));
   const sorted = shares.toSorted((one, other) => one - other);
   const middle = sorted[Math.floor(sorted.length / 2)];
@@ -322,20 +327,20 @@ const CAUSES = [
   ["Peers taken out", explained, TAKEN_OUT],
 ].map(([title, column, causes]) => {
   const head = make("tr", {}, make("th", { scope: "rowgroup", colSpan: 3, textContent: title }));
-  const body = $("#causes").appendChild(make("tbody", {}, head));
-  return { title, body, causes, shown: new Rows(body, [column, number, number]) };
+  const none = make("td", { colSpan: 3, className: "hint" });
+  const last = make("tr", {}, none);
+  const body = $("#causes").appendChild(make("tbody", {}, head, last));
+  return { causes, none, last, shown: new Rows(body, [column, number, number], last) };
 });
 
 function showCauses({ total }, interval) {
-  const never = [];
-  for (const { title, body, causes, shown } of CAUSES) {
+  for (const { causes, none, last, shown } of CAUSES) {
     const met = causes.filter(([of]) => of(total) > 0);
     shown.show(met.map(([of, name, meaning]) => [[name, meaning], rate(interval.rate(of)), count(of(total))]));
-    body.hidden = met.length === 0;
     const others = causes.filter(([of]) => of(total) === 0).map(([, name]) => name);
-    if (others.length > 0) never.push(`${title.toLowerCase()}: ${others.join(", ")}`);
+    put(none, `none: ${others.join(", ")}`);
+    last.hidden = others.length === 0;
   }
-  put($("#never"), never.length > 0 ? `None so far: ${never.join("; ")}.` : "");
 }
 
 // ---- what is asked for now and then ----
@@ -347,14 +352,20 @@ async function ask(path) {
   return answer;
 }
 
-const swarms = rows("#swarms", [hash, number, number, number]);
+const swarms = rows("#swarms", [hash, bar, number, number, number]);
 
 async function showSwarms() {
   const by = $("#by input:checked").value;
   const largest = await ask(`api/swarms?by=${by}&limit=${SWARMS}`);
   if (by !== $("#by input:checked").value) return; // something else is wanted by now
-  swarms.show(largest.map(({ info_hash, seeders, leechers, downloaded }) =>
-    [info_hash, count(seeders), count(leechers), count(downloaded)]));
+  const most = Math.max(...largest.map(peers));
+  swarms.show(largest.map((swarm) => [
+    swarm.info_hash,
+    [count(peers(swarm)), peers(swarm) / most],
+    count(swarm.seeders),
+    count(swarm.leechers),
+    count(swarm.downloaded),
+  ]));
   $("#swarms").dataset.by = by;
   return largest.length;
 }
@@ -373,7 +384,7 @@ async function showClients() {
   const sorted = [...groups.values()].sort((one, other) => other.share - one.share);
   const others = sorted.splice(CLIENTS);
   if (others.length > 0) {
-    sorted.push({ name: `${others.length} others`, share: sum(others.map(({ share }) => share)), versions: [] });
+    sorted.push({ name: `${others.length} more`, share: sum(others.map(({ share }) => share)), versions: [] });
   }
   const written = (versions, whole) => {
     const first = versions.slice(0, 3).map(([version, share]) =>
