@@ -49,5 +49,8 @@ step "the bench scripts, for a second each"
 cargo build --locked --release
 scripts/bench-test.sh
 
+step "the live page in a real browser"
+scripts/page-test.sh
+
 step "transfers between real clients"
 scripts/interop.sh

@@ -64,7 +64,7 @@ class Page:
         if before:
             self.call("Page.addScriptToEvaluateOnNewDocument", source=before)
         self.call("Page.navigate", url=url)
-        eventually("the page is loaded", lambda: self.run("document.readyState") == "complete")
+        eventually("the page is loaded", lambda: self.run("[location.href, document.readyState]") == [url, "complete"])
 
     def call(self, method, **parameters):
         self.last += 1

@@ -498,13 +498,13 @@ $("#examine").addEventListener("click", () => doctor.examine());
 // ---- the events ----
 
 const history = new History();
-let latest = null; // the last reading, and the interval that it ends
+let latest = null; // the last reading, the interval that it ends, and the point made of it
 
 function show() {
   if (!latest || document.hidden) return;
-  const [stats, interval] = latest;
+  const [stats, interval, now] = latest;
   put($("#about"), `${stats.version} on ${location.host}`);
-  showTiles(stats, history.points.at(-1));
+  showTiles(stats, now);
   showCharts(stats, history.points);
   showWorkers(stats, interval);
   showTraffic(stats, interval);
@@ -529,7 +529,7 @@ const feed = {
     this.heard = performance.now();
     const interval = history.take(stats);
     if (!interval) return; // it takes two
-    latest = [stats, interval];
+    latest = [stats, interval, history.points.at(-1)];
     show();
     if (!this.isLive) {
       this.say(true, "live");
