@@ -218,7 +218,7 @@ export class Spark {
 
   show(points, key, now, span) {
     const values = points.map((point) => point[key]).filter(Number.isFinite);
-    const top = Math.max(1e-9, ...values) * 1.05;
+    const top = Math.max(1e-9, ...values) * 1.3;
     const place = (point) => [100 * (1 - (now - point.at) / span), 19 - 18 * (point[key] / top)];
     this.#path.setAttribute("d", line(points.map((point) => (Number.isFinite(point[key]) ? place(point) : null))));
   }
