@@ -61,6 +61,10 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Command::Config(ConfigCommand::Check { file }) => check(file),
+        Command::Describe(describe) => match describe.run::<Cli>() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => refuse(&error),
+        },
     }
 }
 

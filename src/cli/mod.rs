@@ -1,5 +1,7 @@
-//! Owns the command line: each option's name, help, default and range. What a file adds to it is in `file.rs`.
+//! Owns the command line: each option's name, help, default and range. What a file adds to it is in `file.rs`, what is
+//! made of its definitions in `describe.rs`.
 
+mod describe;
 mod file;
 
 use std::ffi::OsString;
@@ -10,6 +12,7 @@ use std::time::Duration;
 
 use clap::builder::RangedI64ValueParser;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+pub use describe::Describe;
 use file::ConfigFile;
 pub use file::FileError;
 use tracing_subscriber::EnvFilter;
@@ -117,6 +120,10 @@ pub enum Command {
     /// The file of options: write one, or check one.
     #[command(subcommand)]
     Config(ConfigCommand),
+
+    /// What the program says of itself.
+    #[command(flatten)]
+    Describe(Describe),
 }
 
 /// What can be done with a file of options.
@@ -143,7 +150,7 @@ impl Command {
         match self {
             Self::Serve(serve) | Self::Config(ConfigCommand::Print(serve)) => Some(serve),
             Self::Doctor(doctor) => Some(&doctor.serve),
-            Self::Config(ConfigCommand::Check { .. }) => None,
+            Self::Config(ConfigCommand::Check { .. }) | Self::Describe(_) => None,
         }
     }
 }
