@@ -127,10 +127,10 @@ completions_work() {
     there /usr/share/fish/vendor_completions.d/gyre-load.fish
 }
 
-# With the options of the unit; in the network namespace nobody else has the port.
+# With the options of the unit, and without root's rights; in the network namespace nobody else has the port.
 serves() {
     local pid tries=100
-    chroot "$tmp/top/root" gyre serve --config /etc/gyre/gyre.toml >"$tmp/serve" 2>&1 </dev/null &
+    chroot "$tmp/top/root" gyre serve --config /etc/gyre/gyre.toml --user nobody >"$tmp/serve" 2>&1 </dev/null &
     pid=$!
     until grep -q "gyre: ready" "$tmp/serve"; do
         cp "$tmp/serve" "$tmp/out"

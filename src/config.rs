@@ -367,17 +367,26 @@ impl Default for Lists {
 }
 
 impl Lists {
-    /// The option that names too many files.
-    fn overlong(&self) -> Option<&'static str> {
-        let files = [
+    /// The files of each option.
+    fn kinds(&self) -> [(&'static str, &[PathBuf]); 6] {
+        [
             ("allow-hashes", &self.allow_hashes),
             ("deny-hashes", &self.deny_hashes),
             ("allow-clients", &self.allow_clients),
             ("deny-clients", &self.deny_clients),
             ("allow-sources", &self.allow_sources),
             ("deny-sources", &self.deny_sources),
-        ];
-        files.into_iter().find(|(_, files)| files.len() > ACCESS_LISTS_MAX).map(|(option, _)| option)
+        ]
+    }
+
+    /// All files.
+    pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        self.kinds().into_iter().flat_map(|(_, files)| files)
+    }
+
+    /// The option that names too many files.
+    fn overlong(&self) -> Option<&'static str> {
+        self.kinds().into_iter().find(|(_, files)| files.len() > ACCESS_LISTS_MAX).map(|(option, _)| option)
     }
 }
 

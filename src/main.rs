@@ -5,8 +5,8 @@ use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use gyre::cli::{Cli, CliError, Command, ConfigCommand, Doctor, Serve};
@@ -14,11 +14,11 @@ use gyre::config::Config;
 use gyre::doctor;
 use gyre::error::ServerError;
 use gyre::report::Reporter;
-use gyre::server::{Tracker, format_cores};
+use gyre::server::{Bound, Tracker, format_cores};
 use gyre::time::Clock;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder};
+use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry, fmt, reload as filter_reload};
@@ -85,20 +85,30 @@ fn refuse(error: &dyn std::error::Error) -> ExitCode {
 
 /// Runs the tracker until a signal or an error ends it.
 fn serve_until_told(serve: &Serve) -> ExitCode {
-    // Lines are written by a thread of their own: whoever reads them, or doesn't, holds nothing up. What is left is
-    // written when the guard goes, within a second.
-    let (log, _guard) = NonBlockingBuilder::default()
-        .thread_name("gyre-log")
-        .buffered_lines_limit(LOG_LINES)
-        .finish(IgnoreErrors(std::io::stderr()));
+    let log = Log::default();
     let filter = start_log(log.clone(), serve.log());
-    match run(serve.config(), &log, &filter) {
+    let bound = bind(serve);
+    // What is left of the log is written when the guard goes, within a second.
+    let _guard = log.start();
+    match bound.and_then(|(bound, signals)| run(serve, bound, signals, &log, &filter)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            say(&log, &format!("gyre: error: {error}"));
+            log.say(&format!("gyre: error: {error}"));
             ExitCode::FAILURE
         }
     }
+}
+
+/// Binds the sockets and gives up what serving doesn't need, before there is a thread that would keep it.
+fn bind(serve: &Serve) -> Result<(Bound, Signals), ServerError> {
+    let signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(unwatched)?;
+    let mut bound = Tracker::builder().config(serve.config()).bind()?;
+    bound.restrict(&serve.privileges())?;
+    Ok((bound, signals))
+}
+
+fn unwatched(source: std::io::Error) -> ServerError {
+    ServerError::System { what: "signals can't be watched", source }
 }
 
 /// Writes what is amiss with the machine.
@@ -112,11 +122,11 @@ fn examine(doctor: &Doctor) -> ExitCode {
     doctor::worst(&findings).exit_code().into()
 }
 
-fn run(mut config: Config, log: &NonBlocking, filter: &Filter) -> Result<(), ServerError> {
-    let signals =
-        watch_signals().map_err(|source| ServerError::System { what: "signals can't be watched", source })?;
-    let mut tracker = Tracker::builder().config(config.clone()).listen()?;
-    say(log, &ready_line(&tracker));
+fn run(serve: &Serve, bound: Bound, signals: Signals, log: &Log, filter: &Filter) -> Result<(), ServerError> {
+    let signals = watch(signals).map_err(unwatched)?;
+    let mut config = serve.config();
+    let mut tracker = bound.start()?;
+    log.say(&ready_line(&tracker));
     let (clock, mut reporter) = (Clock::start(), Reporter::default());
     let mut reported = clock.now();
     while !signals.stop.load(Ordering::Acquire) {
@@ -124,7 +134,7 @@ fn run(mut config: Config, log: &NonBlocking, filter: &Filter) -> Result<(), Ser
             return Ok(()); // nobody asked the workers to end: they would have said why
         }
         if signals.reload.swap(false, Ordering::AcqRel) {
-            reload(&mut tracker, &mut config, filter);
+            reload(&mut tracker, serve, &mut config, filter);
         }
         let now = clock.now();
         let interval = Duration::from_secs(config.stats_interval_secs.into());
@@ -147,7 +157,7 @@ fn run(mut config: Config, log: &NonBlocking, filter: &Filter) -> Result<(), Ser
 
 /// Reads the options again, their file and the lists, and lets the tracker follow. If anything is wrong with them all
 /// stays as it was.
-fn reload(tracker: &mut Tracker, config: &mut Config, filter: &Filter) {
+fn reload(tracker: &mut Tracker, started: &Serve, config: &mut Config, filter: &Filter) {
     let serve = match Cli::read(std::env::args_os()) {
         Ok(Cli { command: Command::Serve(serve), .. }) => serve,
         Ok(_) => unreachable!("the arguments are those that it was started with"),
@@ -158,7 +168,10 @@ fn reload(tracker: &mut Tracker, config: &mut Config, filter: &Filter) {
             *config = serve.config();
             let _ = filter.reload(EnvFilter::new(serve.log())); // it was read before, and the log is there
             tracing::info!("reloaded");
-            fixed.iter().for_each(|option| tracing::warn!("--{option} changes with the next start"));
+            let privileges =
+                (serve.privileges() != started.privileges()).then_some("user, --allow-root or --no-sandbox");
+            let fixed = fixed.into_iter().chain(privileges);
+            fixed.for_each(|option| tracing::warn!("--{option} changes with the next start"));
         }
         Err(error) => tracing::error!("nothing is reloaded: {error}"),
     }
@@ -172,9 +185,8 @@ struct Asked {
 }
 
 /// Notes the first SIGINT or SIGTERM, and each SIGHUP; at the second of the former the process is gone.
-fn watch_signals() -> std::io::Result<Arc<Asked>> {
+fn watch(mut signals: Signals) -> std::io::Result<Arc<Asked>> {
     let asked = Arc::new(Asked::default());
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
     let seen = asked.clone();
     std::thread::Builder::new().name("gyre-signals".into()).spawn(move || {
         for signal in signals.forever() {
@@ -208,11 +220,66 @@ fn ready_line(server: &Tracker) -> String {
 type Filter = filter_reload::Handle<EnvFilter, Registry>;
 
 /// The log goes to standard error.
-fn start_log(log: NonBlocking, filter: &str) -> Filter {
+fn start_log(log: Log, filter: &str) -> Filter {
     let (filter, handle) = filter_reload::Layer::new(EnvFilter::new(filter));
-    let lines = fmt::layer().with_target(false).with_ansi(std::io::stderr().is_terminal()).with_writer(log);
-    tracing_subscriber::registry().with(filter).with(lines).init();
+    let lines = fmt::layer().with_target(false).with_ansi(std::io::stderr().is_terminal());
+    tracing_subscriber::registry().with(filter).with(lines.with_writer(move || log.clone())).init();
     handle
+}
+
+/// Where lines of the log go. They are written by a thread of their own: whoever reads them, or doesn't, holds nothing
+/// up. Until that is started they are kept.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Lines>>);
+
+enum Lines {
+    Kept(Vec<u8>),
+    Queue(NonBlocking),
+}
+
+impl Default for Lines {
+    fn default() -> Self {
+        Self::Kept(Vec::new())
+    }
+}
+
+impl Log {
+    /// Starts the thread.
+    fn start(&self) -> WorkerGuard {
+        let (mut queue, guard) = NonBlockingBuilder::default()
+            .thread_name("gyre-log")
+            .buffered_lines_limit(LOG_LINES)
+            .finish(IgnoreErrors(std::io::stderr()));
+        let mut lines = self.lines();
+        if let Lines::Kept(kept) = &*lines {
+            let _ = queue.write_all(kept);
+        }
+        *lines = Lines::Queue(queue);
+        guard
+    }
+
+    /// A line without the log's time and level.
+    fn say(&self, line: &str) {
+        // It goes to a queue, which refuses nothing but what is beyond its length.
+        let _ = self.clone().write_all(format!("{line}\n").as_bytes());
+    }
+
+    fn lines(&self) -> MutexGuard<'_, Lines> {
+        self.0.lock().expect("a panic ends the process")
+    }
+}
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        match &mut *self.lines() {
+            Lines::Kept(kept) => kept.write(bytes),
+            Lines::Queue(queue) => queue.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Standard error, even if nobody reads it any more.
@@ -226,10 +293,4 @@ impl Write for IgnoreErrors {
     fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
     }
-}
-
-/// A line on standard error, without the log's time and level.
-fn say(log: &NonBlocking, line: &str) {
-    // It goes to a queue, which refuses nothing but what is beyond its length.
-    let _ = log.clone().write_all(format!("{line}\n").as_bytes());
 }

@@ -26,6 +26,7 @@ use crate::limits::{
     MAX_PEERS_RANGE, MIN_INTERVAL_RANGE_S, PEER_TIMEOUT_RANGE_S, RECEIVE_BUFFER_RANGE_BYTES,
     SNAPSHOT_INTERVAL_RANGE_S, STATS_INTERVAL_RANGE_S,
 };
+use crate::server::{Privileges, UserName};
 
 /// The headings of the help.
 const WORKERS: &str = "Workers";
@@ -33,6 +34,7 @@ const ANNOUNCES: &str = "Announces";
 const LIMITS: &str = "Limits";
 const LISTS: &str = "Lists";
 const STATE: &str = "State";
+const PRIVILEGES: &str = "Privileges";
 const LOGGING: &str = "Logging";
 const DOCTOR: &str = "Doctor";
 
@@ -314,6 +316,20 @@ pub struct Serve {
     #[arg(value_parser = number(RECEIVE_BUFFER_RANGE_BYTES), help_heading = LIMITS)]
     receive_buffer: u32,
 
+    /// Become this user when the ports are bound: a name or a number, with the user's own group or the one that is
+    /// named, without other groups and capabilities. Only root can [default: stay who it is]
+    #[arg(long, value_name = "NAME[:GROUP]", help_heading = PRIVILEGES)]
+    user: Option<UserName>,
+
+    /// Serve as root, if it is root's process and no --user is named
+    #[arg(long, help_heading = PRIVILEGES)]
+    allow_root: bool,
+
+    /// Leave the process able to do what its user may. Otherwise it keeps to the directories of its lists, its --config
+    /// and its --state-dir, makes no connections by TCP, and starts no programs, as far as the kernel can see to it
+    #[arg(long, help_heading = PRIVILEGES)]
+    no_sandbox: bool,
+
     /// Seconds between two lines of statistics on standard error; 0 for none. 0 to 604800
     #[arg(long, value_name = "S", default_value_t = DEFAULT_STATS_INTERVAL_S)]
     #[arg(value_parser = number(STATS_INTERVAL_RANGE_S), help_heading = LOGGING)]
@@ -358,6 +374,16 @@ impl Serve {
     /// What is logged, as `tracing-subscriber`'s `EnvFilter` reads it.
     pub fn log(&self) -> &str {
         &self.log
+    }
+
+    /// What the process gives up before it serves.
+    pub fn privileges(&self) -> Privileges {
+        Privileges {
+            user: self.user.clone(),
+            allow_root: self.allow_root,
+            sandbox: !self.no_sandbox,
+            files: self.config_file.iter().cloned().collect(),
+        }
     }
 
     /// The configuration that the options describe.

@@ -3,6 +3,7 @@
 mod builder;
 mod control;
 mod lists;
+mod privileges;
 mod sockets;
 mod start;
 mod state;
@@ -10,6 +11,7 @@ mod tables;
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +26,8 @@ use crate::worker::{Order, Shutdown, Trusted};
 pub use builder::Builder;
 use control::{Control, Orders};
 use lists::ListFiles;
+use privileges::explain;
+pub use privileges::{Privileges, UserName};
 pub(crate) use sockets::{descriptors_needed, probe};
 pub use start::Bound;
 pub(crate) use start::choose_cores;
@@ -44,6 +48,8 @@ pub struct Tracker {
     clock: Clock,
     orders: Orders,
     control: Control,
+    /// The directories of files that can still be read, if not all can.
+    readable: Option<Vec<PathBuf>>,
 }
 
 /// What a worker says when it is through: how it ended.
@@ -89,7 +95,8 @@ impl Tracker {
         let (config, fixed) = self.config.reloaded(config);
         config.check()?;
         let workers = self.cores.len();
-        let lists = ListFiles::open(&config.lists, self.clock)?;
+        let lists = ListFiles::open(&config.lists, self.clock);
+        let lists = lists.map_err(|error| explain(error, self.readable.as_deref()))?;
         let connections = sockets::reserve_descriptors(&config, workers)?;
         let policy = tables::policy(&config, 0);
         let trusted_proxies = trusted(&config);

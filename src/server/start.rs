@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 
@@ -24,12 +25,14 @@ use crate::worker::{self, ConnectionLimits, Program, Setup, Shutdown};
 /// A tracker that has its sockets, and does not serve yet: what comes waits in their buffers. Between this and
 /// [`start`](Self::start) is the time to give up what rights a process needs for its ports alone.
 pub struct Bound<M = ()> {
-    config: Config,
+    pub(super) config: Config,
     middleware: M,
     site: Site,
-    cores: Vec<Option<usize>>,
+    pub(super) cores: Vec<Option<usize>>,
     connections: ConnectionLimits,
     sockets: Sockets,
+    /// The directories of files that can still be read, if not all can.
+    pub(super) readable: Option<Vec<PathBuf>>,
 }
 
 impl<M: Middleware + Send> Bound<M> {
@@ -40,7 +43,7 @@ impl<M: Middleware + Send> Bound<M> {
         let cores = choose_cores(&config.cores, &allowed)?;
         let connections = reserve_descriptors(&config, cores.len())?;
         let sockets = Sockets::bind(&config, cores.len())?;
-        Ok(Self { config, middleware, site, cores, connections, sockets })
+        Ok(Self { config, middleware, site, cores, connections, sockets, readable: None })
     }
 
     /// Where UDP will be served; a port that was given as 0 is the one that it became.
@@ -59,7 +62,7 @@ impl<M: Middleware + Send> Bound<M> {
     ///
     /// [`ServerError`], which says what failed and what may help. Workers that had started are asked to end.
     pub fn start(self) -> Result<Tracker, ServerError> {
-        let Self { config, middleware, mut site, cores, connections, sockets } = self;
+        let Self { config, middleware, mut site, cores, connections, sockets, readable } = self;
         let workers = cores.len();
         let system = |what| move |source| ServerError::System { what, source };
         let clock = Clock::start();
@@ -85,6 +88,7 @@ impl<M: Middleware + Send> Bound<M> {
             clock,
             orders,
             control,
+            readable,
         };
         site.set_published(tracker.published.clone());
         let site = Arc::new(site);

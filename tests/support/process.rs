@@ -15,6 +15,13 @@ pub(crate) const GYRE: &str = env!("CARGO_BIN_EXE_gyre");
 /// Both protocols, each at a port of its own.
 pub(crate) const ANYWHERE: &str = "--udp 127.0.0.1:0 --http 127.0.0.1:0";
 
+/// `gyre serve`, as whoever runs the tests.
+pub(crate) fn serve(options: &str) -> Command {
+    let mut command = Command::new(GYRE);
+    command.args(["serve", "--allow-root"]).args(options.split_whitespace());
+    command
+}
+
 /// A program that is killed when the test is through with it.
 pub(crate) struct Program {
     child: Child,
@@ -24,7 +31,7 @@ pub(crate) struct Program {
 impl Program {
     /// Runs `gyre serve`.
     pub(crate) fn serve(options: &str) -> Self {
-        Self::run(Command::new(GYRE).arg("serve").args(options.split_whitespace()))
+        Self::run(&mut serve(options))
     }
 
     pub(crate) fn run(command: &mut Command) -> Self {
@@ -61,6 +68,10 @@ impl Program {
             words.nth(1).and_then(|address| address.parse().ok())
         };
         (after("udp").expect("an address"), after("http").expect("an address"))
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
