@@ -9,9 +9,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use gyre::admin::{self, Admin};
 use gyre::cli::{Cli, CliError, Command, ConfigCommand, Doctor, Serve};
 use gyre::config::Config;
 use gyre::doctor;
+use gyre::engine::middleware::Middleware;
 use gyre::error::ServerError;
 use gyre::report::Reporter;
 use gyre::server::{Bound, Tracker, format_cores};
@@ -90,7 +92,7 @@ fn serve_until_told(serve: &Serve) -> ExitCode {
     let bound = bind(serve);
     // What is left of the log is written when the guard goes, within a second.
     let _guard = log.start();
-    match bound.and_then(|(bound, signals)| run(serve, bound, signals, &log, &filter)) {
+    match bound.and_then(|bound| run(serve, bound, &log, &filter)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             log.say(&format!("gyre: error: {error}"));
@@ -99,12 +101,20 @@ fn serve_until_told(serve: &Serve) -> ExitCode {
     }
 }
 
-/// Binds the sockets and gives up what serving doesn't need, before there is a thread that would keep it.
-fn bind(serve: &Serve) -> Result<(Bound, Signals), ServerError> {
+/// What there is before the first thread: the sockets, and no more rights than serving needs.
+struct Ready<M> {
+    tracker: Bound,
+    admin: Option<Admin<M>>,
+    signals: Signals,
+}
+
+/// Binds the sockets and gives up the rights, before there is a thread that would keep any.
+fn bind(serve: &Serve) -> Result<Ready<impl Middleware + Send + use<>>, ServerError> {
     let signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(unwatched)?;
-    let mut bound = Tracker::builder().config(serve.config()).bind()?;
-    bound.restrict(&serve.privileges())?;
-    Ok((bound, signals))
+    let mut tracker = Tracker::builder().config(serve.config()).bind()?;
+    let admin = serve.admin().map(|admin| admin::bind(&admin)).transpose()?;
+    tracker.restrict(&serve.privileges())?;
+    Ok(Ready { tracker, admin, signals })
 }
 
 fn unwatched(source: std::io::Error) -> ServerError {
@@ -122,16 +132,25 @@ fn examine(doctor: &Doctor) -> ExitCode {
     doctor::worst(&findings).exit_code().into()
 }
 
-fn run(serve: &Serve, bound: Bound, signals: Signals, log: &Log, filter: &Filter) -> Result<(), ServerError> {
-    let signals = watch(signals).map_err(unwatched)?;
+fn run<M: Middleware + Send>(
+    serve: &Serve,
+    ready: Ready<M>,
+    log: &Log,
+    filter: &Filter,
+) -> Result<(), ServerError> {
     let mut config = serve.config();
-    let mut tracker = bound.start()?;
-    log.say(&ready_line(&tracker));
+    let signals = watch(ready.signals).map_err(unwatched)?;
+    let mut tracker = ready.tracker.start()?;
+    let mut admin = ready.admin.map(|admin| admin.start(&tracker, &config)).transpose()?;
+    log.say(&ready_line(&tracker, admin.as_ref()));
     let (clock, mut reporter) = (Clock::start(), Reporter::default());
     let mut reported = clock.now();
     while !signals.stop.load(Ordering::Acquire) {
         if tracker.wait(LOOK_INTERVAL)? {
             return Ok(()); // nobody asked the workers to end: they would have said why
+        }
+        if let Some(admin) = &mut admin {
+            admin.wait(Duration::ZERO).map_err(ServerError::admin)?;
         }
         if signals.reload.swap(false, Ordering::AcqRel) {
             reload(&mut tracker, serve, &mut config, filter);
@@ -164,14 +183,17 @@ fn reload(tracker: &mut Tracker, started: &Serve, config: &mut Config, filter: &
         Err(error) => return tracing::error!("nothing is reloaded: {error}"),
     };
     match tracker.reload(&serve.config()) {
-        Ok(fixed) => {
+        Ok(mut fixed) => {
+            if serve.admin() != started.admin() {
+                fixed.push("admin");
+            }
+            if serve.privileges() != started.privileges() {
+                fixed.push("user, --allow-root or --no-sandbox");
+            }
             *config = serve.config();
             let _ = filter.reload(EnvFilter::new(serve.log())); // it was read before, and the log is there
             tracing::info!("reloaded");
-            let privileges =
-                (serve.privileges() != started.privileges()).then_some("user, --allow-root or --no-sandbox");
-            let fixed = fixed.into_iter().chain(privileges);
-            fixed.for_each(|option| tracing::warn!("--{option} changes with the next start"));
+            fixed.iter().for_each(|option| tracing::warn!("--{option} changes with the next start"));
         }
         Err(error) => tracing::error!("nothing is reloaded: {error}"),
     }
@@ -200,7 +222,7 @@ fn watch(mut signals: Signals) -> std::io::Result<Arc<Asked>> {
     Ok(asked)
 }
 
-fn ready_line(server: &Tracker) -> String {
+fn ready_line(server: &Tracker, admin: Option<&Tracker>) -> String {
     let list = |protocol: &'static str, addresses: &[SocketAddr]| {
         addresses.iter().map(|address| format!("{protocol} {address} ")).collect::<String>()
     };
@@ -208,9 +230,10 @@ fn ready_line(server: &Tracker) -> String {
     let plural = if workers == 1 { "" } else { "s" };
     let cores: Vec<usize> = server.cores().iter().flatten().copied().collect();
     format!(
-        "gyre: ready: {}{}({workers} worker{plural} on {} {})",
+        "gyre: ready: {}{}{}({workers} worker{plural} on {} {})",
         list("udp", server.udp_addresses()),
         list("http", server.http_addresses()),
+        list("admin", admin.map(Tracker::http_addresses).unwrap_or_default()),
         if cores.len() == 1 { "core" } else { "cores" },
         format_cores(&cores),
     )

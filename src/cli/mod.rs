@@ -17,14 +17,15 @@ use file::ConfigFile;
 pub use file::FileError;
 use tracing_subscriber::EnvFilter;
 
+use crate::admin::AdminConfig;
 use crate::config::{Config, Cores, Listen, Lists, Steering, TrustedProxy};
 use crate::doctor::PublicUrl;
 use crate::limits::{
-    ANNOUNCE_INTERVAL_RANGE_S, BUSY_POLL_RANGE_US, CONNECTION_ID_WINDOW_RANGE_S, DEFAULT_ANNOUNCE_INTERVAL_S,
-    DEFAULT_CONNECTION_ID_WINDOW_S, DEFAULT_DENY_REASON, DEFAULT_PEERS, DEFAULT_RECEIVE_BUFFER_BYTES,
-    DEFAULT_SNAPSHOT_INTERVAL_S, DEFAULT_STATS_INTERVAL_S, HTTP_CONNECTIONS_RANGE, MAX_MEMORY_RANGE_BYTES,
-    MAX_PEERS_RANGE, MIN_INTERVAL_RANGE_S, PEER_TIMEOUT_RANGE_S, RECEIVE_BUFFER_RANGE_BYTES,
-    SNAPSHOT_INTERVAL_RANGE_S, STATS_INTERVAL_RANGE_S,
+    ANNOUNCE_INTERVAL_RANGE_S, BUSY_POLL_RANGE_US, CONNECTION_ID_WINDOW_RANGE_S, DEFAULT_ADMIN_ADDRESS,
+    DEFAULT_ANNOUNCE_INTERVAL_S, DEFAULT_CONNECTION_ID_WINDOW_S, DEFAULT_DENY_REASON, DEFAULT_PEERS,
+    DEFAULT_RECEIVE_BUFFER_BYTES, DEFAULT_SNAPSHOT_INTERVAL_S, DEFAULT_STATS_INTERVAL_S,
+    HTTP_CONNECTIONS_RANGE, MAX_MEMORY_RANGE_BYTES, MAX_PEERS_RANGE, MIN_INTERVAL_RANGE_S,
+    PEER_TIMEOUT_RANGE_S, RECEIVE_BUFFER_RANGE_BYTES, SNAPSHOT_INTERVAL_RANGE_S, STATS_INTERVAL_RANGE_S,
 };
 use crate::server::{Privileges, UserName};
 
@@ -35,6 +36,7 @@ const LIMITS: &str = "Limits";
 const LISTS: &str = "Lists";
 const STATE: &str = "State";
 const PRIVILEGES: &str = "Privileges";
+const ADMIN: &str = "Admin";
 const LOGGING: &str = "Logging";
 const DOCTOR: &str = "Doctor";
 
@@ -316,6 +318,21 @@ pub struct Serve {
     #[arg(value_parser = number(RECEIVE_BUFFER_RANGE_BYTES), help_heading = LIMITS)]
     receive_buffer: u32,
 
+    /// Serve the admin listener at this address: figures for Prometheus, an API, and a page that shows the tracker
+    /// live. Whoever can reach it can read it
+    #[arg(long, value_name = "ADDR:PORT", default_value = DEFAULT_ADMIN_ADDRESS, help_heading = ADMIN)]
+    admin: SocketAddr,
+
+    /// Do not serve the admin listener
+    #[arg(long, conflicts_with_all = ["admin", "admin_token_file"], help_heading = ADMIN)]
+    no_admin: bool,
+
+    /// The file that holds the token which lets somebody change something by the API: 16 to 256 visible ASCII
+    /// characters [default: `admin-token` in --state-dir, made at the first start; without either nothing can be
+    /// changed]
+    #[arg(long, value_name = "FILE", help_heading = ADMIN)]
+    admin_token_file: Option<PathBuf>,
+
     /// Become this user when the ports are bound: a name or a number, with the user's own group or the one that is
     /// named, without other groups and capabilities. Only root can [default: stay who it is]
     #[arg(long, value_name = "NAME[:GROUP]", help_heading = PRIVILEGES)]
@@ -325,8 +342,8 @@ pub struct Serve {
     #[arg(long, help_heading = PRIVILEGES)]
     allow_root: bool,
 
-    /// Leave the process able to do what its user may. Otherwise it keeps to the directories of its lists, its --config
-    /// and its --state-dir, makes no connections by TCP, and starts no programs, as far as the kernel can see to it
+    /// Leave the process able to do what its user may. Otherwise it keeps to the directories of the files that it was
+    /// given and to its --state-dir, makes no connections and starts no programs, as far as the kernel can see to it
     #[arg(long, help_heading = PRIVILEGES)]
     no_sandbox: bool,
 
@@ -376,13 +393,19 @@ impl Serve {
         &self.log
     }
 
+    /// What they say of the admin listener; `None`: there is to be none.
+    pub fn admin(&self) -> Option<AdminConfig> {
+        let admin = AdminConfig { address: self.admin, token_file: self.admin_token_file.clone() };
+        (!self.no_admin).then_some(admin)
+    }
+
     /// What the process gives up before it serves.
     pub fn privileges(&self) -> Privileges {
         Privileges {
             user: self.user.clone(),
             allow_root: self.allow_root,
             sandbox: !self.no_sandbox,
-            files: self.config_file.iter().cloned().collect(),
+            files: self.config_file.iter().chain(&self.admin_token_file).cloned().collect(),
         }
     }
 

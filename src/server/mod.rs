@@ -2,6 +2,7 @@
 
 mod builder;
 mod control;
+mod handle;
 mod lists;
 mod privileges;
 mod sockets;
@@ -11,7 +12,7 @@ mod tables;
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,17 +21,22 @@ use crossbeam::channel::Receiver;
 use crate::config::Config;
 use crate::counters::{Counters, Published};
 use crate::error::ServerError;
+use crate::owner::Owners;
 use crate::sys::Doorbell;
 use crate::time::Clock;
 use crate::worker::{Order, Shutdown, Trusted};
 pub use builder::Builder;
 use control::{Control, Orders};
+pub use control::{Status, WrittenSnapshot};
+pub use handle::{Busy, Handle, Survey, SwarmState, WorkerState};
 use lists::ListFiles;
+pub use lists::{KnownList, ListChange, ListChangeError};
 use privileges::explain;
 pub use privileges::{Privileges, UserName};
 pub(crate) use sockets::{descriptors_needed, probe};
 pub use start::Bound;
 pub(crate) use start::choose_cores;
+use state::StateDirectory;
 pub(crate) use tables::{default_memory_bytes, table_bytes};
 
 /// A tracker that runs.
@@ -47,7 +53,10 @@ pub struct Tracker {
     config: Config,
     clock: Clock,
     orders: Orders,
-    control: Control,
+    control: Arc<Control>,
+    owners: Owners,
+    /// Held for as long as it runs.
+    _state: Option<Arc<StateDirectory>>,
     /// The directories of files that can still be read, if not all can.
     readable: Option<Vec<PathBuf>>,
 }
@@ -84,6 +93,18 @@ impl Tracker {
         self.published.iter().map(|published| published.read()).collect()
     }
 
+    /// A way to it for whoever looks at it while it runs.
+    pub fn handle(&self) -> Handle {
+        let workers = self.cores.iter().copied().zip(self.published.iter().cloned());
+        Handle {
+            workers: workers.collect(),
+            orders: self.orders.clone(),
+            owners: self.owners,
+            control: self.control.clone(),
+            clock: self.clock,
+        }
+    }
+
     /// Takes another configuration, as far as it can change while the tracker runs; returns the names of the options
     /// that would need a new start. The workers follow within a second.
     ///
@@ -95,7 +116,8 @@ impl Tracker {
         let (config, fixed) = self.config.reloaded(config);
         config.check()?;
         let workers = self.cores.len();
-        let lists = ListFiles::open(&config.lists, self.clock);
+        let own = self.control.own_lists().map(Path::to_owned);
+        let lists = ListFiles::open(&config.lists, own, self.clock);
         let lists = lists.map_err(|error| explain(error, self.readable.as_deref()))?;
         let connections = sockets::reserve_descriptors(&config, workers)?;
         let policy = tables::policy(&config, 0);

@@ -1,6 +1,7 @@
 //! Owns what a process gives up between binding its sockets and serving: root's rights, and whatever of the machine a
 //! tracker has no use for.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf, absolute};
 use std::str::FromStr;
 use std::{fmt, fs, io};
@@ -31,7 +32,8 @@ pub struct Privileges {
     /// Root may serve.
     pub allow_root: bool,
     /// Keep to what [`sys::confine_files`] and [`sys::deny_calls`] leave: no files but those of the configuration, no
-    /// connection to anywhere by TCP, no other program. It is too tight for a middleware or a route that needs such.
+    /// connections by TCP but to the ports that HTTP is served at, no other program. It is too tight for a middleware or
+    /// a route that needs such.
     pub sandbox: bool,
     /// Files that are read, beside those of the configuration.
     pub files: Vec<PathBuf>,
@@ -100,14 +102,15 @@ impl<M: Middleware + Send> Bound<M> {
 
     /// Shuts everything but these files, those of the configuration, and whatever takes their place.
     fn confine(&mut self, files: &[PathBuf]) {
-        let files: Vec<_> = self.config.lists.files().chain(files).collect();
+        let files: Vec<_> = self.config.lists.all_files().chain(files).collect();
         let state: Vec<_> = self.config.state_dir.iter().filter_map(|path| absolute(path).ok()).collect();
         let named: Vec<_> = files.iter().map(|file| directory_of(file)).chain(state.clone()).collect();
         // What a link leads to is read where it is.
         let linked = files.iter().filter_map(|file| Some(directory_of(&fs::canonicalize(file).ok()?)));
         let read: Vec<_> = named.iter().cloned().chain(linked).collect();
         let mut confined = Vec::new();
-        match sys::confine_files(&read, &state) {
+        let ports: Vec<_> = self.http_addresses().iter().map(SocketAddr::port).collect();
+        match sys::confine_files(&read, &state, &ports) {
             Ok(Enforced::Fully) => confined.push("files, connections and signals by Landlock"),
             Ok(Enforced::Partially) => {
                 confined.push("files by Landlock, and what else of it this kernel has")

@@ -25,6 +25,7 @@ use crate::worker::{self, ConnectionLimits, Program, Setup, Shutdown};
 /// A tracker that has its sockets, and does not serve yet: what comes waits in their buffers. Between this and
 /// [`start`](Self::start) is the time to give up what rights a process needs for its ports alone.
 pub struct Bound<M = ()> {
+    name: &'static str,
     pub(super) config: Config,
     middleware: M,
     site: Site,
@@ -36,14 +37,19 @@ pub struct Bound<M = ()> {
 }
 
 impl<M: Middleware + Send> Bound<M> {
-    pub(super) fn new(config: Config, middleware: M, site: Site) -> Result<Self, ServerError> {
+    pub(super) fn new(
+        name: &'static str,
+        config: Config,
+        middleware: M,
+        site: Site,
+    ) -> Result<Self, ServerError> {
         config.check()?;
         let allowed = sys::allowed_cores()
             .map_err(|source| ServerError::System { what: "the cores can't be known", source })?;
         let cores = choose_cores(&config.cores, &allowed)?;
         let connections = reserve_descriptors(&config, cores.len())?;
         let sockets = Sockets::bind(&config, cores.len())?;
-        Ok(Self { config, middleware, site, cores, connections, sockets, readable: None })
+        Ok(Self { name, config, middleware, site, cores, connections, sockets, readable: None })
     }
 
     /// Where UDP will be served; a port that was given as 0 is the one that it became.
@@ -62,7 +68,7 @@ impl<M: Middleware + Send> Bound<M> {
     ///
     /// [`ServerError`], which says what failed and what may help. Workers that had started are asked to end.
     pub fn start(self) -> Result<Tracker, ServerError> {
-        let Self { config, middleware, mut site, cores, connections, sockets, readable } = self;
+        let Self { name, config, middleware, mut site, cores, connections, sockets, readable } = self;
         let workers = cores.len();
         let system = |what| move |source| ServerError::System { what, source };
         let clock = Clock::start();
@@ -74,7 +80,8 @@ impl<M: Middleware + Send> Bound<M> {
         let (report_ready, ready) = bounded(workers);
         let (report_end, ended) = bounded(workers);
         let (orders, receivers) = Orders::new(workers);
-        let control = Control::start(charge, orders.clone()).map_err(system("a thread can't be started"))?;
+        let control = Control::start(name, charge, orders.clone());
+        let (control, state) = control.map_err(system("a thread can't be started"))?;
         let tracker = Tracker {
             udp: sockets.udp_addresses(),
             http: sockets.http_addresses(),
@@ -87,7 +94,9 @@ impl<M: Middleware + Send> Bound<M> {
             config,
             clock,
             orders,
-            control,
+            control: Arc::new(control),
+            owners,
+            _state: state,
             readable,
         };
         site.set_published(tracker.published.clone());
@@ -111,7 +120,7 @@ impl<M: Middleware + Send> Bound<M> {
             };
             let (middleware, site) = (middleware.clone(), site.clone());
             let program = Program { middleware, site, trusted_proxies: trusted_proxies.clone() };
-            spawn(number, setup, program, report_ready.clone(), report_end.clone())
+            spawn(name, number, setup, program, report_ready.clone(), report_end.clone())
                 .map_err(system("a thread can't be started"))?;
         }
         await_ready(&ready, &tracker.ended, workers)?;
@@ -135,6 +144,7 @@ fn await_ready(ready: &Receiver<()>, ended: &Receiver<Ended>, workers: usize) ->
 }
 
 fn spawn<M: Middleware + Send>(
+    name: &str,
     number: usize,
     setup: Setup,
     program: Program<M>,
@@ -154,8 +164,8 @@ fn spawn<M: Middleware + Send>(
         }
     }
     let name = match setup.core {
-        Some(core) => format!("gyre-{number}@{core}"),
-        None => format!("gyre-{number}"),
+        Some(core) => format!("{name}-{number}@{core}"),
+        None => format!("{name}-{number}"),
     };
     let body = move || {
         let mut report = Report { worker: number, ended, result: None };

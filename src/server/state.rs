@@ -5,6 +5,7 @@
 //!  lock           held while a tracker runs
 //!  snapshot/      the last snapshot, a file for each worker that wrote it
 //!  snapshot.new/  the next one, while it is written; becomes snapshot/ all at once
+//!  lists/         the tracker's own lists, which it changes when it is asked to
 //!  damaged/       what could not be read
 //! ```
 
@@ -31,6 +32,7 @@ const SECRET: &str = "secret";
 const LOCK: &str = "lock";
 const SNAPSHOT: &str = "snapshot";
 const NEW_SNAPSHOT: &str = "snapshot.new";
+const LISTS: &str = "lists";
 const DAMAGED: &str = "damaged";
 
 /// The directory, held by this process.
@@ -53,6 +55,11 @@ impl StateDirectory {
             other => failed(other.into()),
         })?;
         Ok(Self { path: path.to_owned(), _lock: lock })
+    }
+
+    /// Where the tracker's own lists are, in a directory at this path.
+    pub(super) fn own_lists(path: &Path) -> PathBuf {
+        path.join(LISTS)
     }
 
     /// The key of the connection ids, made if there is none: clients keep their ids over a restart.

@@ -28,7 +28,8 @@ pub(super) struct Tables {
 impl Tables {
     pub(super) fn prepare(config: &Config, workers: usize, clock: Clock) -> Result<Self, ServerError> {
         let table_bytes = table_bytes(config, workers)?;
-        let lists = ListFiles::open(&config.lists, clock)?;
+        let own_lists = config.state_dir.as_deref().map(StateDirectory::own_lists);
+        let lists = ListFiles::open(&config.lists, own_lists.clone(), clock)?;
         let known = lists.access();
         let state = config.state_dir.as_deref().map(StateDirectory::open).transpose()?;
         let secret = state.as_ref().map_or_else(random, StateDirectory::secret)?;
@@ -42,7 +43,7 @@ impl Tables {
         }
         engines.iter_mut().for_each(|engine| engine.set_access(known.clone()));
         let interval = Duration::from_secs(config.snapshot_interval_secs.into());
-        Ok(Self { owners, engines, charge: Charge { lists, known, state, interval, clock } })
+        Ok(Self { owners, engines, charge: Charge { lists, known, own_lists, state, interval, clock } })
     }
 }
 

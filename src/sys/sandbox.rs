@@ -2,23 +2,23 @@
 //!
 //! **Landlock** is what counts. It is asked wherever the kernel opens a file or connects, so it holds for what goes
 //! through io_uring as well, which seccomp never sees. Files can be read below the directories that are named, `/proc`
-//! and `/sys`, and changed below those that are named for it; nothing can be run. TCP can't be bound or connected any
-//! more (from Linux 6.7), and signals and abstract Unix sockets don't leave the process (6.12). It holds for the thread
-//! that asks for it and for those that it starts.
+//! and `/sys`, and changed below those that are named for it; nothing can be run. TCP can be bound and connected at the
+//! ports that are named, as whoever looks after the tracker's own does (from Linux 6.7), and signals and abstract Unix
+//! sockets don't leave the process (6.12). It holds for the thread that asks for it and for those that it starts.
 //!
 //! **seccomp** takes away calls that a tracker never makes: what they would be good for is to leave the process
 //! (programs, tracing), to change the machine (mounts, modules, clocks), or to attack the kernel through rarely used
 //! code. Calls are named and denied; all others are allowed. The opposite, a list of what is allowed, would depend on
-//! the C library, the allocator, the runtime and their next versions, and would fail on an operator's machine first, for
-//! little: the calls that matter most in it, those on files and sockets, can be made by io_uring instead. A call that is
-//! denied fails with `EPERM`, so that a mistake in the list is no crash. It holds for all threads.
+//! the C library, the allocator, the runtime and their next versions, and would fail on an operator's machine first,
+//! for little: the calls that matter most in it, those on files and sockets, can be made by io_uring instead. A call
+//! that is denied fails with `EPERM`, so that a mistake in the list is no crash. It holds for all threads.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, BitFlags, PathBeneath, PathFd, Ruleset, RulesetAttr,
+    ABI, Access, AccessFs, AccessNet, BitFlags, NetPort, PathBeneath, PathFd, Ruleset, RulesetAttr,
     RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
 };
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
@@ -37,13 +37,13 @@ pub enum Enforced {
     Not,
 }
 
-/// Shuts all files and connections but what is below these directories, and below `/proc` and `/sys`, for this thread
-/// and those that it starts. A directory that isn't there is left out.
+/// Shuts all files but those below these directories and below `/proc` and `/sys`, and TCP but at these ports, for this
+/// thread and those that it starts. A directory that isn't there is left out.
 ///
 /// # Errors
 ///
 /// The kernel has Landlock and refuses to use it.
-pub fn confine_files(read: &[PathBuf], write: &[PathBuf]) -> io::Result<Enforced> {
+pub fn confine_files(read: &[PathBuf], write: &[PathBuf], ports: &[u16]) -> io::Result<Enforced> {
     let failed = |error: RulesetError| io::Error::other(error.to_string());
     let to_read = AccessFs::ReadFile | AccessFs::ReadDir;
     let to_write = AccessFs::from_all(LANDLOCK) & !BitFlags::from(AccessFs::Execute);
@@ -52,14 +52,17 @@ pub fn confine_files(read: &[PathBuf], write: &[PathBuf]) -> io::Result<Enforced
         let opened = paths.iter().filter_map(|path| PathFd::new(path).ok());
         opened.map(|directory| Ok(PathBeneath::new(directory, access))).collect()
     };
+    let tcp = AccessNet::from_all(LANDLOCK);
+    let at = ports.iter().map(|&port| Ok::<_, RulesetError>(NetPort::new(port, tcp)));
     let ruleset = Ruleset::default()
         .handle_access(AccessFs::from_all(LANDLOCK))
-        .and_then(|rules| rules.handle_access(AccessNet::from_all(LANDLOCK)))
+        .and_then(|rules| rules.handle_access(tcp))
         .and_then(|rules| rules.scope(Scope::from_all(LANDLOCK)))
         .and_then(Ruleset::create)
         .and_then(|rules| rules.add_rules(below(&always, to_read)))
         .and_then(|rules| rules.add_rules(below(read, to_read)))
-        .and_then(|rules| rules.add_rules(below(write, to_write)));
+        .and_then(|rules| rules.add_rules(below(write, to_write)))
+        .and_then(|rules| rules.add_rules(at));
     let status = ruleset.and_then(landlock::RulesetCreated::restrict_self).map_err(failed)?;
     Ok(match status.ruleset {
         RulesetStatus::FullyEnforced => Enforced::Fully,

@@ -8,12 +8,12 @@
 mod answer;
 mod connections;
 mod http;
+mod orders;
 mod save;
 mod stream;
 mod waiting;
 
 use std::cell::{Cell, RefCell};
-use std::fs::File;
 use std::future::poll_fn;
 use std::io;
 use std::net::TcpListener;
@@ -24,14 +24,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
-use crossbeam::channel::{Receiver, Sender};
+use crossbeam::channel::Receiver;
 use ipnet::IpNet;
 use socket2::SockRef;
 
-use crate::access::Access;
-use crate::counters::{Counter, Published};
+use crate::counters::{Counter, Published, Turns};
 use crate::engine::middleware::Middleware;
-use crate::engine::{Endpoint, Engine, Gate, Policy, Replies};
+use crate::engine::{Endpoint, Engine, Gate, Replies};
 use crate::limits::{
     HOUSEKEEPING_INTERVAL_MS, RUNTIME_RING_ENTRIES, SHUTDOWN_GRACE_MS, SWEEP_SLICES_PER_SECOND,
     TURN_DATAGRAMS, TURN_MESSAGES,
@@ -43,6 +42,7 @@ use crate::sys::{self, Doorbell, Sleeper};
 use crate::time::{Clock, Timestamp};
 use crate::web::Site;
 use connections::Connections;
+pub use orders::{Order, Slice};
 
 /// All that a worker is given by the server.
 pub struct Setup {
@@ -70,26 +70,6 @@ pub struct Setup {
     pub connections: ConnectionLimits,
     /// What it is told while it runs.
     pub orders: Receiver<Order>,
-}
-
-/// What a worker is told while it runs; it looks for some when it publishes its counters.
-#[derive(Debug)]
-pub enum Order {
-    /// Other lists of who may ask.
-    Access(Arc<Access>),
-    /// Another policy for announces, as far as it can change.
-    Policy(Policy),
-    /// Another number of connections. Those that are open stay so.
-    Connections(ConnectionLimits),
-    /// Other networks whose word on a client's address is taken.
-    TrustedProxies(Arc<[Trusted]>),
-    /// Write the table to this file, and say how long it has become.
-    Save {
-        /// An empty file.
-        file: File,
-        /// Who is told; there is room.
-        done: Sender<io::Result<u64>>,
-    },
 }
 
 /// How many HTTP connections a worker holds at a time.
@@ -207,6 +187,7 @@ async fn serve<M: Middleware>(setup: Setup, program: Program<M>, ready: impl FnO
         app: app.clone(),
         shared,
         published: setup.published,
+        turns: Turns::default(),
         shutdown: setup.shutdown,
         busy_poll: setup.busy_poll,
         orders: setup.orders,
@@ -255,6 +236,7 @@ struct Driver<M> {
     app: Rc<App<M>>,
     shared: Rc<Shared>,
     published: Arc<Published>,
+    turns: Turns,
     shutdown: Arc<Shutdown>,
     busy_poll: Duration,
     orders: Receiver<Order>,
@@ -269,15 +251,21 @@ struct Driver<M> {
 impl<M: Middleware> Driver<M> {
     async fn run(mut self, sleeper: &Sleeper, doors: &[TcpListener]) -> io::Result<()> {
         let mut busy_until = Timestamp::default();
+        let mut last = None;
         while !self.shutdown.stopping() {
             let now = self.shared.clock.now();
+            if let Some(last) = last.take() {
+                self.turns.note(now.since(last));
+            }
             let Turn { worked, unfinished } = self.turn(now)?;
             if worked {
                 busy_until = now + self.busy_poll;
             }
             if unfinished || now < busy_until || self.ring.has_work() {
+                last = Some(now);
                 self.pass().await?;
             } else {
+                self.turns.note(self.shared.clock.now().since(now));
                 self.sleep(sleeper).await?;
             }
         }
@@ -336,19 +324,9 @@ impl<M: Middleware> Driver<M> {
             let drops =
                 self.ring.sockets().filter_map(|socket| sys::kernel_drops(socket).ok()).map(u64::from).sum();
             engine.counters.set(Counter::DropReceiveOverrun, drops);
-            self.published.publish(&engine.counters);
-            while let Ok(order) = self.orders.try_recv() {
-                match order {
-                    Order::Access(access) => engine.set_access(access),
-                    Order::Policy(policy) => engine.set_policy(policy),
-                    Order::Connections(limits) => shared.connections.borrow_mut().set_limits(limits),
-                    Order::Save { file, done } => {
-                        let shared = self.shared.clone();
-                        tokio_uring::spawn(async move { drop(done.send(save::save(shared, file).await)) });
-                    }
-                    Order::TrustedProxies(networks) => *self.app.trusted_proxies.borrow_mut() = networks,
-                }
-            }
+            engine.counters.set(Counter::CpuMicros, sys::thread_cpu_time().as_micros() as u64);
+            self.published.publish(&engine.counters, &self.turns);
+            self.orders.try_iter().for_each(|order| self.app.obey(order, engine));
         }
         self.ring.submit()?;
         mesh.flush();

@@ -10,9 +10,9 @@ use std::thread;
 
 use super::*;
 use crate::connection_id::ConnectionIds;
-use crate::engine::Seeds;
 use crate::engine::context::RequestContext;
 use crate::engine::middleware::{Next, from_async};
+use crate::engine::{Policy, Seeds};
 use crate::error::TrackerError;
 use crate::limits::{
     HTTP_HEAD_DEADLINE_MS, HTTP_IDLE_DEADLINE_MS, HTTP_WRITE_DEADLINE_MS, TURN_SWEEP, UDP_REPLY_MAX_BYTES,
@@ -248,6 +248,7 @@ fn what_is_due_keeps_a_worker_awake() {
             app: app(&shared, ()),
             shared,
             published: Arc::default(),
+            turns: Turns::default(),
             shutdown: Arc::new(Shutdown::new(1)),
             busy_poll: Duration::ZERO,
             orders: crossbeam::channel::never(),

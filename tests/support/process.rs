@@ -15,10 +15,11 @@ pub(crate) const GYRE: &str = env!("CARGO_BIN_EXE_gyre");
 /// Both protocols, each at a port of its own.
 pub(crate) const ANYWHERE: &str = "--udp 127.0.0.1:0 --http 127.0.0.1:0";
 
-/// `gyre serve`, as whoever runs the tests.
+/// `gyre serve`, as whoever runs the tests, without the admin listener unless its address is among the options.
 pub(crate) fn serve(options: &str) -> Command {
+    let no_admin = (!options.contains("--admin ")).then_some("--no-admin");
     let mut command = Command::new(GYRE);
-    command.args(["serve", "--allow-root"]).args(options.split_whitespace());
+    command.args(["serve", "--allow-root"]).args(options.split_whitespace()).args(no_admin);
     command
 }
 
@@ -29,7 +30,7 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// Runs `gyre serve`.
+    /// Runs [`serve`].
     pub(crate) fn serve(options: &str) -> Self {
         Self::run(&mut serve(options))
     }
