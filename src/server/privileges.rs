@@ -32,8 +32,8 @@ pub struct Privileges {
     /// Root may serve.
     pub allow_root: bool,
     /// Keep to what [`sys::confine_files`] and [`sys::deny_calls`] leave: no files but those of the configuration, no
-    /// connections by TCP but to the ports that HTTP is served at, no other program. It is too tight for a middleware or
-    /// a route that needs such.
+    /// connections by TCP but to the ports that HTTP is served at, no other program. It is too tight for a middleware
+    /// or a route that needs such.
     pub sandbox: bool,
     /// Files that are read, beside those of the configuration.
     pub files: Vec<PathBuf>,
