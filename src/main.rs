@@ -15,6 +15,7 @@ use gyre::config::Config;
 use gyre::doctor;
 use gyre::engine::middleware::Middleware;
 use gyre::error::ServerError;
+use gyre::limits::ADMIN_DESCRIPTORS;
 use gyre::report::Reporter;
 use gyre::server::{Bound, Tracker, format_cores};
 use gyre::time::Clock;
@@ -111,7 +112,8 @@ struct Ready<M> {
 /// Binds the sockets and gives up the rights, before there is a thread that would keep any.
 fn bind(serve: &Serve) -> Result<Ready<impl Middleware + Send + use<>>, ServerError> {
     let signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(unwatched)?;
-    let mut tracker = Tracker::builder().config(serve.config()).bind()?;
+    let spare = serve.admin().map_or(0, |_| ADMIN_DESCRIPTORS);
+    let mut tracker = Tracker::builder().config(serve.config()).spare_descriptors(spare).bind()?;
     let admin = serve.admin().map(|admin| admin::bind(&admin)).transpose()?;
     tracker.restrict(&serve.privileges())?;
     Ok(Ready { tracker, admin, signals })

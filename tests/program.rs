@@ -22,7 +22,7 @@ impl Program {
         // A child has what the thread has that starts it. Who may not give the capability up doesn't have it.
         let without_it = move || {
             let _ = remove_capability_from_bounding_set(CapabilitySet::SYS_RESOURCE);
-            let line = format!("ulimit -n {limit}; exec {GYRE} serve --allow-root {options}");
+            let line = format!("ulimit -n {limit}; exec {GYRE} serve --allow-root --no-admin {options}");
             Self::run(Command::new("sh").args(["-c", &line]))
         };
         thread::scope(|scope| scope.spawn(without_it).join().expect("a program started"))
@@ -270,6 +270,9 @@ fn the_help_names_each_option_with_its_default_and_its_range() {
         ("--user", "stay who it is", ""),
         ("--allow-root", "", ""),
         ("--no-sandbox", "", ""),
+        ("--admin", "127.0.0.1:6970", ""),
+        ("--no-admin", "", ""),
+        ("--admin-token-file", "`admin-token` in --state-dir", "16 to 256"),
         ("--help", "", ""),
     ];
     let mut options = options_in_help();
@@ -333,7 +336,7 @@ fn io_uring_that_is_missing_or_forbidden_is_named() {
         });
         let said = filtered.join().unwrap();
         assert!(said.contains("worker 0") && said.contains(cure), "{said}");
-        assert_eq!(said.matches("error").count(), 1, "{said}");
+        assert_eq!(said.matches("gyre: error: ").count(), 1, "{said}");
     }
 }
 

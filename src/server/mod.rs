@@ -55,6 +55,8 @@ pub struct Tracker {
     orders: Orders,
     control: Arc<Control>,
     owners: Owners,
+    /// What the rest of the program needs.
+    spare_descriptors: u64,
     /// Held for as long as it runs.
     _state: Option<Arc<StateDirectory>>,
     /// The directories of files that can still be read, if not all can.
@@ -119,7 +121,7 @@ impl Tracker {
         let own = self.control.own_lists().map(Path::to_owned);
         let lists = ListFiles::open(&config.lists, own, self.clock);
         let lists = lists.map_err(|error| explain(error, self.readable.as_deref()))?;
-        let connections = sockets::reserve_descriptors(&config, workers)?;
+        let connections = sockets::reserve_descriptors(&config, workers, self.spare_descriptors)?;
         let policy = tables::policy(&config, 0);
         let trusted_proxies = trusted(&config);
         self.control.set_lists(lists);
