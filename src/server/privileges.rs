@@ -108,23 +108,24 @@ impl<M: Middleware + Send> Bound<M> {
         // What a link leads to is read where it is.
         let linked = files.iter().filter_map(|file| Some(directory_of(&fs::canonicalize(file).ok()?)));
         let read: Vec<_> = named.iter().cloned().chain(linked).collect();
-        let mut confined = Vec::new();
         let ports: Vec<_> = self.http_addresses().iter().map(SocketAddr::port).collect();
-        match sys::confine_files(&read, &state, &ports) {
-            Ok(Enforced::Fully) => confined.push("files, connections and signals by Landlock"),
-            Ok(Enforced::Partially) => {
-                confined.push("files by Landlock, and what else of it this kernel has")
+        let files = match sys::confine_files(&read, &state, &ports) {
+            Ok(Enforced::Fully) => Some("files, connections and signals by Landlock"),
+            Ok(Enforced::Partially) => Some("files by Landlock, and what else of it this kernel has"),
+            Ok(Enforced::Not) => {
+                tracing::warn!("files are not confined: this kernel has no Landlock");
+                None
             }
-            Ok(Enforced::Not) => tracing::warn!("files are not confined: this kernel has no Landlock"),
-            Err(error) => tracing::warn!("files are not confined: {error}"),
-        }
-        if !confined.is_empty() {
-            self.readable = Some(named);
-        }
-        match sys::deny_calls() {
-            Ok(()) => confined.push("system calls by seccomp"),
-            Err(error) => tracing::warn!("system calls are not confined: {error}"),
-        }
+            Err(error) => {
+                tracing::warn!("files are not confined: {error}");
+                None
+            }
+        };
+        self.readable = files.map(|_| named);
+        let calls =
+            sys::deny_calls().inspect_err(|error| tracing::warn!("system calls are not confined: {error}"));
+        let calls = calls.ok().map(|()| "system calls by seccomp");
+        let confined: Vec<_> = files.into_iter().chain(calls).collect();
         if !confined.is_empty() {
             tracing::info!("confined: {}", confined.join(", "));
         }
