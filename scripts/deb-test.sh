@@ -130,6 +130,7 @@ completions_work() {
 # With the options of the unit, and without root's rights; in the network namespace nobody else has the port.
 serves() {
     local pid tries=100
+    : >"$tmp/serve"
     chroot "$tmp/top/root" gyre serve --config /etc/gyre/gyre.toml --user nobody >"$tmp/serve" 2>&1 </dev/null &
     pid=$!
     until grep -q "gyre: ready" "$tmp/serve"; do
