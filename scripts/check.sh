@@ -49,5 +49,10 @@ step "the bench scripts, for a second each"
 cargo build --locked --release
 scripts/bench-test.sh
 
+step "the Debian package, installed and purged"
+need man man-db
+need systemd-analyze systemd
+scripts/deb-test.sh
+
 step "transfers between real clients"
 scripts/interop.sh
