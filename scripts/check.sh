@@ -52,5 +52,10 @@ scripts/bench-test.sh
 step "the live page in a real browser"
 scripts/page-test.sh
 
+step "the Debian package, installed and purged"
+need man man-db
+need systemd-analyze systemd
+scripts/deb-test.sh
+
 step "transfers between real clients"
 scripts/interop.sh

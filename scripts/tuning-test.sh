@@ -185,7 +185,8 @@ it_is_applied() {
     grep -qx 'AllowedCPUs=0' "$root/etc/systemd/system/init.scope.d/90-gyre.conf" || die "init.scope is not confined"
     grep -qx 'AmbientCapabilities=CAP_NET_BIND_SERVICE' "$root/etc/systemd/system/gyre.service" ||
         die "port 80 needs a capability"
-    grep -q -- '--cores 1-3 .*--udp \[::\]:80 ' "$root/etc/gyre/gyre.env" || die "gyre.env lacks options"
+    grep -qx 'cores = "1-3"' "$root/etc/gyre/gyre.toml" || die "gyre.toml lacks the cores"
+    grep -qx 'udp = .*"0.0.0.0:6969".*"\[::\]:80"\]' "$root/etc/gyre/gyre.toml" || die "gyre.toml lacks the ports"
     grep -qx 'ExecStart=.* --only nic,cpu --cores 1-3 --nic nic0 --isolate' \
         "$root/etc/systemd/system/gyre-tuning.service" || die "the boot unit does something else"
     [[ -x $root/usr/local/lib/gyre-tuning/apply.sh ]] || die "the boot unit has no script"

@@ -380,6 +380,11 @@ impl Lists {
         }
     }
 
+    /// All files.
+    pub fn all_files(&self) -> impl Iterator<Item = &PathBuf> {
+        ListName::ALL.into_iter().flat_map(|name| self.files(name))
+    }
+
     /// The option that names too many files.
     fn overlong(&self) -> Option<&'static str> {
         let overlong = |name: &ListName| self.files(*name).len() > ACCESS_LISTS_MAX;

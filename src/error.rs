@@ -61,8 +61,28 @@ pub enum ServerError {
         /// Why.
         source: ListError,
     },
+    /// A list that the process has shut out with all else that it had no use for.
+    #[error(
+        "{}: the sandbox shuts this directory, since no file in it was named at the start: put the list beside another \
+         one, or start again",
+        .0.display()
+    )]
+    OutOfReach(PathBuf),
+    /// Root would serve.
+    #[error(
+        "this would serve as root: name a user to become with --user NAME, or allow it with --allow-root"
+    )]
+    Root,
+    /// A user that the process can't become.
+    #[error("--user {name}: {source}{}", user_cure(source))]
+    User {
+        /// Which, and perhaps the group.
+        name: String,
+        /// Why not.
+        source: io::Error,
+    },
     /// A state directory that can't be used.
-    #[error("--state-dir: {}: {source}", path.display())]
+    #[error("--state-dir: {}: {source}{}", path.display(), state_cure(source))]
     State {
         /// What of it.
         path: PathBuf,
@@ -284,6 +304,20 @@ fn bind_cure(error: &io::Error, protocol: &str) -> String {
         }
         Some(libc::EMFILE | libc::ENFILE) => "; raise the limit of open files (`ulimit -n`)".into(),
         _ => String::new(),
+    }
+}
+
+fn user_cure(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EPERM) => "; only root can become another user",
+        _ => "",
+    }
+}
+
+fn state_cure(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => "; give it to the user that gyre runs as (`chown -R`)",
+        _ => "",
     }
 }
 

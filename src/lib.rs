@@ -49,7 +49,7 @@
 //! | [`engine`] | what a request means, its context, middleware, gathering of answers | pure |
 //! | [`snapshot`] | the table in a file | pure |
 //! | [`swarm`] | the table of swarms and peers, the sweep | pure |
-//! | [`sys`] | cores, socket options, doorbells, files below a directory | kernel |
+//! | [`sys`] | cores, socket options, doorbells, files below a directory, what a process gives up | kernel |
 //! | [`error`] | what can go wrong, at the start and with a request | pure |
 //! | [`config`] | what an operator decides | pure |
 //! | [`access`] | who may use the tracker, and for which torrents | pure |

@@ -430,6 +430,11 @@ pub const CONFIG_FILE_MAX_BYTES: u64 = 1 << 20;
 
 /// Descriptors of the process beside its workers': standard streams, the signals' pipe, and some to spare.
 pub const SPARE_DESCRIPTORS: u64 = 16;
+/// Bytes that the kernel counts as locked for each worker's two rings, twice over (256 KiB were seen, on 6.18). The
+/// limit is raised to that before root's process becomes another user's.
+pub const WORKER_LOCKED_BYTES: u64 = 512 << 10;
+/// The same for other processes of that user: what a process may lock by default.
+pub const LOCKED_BYTES: u64 = 8 << 20;
 /// Descriptors of one worker beside its sockets: two rings, an epoll, its waker, a doorbell.
 pub const WORKER_DESCRIPTORS: u64 = 8;
 /// A port in use is tried again for so long: the kernel frees the sockets of a killed process's rings some 40 ms after

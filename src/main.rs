@@ -5,22 +5,23 @@ use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use gyre::admin;
+use gyre::admin::{self, Admin};
 use gyre::cli::{Cli, CliError, Command, ConfigCommand, Doctor, Serve};
 use gyre::config::Config;
 use gyre::doctor;
+use gyre::engine::middleware::Middleware;
 use gyre::error::ServerError;
 use gyre::limits::ADMIN_DESCRIPTORS;
 use gyre::report::Reporter;
-use gyre::server::{Tracker, format_cores};
+use gyre::server::{Bound, Tracker, format_cores};
 use gyre::time::Clock;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder};
+use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry, fmt, reload as filter_reload};
@@ -63,6 +64,10 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Command::Config(ConfigCommand::Check { file }) => check(file),
+        Command::Describe(describe) => match describe.run::<Cli>() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => refuse(&error),
+        },
     }
 }
 
@@ -83,20 +88,39 @@ fn refuse(error: &dyn std::error::Error) -> ExitCode {
 
 /// Runs the tracker until a signal or an error ends it.
 fn serve_until_told(serve: &Serve) -> ExitCode {
-    // Lines are written by a thread of their own: whoever reads them, or doesn't, holds nothing up. What is left is
-    // written when the guard goes, within a second.
-    let (log, _guard) = NonBlockingBuilder::default()
-        .thread_name("gyre-log")
-        .buffered_lines_limit(LOG_LINES)
-        .finish(IgnoreErrors(std::io::stderr()));
+    let log = Log::default();
     let filter = start_log(log.clone(), serve.log());
-    match run(serve, &log, &filter) {
+    let bound = bind(serve);
+    // What is left of the log is written when the guard goes, within a second.
+    let _guard = log.start();
+    match bound.and_then(|bound| run(serve, bound, &log, &filter)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            say(&log, &format!("gyre: error: {error}"));
+            log.say(&format!("gyre: error: {error}"));
             ExitCode::FAILURE
         }
     }
+}
+
+/// What there is before the first thread: the sockets, and no more rights than serving needs.
+struct Ready<M> {
+    tracker: Bound,
+    admin: Option<Admin<M>>,
+    signals: Signals,
+}
+
+/// Binds the sockets and gives up the rights, before there is a thread that would keep any.
+fn bind(serve: &Serve) -> Result<Ready<impl Middleware + Send + use<>>, ServerError> {
+    let signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(unwatched)?;
+    let spare = serve.admin().map_or(0, |_| ADMIN_DESCRIPTORS);
+    let mut tracker = Tracker::builder().config(serve.config()).spare_descriptors(spare).bind()?;
+    let admin = serve.admin().map(|admin| admin::bind(&admin)).transpose()?;
+    tracker.restrict(&serve.privileges())?;
+    Ok(Ready { tracker, admin, signals })
+}
+
+fn unwatched(source: std::io::Error) -> ServerError {
+    ServerError::System { what: "signals can't be watched", source }
 }
 
 /// Writes what is amiss with the machine.
@@ -110,16 +134,17 @@ fn examine(doctor: &Doctor) -> ExitCode {
     doctor::worst(&findings).exit_code().into()
 }
 
-fn run(serve: &Serve, log: &NonBlocking, filter: &Filter) -> Result<(), ServerError> {
+fn run<M: Middleware + Send>(
+    serve: &Serve,
+    ready: Ready<M>,
+    log: &Log,
+    filter: &Filter,
+) -> Result<(), ServerError> {
     let mut config = serve.config();
-    let signals =
-        watch_signals().map_err(|source| ServerError::System { what: "signals can't be watched", source })?;
-    let spare = serve.admin().map_or(0, |_| ADMIN_DESCRIPTORS);
-    let bound = Tracker::builder().config(config.clone()).spare_descriptors(spare).bind()?;
-    let admin = serve.admin().map(|admin| admin::bind(&admin)).transpose()?;
-    let mut tracker = bound.start()?;
-    let mut admin = admin.map(|admin| admin.start(&tracker, &config)).transpose()?;
-    say(log, &ready_line(&tracker, admin.as_ref()));
+    let signals = watch(ready.signals).map_err(unwatched)?;
+    let mut tracker = ready.tracker.start()?;
+    let mut admin = ready.admin.map(|admin| admin.start(&tracker, &config)).transpose()?;
+    log.say(&ready_line(&tracker, admin.as_ref()));
     let (clock, mut reporter) = (Clock::start(), Reporter::default());
     let mut reported = clock.now();
     while !signals.stop.load(Ordering::Acquire) {
@@ -164,6 +189,9 @@ fn reload(tracker: &mut Tracker, started: &Serve, config: &mut Config, filter: &
             if serve.admin() != started.admin() {
                 fixed.push("admin");
             }
+            if serve.privileges() != started.privileges() {
+                fixed.push("user, --allow-root or --no-sandbox");
+            }
             *config = serve.config();
             let _ = filter.reload(EnvFilter::new(serve.log())); // it was read before, and the log is there
             tracing::info!("reloaded");
@@ -181,9 +209,8 @@ struct Asked {
 }
 
 /// Notes the first SIGINT or SIGTERM, and each SIGHUP; at the second of the former the process is gone.
-fn watch_signals() -> std::io::Result<Arc<Asked>> {
+fn watch(mut signals: Signals) -> std::io::Result<Arc<Asked>> {
     let asked = Arc::new(Asked::default());
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
     let seen = asked.clone();
     std::thread::Builder::new().name("gyre-signals".into()).spawn(move || {
         for signal in signals.forever() {
@@ -218,11 +245,66 @@ fn ready_line(server: &Tracker, admin: Option<&Tracker>) -> String {
 type Filter = filter_reload::Handle<EnvFilter, Registry>;
 
 /// The log goes to standard error.
-fn start_log(log: NonBlocking, filter: &str) -> Filter {
+fn start_log(log: Log, filter: &str) -> Filter {
     let (filter, handle) = filter_reload::Layer::new(EnvFilter::new(filter));
-    let lines = fmt::layer().with_target(false).with_ansi(std::io::stderr().is_terminal()).with_writer(log);
-    tracing_subscriber::registry().with(filter).with(lines).init();
+    let lines = fmt::layer().with_target(false).with_ansi(std::io::stderr().is_terminal());
+    tracing_subscriber::registry().with(filter).with(lines.with_writer(move || log.clone())).init();
     handle
+}
+
+/// Where lines of the log go. They are written by a thread of their own: whoever reads them, or doesn't, holds nothing
+/// up. Until that is started they are kept.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Lines>>);
+
+enum Lines {
+    Kept(Vec<u8>),
+    Queue(NonBlocking),
+}
+
+impl Default for Lines {
+    fn default() -> Self {
+        Self::Kept(Vec::new())
+    }
+}
+
+impl Log {
+    /// Starts the thread.
+    fn start(&self) -> WorkerGuard {
+        let (mut queue, guard) = NonBlockingBuilder::default()
+            .thread_name("gyre-log")
+            .buffered_lines_limit(LOG_LINES)
+            .finish(IgnoreErrors(std::io::stderr()));
+        let mut lines = self.lines();
+        if let Lines::Kept(kept) = &*lines {
+            let _ = queue.write_all(kept);
+        }
+        *lines = Lines::Queue(queue);
+        guard
+    }
+
+    /// A line without the log's time and level.
+    fn say(&self, line: &str) {
+        // It goes to a queue, which refuses nothing but what is beyond its length.
+        let _ = self.clone().write_all(format!("{line}\n").as_bytes());
+    }
+
+    fn lines(&self) -> MutexGuard<'_, Lines> {
+        self.0.lock().expect("a panic ends the process")
+    }
+}
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        match &mut *self.lines() {
+            Lines::Kept(kept) => kept.write(bytes),
+            Lines::Queue(queue) => queue.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Standard error, even if nobody reads it any more.
@@ -236,10 +318,4 @@ impl Write for IgnoreErrors {
     fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
     }
-}
-
-/// A line on standard error, without the log's time and level.
-fn say(log: &NonBlocking, line: &str) {
-    // It goes to a queue, which refuses nothing but what is beyond its length.
-    let _ = log.clone().write_all(format!("{line}\n").as_bytes());
 }

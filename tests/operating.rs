@@ -137,3 +137,19 @@ fn swarms_outlast_an_orderly_end_and_a_kill() {
     drop(program); // by a kill
     assert_eq!(peers(&Program::serve(&options)), 5);
 }
+
+#[test]
+fn pages_and_completions_know_each_option() {
+    let directory = TempDir::new();
+    let pages = directory.path().join("pages");
+    assert_eq!(stdout(&gyre(&["man", pages.to_str().unwrap()])), "");
+    let page = std::fs::read_to_string(pages.join("gyre-serve.1")).unwrap().replace('\\', "");
+    let completions = stdout(&gyre(&["completions", "bash"]));
+    let help = stdout(&gyre(&["serve", "--help"]));
+    let options: Vec<_> = help.split([' ', '\n']).filter(|word| word.starts_with("--")).collect();
+    assert!(options.len() > 20, "{help}");
+    for option in options.iter().map(|word| word.trim_end_matches(|c: char| !c.is_alphanumeric())) {
+        assert!(page.contains(option) && completions.contains(option), "{option}");
+    }
+    assert!(pages.join("gyre-config-check.1").exists() && !pages.join("gyre-man.1").exists());
+}

@@ -191,27 +191,27 @@ conntrack_part() {
 }
 
 service_part() {
-    local port options capability=""
-    options="--cores ${given_cores:-auto}"
+    local port addresses="" capability=""
     for port in "${ports[@]}"; do
         ((port >= 1024)) || capability=CAP_NET_BIND_SERVICE
+        addresses+=", \"0.0.0.0:$port\", \"[::]:$port\""
     done
-    if [[ ${ports[*]} != 6969 ]]; then
-        for port in "${ports[@]}"; do
-            options+=" --udp 0.0.0.0:$port --udp [::]:$port --http 0.0.0.0:$port --http [::]:$port"
-        done
-    fi
     sed -E "s/^((CapabilityBoundingSet|AmbientCapabilities)=)$/\1$capability/" "$here/gyre.service" >"$tmp/service"
     change_file /etc/systemd/system/gyre.service "$tmp/service" 644
+    {
+        say "# What gyre is started with: \`gyre config print\` writes a file that explains every option."
+        say "state-dir = \"/var/lib/gyre\""
+        say "cores = \"${given_cores:-auto}\""
+        [[ ${ports[*]} == 6969 ]] || printf '%s = [%s]\n' udp "${addresses#, }" http "${addresses#, }"
+    } >"$tmp/options"
     # The options are the operator's from then on.
-    if [[ -e $root/etc/gyre/gyre.env ]]; then
-        note "/etc/gyre/gyre.env is there already and stays as it is; a new one would have: $options"
+    if [[ -e $root/etc/gyre/gyre.toml ]]; then
+        note "/etc/gyre/gyre.toml is there already and stays as it is; a new one would be:"
+        sed 's/^/    /' "$tmp/options"
     else
-        say "# What gyre is started with: see \`gyre serve --help\`." >"$tmp/env"
-        say "GYRE_OPTIONS=\"$options\"" >>"$tmp/env"
-        change_file /etc/gyre/gyre.env "$tmp/env" 644
+        change_file /etc/gyre/gyre.toml "$tmp/options" 644
     fi
-    [[ -x $root/usr/local/bin/gyre ]] || note "there is no /usr/local/bin/gyre yet"
+    [[ -x $root/usr/local/bin/gyre || -x $root/usr/bin/gyre ]] || note "there is no /usr/local/bin/gyre yet"
     note "to start it: systemctl daemon-reload; systemctl enable --now gyre"
 }
 

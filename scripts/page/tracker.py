@@ -40,8 +40,8 @@ class Tracker:
         files = [f"--deny-{kind}={self.scratch}/denied-{kind}" for kind in ["hashes", "clients"]]
         options = [f"--{name}={address}" for name, address in self.addresses.items()]
         log = self.scratch / "gyre.log"
-        command = [self.binaries / "gyre", "serve", *options, *files, f"--state-dir={self.scratch}/state"]
-        self.process = subprocess.Popen([*command, "--snapshot-interval=10"], stderr=log.open("w"))
+        command = [self.binaries / "gyre", "serve", "--allow-root", *options, *files]
+        self.process = subprocess.Popen([*command, f"--state-dir={self.scratch}/state"], stderr=log.open("w"))
         ready = eventually("gyre is ready", lambda: re.search("ready: .*", log.read_text()))
         for name in self.addresses:
             self.addresses[name] = re.search(rf"\b{name} (\S+)", ready[0])[1].strip("()")

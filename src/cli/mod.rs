@@ -1,5 +1,7 @@
-//! Owns the command line: each option's name, help, default and range. What a file adds to it is in `file.rs`.
+//! Owns the command line: each option's name, help, default and range. What a file adds to it is in `file.rs`, what is
+//! made of its definitions in `describe.rs`.
 
+mod describe;
 mod file;
 
 use std::ffi::OsString;
@@ -10,6 +12,7 @@ use std::time::Duration;
 
 use clap::builder::RangedI64ValueParser;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+pub use describe::Describe;
 use file::ConfigFile;
 pub use file::FileError;
 use tracing_subscriber::EnvFilter;
@@ -24,6 +27,7 @@ use crate::limits::{
     HTTP_CONNECTIONS_RANGE, MAX_MEMORY_RANGE_BYTES, MAX_PEERS_RANGE, MIN_INTERVAL_RANGE_S,
     PEER_TIMEOUT_RANGE_S, RECEIVE_BUFFER_RANGE_BYTES, SNAPSHOT_INTERVAL_RANGE_S, STATS_INTERVAL_RANGE_S,
 };
+use crate::server::{Privileges, UserName};
 
 /// The headings of the help.
 const WORKERS: &str = "Workers";
@@ -31,6 +35,7 @@ const ANNOUNCES: &str = "Announces";
 const LIMITS: &str = "Limits";
 const LISTS: &str = "Lists";
 const STATE: &str = "State";
+const PRIVILEGES: &str = "Privileges";
 const ADMIN: &str = "Admin";
 const LOGGING: &str = "Logging";
 const DOCTOR: &str = "Doctor";
@@ -119,6 +124,10 @@ pub enum Command {
     /// The file of options: write one, or check one.
     #[command(subcommand)]
     Config(ConfigCommand),
+
+    /// What the program says of itself.
+    #[command(flatten)]
+    Describe(Describe),
 }
 
 /// What can be done with a file of options.
@@ -145,7 +154,7 @@ impl Command {
         match self {
             Self::Serve(serve) | Self::Config(ConfigCommand::Print(serve)) => Some(serve),
             Self::Doctor(doctor) => Some(&doctor.serve),
-            Self::Config(ConfigCommand::Check { .. }) => None,
+            Self::Config(ConfigCommand::Check { .. }) | Self::Describe(_) => None,
         }
     }
 }
@@ -324,6 +333,20 @@ pub struct Serve {
     #[arg(long, value_name = "FILE", help_heading = ADMIN)]
     admin_token_file: Option<PathBuf>,
 
+    /// Become this user when the ports are bound: a name or a number, with the user's own group or the one that is
+    /// named, without other groups and capabilities. Only root can [default: stay who it is]
+    #[arg(long, value_name = "NAME[:GROUP]", help_heading = PRIVILEGES)]
+    user: Option<UserName>,
+
+    /// Serve as root, if it is root's process and no --user is named
+    #[arg(long, help_heading = PRIVILEGES)]
+    allow_root: bool,
+
+    /// Leave the process able to do what its user may. Otherwise it keeps to the directories of the files that it was
+    /// given and to its --state-dir, makes no connections and starts no programs, as far as the kernel can see to it
+    #[arg(long, help_heading = PRIVILEGES)]
+    no_sandbox: bool,
+
     /// Seconds between two lines of statistics on standard error; 0 for none. 0 to 604800
     #[arg(long, value_name = "S", default_value_t = DEFAULT_STATS_INTERVAL_S)]
     #[arg(value_parser = number(STATS_INTERVAL_RANGE_S), help_heading = LOGGING)]
@@ -374,6 +397,16 @@ impl Serve {
     pub fn admin(&self) -> Option<AdminConfig> {
         let admin = AdminConfig { address: self.admin, token_file: self.admin_token_file.clone() };
         (!self.no_admin).then_some(admin)
+    }
+
+    /// What the process gives up before it serves.
+    pub fn privileges(&self) -> Privileges {
+        Privileges {
+            user: self.user.clone(),
+            allow_root: self.allow_root,
+            sandbox: !self.no_sandbox,
+            files: self.config_file.iter().chain(&self.admin_token_file).cloned().collect(),
+        }
     }
 
     /// The configuration that the options describe.

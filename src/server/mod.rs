@@ -4,6 +4,7 @@ mod builder;
 mod control;
 mod handle;
 mod lists;
+mod privileges;
 mod sockets;
 mod start;
 mod state;
@@ -11,7 +12,7 @@ mod tables;
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +31,8 @@ pub use control::{Status, WrittenSnapshot};
 pub use handle::{Busy, Handle, Survey, SwarmState, WorkerState};
 use lists::ListFiles;
 pub use lists::{KnownList, ListChange, ListChangeError};
+use privileges::explain;
+pub use privileges::{Privileges, UserName};
 pub(crate) use sockets::{descriptors_needed, probe};
 pub use start::Bound;
 pub(crate) use start::choose_cores;
@@ -56,6 +59,8 @@ pub struct Tracker {
     spare_descriptors: u64,
     /// Held for as long as it runs.
     _state: Option<Arc<StateDirectory>>,
+    /// The directories of files that can still be read, if not all can.
+    readable: Option<Vec<PathBuf>>,
 }
 
 /// What a worker says when it is through: how it ended.
@@ -113,7 +118,9 @@ impl Tracker {
         let (config, fixed) = self.config.reloaded(config);
         config.check()?;
         let workers = self.cores.len();
-        let lists = ListFiles::open(&config.lists, self.control.own_lists().map(Path::to_owned), self.clock)?;
+        let own = self.control.own_lists().map(Path::to_owned);
+        let lists = ListFiles::open(&config.lists, own, self.clock);
+        let lists = lists.map_err(|error| explain(error, self.readable.as_deref()))?;
         let connections = sockets::reserve_descriptors(&config, workers, self.spare_descriptors)?;
         let policy = tables::policy(&config, 0);
         let trusted_proxies = trusted(&config);

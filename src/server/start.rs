@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 
@@ -25,13 +26,15 @@ use crate::worker::{self, ConnectionLimits, Program, Setup, Shutdown};
 /// [`start`](Self::start) is the time to give up what rights a process needs for its ports alone.
 pub struct Bound<M = ()> {
     name: &'static str,
-    config: Config,
+    pub(super) config: Config,
     middleware: M,
     site: Site,
     spare_descriptors: u64,
-    cores: Vec<Option<usize>>,
+    pub(super) cores: Vec<Option<usize>>,
     connections: ConnectionLimits,
     sockets: Sockets,
+    /// The directories of files that can still be read, if not all can.
+    pub(super) readable: Option<Vec<PathBuf>>,
 }
 
 impl<M: Middleware + Send> Bound<M> {
@@ -48,7 +51,17 @@ impl<M: Middleware + Send> Bound<M> {
         let cores = choose_cores(&config.cores, &allowed)?;
         let connections = reserve_descriptors(&config, cores.len(), spare_descriptors)?;
         let sockets = Sockets::bind(&config, cores.len())?;
-        Ok(Self { name, config, middleware, site, spare_descriptors, cores, connections, sockets })
+        Ok(Self {
+            name,
+            config,
+            middleware,
+            site,
+            spare_descriptors,
+            cores,
+            connections,
+            sockets,
+            readable: None,
+        })
     }
 
     /// Where UDP will be served; a port that was given as 0 is the one that it became.
@@ -67,8 +80,17 @@ impl<M: Middleware + Send> Bound<M> {
     ///
     /// [`ServerError`], which says what failed and what may help. Workers that had started are asked to end.
     pub fn start(self) -> Result<Tracker, ServerError> {
-        let Self { name, config, middleware, mut site, spare_descriptors, cores, connections, sockets } =
-            self;
+        let Self {
+            name,
+            config,
+            middleware,
+            mut site,
+            spare_descriptors,
+            cores,
+            connections,
+            sockets,
+            readable,
+        } = self;
         let workers = cores.len();
         let system = |what| move |source| ServerError::System { what, source };
         let clock = Clock::start();
@@ -98,6 +120,7 @@ impl<M: Middleware + Send> Bound<M> {
             owners,
             spare_descriptors,
             _state: state,
+            readable,
         };
         site.set_published(tracker.published.clone());
         let site = Arc::new(site);

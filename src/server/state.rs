@@ -46,7 +46,7 @@ impl StateDirectory {
     /// Takes the directory, which is made if it isn't there.
     pub(super) fn open(path: &Path) -> Result<Self, ServerError> {
         let failed = |source| ServerError::State { path: path.to_owned(), source };
-        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
+        sys::make_directory(path, None).map_err(failed)?;
         let lock =
             OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path.join(LOCK));
         let lock = lock.map_err(failed)?;

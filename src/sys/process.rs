@@ -15,7 +15,16 @@ pub fn thread_cpu_time() -> Duration {
 
 /// Raises the limit of open descriptors to `wanted` if it is lower, as far as it goes; returns the limit that holds.
 pub fn raise_descriptor_limit(wanted: u64) -> u64 {
-    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    raise_limit(Resource::Nofile, wanted)
+}
+
+/// The same for the bytes of memory that a user may lock, rings among them.
+pub fn raise_locked_limit(wanted: u64) -> u64 {
+    raise_limit(Resource::Memlock, wanted)
+}
+
+fn raise_limit(resource: Resource, wanted: u64) -> u64 {
+    let Rlimit { current, maximum } = getrlimit(resource);
     let Some(current) = current.filter(|&current| current < wanted) else {
         return wanted;
     };
@@ -23,7 +32,7 @@ pub fn raise_descriptor_limit(wanted: u64) -> u64 {
     let hard = maximum.unwrap_or(u64::MAX);
     for (soft, hard) in [(wanted, hard.max(wanted)), (hard.min(wanted), hard)] {
         let limit = Rlimit { current: Some(soft), maximum: Some(hard).filter(|_| maximum.is_some()) };
-        if setrlimit(Resource::Nofile, limit).is_ok() {
+        if setrlimit(resource, limit).is_ok() {
             return soft;
         }
     }

@@ -15,6 +15,14 @@ pub(crate) const GYRE: &str = env!("CARGO_BIN_EXE_gyre");
 /// Both protocols, each at a port of its own.
 pub(crate) const ANYWHERE: &str = "--udp 127.0.0.1:0 --http 127.0.0.1:0";
 
+/// `gyre serve`, as whoever runs the tests, without the admin listener unless its address is among the options.
+pub(crate) fn serve(options: &str) -> Command {
+    let no_admin = (!options.contains("--admin ")).then_some("--no-admin");
+    let mut command = Command::new(GYRE);
+    command.args(["serve", "--allow-root"]).args(options.split_whitespace()).args(no_admin);
+    command
+}
+
 /// A program that is killed when the test is through with it.
 pub(crate) struct Program {
     child: Child,
@@ -22,10 +30,9 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// Runs `gyre serve`, without the admin listener unless its address is among the options.
+    /// Runs [`serve`].
     pub(crate) fn serve(options: &str) -> Self {
-        let no_admin = (!options.contains("--admin ")).then_some("--no-admin");
-        Self::run(Command::new(GYRE).arg("serve").args(options.split_whitespace()).args(no_admin))
+        Self::run(&mut serve(options))
     }
 
     pub(crate) fn run(command: &mut Command) -> Self {
@@ -62,6 +69,10 @@ impl Program {
             words.nth(1).and_then(|address| address.parse().ok())
         };
         (after("udp").expect("an address"), after("http").expect("an address"))
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     pub(crate) fn signal(&self, signal: Signal) {

@@ -61,6 +61,9 @@ fn main() -> ExitCode {
             compare::table(&options.runs).map_err(usage).and_then(|table| print(&table))
         }
         Command::Hashes(options) => print_hashes(&options),
+        Command::Describe(describe) => {
+            describe.run::<Cli>().map(|()| ExitCode::SUCCESS).map_err(|error| (1, error.to_string()))
+        }
     };
     result.unwrap_or_else(|(code, error)| {
         let _ = writeln!(io::stderr(), "gyre-load: error: {error}");

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use gyre::cli::Describe;
 use gyre::config::Cores;
 
 use crate::population::Popularity;
@@ -40,6 +41,8 @@ pub(crate) enum Command {
     Compare(Compare),
     /// Print the info-hashes of the torrents that a load asks for, in hexadecimal, for a tracker with a whitelist.
     Hashes(Hashes),
+    #[command(flatten)]
+    Describe(Describe),
 }
 
 #[derive(Args, Clone, Debug)]

@@ -1,0 +1,159 @@
+//! Owns what a process gives up between binding its sockets and serving: root's rights, and whatever of the machine a
+//! tracker has no use for.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf, absolute};
+use std::str::FromStr;
+use std::{fmt, fs, io};
+
+use super::Bound;
+use crate::access::ListError;
+use crate::engine::middleware::Middleware;
+use crate::error::ServerError;
+use crate::limits::{LOCKED_BYTES, WORKER_LOCKED_BYTES};
+use crate::sys::{self, Enforced, User};
+
+/// What [`Bound::restrict`] gives up.
+///
+/// ```no_run
+/// use gyre::server::Privileges;
+///
+/// # fn main() -> Result<(), gyre::error::ServerError> {
+/// let mut bound = gyre::Tracker::builder().http("0.0.0.0:80".parse().unwrap()).bind()?;
+/// bound.restrict(&Privileges { user: Some("nobody".parse().unwrap()), ..Privileges::default() })?;
+/// let tracker = bound.start()?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Privileges {
+    /// Become this user; `None`: stay who it is.
+    pub user: Option<UserName>,
+    /// Root may serve.
+    pub allow_root: bool,
+    /// Keep to what [`sys::confine_files`] and [`sys::deny_calls`] leave: no files but those of the configuration, no
+    /// connections by TCP but to the ports that HTTP is served at, no other program. It is too tight for a middleware
+    /// or a route that needs such.
+    pub sandbox: bool,
+    /// Files that are read, beside those of the configuration.
+    pub files: Vec<PathBuf>,
+}
+
+/// A user, and a group unless it is the user's own; names or numbers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserName {
+    user: String,
+    group: Option<String>,
+}
+
+impl FromStr for UserName {
+    type Err = &'static str;
+
+    /// Reads `NAME` or `NAME:GROUP`.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (user, group) = match text.split_once(':') {
+            Some((user, group)) => (user, Some(group)),
+            None => (text, None),
+        };
+        if user.is_empty() || group.is_some_and(|group| group.is_empty() || group.contains(':')) {
+            return Err("neither a user nor USER:GROUP");
+        }
+        Ok(Self { user: user.to_owned(), group: group.map(str::to_owned) })
+    }
+}
+
+impl fmt::Display for UserName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.user)?;
+        self.group.iter().try_for_each(|group| write!(f, ":{group}"))
+    }
+}
+
+impl<M: Middleware + Send> Bound<M> {
+    /// Gives up, for good, what serving doesn't need, and says so in the log. The sandbox's files are shut for this
+    /// thread and those that it starts: let it be the process's only one. What the kernel can't do is a warning.
+    ///
+    /// # Errors
+    ///
+    /// Root would serve, and was not allowed to; there is no such user, or it can't become that.
+    pub fn restrict(&mut self, privileges: &Privileges) -> Result<(), ServerError> {
+        let user = privileges.user.as_ref().map(find).transpose()?;
+        if user.unwrap_or_else(User::current).is_root() && !privileges.allow_root {
+            return Err(ServerError::Root);
+        }
+        if let Some(path) = &self.config.state_dir {
+            let source = |source| ServerError::State { path: path.clone(), source };
+            sys::make_directory(path, user).map_err(source)?;
+        }
+        if let (Some(user), Some(name)) = (user, &privileges.user) {
+            sys::raise_locked_limit(LOCKED_BYTES + self.cores.len() as u64 * WORKER_LOCKED_BYTES);
+            user.become_for_good().map_err(|source| failed(name, source))?;
+        }
+        let system = |what| move |source| ServerError::System { what, source };
+        if !User::current().is_root() {
+            sys::drop_capabilities().map_err(system("capabilities can't be given up"))?;
+        }
+        sys::forbid_new_rights().map_err(system("new rights can't be given up"))?;
+        if privileges.sandbox {
+            self.confine(&privileges.files);
+        }
+        Ok(())
+    }
+
+    /// Shuts everything but these files, those of the configuration, and whatever takes their place.
+    fn confine(&mut self, files: &[PathBuf]) {
+        let files: Vec<_> = self.config.lists.all_files().chain(files).collect();
+        let state: Vec<_> = self.config.state_dir.iter().filter_map(|path| absolute(path).ok()).collect();
+        let named: Vec<_> = files.iter().map(|file| directory_of(file)).chain(state.clone()).collect();
+        // What a link leads to is read where it is.
+        let linked = files.iter().filter_map(|file| Some(directory_of(&fs::canonicalize(file).ok()?)));
+        let read: Vec<_> = named.iter().cloned().chain(linked).collect();
+        let ports: Vec<_> = self.http_addresses().iter().map(SocketAddr::port).collect();
+        let files = match sys::confine_files(&read, &state, &ports) {
+            Ok(Enforced::Fully) => Some("files, connections and signals by Landlock"),
+            Ok(Enforced::Partially) => Some("files by Landlock, and what else of it this kernel has"),
+            Ok(Enforced::Not) => {
+                tracing::warn!("files are not confined: this kernel has no Landlock");
+                None
+            }
+            Err(error) => {
+                tracing::warn!("files are not confined: {error}");
+                None
+            }
+        };
+        self.readable = files.map(|_| named);
+        let calls =
+            sys::deny_calls().inspect_err(|error| tracing::warn!("system calls are not confined: {error}"));
+        let calls = calls.ok().map(|()| "system calls by seccomp");
+        let confined: Vec<_> = files.into_iter().chain(calls).collect();
+        if !confined.is_empty() {
+            tracing::info!("confined: {}", confined.join(", "));
+        }
+    }
+}
+
+fn find(name: &UserName) -> Result<User, ServerError> {
+    User::find(&name.user, name.group.as_deref()).map_err(|source| failed(name, source))
+}
+
+fn failed(name: &UserName, source: io::Error) -> ServerError {
+    ServerError::User { name: name.to_string(), source }
+}
+
+fn directory_of(file: &Path) -> PathBuf {
+    let absolute = absolute(file).unwrap_or_default();
+    absolute.parent().unwrap_or(&absolute).to_owned()
+}
+
+/// Says of a list that can't be read, where only files in these directories can, that this is why.
+pub(super) fn explain(error: ServerError, readable: Option<&[PathBuf]>) -> ServerError {
+    match (error, readable) {
+        (ServerError::List { path, source: ListError::Io(source) }, Some(readable))
+            if source.kind() == io::ErrorKind::PermissionDenied
+                && !readable.iter().any(|directory| directory_of(&path).starts_with(directory)) =>
+        {
+            ServerError::OutOfReach(path)
+        }
+        (error, _) => error,
+    }
+}

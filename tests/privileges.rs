@@ -1,0 +1,236 @@
+//! Owns the tests of what a process gives up before it serves: root's rights, other files, calls that it has no use
+//! for. Those that are about another user need root, and do nothing without.
+
+mod support;
+
+use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use gyre::config::Lists;
+use gyre::error::ServerError;
+use gyre::server::Privileges;
+use rustix::process::Signal;
+use support::process::{ANYWHERE, GYRE, Program};
+use support::web::TempDir;
+use support::{HttpClient, UdpClient, announcement, config, eventually, info_hash};
+
+/// Somebody who is no root, by number: no machine needs to know them.
+const SOMEBODY: &str = "64321:64322";
+/// Says to a process of these tests that it is the one that is confined, and which folder it may use.
+const CONFINED: &str = "GYRE_TEST_CONFINED";
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Runs `gyre serve` without any leave for root.
+fn serve(options: &str) -> Program {
+    Program::run(Command::new(GYRE).args(["serve", "--no-admin"]).args(options.split_whitespace()))
+}
+
+/// What `/proc` says of each thread, under this name.
+fn of_each_thread(pid: u32, name: &str) -> Vec<String> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("a process");
+    let status = |task: fs::DirEntry| fs::read_to_string(task.path().join("status")).expect("a thread");
+    let value = |text: String| {
+        let mut lines = text.lines().filter_map(|line| line.split_once(':'));
+        let (_, value) = lines.find(|(found, _)| *found == name).expect("a line of this name");
+        value.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    tasks.map(|task| value(status(task.expect("a thread")))).collect()
+}
+
+#[test]
+fn root_does_not_serve_unless_it_is_allowed() {
+    if !is_root() {
+        return;
+    }
+    for options in [ANYWHERE.to_owned(), format!("{ANYWHERE} --user root"), format!("{ANYWHERE} --user 0:1")]
+    {
+        let said = serve(&options).ends_with(1);
+        assert!(said.contains("--user NAME") && said.contains("--allow-root"), "{options}: {said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
+    let allowed = serve(&format!("{ANYWHERE} --user root --allow-root"));
+    allowed.ready();
+}
+
+#[test]
+fn users_that_can_not_be_become_are_named() {
+    for (user, cure) in
+        [("gyre-is-nobody", "no such user"), ("64321", "64321:GROUP"), ("0:gyre-no-group", "no group")]
+    {
+        let said = serve(&format!("{ANYWHERE} --user {user}")).ends_with(1);
+        assert!(said.contains(&format!("--user {user}: ")) && said.contains(cure), "{said}");
+    }
+    for user in [":", "a:b:c", "a:"] {
+        assert!(serve(&format!("{ANYWHERE} --user {user}")).ends_with(2).contains("--user"), "{user}");
+    }
+}
+
+#[test]
+fn every_thread_is_the_user_and_has_no_rights_of_root() {
+    if !is_root() {
+        return;
+    }
+    let directory = TempDir::new();
+    let state = directory.path().join("made/state");
+    let options =
+        format!("{ANYWHERE} --user {SOMEBODY} --state-dir {} --http-connections 3000", state.display());
+    let mut program = serve(&options);
+    let (udp, http) = program.ready();
+    let each = |name| of_each_thread(program.id(), name);
+    let threads = each("Uid").len();
+    assert!(threads >= gyre::sys::allowed_cores().unwrap().len() + 4, "{threads} threads");
+    for (name, value) in [
+        ("Uid", "64321 64321 64321 64321"),
+        ("Gid", "64322 64322 64322 64322"),
+        ("Groups", "64322"),
+        ("CapEff", "0000000000000000"),
+        ("CapPrm", "0000000000000000"),
+        ("CapInh", "0000000000000000"),
+        ("CapAmb", "0000000000000000"),
+        ("NoNewPrivs", "1"),
+        ("Seccomp", "2"),
+    ] {
+        assert_eq!(each(name), vec![value; threads], "{name}");
+    }
+    UdpClient::connected(udp).announce(announcement(info_hash(1), 1));
+    assert_eq!(HttpClient::connect(http).get("/health").status, 200);
+    program.signal(Signal::TERM);
+    assert_eq!(program.end().code(), Some(0));
+
+    // The directory is the user's, with all that is in it, and holds what a new start goes on with.
+    for path in [state.clone(), state.join("lock"), state.join("secret"), state.join("snapshot")] {
+        let metadata = fs::metadata(&path).unwrap();
+        assert_eq!(
+            (metadata.uid(), metadata.gid(), metadata.mode() & 0o077),
+            (64_321, 64_322, 0),
+            "{path:?}"
+        );
+    }
+    let again = serve(&options);
+    let reply = UdpClient::connected(again.ready().0).announce(announcement(info_hash(1), 2));
+    assert_eq!(reply.peers.len(), 1);
+}
+
+#[test]
+fn a_state_directory_of_somebody_else_is_named_with_the_cure() {
+    if !is_root() {
+        return;
+    }
+    let directory = TempDir::new();
+    directory.file("lock", b"");
+    let state = directory.path().display();
+    let said = serve(&format!("{ANYWHERE} --user {SOMEBODY} --state-dir {state}")).ends_with(1);
+    assert!(said.contains("--state-dir: ") && said.contains("chown -R"), "{said}");
+}
+
+#[test]
+fn a_sandbox_can_be_done_without() {
+    let program = serve(&format!("{ANYWHERE} --allow-root --no-sandbox"));
+    program.ready();
+    assert!(of_each_thread(program.id(), "Seccomp").iter().all(|seccomp| seccomp == "0"));
+    assert!(of_each_thread(program.id(), "NoNewPrivs").iter().all(|given_up| given_up == "1"));
+}
+
+#[test]
+fn lists_are_read_again_where_some_were_at_the_start() {
+    let (near, far) = (TempDir::new(), TempDir::new());
+    let denied = near.file("deny", b"");
+    let elsewhere = far.file("deny", b"");
+    let write = |lists: &[&str]| {
+        near.file("gyre.toml", format!("deny-hashes = {lists:?}\nmax-peers = 7\n").as_bytes())
+    };
+    let options = write(&[&denied]);
+    let program = serve(&format!("{ANYWHERE} --allow-root --config {options}"));
+    let mut client = UdpClient::connected(program.ready().0);
+    client.announce(announcement(info_hash(1), 1));
+
+    // Renamed to its name, as ever.
+    near.file("deny", format!("{:?}\n", info_hash(1)).as_bytes());
+    program.find_line("was read again").expect("a list that is read again");
+    // Another one beside it.
+    let more = near.file("more", b"");
+    write(&[&denied, &more]);
+    program.signal(Signal::HUP);
+    program.find_line("reloaded").expect("a list beside the first one");
+    // And one in a directory that is shut.
+    write(&[&denied, &elsewhere]);
+    program.signal(Signal::HUP);
+    let line = program.find_line("nothing is reloaded").expect("an error");
+    assert!(line.contains(&elsewhere) && line.contains("sandbox"), "{line}");
+    write(&[&denied]);
+    program.signal(Signal::HUP);
+    program.find_line("reloaded").expect("a reload");
+}
+
+/// Runs this test program again, for the one test that confines it.
+#[test]
+fn what_a_confined_process_can_not_do() {
+    let directory = TempDir::new();
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "confined", "--ignored", "--nocapture"]).env(CONFINED, directory.path());
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+}
+
+fn errno<T>(result: std::io::Result<T>) -> Option<i32> {
+    result.err().and_then(|error| error.raw_os_error())
+}
+
+#[test]
+#[ignore = "is run by another test, in a process of its own"]
+fn confined() {
+    let Some(directory) = std::env::var_os(CONFINED) else { return };
+    let directory = Path::new(&directory);
+    let (lists, outside, state) =
+        (directory.join("lists"), directory.join("outside"), directory.join("state"));
+    for folder in [&lists, &outside] {
+        fs::create_dir(folder).and_then(|()| fs::write(folder.join("deny"), "")).unwrap();
+    }
+    fs::write(directory.join("secret"), "").unwrap();
+    let lists_of = |path: &Path| Lists { deny_hashes: vec![path.join("deny")], ..Lists::default() };
+    let mut config = config(2);
+    (config.lists, config.state_dir) = (lists_of(&lists), Some(state.clone()));
+
+    let elsewhere = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut bound = gyre::Tracker::builder().config(config.clone()).bind().unwrap();
+    bound.restrict(&Privileges { allow_root: true, sandbox: true, ..Privileges::default() }).unwrap();
+    let mut tracker = bound.start().unwrap();
+    UdpClient::connected(tracker.udp_addresses()[0]).announce(announcement(info_hash(1), 1));
+
+    // Files: its own, and no others; by io_uring neither.
+    assert_eq!(errno(fs::write(state.join("file"), "x")), None);
+    assert_eq!(errno(fs::read(lists.join("deny"))), None);
+    assert_eq!(errno(fs::write(lists.join("deny"), "x")), Some(libc::EACCES));
+    assert_eq!(errno(fs::read(directory.join("secret"))), Some(libc::EACCES));
+    assert_eq!(errno(fs::read("/etc/passwd")), Some(libc::EACCES));
+    assert_eq!(errno(fs::write(outside.join("new"), "x")), Some(libc::EACCES));
+    let by_ring = tokio_uring::start(tokio_uring::fs::File::open("/etc/passwd"));
+    assert_eq!(errno(by_ring), Some(libc::EACCES));
+    let by_thread = std::thread::spawn(|| errno(fs::read("/etc/passwd")));
+    assert_eq!(by_thread.join().unwrap(), Some(libc::EACCES));
+    // Connections by TCP, programs, views of the machine.
+    assert_eq!(errno(TcpStream::connect(elsewhere.local_addr().unwrap())), Some(libc::EACCES));
+    assert_eq!(errno(TcpStream::connect(tracker.http_addresses()[0])), None, "the doctor asks there");
+    assert_eq!(errno(Command::new("/bin/true").status()), Some(libc::EPERM));
+    let denied = rustix::process::chroot("/");
+    assert_eq!(denied, Err(rustix::io::Errno::PERM));
+    // What it does as a tracker goes on.
+    config.lists = lists_of(&outside);
+    assert!(
+        matches!(tracker.reload(&config), Err(ServerError::OutOfReach(path)) if path == outside.join("deny"))
+    );
+    config.lists = lists_of(&lists);
+    tracker.reload(&config).unwrap();
+    tracker.save(Duration::from_secs(30)).unwrap();
+    tracker.stop();
+    eventually("its end", || tracker.wait(Duration::from_millis(10)).unwrap());
+    let _: Vec<u8> = fs::read("/proc/self/status").unwrap();
+}
