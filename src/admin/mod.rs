@@ -16,7 +16,7 @@ mod doctor;
 mod lists;
 pub mod metrics;
 pub mod stats;
-mod swarms;
+pub(crate) mod swarms;
 pub mod token;
 
 use std::net::SocketAddr;
