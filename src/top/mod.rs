@@ -32,8 +32,8 @@ use view::View;
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// News that wait to be taken.
 const NEWS_MAX: usize = 16;
-/// Columns of a frame without a terminal.
-const ONCE_COLUMNS: u16 = 100;
+/// Columns of a frame without a terminal: info-hashes are whole.
+const ONCE_COLUMNS: u16 = 132;
 
 /// Why nothing is shown.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +59,16 @@ pub enum TopError {
     /// There is no terminal, or it is gone.
     #[error("the terminal can't be used: {0}; with --once one frame is written without one")]
     Terminal(#[from] io::Error),
+}
+
+impl TopError {
+    /// What happened, without whom to.
+    fn why(self) -> String {
+        match self {
+            Self::Silent { why, .. } | Self::Stranger { why, .. } => why,
+            Self::Terminal(error) => error.to_string(),
+        }
+    }
 }
 
 /// Shows a tracker in the terminal until somebody quits; it is asked once in each interval.

@@ -78,12 +78,13 @@ impl Source {
             self.agent.get(format!("{}{path}", self.target)).config().timeout_global(timeout).build();
         let read = request.call().and_then(|mut response| response.body_mut().read_json());
         read.map_err(|error| {
-            let (target, why) = (self.target.clone(), printable(&error.to_string()));
+            let target = self.target.clone();
             match error {
                 ureq::Error::StatusCode(_) | ureq::Error::Json(_) | ureq::Error::Protocol(_) => {
-                    TopError::Stranger { target, why }
+                    TopError::Stranger { target, why: printable(&error.to_string()) }
                 }
-                _ => TopError::Silent { target, why },
+                ureq::Error::Io(error) => TopError::Silent { target, why: error.to_string() },
+                _ => TopError::Silent { target, why: printable(&error.to_string()) },
             }
         })
     }
@@ -116,7 +117,7 @@ impl Source {
         thread::Builder::new().name("gyre-top-stats".into()).spawn(move || {
             loop {
                 thread::sleep(interval);
-                let lost = |error: TopError| News::Lost { at: self.clock.now(), why: error.to_string() };
+                let lost = |error: TopError| News::Lost { at: self.clock.now(), why: error.why() };
                 if news.send(self.stats().unwrap_or_else(lost)).is_err() {
                     return;
                 }

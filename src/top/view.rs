@@ -257,7 +257,7 @@ fn draw_workers(frame: &mut Frame<'_>, area: Rect, model: &Model, view: &mut Vie
         ])
     });
     let mut title = "workers".to_owned();
-    if visible < workers.len() {
+    if (1..workers.len()).contains(&visible) {
         title += &format!(" {}-{} of {}", view.first_worker + 1, view.first_worker + visible, workers.len());
     }
     let heads = ["core", "CPU %", "req/s", "hops/s", "swarms", "peers"];
