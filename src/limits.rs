@@ -201,6 +201,9 @@ pub const SURVEY_PAUSE_MS: u64 = 1;
 pub const DEFAULT_ADMIN_ADDRESS: &str = "127.0.0.1:6970";
 /// Connections to it: browsers keep up to six each.
 pub const ADMIN_CONNECTIONS: usize = 128;
+/// Descriptors that it needs: its connections, those that are refused, and its worker.
+pub const ADMIN_DESCRIPTORS: u64 =
+    (ADMIN_CONNECTIONS + HTTP_REFUSALS) as u64 + SPARE_DESCRIPTORS + WORKER_DESCRIPTORS + 2;
 /// Memory of its tracker, which holds no swarms: the least that one takes.
 pub const ADMIN_MEMORY_BYTES: u64 = 64 << 20;
 /// Its events come so often.

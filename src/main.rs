@@ -14,6 +14,7 @@ use gyre::cli::{Cli, CliError, Command, ConfigCommand, Doctor, Serve};
 use gyre::config::Config;
 use gyre::doctor;
 use gyre::error::ServerError;
+use gyre::limits::ADMIN_DESCRIPTORS;
 use gyre::report::Reporter;
 use gyre::server::{Tracker, format_cores};
 use gyre::time::Clock;
@@ -136,7 +137,8 @@ fn run(serve: &Serve, log: &NonBlocking, filter: &Filter) -> Result<(), ServerEr
     let mut config = serve.config();
     let signals =
         watch_signals().map_err(|source| ServerError::System { what: "signals can't be watched", source })?;
-    let bound = Tracker::builder().config(config.clone()).bind()?;
+    let spare = serve.admin().map_or(0, |_| ADMIN_DESCRIPTORS);
+    let bound = Tracker::builder().config(config.clone()).spare_descriptors(spare).bind()?;
     let admin = serve.admin().map(|admin| admin::bind(&admin)).transpose()?;
     let mut tracker = bound.start()?;
     let mut admin = admin.map(|admin| admin.start(&tracker, &config)).transpose()?;

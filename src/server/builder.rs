@@ -44,13 +44,21 @@ pub struct Builder<M = ()> {
     config: Config,
     middleware: M,
     site: Site,
+    spare_descriptors: u64,
     /// What went wrong first; it is said when the tracker is to start.
     error: Option<ServerError>,
 }
 
 impl Default for Builder {
     fn default() -> Self {
-        Self { name: "gyre", config: Config::default(), middleware: (), site: Site::default(), error: None }
+        Self {
+            name: "gyre",
+            config: Config::default(),
+            middleware: (),
+            site: Site::default(),
+            spare_descriptors: 0,
+            error: None,
+        }
     }
 }
 
@@ -65,6 +73,15 @@ impl<M: Middleware + Send> Builder<M> {
     /// ```
     pub fn config(self, config: Config) -> Self {
         Self { config, ..self }
+    }
+
+    /// Leaves so many file descriptors to the rest of the program: connections get fewer where they are few.
+    ///
+    /// ```
+    /// let builder = gyre::Tracker::builder().spare_descriptors(100); // connections to a database
+    /// ```
+    pub fn spare_descriptors(self, spare_descriptors: u64) -> Self {
+        Self { spare_descriptors, ..self }
     }
 
     /// Names the threads.
@@ -98,6 +115,7 @@ impl<M: Middleware + Send> Builder<M> {
             config: self.config,
             middleware: Chain::new(self.middleware, middleware),
             site: self.site,
+            spare_descriptors: self.spare_descriptors,
             error: self.error,
         }
     }
@@ -261,7 +279,7 @@ impl<M: Middleware + Send> Builder<M> {
     pub fn bind(self) -> Result<Bound<M>, ServerError> {
         match self.error {
             Some(error) => Err(error),
-            None => Bound::new(self.name, self.config, self.middleware, self.site),
+            None => Bound::new(self.name, self.config, self.middleware, self.site, self.spare_descriptors),
         }
     }
 }

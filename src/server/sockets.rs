@@ -31,12 +31,13 @@ pub(crate) struct Descriptors {
     pub(crate) connections: u64,
 }
 
-/// How many descriptors a server with this configuration and so many workers wants.
-pub(crate) fn descriptors_needed(config: &Config, workers: usize) -> Descriptors {
+/// How many descriptors a server with this configuration and so many workers wants, if the rest of the program needs so
+/// many.
+pub(crate) fn descriptors_needed(config: &Config, workers: usize, spare: u64) -> Descriptors {
     // A worker holds each listener twice: to accept from, and to shut at the end.
     let listeners = config.http.addresses().len();
     let sockets_per_worker = config.udp.addresses().len() + 2 * listeners;
-    let own = SPARE_DESCRIPTORS + workers as u64 * (WORKER_DESCRIPTORS + sockets_per_worker as u64);
+    let own = SPARE_DESCRIPTORS + spare + workers as u64 * (WORKER_DESCRIPTORS + sockets_per_worker as u64);
     let open = config.http_connections.unwrap_or(DEFAULT_HTTP_CONNECTIONS).div_ceil(workers.max(1));
     let per_worker = ConnectionLimits { open, refused: HTTP_REFUSALS };
     let each = if listeners == 0 { 0 } else { open + HTTP_REFUSALS };
@@ -45,9 +46,13 @@ pub(crate) fn descriptors_needed(config: &Config, workers: usize) -> Descriptors
 
 /// Sees to it that there are descriptors for all sockets and connections; returns how many connections each worker may
 /// have. Where their number is the default it gives way to the limit.
-pub(super) fn reserve_descriptors(config: &Config, workers: usize) -> Result<ConnectionLimits, ServerError> {
+pub(super) fn reserve_descriptors(
+    config: &Config,
+    workers: usize,
+    spare: u64,
+) -> Result<ConnectionLimits, ServerError> {
     let listeners = config.http.addresses().len();
-    let Descriptors { own, per_worker: wanted, connections } = descriptors_needed(config, workers);
+    let Descriptors { own, per_worker: wanted, connections } = descriptors_needed(config, workers, spare);
     let needed = own + connections;
     let limit = sys::raise_descriptor_limit(needed);
     if limit >= needed {

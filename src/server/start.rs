@@ -28,6 +28,7 @@ pub struct Bound<M = ()> {
     config: Config,
     middleware: M,
     site: Site,
+    spare_descriptors: u64,
     cores: Vec<Option<usize>>,
     connections: ConnectionLimits,
     sockets: Sockets,
@@ -39,14 +40,15 @@ impl<M: Middleware + Send> Bound<M> {
         config: Config,
         middleware: M,
         site: Site,
+        spare_descriptors: u64,
     ) -> Result<Self, ServerError> {
         config.check()?;
         let allowed = sys::allowed_cores()
             .map_err(|source| ServerError::System { what: "the cores can't be known", source })?;
         let cores = choose_cores(&config.cores, &allowed)?;
-        let connections = reserve_descriptors(&config, cores.len())?;
+        let connections = reserve_descriptors(&config, cores.len(), spare_descriptors)?;
         let sockets = Sockets::bind(&config, cores.len())?;
-        Ok(Self { name, config, middleware, site, cores, connections, sockets })
+        Ok(Self { name, config, middleware, site, spare_descriptors, cores, connections, sockets })
     }
 
     /// Where UDP will be served; a port that was given as 0 is the one that it became.
@@ -65,7 +67,8 @@ impl<M: Middleware + Send> Bound<M> {
     ///
     /// [`ServerError`], which says what failed and what may help. Workers that had started are asked to end.
     pub fn start(self) -> Result<Tracker, ServerError> {
-        let Self { name, config, middleware, mut site, cores, connections, sockets } = self;
+        let Self { name, config, middleware, mut site, spare_descriptors, cores, connections, sockets } =
+            self;
         let workers = cores.len();
         let system = |what| move |source| ServerError::System { what, source };
         let clock = Clock::start();
@@ -93,6 +96,7 @@ impl<M: Middleware + Send> Bound<M> {
             orders,
             control: Arc::new(control),
             owners,
+            spare_descriptors,
             _state: state,
         };
         site.set_published(tracker.published.clone());
