@@ -40,11 +40,12 @@ impl FromStr for Target {
             Some(_) => return Err("it starts with neither `http://` nor an address".into()),
         }
         let uri: Uri = format!("http://{rest}").parse().map_err(|error| format!("{error}"))?;
-        if uri.host().is_none_or(str::is_empty) {
+        let (host, authority) =
+            (uri.host().unwrap_or_default(), uri.authority().map_or("", |it| it.as_str()));
+        if host.is_empty() {
             return Err("the host is missing".into());
         }
-        let authority = uri.authority().map(http::uri::Authority::as_str).unwrap_or_default();
-        if uri.port_u16().is_none() && (scheme.is_none() || uri.port().is_some()) {
+        if uri.port_u16().is_none() && (scheme.is_none() || authority != host) {
             return Err("the port is missing, or none: ADDR:PORT or http://HOST[:PORT]".into());
         }
         Ok(Self { url: format!("http://{authority}{}", uri.path().trim_end_matches('/')) })
@@ -168,6 +169,7 @@ mod tests {
             ":6970",
             "a b:1",
             "a:99999",
+            "http://a:99999",
         ] {
             assert!(text.parse::<Target>().is_err(), "{text}");
         }
