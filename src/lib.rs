@@ -56,7 +56,8 @@
 //! | [`access`] | who may use the tracker, and for which torrents | pure |
 //! | [`wire`] | UDP, HTTP, queries, bencode, what proxies say | pure |
 //! | [`connection_id`], [`counters`], [`owner`] | BEP 15's ids; what is counted; who owns a swarm | pure |
-//! | [`limits`], [`time`], [`text`], [`data`], [`types`] | every bound; the clock; words for a human; values by type; words | pure |
+//! | [`text`] | how sizes, and words of others, are written for a human | pure |
+//! | [`limits`], [`time`], [`data`], [`types`] | every bound; the clock; values by type; the words | pure |
 //!
 //! # Example
 //!

@@ -249,7 +249,7 @@ fn draw_workers(frame: &mut Frame<'_>, area: Rect, model: &Model, view: &mut Vie
         let numbers = &worker.numbers;
         row([
             worker.core.map_or("-".to_owned(), |core| core.to_string()),
-            format!("{:.0}", rates.cpu * 100.0),
+            short(rates.cpu * 100.0),
             short(rates.requests),
             short(rates.hops),
             short(numbers.swarms as f64),

@@ -97,8 +97,8 @@ fn all_has_its_place_on_small_and_large_screens() {
         assert_words(&lines[5], &["udp/s, at most 1000", "last 2 s", "http/s, at most 0"]);
         assert_words(&lines[9], &["workers", "dropped, and bad"]);
         assert_words(&lines[10], &["core", "CPU %", "req/s", "hops/s", "swarms", "peers", "cause", "in all"]);
-        assert_words(&lines[11], &["0", "1", "500", "0", "70", "70", "drop mesh-full", "100", "300"]);
-        assert_words(&lines[12], &["1", "1", "500", "0", "70", "70", "bad connection-id", "0", "7"]);
+        assert_words(&lines[11], &["0", "0.5", "500", "0", "70", "70", "drop mesh-full", "100", "300"]);
+        assert_words(&lines[12], &["1", "0.5", "500", "0", "70", "70", "bad connection-id", "0", "7"]);
         let swarms = from(&lines, "largest swarms by peers");
         assert_words(&swarms[0], &["clients"]);
         assert_words(&swarms[1], &["info-hash", "seeders", "leechers", "downloaded", "share"]);
