@@ -435,7 +435,7 @@ pub const SNAPSHOT_DEADLINE_S: u64 = 600;
 pub const CONTROL_INTERVAL_MS: u64 = 1_000;
 /// Commands to the thread that does.
 pub const CONTROL_COMMANDS: usize = 16;
-/// Orders to a worker that wait until it looks for some, four times a second.
+/// Orders to a worker that wait until its next turn.
 pub const WORKER_ORDERS: usize = 16;
 
 /// A file of options is shorter, or it is no such file.

@@ -462,3 +462,35 @@ fn the_program_serves_it() {
     let words = other.ends_with(1);
     assert!(words.contains(&short) && words.contains("16 to 256"), "{words}");
 }
+
+#[test]
+fn the_documents_name_figures_that_are_there() {
+    let watched = Watched::start();
+    watched.tracker.save(support::DEADLINE).unwrap();
+    assert_eq!(watched.change("PUT", "/api/lists/deny-clients", "-XX").status, 200);
+    let answer = watched.admin.get("/metrics", &[]);
+    let series: BTreeSet<_> =
+        answer.text().lines().filter_map(|line| line.split(['{', ' ']).next()).collect();
+    let described: BTreeSet<_> =
+        answer.text().lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+    for document in ["operating.md", "alerts.yml", "grafana.json"] {
+        let text = fs::read_to_string(format!("{}/docs/{document}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+        let is_name = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '_';
+        let names = text
+            .match_indices("gyre_")
+            .map(|(at, _)| text[at..].split(|letter| !is_name(letter)).next().unwrap());
+        let names: BTreeSet<_> = names.collect();
+        assert!(names.len() > 10, "{document}: {names:?}");
+        for name in &names {
+            let is_histogram = document == "operating.md" && described.contains(name);
+            assert!(series.contains(name) || is_histogram, "{name} in {document}");
+        }
+        // And each metric is explained.
+        if document == "operating.md" {
+            let bare = |name: &str| name.trim_end_matches("_total").trim_end_matches("_info").to_owned();
+            let explained: BTreeSet<_> = names.iter().map(|name| bare(name)).collect();
+            let missing: Vec<_> = described.iter().filter(|name| !explained.contains(**name)).collect();
+            assert!(missing.is_empty(), "{missing:?}");
+        }
+    }
+}

@@ -116,11 +116,10 @@ pub enum Command {
     /// It ends with 0 if all is well, 1 with warnings, 2 with failures, and 64 if the options can't be understood.
     Doctor(Box<Doctor>),
 
-    /// Show a tracker that runs, in the terminal: what is asked, answered and lost each second, by protocol, worker, swarm
-    /// and client.
+    /// Show a tracker that runs in the terminal: what it does each second, by protocol, worker, swarm and client.
     ///
-    /// It reads from the tracker's admin listener (`gyre serve --admin`). `q` quits, `?` shows the other keys. Without a
-    /// terminal it does what --once does.
+    /// It reads from the tracker's admin listener (`gyre serve --admin`). `q` quits, `?` shows the other keys. Without
+    /// a terminal it does what --once does.
     ///
     /// It ends with 1 if nobody answers at first. Later it goes on asking.
     #[cfg(feature = "top")]

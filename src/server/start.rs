@@ -79,7 +79,7 @@ impl<M: Middleware + Send> Bound<M> {
         let meshes = Mesh::connect(&doorbells);
         let (report_ready, ready) = bounded(workers);
         let (report_end, ended) = bounded(workers);
-        let (orders, receivers) = Orders::new(workers);
+        let (orders, receivers) = Orders::new(&doorbells);
         let control = Control::start(name, charge, orders.clone());
         let (control, state) = control.map_err(system("a thread can't be started"))?;
         let tracker = Tracker {

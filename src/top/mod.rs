@@ -1,7 +1,7 @@
 //! Owns `gyre top`: the figures of a tracker in a terminal, read from its admin listener.
 //!
-//! What is shown is made of readings by [`model`], drawn by [`view`]; both know no terminal and no network. Threads of
-//! their own ask the tracker ([`source`]), so that keys are answered however slow it is.
+//! What is shown is made of readings by `model`, drawn by `view`; both know no terminal and no network. Threads of
+//! their own ask the tracker (`source`), so that keys are answered however slow it is.
 
 mod clients;
 mod model;
@@ -16,7 +16,7 @@ use std::thread;
 use std::time::Duration;
 
 use ratatui::backend::TestBackend;
-use ratatui::buffer::Buffer;
+use ratatui::buffer::{Buffer, Cell};
 use ratatui::crossterm::cursor::Show;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use ratatui::crossterm::execute;
@@ -78,7 +78,7 @@ impl TopError {
 /// [`TopError`]: there is nobody to ask at first, or no terminal. Once it has answered it may come and go.
 pub fn run(target: &Target, interval: Duration, color: bool) -> Result<(), TopError> {
     let source = Source::new(target);
-    let mut model = Model::new(target.to_string());
+    let mut model = Model::new(&target.to_string());
     model.take(source.stats()?);
     let (sender, news) = sync_channel(NEWS_MAX);
     source.watch(interval, &sender)?;
@@ -99,7 +99,7 @@ pub fn run(target: &Target, interval: Duration, color: bool) -> Result<(), TopEr
 /// [`TopError`]: there is nobody to ask.
 pub fn once(target: &Target, interval: Duration) -> Result<String, TopError> {
     let source = Source::new(target);
-    let mut model = Model::new(target.to_string());
+    let mut model = Model::new(&target.to_string());
     model.take(source.stats()?);
     thread::sleep(interval);
     // A tracker that is too busy to look for these has figures all the same.
@@ -116,7 +116,7 @@ pub fn once(target: &Target, interval: Duration) -> Result<String, TopError> {
 /// The rows of a screen, without blanks behind the words and empty rows at the end.
 fn to_text(buffer: &Buffer) -> String {
     let rows = buffer.content.chunks(buffer.area.width.max(1).into());
-    let rows: Vec<String> = rows.map(|row| row.iter().map(|cell| cell.symbol()).collect()).collect();
+    let rows: Vec<String> = rows.map(|row| row.iter().map(Cell::symbol).collect()).collect();
     let text = rows.iter().map(|row| row.trim_end()).collect::<Vec<_>>().join("\n");
     text.trim_end().to_owned() + "\n"
 }

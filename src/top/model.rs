@@ -212,8 +212,8 @@ pub(super) struct Model {
 }
 
 impl Model {
-    pub(super) fn new(address: String) -> Self {
-        Self { address: printable(&address), ..Self::default() }
+    pub(super) fn new(address: &str) -> Self {
+        Self { address: printable(address), ..Self::default() }
     }
 
     pub(super) fn take(&mut self, news: News) {

@@ -19,7 +19,7 @@ fn reading(secs: u64, uptime_secs: u64, announces: u64) -> Reading {
 }
 
 fn model(readings: impl IntoIterator<Item = Reading>) -> Model {
-    let mut model = Model::new("here".into());
+    let mut model = Model::new("here");
     readings.into_iter().for_each(|reading| model.take(News::Stats(Box::new(reading))));
     model
 }

@@ -7,6 +7,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Borders, Cell, Clear, Paragraph, RenderDirection, Row, Sparkline, Table};
 
 use super::model::{Cause, Micros, Model, ORDERS, Protocols};
+use crate::limits::MAX_WORKERS;
 use crate::text::size;
 
 const HEAD_ROWS: u16 = 5;
@@ -99,7 +100,7 @@ pub(super) fn full_height(model: &Model) -> u16 {
 }
 
 fn upper_rows(model: &Model) -> u16 {
-    TABLE_HEAD_ROWS + model.last.stats.workers.len().max(model.causes.len()).max(1).min(10_000) as u16
+    TABLE_HEAD_ROWS + model.last.stats.workers.len().max(model.causes.len()).clamp(1, MAX_WORKERS) as u16
 }
 
 /// Draws all of it.
@@ -195,10 +196,12 @@ fn titled(paint: Paint, title: impl Into<String>) -> Block<'static> {
 }
 
 fn draw_charts(frame: &mut Frame<'_>, area: Rect, model: &Model, paint: Paint) {
-    let charts: [(&str, fn(&Protocols<f64>) -> f64, Color); 2] =
-        [("udp", |requests| requests.udp, Color::Green), ("http", |requests| requests.http, Color::Yellow)];
-    for ((name, of, color), area) in charts.into_iter().zip(beside(area)) {
-        let history = model.history(area.width.into(), of);
+    let history = |area: Rect, of| model.history(area.width.into(), of);
+    let [udp, http] = beside(area);
+    for (name, area, history, color) in [
+        ("udp", udp, history(udp, |requests| requests.udp), Color::Green),
+        ("http", http, history(http, |requests| requests.http), Color::Yellow),
+    ] {
         let peak = history.iter().flatten().copied().fold(0.0, f64::max);
         let title = format!("{name}/s, at most {}", short(peak));
         let block = titled(paint, title);

@@ -46,7 +46,7 @@ fn reading(secs: u64, stats: Stats) -> News {
 }
 
 fn model(workers: usize) -> Model {
-    let mut model = Model::new("http://127.0.0.1:6970".into());
+    let mut model = Model::new("http://127.0.0.1:6970");
     model.take(reading(10, stats(workers, 1_000)));
     model.take(reading(12, stats(workers, 3_000)));
     let swarm =

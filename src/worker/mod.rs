@@ -326,6 +326,8 @@ impl<M: Middleware> Driver<M> {
             engine.counters.set(Counter::DropReceiveOverrun, drops);
             engine.counters.set(Counter::CpuMicros, sys::thread_cpu_time().as_micros() as u64);
             self.published.publish(&engine.counters, &self.turns);
+        }
+        if !self.orders.is_empty() {
             self.orders.try_iter().for_each(|order| self.app.obey(order, engine));
         }
         self.ring.submit()?;

@@ -1,5 +1,5 @@
-//! Owns what a worker is told and asked while it runs, by the rest of the process; it looks for some when it publishes
-//! its counters.
+//! Owns what a worker is told and asked while it runs, by the rest of the process. It looks for some each turn; who
+//! has some for it rings its doorbell.
 
 use std::fs::File;
 use std::io;
