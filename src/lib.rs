@@ -39,6 +39,7 @@
 //! | module | owns | kind |
 //! |---|---|---|
 //! | [`cli`] | the command line | wiring |
+//! | `top` | `gyre top`, the figures of a tracker in a terminal (with the feature `top`) | wiring |
 //! | [`admin`] | what operators see and change of a tracker while it runs, by HTTP | wiring |
 //! | [`doctor`], [`report`] | what is amiss with the machine; the line of statistics | wiring |
 //! | [`server`] | sockets, threads, start and end; how a tracker is put together | wiring |
@@ -55,6 +56,7 @@
 //! | [`access`] | who may use the tracker, and for which torrents | pure |
 //! | [`wire`] | UDP, HTTP, queries, bencode, what proxies say | pure |
 //! | [`connection_id`], [`counters`], [`owner`] | BEP 15's ids; what is counted; who owns a swarm | pure |
+//! | [`text`] | how sizes, and words of others, are written for a human | pure |
 //! | [`limits`], [`time`], [`data`], [`types`] | every bound; the clock; values by type; the words | pure |
 //!
 //! # Example
@@ -105,7 +107,10 @@ pub mod server;
 pub mod snapshot;
 pub mod swarm;
 pub mod sys;
+pub mod text;
 pub mod time;
+#[cfg(feature = "top")]
+pub mod top;
 pub mod types;
 pub mod web;
 pub mod wire;

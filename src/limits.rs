@@ -227,6 +227,19 @@ pub const ADMIN_LIST_BYTES: u64 = 8 << 30;
 /// Entries that are added to a list at a time: some 400,000 hashes.
 pub const ADMIN_ENTRIES_BYTES: u64 = 16 << 20;
 
+// ---- gyre top ----
+
+/// `--interval`: seconds between two readings.
+pub const TOP_INTERVAL_RANGE_S: RangeInclusive<u64> = 1..=3_600;
+/// Its default.
+pub const DEFAULT_TOP_INTERVAL_S: u32 = 1;
+/// Readings that the charts go back: five minutes of the default interval.
+pub const TOP_HISTORY: usize = 300;
+/// An answer with figures is waited for so long ...
+pub const TOP_STATS_TIMEOUT_S: u64 = 5;
+/// ... and one that all swarms are looked through for.
+pub const TOP_SURVEY_TIMEOUT_S: u64 = 60;
+
 // ---- the sweep and other housekeeping ----
 
 /// What a slice of the sweep, one a turn, may cost, when a look at a swarm or bucket costs 1: some 10 to 20 us.

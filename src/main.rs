@@ -19,6 +19,8 @@ use gyre::limits::ADMIN_DESCRIPTORS;
 use gyre::report::Reporter;
 use gyre::server::{Bound, Tracker, format_cores};
 use gyre::time::Clock;
+#[cfg(feature = "top")]
+use gyre::{cli::Top, top};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
@@ -59,6 +61,8 @@ fn main() -> ExitCode {
     match &cli.command {
         Command::Serve(serve) => serve_until_told(serve),
         Command::Doctor(doctor) => examine(doctor),
+        #[cfg(feature = "top")]
+        Command::Top(top) => show(top),
         Command::Config(ConfigCommand::Print(_)) => {
             let _ = std::io::stdout().write_all(cli.config_file().as_bytes());
             ExitCode::SUCCESS
@@ -127,11 +131,30 @@ fn unwatched(source: std::io::Error) -> ServerError {
 fn examine(doctor: &Doctor) -> ExitCode {
     let findings = doctor::examine(&doctor.serve.config(), &doctor.public_url);
     let mut stdout = std::io::stdout();
-    let color = stdout.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let text = if doctor.json { doctor::to_json(&findings) } else { doctor::to_text(&findings, color) };
+    let text =
+        if doctor.json { doctor::to_json(&findings) } else { doctor::to_text(&findings, wants_color()) };
     // Whoever stops reading still gets the code.
     let _ = stdout.write_all(text.as_bytes());
     doctor::worst(&findings).exit_code().into()
+}
+
+/// Whether standard output is to be coloured.
+fn wants_color() -> bool {
+    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// Shows a tracker: for as long as somebody looks, or once where nobody can press a key.
+#[cfg(feature = "top")]
+fn show(options: &Top) -> ExitCode {
+    let interval = Duration::from_secs(options.interval.into());
+    let shown = if options.once || !std::io::stdout().is_terminal() {
+        top::once(&options.target, interval).map(|frame| {
+            let _ = std::io::stdout().write_all(frame.as_bytes()); // whoever reads may stop
+        })
+    } else {
+        top::run(&options.target, interval, wants_color())
+    };
+    shown.map_or_else(|error| refuse(&error), |()| ExitCode::SUCCESS)
 }
 
 fn run<M: Middleware + Send>(

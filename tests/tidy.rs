@@ -5,9 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The modules from the bottom to the top; each may use those below it, none beside it.
-const LAYERS: [&[&str]; 14] = [
+const LAYERS: [&[&str]; 15] = [
     &["types"],
-    &["limits", "time", "data"],
+    &["limits", "time", "data", "text"],
     &["owner", "connection_id", "counters", "wire", "access"],
     &["config"],
     &["error"],
@@ -19,11 +19,13 @@ const LAYERS: [&[&str]; 14] = [
     &["server"],
     &["doctor", "report"],
     &["admin"],
+    &["top"],
     &["cli"],
 ];
 /// Modules that know no clock, no randomness and no system call.
-const PURE: [&str; 11] = [
+const PURE: [&str; 12] = [
     "types",
+    "text",
     "limits",
     "owner",
     "connection_id",

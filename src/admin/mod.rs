@@ -18,7 +18,7 @@ mod lists;
 pub mod metrics;
 mod page;
 pub mod stats;
-mod swarms;
+pub(crate) mod swarms;
 pub mod token;
 
 use std::net::SocketAddr;

@@ -61,15 +61,15 @@ impl By {
 }
 
 /// A swarm, as it is shown.
-#[derive(Clone, Debug, Serialize)]
-struct Shown {
-    info_hash: String,
-    seeders: u32,
-    leechers: u32,
-    downloaded: u32,
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Swarm {
+    pub(crate) info_hash: String,
+    pub(crate) seeders: u32,
+    pub(crate) leechers: u32,
+    pub(crate) downloaded: u32,
 }
 
-impl Shown {
+impl Swarm {
     fn new(info_hash: &InfoHash, counts: &SwarmCounts) -> Self {
         let SwarmCounts { seeders, leechers, downloaded } = *counts;
         Self { info_hash: format!("{info_hash:?}"), seeders, leechers, downloaded }
@@ -77,7 +77,7 @@ impl Shown {
 }
 
 /// The largest swarms, by each of the four.
-struct Largest([Vec<Shown>; By::ALL.len()]);
+struct Largest([Vec<Swarm>; By::ALL.len()]);
 
 impl Largest {
     async fn survey(handle: &Handle) -> Result<Self, Busy> {
@@ -101,7 +101,7 @@ impl Largest {
         Ok(Self(kept.map(|heap| {
             let mut swarms: Vec<_> = heap.into_sorted_vec();
             swarms.dedup_by_key(|Reverse((_, info_hash, _))| *info_hash); // one may have been met twice
-            swarms.iter().map(|Reverse((_, info_hash, counts))| Shown::new(info_hash, counts)).collect()
+            swarms.iter().map(|Reverse((_, info_hash, counts))| Swarm::new(info_hash, counts)).collect()
         })))
     }
 }
@@ -145,7 +145,7 @@ struct OneQuery {
 #[derive(Serialize)]
 struct One {
     #[serde(flatten)]
-    swarm: Shown,
+    swarm: Swarm,
     /// Which worker's it is.
     worker: u16,
     peers: Vec<Peer>,
@@ -175,7 +175,7 @@ pub(super) async fn one(watched: &Watched, connection: &mut HttpConnection) -> D
         seeder: peer.seeder,
         age_secs: peer.age_secs,
     });
-    let swarm = Shown::new(&info_hash, &state.counts);
+    let swarm = Swarm::new(&info_hash, &state.counts);
     send_json(connection, &One { swarm, worker: state.worker.0, peers: peers.collect() }).await
 }
 
@@ -217,7 +217,7 @@ pub(super) async fn scrape(watched: &Watched, connection: &mut HttpConnection) -
             match format {
                 Format::Bencode => bencode::put_scraped(&mut out, info_hash, counts),
                 Format::Ndjson => {
-                    serde_json::to_writer(&mut out, &Shown::new(info_hash, counts))
+                    serde_json::to_writer(&mut out, &Swarm::new(info_hash, counts))
                         .map_err(TrackerError::internal)?;
                     out.push(b'\n');
                 }
@@ -232,11 +232,11 @@ pub(super) async fn scrape(watched: &Watched, connection: &mut HttpConnection) -
 }
 
 /// A client, with its part of the announces of the last minutes.
-#[derive(Serialize)]
-struct Client {
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Client {
     /// The first bytes of its peer ids.
-    id: String,
-    share: f64,
+    pub(crate) id: String,
+    pub(crate) share: f64,
 }
 
 /// `GET /api/clients`

@@ -121,6 +121,15 @@ pub enum Command {
     /// It ends with 0 if all is well, 1 with warnings, 2 with failures, and 64 if the options can't be understood.
     Doctor(Box<Doctor>),
 
+    /// Show a tracker that runs in the terminal: what it does each second, by protocol, worker, swarm and client.
+    ///
+    /// It reads from the tracker's admin listener (`gyre serve --admin`). `q` quits, `?` shows the other keys. Without
+    /// a terminal it does what --once does.
+    ///
+    /// It ends with 1 if nobody answers at first. Later it goes on asking.
+    #[cfg(feature = "top")]
+    Top(Top),
+
     /// The file of options: write one, or check one.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -155,6 +164,8 @@ impl Command {
             Self::Serve(serve) | Self::Config(ConfigCommand::Print(serve)) => Some(serve),
             Self::Doctor(doctor) => Some(&doctor.serve),
             Self::Config(ConfigCommand::Check { .. }) | Self::Describe(_) => None,
+            #[cfg(feature = "top")]
+            Self::Top(_) => None,
         }
     }
 }
@@ -176,6 +187,25 @@ pub struct Doctor {
     /// What the tracker is run with.
     #[command(flatten)]
     pub serve: Serve,
+}
+
+/// The options of `gyre top`.
+#[cfg(feature = "top")]
+#[derive(Args, Clone, Debug)]
+#[command(allow_negative_numbers = true)]
+pub struct Top {
+    /// The admin listener: `ADDR:PORT`, or `http://HOST[:PORT][/PATH]` if a proxy stands before it
+    #[arg(value_name = "ADDR:PORT|URL", default_value = DEFAULT_ADMIN_ADDRESS)]
+    pub target: crate::top::Target,
+
+    /// Seconds between two readings. 1 to 3600
+    #[arg(long, value_name = "S", default_value_t = crate::limits::DEFAULT_TOP_INTERVAL_S)]
+    #[arg(value_parser = number(crate::limits::TOP_INTERVAL_RANGE_S))]
+    pub interval: u32,
+
+    /// Write one frame to standard output, as text, after one interval
+    #[arg(long)]
+    pub once: bool,
 }
 
 /// The options of `gyre serve`.

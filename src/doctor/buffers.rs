@@ -1,10 +1,10 @@
 //! Owns the judgement on the kernel's limits of sockets: receive and send buffers, their sum, the queue of connections.
 
 use super::machine::{Machine, Seen, Unread};
-use super::system::size;
 use super::{Finding, parse};
 use crate::config::Config;
 use crate::limits::{DATAGRAM_KERNEL_BYTES, HTTP_BACKLOG, REPLY_SLOTS};
+use crate::text::size;
 
 /// Of `linux/capability.h`.
 const CAP_NET_ADMIN: u32 = 12;

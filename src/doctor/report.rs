@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::{Finding, Level, worst};
+use crate::text::printable;
 
 /// Columns of the checks' names.
 const NAME_COLUMNS: usize = 16;
@@ -33,11 +34,6 @@ pub fn to_text(findings: &[Finding], color: bool) -> String {
         plural(count(Level::Warn), "warning"),
         plural(count(Level::Fail), "failure")
     )
-}
-
-/// What comes from others (names of threads, answers of trackers) must not steer the terminal.
-fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
 /// Findings for machines: an object with the worst `level` and the `findings`.

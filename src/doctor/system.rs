@@ -13,6 +13,7 @@ use crate::limits::{DEFAULT_HTTP_CONNECTIONS, TURN_DATAGRAMS, WORKER_RING_BYTES}
 use crate::ring::{RingSocket, UdpRing};
 use crate::server::{default_memory_bytes, descriptors_needed, table_bytes};
 use crate::sys::Doorbell;
+use crate::text::size;
 
 /// The oldest kernel whose io_uring has all that the ring uses.
 const KERNEL_MIN: (u32, u32) = (6, 1);
@@ -289,15 +290,6 @@ pub(super) fn io_uring(tried: &io::Result<()>, machine: &Machine) -> Finding {
         .fix(fix)
 }
 
-/// A number of bytes, for a human.
-pub(super) fn size(bytes: u64) -> String {
-    let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
-    // Exact, or with two digits at least.
-    let fits = |bits: i32| bytes >> bits >= 10 || bytes != 0 && bytes.trailing_zeros() as i32 >= bits;
-    let found = units.iter().find(|(bits, _)| fits(*bits));
-    found.map_or(format!("{bytes} B"), |(bits, unit)| format!("{} {unit}", bytes >> bits))
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::Level;
@@ -339,19 +331,6 @@ mod tests {
     fn a_healthy_system_is_well() {
         let findings = healthy().judge(&config(), 2);
         assert!(findings.iter().all(|finding| finding.level == Level::Ok), "{findings:?}");
-    }
-
-    #[test]
-    fn sizes() {
-        for (bytes, text) in [
-            (0, "0 B"),
-            (1_500, "1500 B"),
-            (8 << 20, "8 MiB"),
-            (720_896, "704 KiB"),
-            (24_000_000_000, "22 GiB"),
-        ] {
-            assert_eq!(size(bytes), text);
-        }
     }
 
     #[test]
