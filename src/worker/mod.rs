@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender};
 use ipnet::IpNet;
-use socket2::SockRef;
+use tokio::task::JoinHandle;
 
 use crate::access::Access;
 use crate::counters::{Counter, Published};
@@ -39,7 +39,7 @@ use crate::limits::{
 use crate::mesh::Mesh;
 use crate::ring::{RingSocket, Turned, UdpRing};
 use crate::swarm::Swept;
-use crate::sys::{self, Doorbell, Sleeper};
+use crate::sys::{self, Acceptor, Doorbell, Sleeper};
 use crate::time::{Clock, Timestamp};
 use crate::web::Site;
 use connections::Connections;
@@ -210,21 +210,20 @@ async fn serve<M: Middleware>(setup: Setup, program: Program<M>, ready: impl FnO
         shutdown: setup.shutdown,
         busy_poll: setup.busy_poll,
         orders: setup.orders,
-        datagrams: TURN_DATAGRAMS,
+        doors: Vec::new(),
         next_sweep: Timestamp::default(),
         next_publish: Timestamp::default(),
         submission: None,
     };
     driver.turn(setup.clock.now())?; // a kernel that can't do it says so here
-    let doors: io::Result<Vec<_>> = setup.listeners.iter().map(TcpListener::try_clone).collect();
-    let doors = doors?;
     for (number, listener) in setup.listeners.into_iter().enumerate() {
-        let listener = tokio_uring::net::TcpListener::from_std(listener);
-        tokio_uring::spawn(http::accept(app.clone(), listener, number));
+        let acceptor = Acceptor::new(listener.try_clone()?)?;
+        let accepting = tokio_uring::spawn(http::accept(app.clone(), acceptor, number));
+        driver.doors.push(Door { listener, accepting });
     }
     let ticking = tokio_uring::spawn(tick(setup.doorbell));
     ready();
-    let ended = driver.run(&sleeper, &doors).await;
+    let ended = driver.run(&sleeper).await;
     ticking.abort();
     ended
 }
@@ -249,6 +248,12 @@ struct Turn {
     unfinished: bool,
 }
 
+/// A listener, and the task that takes connections from it.
+struct Door {
+    listener: TcpListener,
+    accepting: JoinHandle<()>,
+}
+
 /// What turns.
 struct Driver<M> {
     ring: UdpRing,
@@ -258,8 +263,8 @@ struct Driver<M> {
     shutdown: Arc<Shutdown>,
     busy_poll: Duration,
     orders: Receiver<Order>,
-    /// Datagrams to take in a turn; none once the worker is to end.
-    datagrams: usize,
+    /// Where connections come in; none once the worker is to end.
+    doors: Vec<Door>,
     next_sweep: Timestamp,
     next_publish: Timestamp,
     /// In flight: a no-op that completes once all that HTTP queued before it has been submitted.
@@ -267,7 +272,7 @@ struct Driver<M> {
 }
 
 impl<M: Middleware> Driver<M> {
-    async fn run(mut self, sleeper: &Sleeper, doors: &[TcpListener]) -> io::Result<()> {
+    async fn run(mut self, sleeper: &Sleeper) -> io::Result<()> {
         let mut busy_until = Timestamp::default();
         while !self.shutdown.stopping() {
             let now = self.shared.clock.now();
@@ -281,7 +286,7 @@ impl<M: Middleware> Driver<M> {
                 self.sleep(sleeper).await?;
             }
         }
-        self.finish(doors).await
+        self.finish().await
     }
 
     /// One turn.
@@ -291,7 +296,7 @@ impl<M: Middleware> Driver<M> {
         let mesh = &mut *shared.mesh.borrow_mut();
         let gate = &mut *self.app.gate.borrow_mut();
         let Turned { completions, send_failed, truncated, overflows } =
-            self.ring.turn(self.datagrams, |from, datagram, out| {
+            self.ring.turn(TURN_DATAGRAMS, |from, datagram, out| {
                 engine.datagram(now, from, datagram, out, mesh, gate)
             })?;
         engine.answer_announces(now, &mut self.ring);
@@ -404,17 +409,13 @@ impl<M: Middleware> Driver<M> {
 
     /// Takes no new connections and datagrams, finishes the requests in flight, and helps the other workers to finish
     /// theirs.
-    async fn finish(mut self, doors: &[TcpListener]) -> io::Result<()> {
+    async fn finish(mut self) -> io::Result<()> {
         let started = self.shared.clock.now();
         let grace = Duration::from_millis(SHUTDOWN_GRACE_MS);
         self.shared.stopping.set(true);
-        for door in doors {
-            // Fails the accept that waits. If it can't, the process's end will.
-            let _ = SockRef::from(door).shutdown(std::net::Shutdown::Both);
-        }
+        self.ring.stop_receiving();
+        self.doors.drain(..).for_each(|door| door.accepting.abort());
         self.shared.connections.borrow_mut().close_idle();
-        self.turn(started)?;
-        self.datagrams = 0; // what comes from now on is not in flight
         let mut finished = false;
         loop {
             let now = self.shared.clock.now();
@@ -423,7 +424,8 @@ impl<M: Middleware> Driver<M> {
             if late {
                 self.shared.connections.borrow_mut().close_all();
             }
-            let in_flight = self.shared.connections.borrow().len() > 0
+            let in_flight = self.ring.is_receiving()
+                || self.shared.connections.borrow().len() > 0
                 || self.shared.engine.borrow().is_waiting()
                 || self.app.gate.borrow().waiting() > 0;
             if !finished && (late || !in_flight) {
