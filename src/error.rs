@@ -69,6 +69,19 @@ pub enum ServerError {
         /// Why.
         source: io::Error,
     },
+    /// Sockets for an address were given that can't serve it.
+    #[error("{protocol} {address}: the sockets that were given for it can't be used: {fault}")]
+    Inherited {
+        /// `udp` or `http`.
+        protocol: &'static str,
+        /// Where.
+        address: SocketAddr,
+        /// Why not, and what would help.
+        fault: String,
+    },
+    /// Another tracker can't be taken over from. It goes on.
+    #[error("--take-over: {0}; the tracker that runs goes on")]
+    TakeOver(#[source] io::Error),
     /// Too little memory.
     #[error(
         "{most} bytes of memory are too few for {workers} workers: raise --max-memory to {needed_mib}M, or name fewer \

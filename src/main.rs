@@ -3,8 +3,8 @@
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
-use std::path::Path;
-use std::process::ExitCode;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ExitCode};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -14,9 +14,10 @@ use gyre::config::Config;
 use gyre::doctor;
 use gyre::error::ServerError;
 use gyre::report::Reporter;
-use gyre::server::{Tracker, format_cores};
+use gyre::server::{Inherited, Tracker, format_cores};
 use gyre::time::Clock;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use sd_notify::NotifyState;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
 use signal_hook::iterator::Signals;
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder};
 use tracing_subscriber::layer::SubscriberExt;
@@ -88,7 +89,7 @@ fn serve_until_told(serve: &Serve) -> ExitCode {
         .buffered_lines_limit(LOG_LINES)
         .finish(IgnoreErrors(std::io::stderr()));
     let filter = start_log(log.clone(), serve.log());
-    match run(serve.config(), &log, &filter) {
+    match run(serve, &log, &filter) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             say(&log, &format!("gyre: error: {error}"));
@@ -108,20 +109,37 @@ fn examine(doctor: &Doctor) -> ExitCode {
     doctor::worst(&findings).exit_code().into()
 }
 
-fn run(mut config: Config, log: &NonBlocking, filter: &Filter) -> Result<(), ServerError> {
+fn run(serve: &Serve, log: &NonBlocking, filter: &Filter) -> Result<(), ServerError> {
     let signals =
         watch_signals().map_err(|source| ServerError::System { what: "signals can't be watched", source })?;
-    let mut tracker = Tracker::builder().config(config.clone()).listen()?;
+    let mut successor = Successor::prepare(serve);
+    let mut config = serve.config();
+    let mut inherited = Inherited::from_service_manager()?;
+    if let Some(state_dir) = serve.take_over() {
+        inherited = inherited.take_over(state_dir)?;
+    }
+    let mut bound = Tracker::builder().config(config.clone()).inherit(inherited).bind()?;
+    for address in bound.rest().addresses() {
+        tracing::warn!("there is a socket at {address} that no option names: it is closed");
+    }
+    let mut tracker = bound.start()?;
     say(log, &ready_line(&tracker));
+    if let Err(error) = sd_notify::notify(&[NotifyState::Ready]) {
+        tracing::warn!("the service manager can't be told that this is ready: {error}");
+    }
     let (clock, mut reporter) = (Clock::start(), Reporter::default());
     let mut reported = clock.now();
     while !signals.stop.load(Ordering::Acquire) {
         if tracker.wait(LOOK_INTERVAL)? {
-            return Ok(()); // nobody asked the workers to end: they would have said why
+            return Ok(()); // it was handed over: workers that end by themselves say why
         }
         if signals.reload.swap(false, Ordering::AcqRel) {
             reload(&mut tracker, &mut config, filter);
         }
+        if signals.succeed.swap(false, Ordering::AcqRel) {
+            successor.start();
+        }
+        successor.look_after();
         let now = clock.now();
         let interval = Duration::from_secs(config.stats_interval_secs.into());
         if !interval.is_zero() && now.since(reported) >= interval {
@@ -160,24 +178,76 @@ fn reload(tracker: &mut Tracker, config: &mut Config, filter: &Filter) {
     }
 }
 
+/// A process of the same program, as it is installed now, that takes over from this one.
+struct Successor {
+    /// Where the program is; a later one may have taken its place.
+    program: std::io::Result<PathBuf>,
+    keeps_state: bool,
+    process: Option<Child>,
+}
+
+impl Successor {
+    fn prepare(serve: &Serve) -> Self {
+        let keeps_state = serve.config().state_dir.is_some();
+        Self { program: std::env::current_exe(), keeps_state, process: None }
+    }
+
+    /// Starts it with the arguments of this one.
+    fn start(&mut self) {
+        const TAKE_OVER: &str = "--take-over";
+        if !self.keeps_state {
+            return tracing::error!("nobody can take over: that needs a --state-dir");
+        }
+        if self.process.is_some() {
+            return tracing::warn!("another process is taking over already");
+        }
+        let mut arguments: Vec<_> = std::env::args_os().skip(1).collect();
+        if !arguments.iter().any(|argument| argument == TAKE_OVER) {
+            arguments.push(TAKE_OVER.into());
+        }
+        let program = self.program.as_ref().map_err(ToString::to_string);
+        let started = program.and_then(|program| {
+            let started = std::process::Command::new(program).args(arguments).spawn();
+            started.map_err(|error| format!("{}: {error}", program.display()))
+        });
+        match started {
+            Ok(process) => {
+                tracing::info!("process {} is to take over", process.id());
+                self.process = Some(process);
+            }
+            Err(error) => tracing::error!("nobody can take over: {error}"),
+        }
+    }
+
+    /// Notes if it ends, which it should not before this one.
+    fn look_after(&mut self) {
+        if let Some(Ok(Some(status))) = self.process.as_mut().map(Child::try_wait) {
+            tracing::error!("the process that was to take over has ended ({status}): this one goes on");
+            self.process = None;
+        }
+    }
+}
+
 /// What signals ask for.
 #[derive(Default)]
 struct Asked {
     stop: AtomicBool,
     reload: AtomicBool,
+    succeed: AtomicBool,
 }
 
-/// Notes the first SIGINT or SIGTERM, and each SIGHUP; at the second of the former the process is gone.
+/// Notes the first SIGINT or SIGTERM, and each SIGHUP and SIGUSR2; at the second of the former the process is gone.
 fn watch_signals() -> std::io::Result<Arc<Asked>> {
     let asked = Arc::new(Asked::default());
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGUSR2])?;
     let seen = asked.clone();
     std::thread::Builder::new().name("gyre-signals".into()).spawn(move || {
         for signal in signals.forever() {
-            if signal == SIGHUP {
-                seen.reload.store(true, Ordering::Release);
-            } else if seen.stop.swap(true, Ordering::AcqRel) {
-                std::process::exit(EXIT_INTERRUPTED);
+            match signal {
+                SIGHUP => seen.reload.store(true, Ordering::Release),
+                SIGUSR2 => seen.succeed.store(true, Ordering::Release),
+                _ if seen.stop.swap(true, Ordering::AcqRel) => std::process::exit(EXIT_INTERRUPTED),
+                _ => {}
             }
         }
     })?;

@@ -5,7 +5,7 @@ mod file;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::builder::RangedI64ValueParser;
@@ -101,7 +101,8 @@ pub enum Command {
     ///
     /// Without options it serves UDP and HTTP on `0.0.0.0:6969` and `[::]:6969`, with a worker on every core that it
     /// may use. It is up when a line with the word `ready` and the addresses comes on standard error. SIGINT or
-    /// SIGTERM end it: what is in flight is finished, within 2 seconds. A second signal ends it at once.
+    /// SIGTERM end it: what is in flight is finished, within 2 seconds. A second signal ends it at once. SIGHUP has it
+    /// read options and lists again. SIGUSR2 has it start its program anew, which takes over (--take-over).
     Serve(Box<Serve>),
 
     /// Check the machine for a tracker: what is amiss, what it costs and how to mend it.
@@ -296,6 +297,11 @@ pub struct Serve {
     #[arg(long, value_name = "DIR", help_heading = STATE)]
     state_dir: Option<PathBuf>,
 
+    /// Take over from the tracker that runs with the same --state-dir: its sockets, its swarms, its place. It serves
+    /// until this one does, and then ends; no request is lost. If none runs, this one starts as usual
+    #[arg(long, requires = "state_dir", help_heading = STATE)]
+    take_over: bool,
+
     /// Seconds between two snapshots of the swarms; 0 for none but the one at the end. 0 to 86400
     #[arg(long, value_name = "S", default_value_t = DEFAULT_SNAPSHOT_INTERVAL_S)]
     #[arg(value_parser = number(SNAPSHOT_INTERVAL_RANGE_S), help_heading = STATE)]
@@ -351,6 +357,11 @@ impl Serve {
     /// What is logged, as `tracing-subscriber`'s `EnvFilter` reads it.
     pub fn log(&self) -> &str {
         &self.log
+    }
+
+    /// The state directory of the tracker to take over from.
+    pub fn take_over(&self) -> Option<&Path> {
+        self.state_dir.as_deref().filter(|_| self.take_over)
     }
 
     /// The configuration that the options describe.

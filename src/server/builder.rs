@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use http::{Method, StatusCode};
 
-use super::{Bound, Tracker};
+use super::{Bound, Inherited, Tracker};
 use crate::config::{Config, Cores, Listen};
 use crate::engine::middleware::{Chain, Middleware};
 use crate::error::ServerError;
@@ -42,13 +42,20 @@ pub struct Builder<M = ()> {
     config: Config,
     middleware: M,
     site: Site,
+    inherited: Inherited,
     /// What went wrong first; it is said when the tracker is to start.
     error: Option<ServerError>,
 }
 
 impl Default for Builder {
     fn default() -> Self {
-        Self { config: Config::default(), middleware: (), site: Site::default(), error: None }
+        Self {
+            config: Config::default(),
+            middleware: (),
+            site: Site::default(),
+            inherited: Inherited::default(),
+            error: None,
+        }
     }
 }
 
@@ -90,6 +97,7 @@ impl<M: Middleware + Send> Builder<M> {
             config: self.config,
             middleware: Chain::new(self.middleware, middleware),
             site: self.site,
+            inherited: self.inherited,
             error: self.error,
         }
     }
@@ -222,6 +230,22 @@ impl<M: Middleware + Send> Builder<M> {
         self
     }
 
+    /// Takes sockets that are there already, as far as they are those of the configuration, and with them another
+    /// tracker's place; what is left of them, [`Bound::rest`] gives to the next tracker of the process.
+    ///
+    /// ```no_run
+    /// use gyre::server::Inherited;
+    ///
+    /// # fn main() -> Result<(), gyre::error::ServerError> {
+    /// let inherited = Inherited::from_service_manager()?.take_over("/var/lib/gyre".as_ref())?;
+    /// let builder = gyre::Tracker::builder().inherit(inherited);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn inherit(self, inherited: Inherited) -> Self {
+        Self { inherited, ..self }
+    }
+
     fn note(&mut self, result: Result<(), ServerError>) {
         self.error = self.error.take().or(result.err());
     }
@@ -253,7 +277,7 @@ impl<M: Middleware + Send> Builder<M> {
     pub fn bind(self) -> Result<Bound<M>, ServerError> {
         match self.error {
             Some(error) => Err(error),
-            None => Bound::new(self.config, self.middleware, self.site),
+            None => Bound::new(self.config, self.middleware, self.site, self.inherited),
         }
     }
 }

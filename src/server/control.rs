@@ -32,6 +32,11 @@ impl Orders {
     pub(super) fn give(&self, mut order: impl FnMut() -> Order) {
         self.0.iter().for_each(|worker| drop(worker.send(order())));
     }
+
+    /// The same for one worker, by its number.
+    pub(super) fn give_one(&self, worker: usize, order: Order) {
+        let _ = self.0[worker].send(order);
+    }
 }
 
 /// What the thread is told.
@@ -42,14 +47,24 @@ enum Command {
     Save(Sender<io::Result<()>>),
     /// Write snapshots at this interval; zero: only when told to.
     Interval(Duration),
+    /// Write no snapshots but those that are asked for.
+    Pause,
+    /// Write snapshots again, and one now.
+    Resume,
+    /// Write none any more: the directory is another tracker's.
+    Leave,
 }
 
 /// The thread; it ends when this goes.
 pub(super) struct Control {
-    commands: Sender<Command>,
+    pub(super) commands: Commands,
     /// Held here, so that it is free when this goes.
-    _state: Option<Arc<StateDirectory>>,
+    pub(super) state: Option<Arc<StateDirectory>>,
 }
+
+/// The way to the thread.
+#[derive(Clone)]
+pub(super) struct Commands(Sender<Command>);
 
 /// What it looks after.
 pub(super) struct Charge {
@@ -59,6 +74,8 @@ pub(super) struct Charge {
     /// Where snapshots are kept, if they are, and how often one is written.
     pub(super) state: Option<StateDirectory>,
     pub(super) interval: Duration,
+    /// None are written before all that there is is entered.
+    pub(super) paused: bool,
     pub(super) clock: Clock,
 }
 
@@ -77,12 +94,15 @@ impl Control {
             lists: charge.lists,
             state: state.as_ref().map(Arc::downgrade),
             interval: charge.interval,
+            paused: charge.paused,
             clock: charge.clock,
         };
         thread::Builder::new().name("gyre-control".into()).spawn(move || watch.run())?;
-        Ok(Self { commands: sender, _state: state })
+        Ok(Self { commands: Commands(sender), state })
     }
+}
 
+impl Commands {
     pub(super) fn set_lists(&self, lists: ListFiles) {
         self.tell(Command::Lists(lists));
     }
@@ -101,8 +121,22 @@ impl Control {
         })?
     }
 
+    /// Has no snapshots written but those that are asked for, until they are resumed.
+    pub(super) fn pause_snapshots(&self) {
+        self.tell(Command::Pause);
+    }
+
+    pub(super) fn resume_snapshots(&self) {
+        self.tell(Command::Resume);
+    }
+
+    /// Has no snapshots written ever again.
+    pub(super) fn leave_snapshots(&self) {
+        self.tell(Command::Leave);
+    }
+
     fn tell(&self, command: Command) {
-        let _ = self.commands.send(command); // the thread is there as long as this is
+        let _ = self.0.send(command); // the thread is there as long as this is
     }
 }
 
@@ -119,6 +153,7 @@ struct Watch {
     lists: ListFiles,
     state: Option<Weak<StateDirectory>>,
     interval: Duration,
+    paused: bool,
     clock: Clock,
 }
 
@@ -173,6 +208,9 @@ impl Watch {
                     self.due = self.clock.now() + interval;
                 }
             }
+            Command::Pause => self.paused = true,
+            Command::Resume => (self.paused, self.due) = (false, self.clock.now()),
+            Command::Leave => self.state = None,
         }
     }
 
@@ -191,7 +229,7 @@ impl Watch {
             }
             Some(_) => {}
             None => {
-                let wanted = !self.asked.is_empty() || !self.interval.is_zero();
+                let wanted = !self.asked.is_empty() || !(self.interval.is_zero() || self.paused);
                 if wanted && now >= self.due && self.state.is_some() {
                     self.begin(now);
                 }
@@ -231,7 +269,7 @@ impl Watch {
                 if saving.left == 0
                     && let Some(state) = self.state()
                 {
-                    self.end(&state.finish());
+                    self.end(&state.finish(!self.paused));
                 }
             }
             Err(error) => self.end(&Err(error)),

@@ -2,15 +2,19 @@
 
 mod builder;
 mod control;
+mod handover;
+mod inherit;
 mod lists;
+mod passing;
 mod sockets;
 mod start;
 mod state;
 mod tables;
+mod takeover;
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crossbeam::channel::Receiver;
@@ -18,11 +22,12 @@ use crossbeam::channel::Receiver;
 use crate::config::Config;
 use crate::counters::{Counters, Published};
 use crate::error::ServerError;
-use crate::sys::Doorbell;
 use crate::time::Clock;
-use crate::worker::{Order, Shutdown, Trusted};
+use crate::worker::{Order, Trusted};
 pub use builder::Builder;
-use control::{Control, Orders};
+use control::Control;
+use handover::Crew;
+pub use inherit::Inherited;
 use lists::ListFiles;
 pub(crate) use sockets::{descriptors_needed, probe};
 pub use start::Bound;
@@ -35,14 +40,14 @@ pub struct Tracker {
     http: Vec<SocketAddr>,
     cores: Vec<Option<usize>>,
     published: Vec<Arc<Published>>,
-    doorbells: Vec<Arc<Doorbell>>,
-    shutdown: Arc<Shutdown>,
+    crew: Crew,
+    /// The workers that are handed over together: these, and those of trackers that go with this one.
+    together: Arc<Mutex<Vec<Crew>>>,
     ended: Receiver<Ended>,
     running: usize,
     /// What it runs with.
     config: Config,
     clock: Clock,
-    orders: Orders,
     control: Control,
 }
 
@@ -93,11 +98,12 @@ impl Tracker {
         let connections = sockets::reserve_descriptors(&config, workers)?;
         let policy = tables::policy(&config, 0);
         let trusted_proxies = trusted(&config);
-        self.control.set_lists(lists);
-        self.control.set_interval(Duration::from_secs(config.snapshot_interval_secs.into()));
-        self.orders.give(|| Order::Policy(policy));
-        self.orders.give(|| Order::Connections(connections));
-        self.orders.give(|| Order::TrustedProxies(trusted_proxies.clone()));
+        self.control.commands.set_lists(lists);
+        self.control.commands.set_interval(Duration::from_secs(config.snapshot_interval_secs.into()));
+        let orders = &self.crew.orders;
+        orders.give(|| Order::Policy(policy));
+        orders.give(|| Order::Connections(connections));
+        orders.give(|| Order::TrustedProxies(trusted_proxies.clone()));
         self.config = config;
         Ok(fixed)
     }
@@ -109,14 +115,19 @@ impl Tracker {
     /// It could not be written, or not within this time. The last one is still there.
     pub fn save(&self, at_most: Duration) -> Result<(), ServerError> {
         let what = "a snapshot can't be written";
-        self.control.save(at_most).map_err(|source| ServerError::System { what, source })
+        self.control.commands.save(at_most).map_err(|source| ServerError::System { what, source })
     }
 
     /// Asks all workers to end: no new connections, what is in flight is finished. Returns at once; see
     /// [`wait`](Self::wait).
     pub fn stop(&self) {
-        self.shutdown.stop();
-        self.doorbells.iter().for_each(|doorbell| doorbell.ring());
+        self.crew.stop();
+    }
+
+    /// Has another tracker of the process go with this one when that is handed over: its sockets are handed over too,
+    /// and it ends then.
+    pub fn hand_over_with(&self, other: &Self) {
+        self.together.lock().unwrap_or_else(PoisonError::into_inner).push(other.crew.clone());
     }
 
     /// Waits until all workers have ended, for at most so long; `Duration::MAX` is for ever. `Ok(false)`: some still

@@ -2,20 +2,25 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender, bounded};
 
 use super::control::{Control, Orders};
+use super::handover::{Crew, Estate};
+use super::inherit::Inherited;
 use super::sockets::{Sockets, reserve_descriptors};
 use super::tables::Tables;
+use super::takeover::Predecessor;
 use super::{Ended, Tracker, format_cores, trusted};
 use crate::config::{Config, Cores};
 use crate::engine::middleware::Middleware;
 use crate::error::ServerError;
 use crate::limits::MAX_WORKERS;
 use crate::mesh::Mesh;
+use crate::owner::Owners;
 use crate::sys::{self, Doorbell};
 use crate::time::Clock;
 use crate::web::Site;
@@ -30,17 +35,30 @@ pub struct Bound<M = ()> {
     cores: Vec<Option<usize>>,
     connections: ConnectionLimits,
     sockets: Sockets,
+    predecessor: Option<Predecessor>,
+    rest: Inherited,
 }
 
 impl<M: Middleware + Send> Bound<M> {
-    pub(super) fn new(config: Config, middleware: M, site: Site) -> Result<Self, ServerError> {
+    pub(super) fn new(
+        config: Config,
+        middleware: M,
+        site: Site,
+        mut inherited: Inherited,
+    ) -> Result<Self, ServerError> {
         config.check()?;
         let allowed = sys::allowed_cores()
             .map_err(|source| ServerError::System { what: "the cores can't be known", source })?;
         let cores = choose_cores(&config.cores, &allowed)?;
         let connections = reserve_descriptors(&config, cores.len())?;
-        let sockets = Sockets::bind(&config, cores.len())?;
-        Ok(Self { config, middleware, site, cores, connections, sockets })
+        let predecessor = inherited.take_predecessor(&config, cores.len())?;
+        let sockets = Sockets::bind(&config, cores.len(), &mut inherited)?;
+        Ok(Self { config, middleware, site, cores, connections, sockets, predecessor, rest: inherited })
+    }
+
+    /// What was inherited and is not this tracker's, for another.
+    pub fn rest(&mut self) -> Inherited {
+        std::mem::take(&mut self.rest)
     }
 
     /// Where UDP will be served; a port that was given as 0 is the one that it became.
@@ -59,11 +77,12 @@ impl<M: Middleware + Send> Bound<M> {
     ///
     /// [`ServerError`], which says what failed and what may help. Workers that had started are asked to end.
     pub fn start(self) -> Result<Tracker, ServerError> {
-        let Self { config, middleware, mut site, cores, connections, sockets } = self;
+        let Self { config, middleware, mut site, cores, connections, sockets, predecessor, rest: _ } = self;
         let workers = cores.len();
         let system = |what| move |source| ServerError::System { what, source };
         let clock = Clock::start();
-        let Tables { owners, engines, charge } = Tables::prepare(&config, workers, clock)?;
+        let Tables { owners, engines, charge, started_unix } =
+            Tables::prepare(&config, workers, clock, predecessor.as_ref())?;
         sockets.steer(config.steering, &owners, &cores);
         let doorbells: io::Result<Vec<_>> = (0..workers).map(|_| Doorbell::new().map(Arc::new)).collect();
         let doorbells = doorbells.map_err(system("a doorbell can't be made"))?;
@@ -72,18 +91,19 @@ impl<M: Middleware + Send> Bound<M> {
         let (report_end, ended) = bounded(workers);
         let (orders, receivers) = Orders::new(workers);
         let control = Control::start(charge, orders.clone()).map_err(system("a thread can't be started"))?;
+        let shutdown = Arc::new(Shutdown::new(workers));
+        let crew = Crew { orders, shutdown, doorbells };
         let tracker = Tracker {
             udp: sockets.udp_addresses(),
             http: sockets.http_addresses(),
             cores,
             published: (0..workers).map(|_| Arc::default()).collect(),
-            doorbells,
-            shutdown: Arc::new(Shutdown::new(workers)),
+            together: Arc::new(Mutex::new(vec![crew.clone()])),
+            crew,
             ended,
             running: workers,
             config,
             clock,
-            orders,
             control,
         };
         site.set_published(tracker.published.clone());
@@ -97,10 +117,10 @@ impl<M: Middleware + Send> Bound<M> {
                 listeners,
                 engine,
                 mesh,
-                doorbell: tracker.doorbells[number].clone(),
+                doorbell: tracker.crew.doorbells[number].clone(),
                 clock,
                 published: tracker.published[number].clone(),
-                shutdown: tracker.shutdown.clone(),
+                shutdown: tracker.crew.shutdown.clone(),
                 busy_poll: tracker.config.busy_poll,
                 connections,
                 orders,
@@ -111,7 +131,39 @@ impl<M: Middleware + Send> Bound<M> {
                 .map_err(system("a thread can't be started"))?;
         }
         await_ready(&ready, &tracker.ended, workers)?;
+        tracker.succeed(predecessor, owners, started_unix)?;
         Ok(tracker)
+    }
+}
+
+impl Tracker {
+    /// Takes over from a tracker that runs, if there is one, and is ready to be taken over from.
+    fn succeed(
+        &self,
+        predecessor: Option<Predecessor>,
+        owners: Owners,
+        started_unix: Duration,
+    ) -> Result<(), ServerError> {
+        let Some(state) = &self.control.state else { return Ok(()) };
+        let commands = &self.control.commands;
+        if let Some(predecessor) = predecessor {
+            predecessor.relieve(Arc::downgrade(state), owners, self.crew.orders.clone(), commands.clone())?;
+        }
+        let Some(listener) = state.listener() else { return Ok(()) };
+        let offer = || {
+            let estate = Estate {
+                listener: listener.try_clone()?,
+                state: Arc::downgrade(state),
+                commands: commands.clone(),
+                owners,
+                crews: self.together.clone(),
+                clock: self.clock,
+                started_unix,
+                peer_timeout_secs: self.config.peer_timeout_secs,
+            };
+            estate.offer()
+        };
+        offer().map_err(|source| ServerError::System { what: "nobody can be let take over", source })
     }
 }
 

@@ -18,5 +18,6 @@ pub use given::given_descriptors;
 pub use prefetch::{prefetch, prefetch_lines};
 pub use process::{memory_bytes, raise_descriptor_limit, random, thread_cpu_time};
 pub use socket::{
-    attach_steering, choose_port_late, deliver_local_address, detach_steering, kernel_drops, set_receive_buffer,
+    attach_steering, choose_port_late, deliver_local_address, detach_steering, kernel_drops,
+    set_receive_buffer,
 };

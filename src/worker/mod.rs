@@ -17,6 +17,7 @@ use std::fs::File;
 use std::future::poll_fn;
 use std::io;
 use std::net::TcpListener;
+use std::os::fd::{AsFd, OwnedFd};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -38,7 +39,7 @@ use crate::limits::{
 };
 use crate::mesh::Mesh;
 use crate::ring::{RingSocket, Turned, UdpRing};
-use crate::swarm::Swept;
+use crate::swarm::{Saved, Swept};
 use crate::sys::{self, Acceptor, Doorbell, Sleeper};
 use crate::time::{Clock, Timestamp};
 use crate::web::Site;
@@ -90,6 +91,23 @@ pub enum Order {
         /// Who is told; there is room.
         done: Sender<io::Result<u64>>,
     },
+    /// Enter what was saved, as far as it isn't known better.
+    Load(Vec<Saved>),
+    /// Give copies of the descriptors of all sockets.
+    Sockets(Sender<io::Result<Vec<OwnedFd>>>),
+    /// At the end, when nothing comes in any more, write what is young of the table.
+    Leave(Bequest),
+}
+
+/// What a worker is to leave behind.
+#[derive(Debug)]
+pub struct Bequest {
+    /// An empty file.
+    pub file: File,
+    /// Peers that announced longer ago are left out.
+    pub young_secs: u32,
+    /// Who is told; there is room.
+    pub done: Sender<io::Result<u64>>,
 }
 
 /// How many HTTP connections a worker holds at a time.
@@ -210,9 +228,11 @@ async fn serve<M: Middleware>(setup: Setup, program: Program<M>, ready: impl FnO
         shutdown: setup.shutdown,
         busy_poll: setup.busy_poll,
         orders: setup.orders,
+        bequest: None,
         doors: Vec::new(),
         next_sweep: Timestamp::default(),
         next_publish: Timestamp::default(),
+        next_orders: Timestamp::default(),
         submission: None,
     };
     driver.turn(setup.clock.now())?; // a kernel that can't do it says so here
@@ -263,10 +283,13 @@ struct Driver<M> {
     shutdown: Arc<Shutdown>,
     busy_poll: Duration,
     orders: Receiver<Order>,
+    /// What is to be left behind.
+    bequest: Option<Bequest>,
     /// Where connections come in; none once the worker is to end.
     doors: Vec<Door>,
     next_sweep: Timestamp,
     next_publish: Timestamp,
+    next_orders: Timestamp,
     /// In flight: a no-op that completes once all that HTTP queued before it has been submitted.
     submission: Option<Pin<Box<dyn Future<Output = io::Result<()>>>>>,
 }
@@ -291,6 +314,7 @@ impl<M: Middleware> Driver<M> {
 
     /// One turn.
     fn turn(&mut self, now: Timestamp) -> io::Result<Turn> {
+        let mut unfinished = self.obey(now);
         let shared = &*self.shared;
         let engine = &mut *shared.engine.borrow_mut();
         let mesh = &mut *shared.mesh.borrow_mut();
@@ -320,7 +344,8 @@ impl<M: Middleware> Driver<M> {
             messages += 1;
         }
         engine.answer_announces(now, &mut self.ring);
-        let mut unfinished = messages == TURN_MESSAGES || engine.expire_gathers(now);
+        unfinished |= messages == TURN_MESSAGES;
+        unfinished |= engine.expire_gathers(now);
         if now >= self.next_sweep {
             let swept = engine.sweep(now);
             // Slices that a busy or sleeping worker is behind with are made up for, one a turn, up to a lap.
@@ -342,22 +367,45 @@ impl<M: Middleware> Driver<M> {
                 self.ring.sockets().filter_map(|socket| sys::kernel_drops(socket).ok()).map(u64::from).sum();
             engine.counters.set(Counter::DropReceiveOverrun, drops);
             self.published.publish(&engine.counters);
-            while let Ok(order) = self.orders.try_recv() {
-                match order {
-                    Order::Access(access) => engine.set_access(access),
-                    Order::Policy(policy) => engine.set_policy(policy),
-                    Order::Connections(limits) => shared.connections.borrow_mut().set_limits(limits),
-                    Order::Save { file, done } => {
-                        let shared = self.shared.clone();
-                        tokio_uring::spawn(async move { drop(done.send(save::save(shared, file).await)) });
-                    }
-                    Order::TrustedProxies(networks) => *self.app.trusted_proxies.borrow_mut() = networks,
-                }
-            }
         }
         self.ring.submit()?;
         mesh.flush();
         Ok(Turn { worked: completions > 0 || messages > 0, unfinished })
+    }
+
+    /// Does what it is told, if it is time to look for that, and enters one slice at most. True if more may wait.
+    fn obey(&mut self, now: Timestamp) -> bool {
+        if now < self.next_orders {
+            return false;
+        }
+        self.next_orders = now + Duration::from_millis(HOUSEKEEPING_INTERVAL_MS);
+        let engine = &mut *self.shared.engine.borrow_mut();
+        while let Ok(order) = self.orders.try_recv() {
+            match order {
+                Order::Access(access) => engine.set_access(access),
+                Order::Policy(policy) => engine.set_policy(policy),
+                Order::Connections(limits) => self.shared.connections.borrow_mut().set_limits(limits),
+                Order::TrustedProxies(networks) => *self.app.trusted_proxies.borrow_mut() = networks,
+                Order::Save { file, done } => {
+                    let saved = save::save(self.shared.clone(), file, None);
+                    tokio_uring::spawn(async move { drop(done.send(saved.await)) });
+                }
+                Order::Load(saved) => {
+                    engine.load(now, saved);
+                    self.next_orders = now;
+                    return true;
+                }
+                Order::Sockets(to) => drop(to.send(self.sockets())),
+                Order::Leave(bequest) => self.bequest = Some(bequest),
+            }
+        }
+        false
+    }
+
+    /// Copies of the descriptors of all sockets.
+    fn sockets(&self) -> io::Result<Vec<OwnedFd>> {
+        let udp = self.ring.sockets().map(|socket| socket.as_fd().try_clone_to_owned());
+        udp.chain(self.doors.iter().map(|door| door.listener.as_fd().try_clone_to_owned())).collect()
     }
 
     /// Lets the runtime run some of the tasks that are ready, and comes back.
@@ -442,8 +490,11 @@ impl<M: Middleware> Driver<M> {
         }
         // The tasks whose connections were closed just now see it in their next step.
         tokio::time::sleep(NAP).await;
-        self.next_publish = Timestamp::default();
+        (self.next_publish, self.next_orders) = Default::default();
         self.turn(self.shared.clock.now())?;
+        if let Some(Bequest { file, young_secs, done }) = self.bequest {
+            let _ = done.send(save::save(self.shared, file, Some(young_secs)).await);
+        }
         Ok(())
     }
 }

@@ -7,6 +7,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::pin::pin;
 use std::sync::mpsc::{TryRecvError, channel};
 use std::thread;
+use std::time::Duration;
 
 use super::*;
 use crate::connection_id::ConnectionIds;
@@ -33,7 +34,7 @@ fn shared() -> Rc<Shared> {
         table_bytes: usize::MAX,
     };
     let seeds = Seeds { table: [0; 16], random: 0 };
-    let ids = ConnectionIds::new([0; 16], 120, 0);
+    let ids = ConnectionIds::new([0; 16], 120, Duration::ZERO);
     let engine = Engine::new(WorkerId(0), Owners::new(1, [0; 3]), policy, ids, seeds);
     let doorbells = [Arc::new(Doorbell::new().unwrap())];
     Rc::new(Shared {
