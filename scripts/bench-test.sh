@@ -38,7 +38,7 @@ own="${GYRE_BIN:-$(cargo metadata --format-version 1 --no-deps | sed 's/.*"targe
 expect '^gyre +1 +[0-9]+ +[0-9.]+ ' bench-udp.sh "${short[@]}" "${small[@]}"
 expect '^gyre +1 +[0-9]+ +[0-9.]+ ' bench-http.sh "${short[@]}" "${small[@]}"
 expect '^mine +1 +[0-9]+ +[0-9.]+ ' bench-compare.sh --http-close gyre \
-    "mine=$own/gyre serve --udp 127.0.0.1:{port} --http 127.0.0.1:{port} --cores {cores}" "${short[@]}" "${small[@]}"
+    "mine=$own/gyre serve --no-admin --udp 127.0.0.1:{port} --http 127.0.0.1:{port} --cores {cores}" "${short[@]}" "${small[@]}"
 expect '^at-90% +1 ' bench-latency.sh --peers 2000 "${short[@]}"
 expect '^1-workers +1 ' bench-cores.sh "${short[@]}" "${small[@]}"
 expect ' bytes a peer$' bench-memory.sh --peers 20000 --torrents 500 --duration 0.3 --warmup 0

@@ -56,7 +56,7 @@ enter_network() {
 
 start_tracker() {
     touch "$tmp/gyre.log"
-    "$gyre" serve --udp 127.0.0.1:0 --udp '[::1]:0' --http 127.0.0.1:0 --http '[::1]:0' \
+    "$gyre" serve --no-admin --udp 127.0.0.1:0 --udp '[::1]:0' --http 127.0.0.1:0 --http '[::1]:0' \
         --announce-interval 60 --min-interval 30 &>"$tmp/gyre.log" &
     tracker=$!
     local ready='ready: udp (127[^ ]+) udp (\[[^ ]+) http (127[^ ]+) http (\[[^ ]+) '

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::access::{ListName, ListOf};
 use crate::limits::{
     ACCESS_LISTS_MAX, ANNOUNCE_INTERVAL_RANGE_S, BUSY_POLL_RANGE_US, CONNECTION_ID_WINDOW_RANGE_S,
     DEFAULT_ANNOUNCE_INTERVAL_S, DEFAULT_CONNECTION_ID_WINDOW_S, DEFAULT_DENY_REASON,
@@ -367,17 +368,22 @@ impl Default for Lists {
 }
 
 impl Lists {
+    /// The files of the lists of this name.
+    pub fn files(&self, name: ListName) -> &[PathBuf] {
+        match (name.of, name.allows) {
+            (ListOf::Hashes, true) => &self.allow_hashes,
+            (ListOf::Hashes, false) => &self.deny_hashes,
+            (ListOf::Clients, true) => &self.allow_clients,
+            (ListOf::Clients, false) => &self.deny_clients,
+            (ListOf::Sources, true) => &self.allow_sources,
+            (ListOf::Sources, false) => &self.deny_sources,
+        }
+    }
+
     /// The option that names too many files.
     fn overlong(&self) -> Option<&'static str> {
-        let files = [
-            ("allow-hashes", &self.allow_hashes),
-            ("deny-hashes", &self.deny_hashes),
-            ("allow-clients", &self.allow_clients),
-            ("deny-clients", &self.deny_clients),
-            ("allow-sources", &self.allow_sources),
-            ("deny-sources", &self.deny_sources),
-        ];
-        files.into_iter().find(|(_, files)| files.len() > ACCESS_LISTS_MAX).map(|(option, _)| option)
+        let overlong = |name: &ListName| self.files(*name).len() > ACCESS_LISTS_MAX;
+        ListName::ALL.into_iter().find(overlong).map(ListName::as_str)
     }
 }
 

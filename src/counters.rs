@@ -2,7 +2,9 @@
 
 use std::iter::Sum;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
+use crate::limits::TURN_BUCKETS;
 use crate::types::Family;
 
 macro_rules! counters {
@@ -111,6 +113,8 @@ counters! {
     MeshHops,
     /// Times the ring ran out of receive buffers or its completion queue overflowed; nothing is lost by it.
     RingOverflows,
+    /// Downloads that were completed.
+    Completed,
     /// Peers that were taken out because their time was over.
     ExpiredPeers,
     /// Peers that were taken out before their time, because memory was short.
@@ -118,6 +122,8 @@ counters! {
     /// Peers that were taken out because their swarm is not served any more.
     DeniedPeers,
 
+    /// Microseconds of CPU time that the worker has used.
+    CpuMicros,
     /// HTTP connections open now.
     Connections,
     /// Swarms now.
@@ -128,9 +134,39 @@ counters! {
     Leechers,
     /// IPv6 peers now.
     V6Peers,
+    /// Bytes of memory that the table takes now.
+    TableBytes,
     /// By how many milliseconds a peer may outlive its time at present.
     SweepLagMs,
 }
+
+/// Requests that are none, by what is wrong with them.
+pub const BAD: [(&str, Counter); 10] = [
+    ("short", Counter::BadShort),
+    ("magic", Counter::BadMagic),
+    ("action", Counter::BadAction),
+    ("truncated", Counter::BadTruncated),
+    ("source-port", Counter::BadSourcePort),
+    ("connection-id", Counter::BadConnectionId),
+    ("announce-port", Counter::BadAnnouncePort),
+    ("options", Counter::BadOptions),
+    ("http", Counter::BadHttp),
+    ("query", Counter::BadQuery),
+];
+
+/// What was lost, by its cause.
+pub const DROPS: [(&str, Counter); 10] = [
+    ("mesh-full", Counter::DropMeshFull),
+    ("gather-full", Counter::DropGatherFull),
+    ("gather-late", Counter::DropGatherLate),
+    ("wait-full", Counter::DropWaitFull),
+    ("wait-late", Counter::DropWaitLate),
+    ("table-full", Counter::DropTableFull),
+    ("send-failed", Counter::DropSendFailed),
+    ("connections", Counter::DropConnections),
+    ("accept", Counter::DropAccept),
+    ("receive-overrun", Counter::DropReceiveOverrun),
+];
 
 /// The request of a kind and family that a counter counts.
 #[derive(Clone, Copy, Debug)]
@@ -221,26 +257,98 @@ impl<'a> Sum<&'a Self> for Counters {
     }
 }
 
-/// The last values that a worker published. Written by that worker, read by anybody.
+/// How long the turns of a worker took, each with what the runtime did before the next one: a datagram that comes waits
+/// for so long at most.
+///
+/// ```
+/// use gyre::counters::Turns;
+/// use std::time::Duration;
+///
+/// let mut turns = Turns::default();
+/// turns.note(Duration::from_micros(40));
+/// turns.note(Duration::from_secs(3));
+/// assert_eq!(turns.buckets().find(|(_, count)| *count > 0), Some((Some(64), 1)));
+/// assert_eq!(turns.buckets().last(), Some((None, 1)));
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Turns {
+    counts: [u64; TURN_BUCKETS + 1],
+    sum_us: u64,
+}
+
+impl Turns {
+    /// Counts a turn.
+    #[inline]
+    pub fn note(&mut self, took: Duration) {
+        let micros = took.as_micros() as u64;
+        // 0 us: bucket 0; 1: bucket 1; 2 and 3: bucket 2 ...
+        let bucket = (u64::BITS - micros.leading_zeros()) as usize;
+        self.counts[bucket.min(TURN_BUCKETS)] += 1;
+        self.sum_us += micros;
+    }
+
+    /// How many turns took so many microseconds: less than this, and no less than the bucket before says. The last one
+    /// has no bound.
+    pub fn buckets(&self) -> impl Iterator<Item = (Option<u64>, u64)> {
+        let below = |at: usize| (at < TURN_BUCKETS).then(|| 1 << at);
+        self.counts.iter().enumerate().map(move |(at, count)| (below(at), *count))
+    }
+
+    /// What all of them took together, in microseconds.
+    pub fn sum_us(&self) -> u64 {
+        self.sum_us
+    }
+}
+
+impl<'a> Sum<&'a Self> for Turns {
+    fn sum<I: Iterator<Item = &'a Self>>(workers: I) -> Self {
+        workers.fold(Self::default(), |all, worker| Self {
+            counts: std::array::from_fn(|at| all.counts[at] + worker.counts[at]),
+            sum_us: all.sum_us + worker.sum_us,
+        })
+    }
+}
+
+/// The last values that a worker published. Written by that worker, read by anybody; what is read together was not
+/// necessarily published at the same moment.
 #[derive(Debug)]
-pub struct Published([AtomicU64; Counter::COUNT]);
+pub struct Published {
+    counters: [AtomicU64; Counter::COUNT],
+    turns: [AtomicU64; TURN_BUCKETS + 1],
+    turns_sum_us: AtomicU64,
+}
 
 impl Default for Published {
     fn default() -> Self {
-        Self([const { AtomicU64::new(0) }; Counter::COUNT])
+        Self {
+            counters: [const { AtomicU64::new(0) }; Counter::COUNT],
+            turns: [const { AtomicU64::new(0) }; TURN_BUCKETS + 1],
+            turns_sum_us: AtomicU64::new(0),
+        }
     }
 }
 
 impl Published {
     /// Makes these the values that others read.
-    pub fn publish(&self, counters: &Counters) {
-        for (published, value) in self.0.iter().zip(counters.0) {
+    pub fn publish(&self, counters: &Counters, turns: &Turns) {
+        let counters = self.counters.iter().zip(counters.0);
+        let turns_sum_us = (&self.turns_sum_us, turns.sum_us);
+        let turns = self.turns.iter().zip(turns.counts);
+        for (published, value) in counters.chain(turns).chain([turns_sum_us]) {
             published.store(value, Ordering::Relaxed);
         }
     }
 
-    /// Reads the values; each is one that was published, if not all at the same moment.
+    /// Reads the counters.
     pub fn read(&self) -> Counters {
-        Counters(std::array::from_fn(|at| self.0[at].load(Ordering::Relaxed)))
+        Counters(std::array::from_fn(|at| self.counters[at].load(Ordering::Relaxed)))
+    }
+
+    /// Reads how long turns took.
+    pub fn read_turns(&self) -> Turns {
+        Turns {
+            counts: std::array::from_fn(|at| self.turns[at].load(Ordering::Relaxed)),
+            sum_us: self.turns_sum_us.load(Ordering::Relaxed),
+        }
     }
 }

@@ -82,6 +82,17 @@ pub enum ServerError {
     /// Another tracker can't be taken over from. It goes on.
     #[error("--take-over: {0}; the tracker that runs goes on")]
     TakeOver(#[source] io::Error),
+    /// The admin listener can't be had.
+    #[error("the admin listener: {0}; choose another address with --admin, or none with --no-admin")]
+    Admin(Box<Self>),
+    /// A token that can't be used.
+    #[error("the token in {}: {source}", path.display())]
+    Token {
+        /// Its file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// Too little memory.
     #[error(
         "{most} bytes of memory are too few for {workers} workers: raise --max-memory to {needed_mib}M, or name fewer \
@@ -260,6 +271,13 @@ impl fmt::Display for TrackerError {
 }
 
 impl std::error::Error for TrackerError {}
+
+impl ServerError {
+    /// The same, of the admin listener.
+    pub fn admin(self) -> Self {
+        Self::Admin(Box::new(self))
+    }
+}
 
 fn bind_cure(error: &io::Error, protocol: &str) -> String {
     match error.raw_os_error() {

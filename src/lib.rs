@@ -39,6 +39,7 @@
 //! | module | owns | kind |
 //! |---|---|---|
 //! | [`cli`] | the command line | wiring |
+//! | [`admin`] | what operators see and change of a tracker while it runs, by HTTP | wiring |
 //! | [`doctor`], [`report`] | what is amiss with the machine; the line of statistics | wiring |
 //! | [`server`] | sockets, threads, start and end; how a tracker is put together | wiring |
 //! | [`worker`] | a worker's turn, its HTTP connections, the tasks of requests that wait | wiring |
@@ -86,6 +87,7 @@
 struct Readme;
 
 pub mod access;
+pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod connection_id;

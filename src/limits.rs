@@ -178,6 +178,52 @@ pub const MAX_WAITING: usize = 4096;
 /// How long middleware may wait with a request; a client asks again after 15 seconds (BEP 15).
 pub const WAIT_DEADLINE_MS: u64 = 10_000;
 
+// ---- what operators look at ----
+
+/// Clients that a worker tells apart: there are some twenty that are used much, each in several versions.
+pub const CLIENTS_MAX: usize = 64;
+/// Microseconds between two announces whose client is noted: a thousand samples a second say enough.
+pub const CLIENTS_SAMPLE_US: u64 = 1_000;
+/// Seconds after which the client of an announce counts half.
+pub const CLIENTS_HALF_LIFE_S: u64 = 60;
+/// How long turns took is counted by powers of two of microseconds, up to 0.5 s and beyond.
+pub const TURN_BUCKETS: usize = 20;
+/// Swarms that a worker looks at in one slice of a survey: some 50 us.
+pub const SURVEY_SLICE: usize = 2_048;
+/// Slices of a survey that wait for whoever reads them; its worker waits beyond.
+pub const SURVEY_SLICES: usize = 4;
+/// Pause of a worker between two slices, for whoever asks it something.
+pub const SURVEY_PAUSE_MS: u64 = 1;
+
+// ---- the admin listener ----
+
+/// Where it is, if nothing is said: for the machine itself alone.
+pub const DEFAULT_ADMIN_ADDRESS: &str = "127.0.0.1:6970";
+/// Connections to it: browsers keep up to six each.
+pub const ADMIN_CONNECTIONS: usize = 128;
+/// Memory of its tracker, which holds no swarms: the least that one takes.
+pub const ADMIN_MEMORY_BYTES: u64 = 64 << 20;
+/// Its events come so often.
+pub const ADMIN_EVENT_INTERVAL_MS: u64 = 1_000;
+/// Swarms that it knows to be the largest.
+pub const ADMIN_LARGEST: usize = 100;
+/// It looks for them so often at most, and only when it is asked ...
+pub const ADMIN_SURVEY_INTERVAL_S: u64 = 5;
+/// ... and for no more than one part in so many of the time.
+pub const ADMIN_SURVEY_SHARE: u32 = 10;
+/// Scrapes of everything that go on at a time.
+pub const ADMIN_SCRAPES: usize = 2;
+/// Peers of one swarm that it shows.
+pub const ADMIN_PEERS_MAX: usize = 1_000;
+/// What the doctor has found is not looked for again for so long.
+pub const ADMIN_DOCTOR_INTERVAL_S: u64 = 10;
+/// A token's length.
+pub const ADMIN_TOKEN_BYTES: RangeInclusive<usize> = 16..=256;
+/// A list that is put in another's place: some 200 million hashes, twice what a list may have.
+pub const ADMIN_LIST_BYTES: u64 = 8 << 30;
+/// Entries that are added to a list at a time: some 400,000 hashes.
+pub const ADMIN_ENTRIES_BYTES: u64 = 16 << 20;
+
 // ---- the sweep and other housekeeping ----
 
 /// What a slice of the sweep, one a turn, may cost, when a look at a swarm or bucket costs 1: some 10 to 20 us.

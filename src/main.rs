@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use gyre::admin;
 use gyre::cli::{Cli, CliError, Command, ConfigCommand, Doctor, Serve};
 use gyre::config::Config;
 use gyre::doctor;
@@ -114,16 +115,8 @@ fn run(serve: &Serve, log: &NonBlocking, filter: &Filter) -> Result<(), ServerEr
         watch_signals().map_err(|source| ServerError::System { what: "signals can't be watched", source })?;
     let mut successor = Successor::prepare(serve);
     let mut config = serve.config();
-    let mut inherited = Inherited::from_service_manager()?;
-    if let Some(state_dir) = serve.take_over() {
-        inherited = inherited.take_over(state_dir)?;
-    }
-    let mut bound = Tracker::builder().config(config.clone()).inherit(inherited).bind()?;
-    for address in bound.rest().addresses() {
-        tracing::warn!("there is a socket at {address} that no option names: it is closed");
-    }
-    let mut tracker = bound.start()?;
-    say(log, &ready_line(&tracker));
+    let (mut tracker, mut admin) = start(serve)?;
+    say(log, &ready_line(&tracker, admin.as_ref()));
     if let Err(error) = sd_notify::notify(&[NotifyState::Ready]) {
         tracing::warn!("the service manager can't be told that this is ready: {error}");
     }
@@ -133,8 +126,11 @@ fn run(serve: &Serve, log: &NonBlocking, filter: &Filter) -> Result<(), ServerEr
         if tracker.wait(LOOK_INTERVAL)? {
             return Ok(()); // it was handed over: workers that end by themselves say why
         }
+        if let Some(admin) = &mut admin {
+            admin.wait(Duration::ZERO).map_err(ServerError::admin)?;
+        }
         if signals.reload.swap(false, Ordering::AcqRel) {
-            reload(&mut tracker, &mut config, filter);
+            reload(&mut tracker, serve, &mut config, filter);
         }
         if signals.succeed.swap(false, Ordering::AcqRel) {
             successor.start();
@@ -159,16 +155,40 @@ fn run(serve: &Serve, log: &NonBlocking, filter: &Filter) -> Result<(), ServerEr
     Ok(())
 }
 
+/// Binds all sockets, or gets them from whoever has them, and starts the tracker and its admin listener. Only then a
+/// tracker that runs ends, if this one takes over.
+fn start(serve: &Serve) -> Result<(Tracker, Option<Tracker>), ServerError> {
+    let config = serve.config();
+    let mut inherited = Inherited::from_service_manager()?;
+    if let Some(state_dir) = serve.take_over() {
+        inherited = inherited.take_over(state_dir)?;
+    }
+    let mut bound = Tracker::builder().config(config.clone()).inherit(inherited).bind()?;
+    let mut rest = bound.rest();
+    let admin = serve.admin().map(|admin| admin::bind(&admin, &mut rest)).transpose()?;
+    for address in rest.addresses() {
+        tracing::warn!("there is a socket at {address} that no option names: it is closed");
+    }
+    let mut tracker = bound.start()?;
+    let admin = admin.map(|admin| admin.start(&tracker, &config)).transpose()?;
+    admin.iter().for_each(|admin| tracker.hand_over_with(admin));
+    tracker.succeed()?;
+    Ok((tracker, admin))
+}
+
 /// Reads the options again, their file and the lists, and lets the tracker follow. If anything is wrong with them all
 /// stays as it was.
-fn reload(tracker: &mut Tracker, config: &mut Config, filter: &Filter) {
+fn reload(tracker: &mut Tracker, started: &Serve, config: &mut Config, filter: &Filter) {
     let serve = match Cli::read(std::env::args_os()) {
         Ok(Cli { command: Command::Serve(serve), .. }) => serve,
         Ok(_) => unreachable!("the arguments are those that it was started with"),
         Err(error) => return tracing::error!("nothing is reloaded: {error}"),
     };
     match tracker.reload(&serve.config()) {
-        Ok(fixed) => {
+        Ok(mut fixed) => {
+            if serve.admin() != started.admin() {
+                fixed.push("admin");
+            }
             *config = serve.config();
             let _ = filter.reload(EnvFilter::new(serve.log())); // it was read before, and the log is there
             tracing::info!("reloaded");
@@ -254,7 +274,7 @@ fn watch_signals() -> std::io::Result<Arc<Asked>> {
     Ok(asked)
 }
 
-fn ready_line(server: &Tracker) -> String {
+fn ready_line(server: &Tracker, admin: Option<&Tracker>) -> String {
     let list = |protocol: &'static str, addresses: &[SocketAddr]| {
         addresses.iter().map(|address| format!("{protocol} {address} ")).collect::<String>()
     };
@@ -262,9 +282,10 @@ fn ready_line(server: &Tracker) -> String {
     let plural = if workers == 1 { "" } else { "s" };
     let cores: Vec<usize> = server.cores().iter().flatten().copied().collect();
     format!(
-        "gyre: ready: {}{}({workers} worker{plural} on {} {})",
+        "gyre: ready: {}{}{}({workers} worker{plural} on {} {})",
         list("udp", server.udp_addresses()),
         list("http", server.http_addresses()),
+        list("admin", admin.map(Tracker::http_addresses).unwrap_or_default()),
         if cores.len() == 1 { "core" } else { "cores" },
         format_cores(&cores),
     )

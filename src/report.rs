@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::counters::{Counter, Counters};
+use crate::counters::{BAD, Counter, Counters, DROPS};
 
 /// Makes lines from the difference of two readings.
 #[derive(Default)]
@@ -73,32 +73,6 @@ impl Reporter {
         line
     }
 }
-
-const BAD: [(&str, Counter); 10] = [
-    ("short", Counter::BadShort),
-    ("magic", Counter::BadMagic),
-    ("action", Counter::BadAction),
-    ("truncated", Counter::BadTruncated),
-    ("source-port", Counter::BadSourcePort),
-    ("connection-id", Counter::BadConnectionId),
-    ("announce-port", Counter::BadAnnouncePort),
-    ("options", Counter::BadOptions),
-    ("http", Counter::BadHttp),
-    ("query", Counter::BadQuery),
-];
-
-const DROPS: [(&str, Counter); 10] = [
-    ("mesh-full", Counter::DropMeshFull),
-    ("gather-full", Counter::DropGatherFull),
-    ("gather-late", Counter::DropGatherLate),
-    ("wait-full", Counter::DropWaitFull),
-    ("wait-late", Counter::DropWaitLate),
-    ("table-full", Counter::DropTableFull),
-    ("send-failed", Counter::DropSendFailed),
-    ("connections", Counter::DropConnections),
-    ("accept", Counter::DropAccept),
-    ("receive-overrun", Counter::DropReceiveOverrun),
-];
 
 #[cfg(test)]
 mod tests {

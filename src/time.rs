@@ -60,6 +60,11 @@ pub fn unix_secs() -> u64 {
     unix_time().as_secs()
 }
 
+/// The same in milliseconds since 1970.
+pub fn unix_millis() -> u64 {
+    wall_clock().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_millis() as u64
+}
+
 /// The process's clock. A copy reads the same time, so that all workers agree on it.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {

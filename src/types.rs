@@ -111,6 +111,14 @@ impl PeerAddr {
         }
     }
 
+    /// The address, unpacked.
+    pub fn unpack(&self) -> SocketAddr {
+        match self {
+            Self::V4(packed) => unpack_v4(packed),
+            Self::V6(packed) => unpack_v6(packed),
+        }
+    }
+
     /// The packed bytes: 6 or 18, by the family.
     pub fn as_bytes(&self) -> &[u8] {
         match self {
@@ -142,7 +150,7 @@ pub fn unpack_v6(packed: &[u8; PEER_V6_BYTES]) -> SocketAddr {
 }
 
 /// What a swarm counts (BEP 48): the three numbers of a scrape.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SwarmCounts {
     /// Peers that have everything (`complete`).
     pub seeders: u32,

@@ -266,6 +266,7 @@ fn the_help_names_each_option_with_its_default_and_its_range() {
         ("--allow-sources", "none, all networks are served", "at most 16"),
         ("--deny-sources", "none", "at most 16"),
         ("--state-dir", "nothing is kept", ""),
+        ("--take-over", "", "same --state-dir"),
         ("--snapshot-interval", "300", "0 to 86400"),
         ("--help", "", ""),
     ];
@@ -352,7 +353,8 @@ fn a_log_that_is_stuck_holds_nothing_up() {
     let (_reader, mut writer) = std::io::pipe().unwrap();
     writer.write_all(&[b'x'; 65_536]).unwrap(); // all that a pipe holds
     let mut command = Command::new(GYRE);
-    let child = command.arg("serve").args(ANYWHERE.split(' ')).stderr(writer).spawn().unwrap();
+    let child =
+        command.args(["serve", "--no-admin"]).args(ANYWHERE.split(' ')).stderr(writer).spawn().unwrap();
     let pid = child.id();
     let mut program = Program::unread(child);
     eventually("a worker", || thread_of(pid, "gyre-0").is_some());
@@ -363,7 +365,7 @@ fn a_log_that_is_stuck_holds_nothing_up() {
 #[test]
 fn a_log_that_nobody_reads_is_no_reason_to_end() {
     let mut command = Command::new(GYRE);
-    command.arg("serve").args(ANYWHERE.split(' ')).args(["--stats-interval", "1"]);
+    command.args(["serve", "--no-admin"]).args(ANYWHERE.split(' ')).args(["--stats-interval", "1"]);
     let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
     let mut stderr = BufReader::new(child.stderr.take().unwrap());
     let mut ready = String::new();

@@ -156,8 +156,9 @@ fn trackers_of_one_process_go_together() {
             .inherit(bound.rest())
             .listen()
             .unwrap();
-        let tracker = bound.start().unwrap();
+        let mut tracker = bound.start().unwrap();
         tracker.hand_over_with(&pages);
+        tracker.succeed().unwrap();
         (tracker, pages)
     };
     let (mut tracker, mut pages) = build(Inherited::default());
@@ -312,17 +313,20 @@ fn a_signal_has_the_program_succeed_itself_and_the_service_manager_told() {
         String::from_utf8_lossy(&bytes[..length]).trim().to_owned()
     };
     let mut command = Command::new(GYRE);
-    command.arg("serve").args(options(&state).split_whitespace());
+    command.args(["serve", "--admin", "127.0.0.1:0"]).args(options(&state).split_whitespace());
     let mut program = Program::run(command.env("NOTIFY_SOCKET", state.path().join("notices")));
-    let addresses = program.ready();
+    let ready = program.find_line("gyre: ready: ").expect("a program that serves");
     assert_eq!(hear(), "READY=1");
     program.signal(Signal::USR2);
     let line = program.find_line("is to take over").expect("a word");
     let process = line.split(' ').rev().nth(4).expect("its number").to_owned();
-    assert_eq!(program.ready(), addresses);
+    assert_eq!(program.find_line("gyre: ready: "), Some(ready.clone()), "the same sockets");
     assert_eq!(program.end().code(), Some(0));
     assert_eq!((hear(), hear()), (format!("MAINPID={process}"), "READY=1".to_owned()));
-    assert_eq!(HttpClient::connect(addresses.1).get("/health").status, 200);
+    for word in ["http", "admin"] {
+        let address = ready.split(' ').skip_while(|found| *found != word).nth(1).expect("an address");
+        assert_eq!(HttpClient::connect(address.parse().unwrap()).get("/health").status, 200, "{word}");
+    }
     let process = Pid::from_raw(process.parse().unwrap()).unwrap();
     kill_process(process, Signal::TERM).unwrap();
     while program.find_line("").is_some() {} // it has closed its standard error
@@ -342,7 +346,7 @@ fn address(socket: &Socket) -> SocketAddr {
 /// Runs it as a service manager does, with two sockets as its descriptors 3 and 4.
 fn activated(sockets: [&Socket; 2], process: &str, options: &str) -> Program {
     let variables = format!("export LISTEN_PID={process} LISTEN_FDS=2");
-    let line = format!("{variables}; exec {GYRE} serve {options} 3<&0 4>&1 </dev/null >/dev/null");
+    let line = format!("{variables}; exec {GYRE} serve --no-admin {options} 3<&0 4>&1 </dev/null >/dev/null");
     let [first, second] = sockets.map(|socket| Stdio::from(OwnedFd::from(socket.try_clone().unwrap())));
     Program::spawn(Command::new("sh").args(["-c", &line]).stdin(first).stdout(second))
 }

@@ -5,10 +5,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The modules from the bottom to the top; each may use those below it, none beside it.
-const LAYERS: [&[&str]; 12] = [
+const LAYERS: [&[&str]; 14] = [
     &["types"],
     &["limits", "time", "data"],
-    &["owner", "connection_id", "counters", "wire", "config", "access"],
+    &["owner", "connection_id", "counters", "wire", "access"],
+    &["config"],
     &["error"],
     &["sys"],
     &["swarm"],
@@ -17,6 +18,7 @@ const LAYERS: [&[&str]; 12] = [
     &["worker"],
     &["server"],
     &["doctor", "report"],
+    &["admin"],
     &["cli"],
 ];
 /// Modules that know no clock, no randomness and no system call.

@@ -171,7 +171,7 @@ start_tracker() {
         start_server sh -c "exec $command"
         ;;
     gyre)
-        start_server "$GYRE_BIN/gyre" serve --udp "127.0.0.1:$port" --http "127.0.0.1:$port" \
+        start_server "$GYRE_BIN/gyre" serve --no-admin --udp "127.0.0.1:$port" --http "127.0.0.1:$port" \
             --cores "$server_cores" --stats-interval 0
         ;;
     floor)

@@ -31,6 +31,7 @@ pub struct Clients {
 
 impl Entries for Clients {
     type List = ClientList;
+    type Key = Vec<u8>;
 
     fn enter(&mut self, words: &[&[u8]]) -> Result<(), (usize, String)> {
         if words.len() > 1 {
@@ -54,5 +55,9 @@ impl Entries for Clients {
         prefixes.sort_unstable();
         prefixes.dedup_by(|later, earlier| later.starts_with(earlier));
         ClientList { prefixes }
+    }
+
+    fn key(word: &[u8]) -> Option<Vec<u8>> {
+        Some(percent_decode(word).collect())
     }
 }

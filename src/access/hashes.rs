@@ -71,12 +71,13 @@ impl Hashes {
 
 impl Entries for Hashes {
     type List = HashList;
+    type Key = InfoHash;
 
     fn enter(&mut self, words: &[&[u8]]) -> Result<(), (usize, String)> {
         if self.entries.len() >= ACCESS_LIST_MAX_ENTRIES {
             return Err((0, format!("more than {ACCESS_LIST_MAX_ENTRIES} entries")));
         }
-        let info_hash = parse_hash(words[0]).ok_or_else(|| {
+        let info_hash = Self::key(words[0]).ok_or_else(|| {
             (0, "not an info-hash: 40 hexadecimal digits, or 32 of base 32, are one".to_owned())
         })?;
         let until = match words {
@@ -110,6 +111,10 @@ impl Entries for Hashes {
         });
         let until = if expires { entries.iter().map(|entry| entry.1).collect() } else { Box::default() };
         HashList { shift, starts, hashes: entries.iter().map(|entry| entry.0).collect(), until }
+    }
+
+    fn key(word: &[u8]) -> Option<InfoHash> {
+        parse_hash(word)
     }
 }
 

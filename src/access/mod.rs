@@ -8,16 +8,80 @@ mod hashes;
 mod lines;
 mod sources;
 
+use std::fmt;
 use std::net::IpAddr;
+use std::str::FromStr;
 use std::sync::Arc;
 
 pub use clients::{ClientList, Clients};
 pub use hashes::{HashList, Hashes, parse_hash, parse_time};
-pub use lines::{Entries, ListError, read};
+pub use lines::{Entries, ListError, copy_without, read};
 pub use sources::{SourceList, Sources};
 
 use crate::time::Timestamp;
 use crate::types::{InfoHash, PeerId};
+
+/// What a list is of, and what it does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListName {
+    /// What its entries are.
+    pub of: ListOf,
+    /// Whether they are allowed; else they are denied.
+    pub allows: bool,
+}
+
+/// What the entries of a list are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ListOf {
+    /// Info-hashes.
+    Hashes,
+    /// Clients.
+    Clients,
+    /// Networks.
+    Sources,
+}
+
+impl ListName {
+    /// All names.
+    pub const ALL: [Self; 6] = {
+        use ListOf::{Clients, Hashes, Sources};
+        [
+            Self { of: Hashes, allows: true },
+            Self { of: Hashes, allows: false },
+            Self { of: Clients, allows: true },
+            Self { of: Clients, allows: false },
+            Self { of: Sources, allows: true },
+            Self { of: Sources, allows: false },
+        ]
+    };
+
+    /// As the command line names it.
+    pub fn as_str(self) -> &'static str {
+        match (self.of, self.allows) {
+            (ListOf::Hashes, true) => "allow-hashes",
+            (ListOf::Hashes, false) => "deny-hashes",
+            (ListOf::Clients, true) => "allow-clients",
+            (ListOf::Clients, false) => "deny-clients",
+            (ListOf::Sources, true) => "allow-sources",
+            (ListOf::Sources, false) => "deny-sources",
+        }
+    }
+}
+
+impl fmt::Display for ListName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for ListName {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let known = Self::ALL.into_iter().find(|name| name.as_str() == text);
+        known.ok_or("a list is named allow- or deny- and hashes, clients or sources")
+    }
+}
 
 /// The lists of one kind.
 #[derive(Clone, Debug)]

@@ -40,12 +40,13 @@ pub struct Sources {
 
 impl Entries for Sources {
     type List = SourceList;
+    type Key = IpNet;
 
     fn enter(&mut self, words: &[&[u8]]) -> Result<(), (usize, String)> {
         if words.len() > 1 {
             return Err((1, "nothing but a comment follows a network".into()));
         }
-        match std::str::from_utf8(words[0]).ok().and_then(parse_network) {
+        match Self::key(words[0]) {
             Some(IpNet::V4(network)) => self.v4.push(network),
             Some(IpNet::V6(network)) => self.v6.push(network),
             None => return Err((0, "neither a network like 10.0.0.0/8 nor an address".into())),
@@ -63,5 +64,9 @@ impl Entries for Sources {
         v4.sort_unstable();
         v6.sort_unstable();
         SourceList { v4, v6 }
+    }
+
+    fn key(word: &[u8]) -> Option<IpNet> {
+        std::str::from_utf8(word).ok().and_then(parse_network)
     }
 }

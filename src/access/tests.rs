@@ -15,7 +15,7 @@ fn hash(number: u64) -> InfoHash {
 }
 
 fn list<E: Entries>(text: &str) -> E::List {
-    read::<E>(text.as_bytes()).unwrap_or_else(|error| panic!("{text:?}: {error}"))
+    read::<E>(text.as_bytes()).unwrap_or_else(|error| panic!("{text:?}: {error}")).0
 }
 
 fn refused<E: Entries<List: std::fmt::Debug>>(text: &str) -> String {

@@ -24,7 +24,7 @@ use crate::limits::CONFIG_FILE_MAX_BYTES;
 const COMMENT_COLUMNS: usize = 100;
 
 /// What an option without a default may be, for the printed file.
-const EXAMPLES: [(&str, &str); 7] = [
+const EXAMPLES: [(&str, &str); 8] = [
     ("udp", r#"["0.0.0.0:6969", "[::]:6969"]"#),
     ("http", r#"["0.0.0.0:6969", "[::]:6969"]"#),
     ("min-interval", "900"),
@@ -32,6 +32,7 @@ const EXAMPLES: [(&str, &str); 7] = [
     ("max-memory", r#""4G""#),
     ("http-connections", "20000"),
     ("state-dir", r#""/var/lib/gyre""#),
+    ("admin-token-file", r#""/etc/gyre/admin-token""#),
 ];
 
 /// A file that can't be used: one reason, with its place.

@@ -14,14 +14,15 @@ use file::ConfigFile;
 pub use file::FileError;
 use tracing_subscriber::EnvFilter;
 
+use crate::admin::AdminConfig;
 use crate::config::{Config, Cores, Listen, Lists, Steering, TrustedProxy};
 use crate::doctor::PublicUrl;
 use crate::limits::{
-    ANNOUNCE_INTERVAL_RANGE_S, BUSY_POLL_RANGE_US, CONNECTION_ID_WINDOW_RANGE_S, DEFAULT_ANNOUNCE_INTERVAL_S,
-    DEFAULT_CONNECTION_ID_WINDOW_S, DEFAULT_DENY_REASON, DEFAULT_PEERS, DEFAULT_RECEIVE_BUFFER_BYTES,
-    DEFAULT_SNAPSHOT_INTERVAL_S, DEFAULT_STATS_INTERVAL_S, HTTP_CONNECTIONS_RANGE, MAX_MEMORY_RANGE_BYTES,
-    MAX_PEERS_RANGE, MIN_INTERVAL_RANGE_S, PEER_TIMEOUT_RANGE_S, RECEIVE_BUFFER_RANGE_BYTES,
-    SNAPSHOT_INTERVAL_RANGE_S, STATS_INTERVAL_RANGE_S,
+    ANNOUNCE_INTERVAL_RANGE_S, BUSY_POLL_RANGE_US, CONNECTION_ID_WINDOW_RANGE_S, DEFAULT_ADMIN_ADDRESS,
+    DEFAULT_ANNOUNCE_INTERVAL_S, DEFAULT_CONNECTION_ID_WINDOW_S, DEFAULT_DENY_REASON, DEFAULT_PEERS,
+    DEFAULT_RECEIVE_BUFFER_BYTES, DEFAULT_SNAPSHOT_INTERVAL_S, DEFAULT_STATS_INTERVAL_S,
+    HTTP_CONNECTIONS_RANGE, MAX_MEMORY_RANGE_BYTES, MAX_PEERS_RANGE, MIN_INTERVAL_RANGE_S,
+    PEER_TIMEOUT_RANGE_S, RECEIVE_BUFFER_RANGE_BYTES, SNAPSHOT_INTERVAL_RANGE_S, STATS_INTERVAL_RANGE_S,
 };
 
 /// The headings of the help.
@@ -30,6 +31,7 @@ const ANNOUNCES: &str = "Announces";
 const LIMITS: &str = "Limits";
 const LISTS: &str = "Lists";
 const STATE: &str = "State";
+const ADMIN: &str = "Admin";
 const LOGGING: &str = "Logging";
 const DOCTOR: &str = "Doctor";
 
@@ -313,6 +315,21 @@ pub struct Serve {
     #[arg(value_parser = number(RECEIVE_BUFFER_RANGE_BYTES), help_heading = LIMITS)]
     receive_buffer: u32,
 
+    /// Serve the admin listener at this address: figures for Prometheus, an API, and a page that shows the tracker live.
+    /// Whoever can reach it can read it
+    #[arg(long, value_name = "ADDR:PORT", default_value = DEFAULT_ADMIN_ADDRESS, help_heading = ADMIN)]
+    admin: SocketAddr,
+
+    /// Do not serve the admin listener
+    #[arg(long, conflicts_with_all = ["admin", "admin_token_file"], help_heading = ADMIN)]
+    no_admin: bool,
+
+    /// The file that holds the token which lets somebody change something by the API: 16 to 256 visible ASCII
+    /// characters [default: `admin-token` in --state-dir, made at the first start; without either nothing can be
+    /// changed]
+    #[arg(long, value_name = "FILE", help_heading = ADMIN)]
+    admin_token_file: Option<PathBuf>,
+
     /// Seconds between two lines of statistics on standard error; 0 for none. 0 to 604800
     #[arg(long, value_name = "S", default_value_t = DEFAULT_STATS_INTERVAL_S)]
     #[arg(value_parser = number(STATS_INTERVAL_RANGE_S), help_heading = LOGGING)]
@@ -362,6 +379,12 @@ impl Serve {
     /// The state directory of the tracker to take over from.
     pub fn take_over(&self) -> Option<&Path> {
         self.state_dir.as_deref().filter(|_| self.take_over)
+    }
+
+    /// What they say of the admin listener; `None`: there is to be none.
+    pub fn admin(&self) -> Option<AdminConfig> {
+        let admin = AdminConfig { address: self.admin, token_file: self.admin_token_file.clone() };
+        (!self.no_admin).then_some(admin)
     }
 
     /// The configuration that the options describe.

@@ -4,6 +4,7 @@
 //! [`Post`] (to another worker) and [`Replies`] (UDP responses to requests that another worker took in).
 
 mod access;
+pub mod clients;
 mod conclude;
 pub mod context;
 mod gate;
@@ -26,10 +27,11 @@ use crate::connection_id::ConnectionIds;
 use crate::counters::{Counter, Counters};
 use crate::limits::{DEFAULT_PEERS, INTERVAL_SPREAD_DIVISOR, SHORT_SLICES, TURN_DATAGRAMS, TURN_SWEEP};
 use crate::owner::Owners;
-use crate::swarm::{Position, Saved, Saving, Shard, Swept};
+use crate::swarm::{Position, Saved, Saving, SeenPeer, Shard, Surveyed, Swept};
 use crate::time::Timestamp;
-use crate::types::{InfoHash, WorkerId};
+use crate::types::{InfoHash, SwarmCounts, WorkerId};
 use crate::wire::query::ScrapeQuery;
+use clients::Clients;
 pub use gate::{Gate, Verdict, Waiting};
 use gather::{Gathers, Pool};
 pub use http::Outcome;
@@ -85,6 +87,7 @@ pub struct Engine {
     announces: Vec<UdpAnnounce>,
     /// Boxes for the hashes of scrapes that middleware sees.
     queries: Pool<ScrapeQuery>,
+    clients: Clients,
     /// What this worker has counted.
     pub counters: Counters,
 }
@@ -103,6 +106,7 @@ impl Engine {
             gathers: Gathers::default(),
             announces: Vec::with_capacity(TURN_DATAGRAMS),
             queries: Pool::default(),
+            clients: Clients::default(),
             counters: Counters::default(),
         }
     }
@@ -144,6 +148,21 @@ impl Engine {
         self.shard.load(now, saved)
     }
 
+    /// The next swarms of a survey of the table, so many of them, with their counts; none at its end.
+    pub fn survey(&self, surveyed: &mut Surveyed, at_most: usize) -> Vec<(InfoHash, SwarmCounts)> {
+        self.shard.survey(surveyed, at_most)
+    }
+
+    /// A swarm of this worker's own: its counts, and so many of its peers.
+    pub fn look_at(&self, info_hash: &InfoHash, peers: usize) -> (SwarmCounts, Vec<SeenPeer>) {
+        (self.shard.scrape(info_hash), self.shard.peers(info_hash, peers))
+    }
+
+    /// Which clients announce.
+    pub fn clients(&self) -> &Clients {
+        &self.clients
+    }
+
     /// Gives up on some of what has waited for other workers for too long. True if there is more of it.
     pub fn expire_gathers(&mut self, now: Timestamp) -> bool {
         let late = self.gathers.expire(now);
@@ -163,7 +182,10 @@ impl Engine {
         self.counters.set(Counter::Seeders, totals.seeders);
         self.counters.set(Counter::Leechers, totals.leechers);
         self.counters.set(Counter::V6Peers, totals.v6_peers);
+        self.counters.set(Counter::Completed, totals.completed);
         self.counters.set(Counter::DropTableFull, totals.refused);
+        self.counters.set(Counter::TableBytes, self.shard.memory().allocated as u64);
+        self.clients.fade(now);
         self.counters.set(Counter::SweepLagMs, self.shard.sweep_lag(now).as_millis() as u64);
     }
 

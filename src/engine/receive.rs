@@ -57,6 +57,7 @@ impl Engine {
         source: Source,
         peers: &mut PeerList,
     ) -> SwarmCounts {
+        self.clients.note(now, &announce.peer_id);
         match source {
             Source::Http => self.shard.announce(now, announce, &mut self.rng, peers),
             Source::Udp => self.shard.announce(now, announce, &mut self.rng, &mut OwnFamily(peers)),

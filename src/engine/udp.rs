@@ -238,6 +238,9 @@ impl Engine {
     /// that they wait for memory together.
     pub fn answer_announces(&mut self, now: Timestamp, replies: &mut impl Replies) {
         let mut announces = std::mem::take(&mut self.announces);
+        if let Some(first) = announces.first() {
+            self.clients.note(now, &first.announce.peer_id); // one of a turn is sample enough
+        }
         for group in announces.chunks(LOOK_AHEAD) {
             let mut ahead = [Ahead::default(); LOOK_AHEAD];
             let ahead = &mut ahead[..group.len()];

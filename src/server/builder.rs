@@ -39,6 +39,8 @@ use crate::web::{Directory, Handler, Site};
 /// # }
 /// ```
 pub struct Builder<M = ()> {
+    /// What its threads are named after.
+    name: &'static str,
     config: Config,
     middleware: M,
     site: Site,
@@ -50,6 +52,7 @@ pub struct Builder<M = ()> {
 impl Default for Builder {
     fn default() -> Self {
         Self {
+            name: "gyre",
             config: Config::default(),
             middleware: (),
             site: Site::default(),
@@ -70,6 +73,11 @@ impl<M: Middleware + Send> Builder<M> {
     /// ```
     pub fn config(self, config: Config) -> Self {
         Self { config, ..self }
+    }
+
+    /// Names the threads.
+    pub(crate) fn name(self, name: &'static str) -> Self {
+        Self { name, ..self }
     }
 
     /// Serves UDP here, and at the other addresses that are named so, instead of at the default ones.
@@ -94,6 +102,7 @@ impl<M: Middleware + Send> Builder<M> {
     /// [`from_async`](crate::engine::middleware::from_async) makes, or a type of one's own. Each worker gets a clone.
     pub fn middleware<N: Middleware + Send>(self, middleware: N) -> Builder<Chain<M, N>> {
         Builder {
+            name: self.name,
             config: self.config,
             middleware: Chain::new(self.middleware, middleware),
             site: self.site,
@@ -256,7 +265,9 @@ impl<M: Middleware + Send> Builder<M> {
     ///
     /// [`ServerError`], which says what failed and what may help. Workers that had started are asked to end.
     pub fn listen(self) -> Result<Tracker, ServerError> {
-        self.bind()?.start()
+        let mut tracker = self.bind()?.start()?;
+        tracker.succeed()?;
+        Ok(tracker)
     }
 
     /// Binds all sockets, so that only the workers are left to [`start`](Bound::start).
@@ -277,7 +288,7 @@ impl<M: Middleware + Send> Builder<M> {
     pub fn bind(self) -> Result<Bound<M>, ServerError> {
         match self.error {
             Some(error) => Err(error),
-            None => Bound::new(self.config, self.middleware, self.site, self.inherited),
+            None => Bound::new(self.name, self.config, self.middleware, self.site, self.inherited),
         }
     }
 }

@@ -3,17 +3,22 @@
 
 use std::fs::File;
 use std::io;
-use std::sync::{Arc, Weak};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded, never, select};
 
-use super::lists::ListFiles;
+use super::handle::Busy;
+use super::lists::{KnownList, ListChange, ListChangeError, ListFiles};
 use super::state::StateDirectory;
-use crate::access::Access;
+use tokio::sync::oneshot;
+
+use crate::access::{Access, ListName};
 use crate::limits::{CONTROL_COMMANDS, CONTROL_INTERVAL_MS, SNAPSHOT_DEADLINE_S, WORKER_ORDERS};
-use crate::time::{Clock, Timestamp};
+use crate::time::{Clock, Timestamp, unix_secs};
+use crate::types::WorkerId;
 use crate::worker::Order;
 
 /// The ways to the workers.
@@ -37,12 +42,19 @@ impl Orders {
     pub(super) fn give_one(&self, worker: usize, order: Order) {
         let _ = self.0[worker].send(order);
     }
+
+    /// Gives one worker an order, without waiting.
+    pub(super) fn try_give(&self, worker: WorkerId, order: Order) -> Result<(), Busy> {
+        self.0[worker.index()].try_send(order).map_err(|_| Busy)
+    }
 }
 
 /// What the thread is told.
 enum Command {
     /// Other lists, which have been read.
-    Lists(ListFiles),
+    Lists(Box<ListFiles>),
+    /// Change one of the tracker's own lists, and say how that ended.
+    Change(ListName, ListChange, oneshot::Sender<Result<(), ListChangeError>>),
     /// Write a snapshot now, and say how it ended.
     Save(Sender<io::Result<()>>),
     /// Write snapshots at this interval; zero: only when told to.
@@ -55,22 +67,42 @@ enum Command {
     Leave,
 }
 
-/// The thread; it ends when this goes.
-pub(super) struct Control {
-    pub(super) commands: Commands,
-    /// Held here, so that it is free when this goes.
-    pub(super) state: Option<Arc<StateDirectory>>,
+/// How lists and snapshots stand.
+#[derive(Clone, Debug, Default)]
+pub struct Status {
+    /// The lists.
+    pub lists: Vec<KnownList>,
+    /// The last snapshot that was written since the start, if any was.
+    pub snapshot: Option<WrittenSnapshot>,
+    /// Snapshots that could not be written since the start.
+    pub failed_snapshots: u64,
 }
 
-/// The way to the thread.
-#[derive(Clone)]
-pub(super) struct Commands(Sender<Command>);
+/// A snapshot that was written.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct WrittenSnapshot {
+    /// When, in seconds since 1970.
+    pub unix_secs: u64,
+    /// How long it took.
+    pub took: Duration,
+    /// How long it is.
+    pub bytes: u64,
+}
+
+/// The thread; it ends when this goes.
+pub(super) struct Control {
+    commands: Sender<Command>,
+    status: Arc<Mutex<Status>>,
+    own_lists: Option<PathBuf>,
+}
 
 /// What it looks after.
 pub(super) struct Charge {
     /// The lists, and what of them the workers know already.
     pub(super) lists: ListFiles,
     pub(super) known: Arc<Access>,
+    /// Where the tracker's own lists are kept, if they are.
+    pub(super) own_lists: Option<PathBuf>,
     /// Where snapshots are kept, if they are, and how often one is written.
     pub(super) state: Option<StateDirectory>,
     pub(super) interval: Duration,
@@ -80,13 +112,21 @@ pub(super) struct Charge {
 }
 
 impl Control {
-    pub(super) fn start(charge: Charge, orders: Orders) -> io::Result<Self> {
+    /// Also returns the state directory, which is free when that goes.
+    pub(super) fn start(
+        name: &str,
+        charge: Charge,
+        orders: Orders,
+    ) -> io::Result<(Self, Option<Arc<StateDirectory>>)> {
         let (sender, commands) = bounded(CONTROL_COMMANDS);
         let due = charge.clock.now() + charge.interval;
         let state = charge.state.map(Arc::new);
+        let status = Status { lists: charge.lists.known(), ..Status::default() };
+        let status = Arc::new(Mutex::new(status));
         let watch = Watch {
             commands,
             orders,
+            status: status.clone(),
             given: vec![charge.known.clone()],
             due,
             saving: None,
@@ -97,14 +137,30 @@ impl Control {
             paused: charge.paused,
             clock: charge.clock,
         };
-        thread::Builder::new().name("gyre-control".into()).spawn(move || watch.run())?;
-        Ok(Self { commands: Commands(sender), state })
+        thread::Builder::new().name(format!("{name}-control")).spawn(move || watch.run())?;
+        Ok((Self { commands: sender, status, own_lists: charge.own_lists }, state))
     }
-}
 
-impl Commands {
     pub(super) fn set_lists(&self, lists: ListFiles) {
-        self.tell(Command::Lists(lists));
+        self.tell(Command::Lists(Box::new(lists)));
+    }
+
+    pub(super) fn status(&self) -> Status {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn own_lists(&self) -> Option<&Path> {
+        self.own_lists.as_deref()
+    }
+
+    /// Has one of the tracker's own lists changed, without waiting for it.
+    pub(super) fn change_list(
+        &self,
+        name: ListName,
+        change: ListChange,
+        done: oneshot::Sender<Result<(), ListChangeError>>,
+    ) -> Result<(), Busy> {
+        self.commands.try_send(Command::Change(name, change, done)).map_err(|_| Busy)
     }
 
     pub(super) fn set_interval(&self, interval: Duration) {
@@ -136,13 +192,14 @@ impl Commands {
     }
 
     fn tell(&self, command: Command) {
-        let _ = self.0.send(command); // the thread is there as long as this is
+        let _ = self.commands.send(command); // the thread is there as long as this is
     }
 }
 
 struct Watch {
     commands: Receiver<Command>,
     orders: Orders,
+    status: Arc<Mutex<Status>>,
     /// What the workers were given, until the last of them has given it up: so its memory is freed here.
     given: Vec<Arc<Access>>,
     /// When the next snapshot begins.
@@ -193,8 +250,16 @@ impl Watch {
     fn obey(&mut self, command: Command) {
         match command {
             Command::Lists(lists) => {
-                self.lists = lists;
+                self.lists = *lists;
                 self.give_access();
+            }
+            Command::Change(name, change, done) => {
+                let result = self.lists.change(name, &change);
+                if result.is_ok() {
+                    tracing::info!("the tracker's own list {name} was changed");
+                    self.give_access();
+                }
+                let _ = done.send(result);
             }
             Command::Save(done) if self.state.is_none() => drop(done.send(Ok(()))),
             Command::Save(done) => {
@@ -218,6 +283,11 @@ impl Watch {
         let access = self.lists.access();
         self.orders.give(|| Order::Access(access.clone()));
         self.given.push(access);
+        self.update(|status| status.lists = self.lists.known());
+    }
+
+    fn update(&self, change: impl FnOnce(&mut Status)) {
+        change(&mut self.status.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Begins a snapshot that is due, and gives one up that takes too long.
@@ -280,8 +350,10 @@ impl Watch {
     fn end(&mut self, result: &io::Result<()>) {
         let Some(Saving { bytes, started, asked, .. }) = self.saving.take() else { return };
         if result.is_ok() {
-            let took = self.clock.now().since(started).as_secs_f64();
-            tracing::debug!("a snapshot of {bytes} bytes was written in {took:.1} s");
+            let took = self.clock.now().since(started);
+            tracing::debug!("a snapshot of {bytes} bytes was written in {:.1} s", took.as_secs_f64());
+            let written = WrittenSnapshot { unix_secs: unix_secs(), took, bytes };
+            self.update(|status| status.snapshot = Some(written));
         }
         self.tell(&asked, result);
     }
@@ -291,6 +363,7 @@ impl Watch {
         if let Err(error) = result {
             tracing::error!("the snapshot could not be written: {error}; the last one is still there");
             self.state().iter().for_each(|state| state.abandon());
+            self.update(|status| status.failed_snapshots += 1);
         }
         for asked in asked {
             let copy = result.as_ref().copied().map_err(|error| io::Error::other(error.to_string()));

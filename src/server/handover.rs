@@ -12,7 +12,7 @@ use crossbeam::channel::bounded;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::Socket;
 
-use super::control::{Commands, Orders};
+use super::control::{Control, Orders};
 use super::passing::{Channel, Message, VERSION, Welcome, unexpected};
 use super::state::StateDirectory;
 use crate::limits::{
@@ -62,7 +62,7 @@ impl Crew {
 pub(super) struct Estate {
     pub(super) listener: Socket,
     pub(super) state: Weak<StateDirectory>,
-    pub(super) commands: Commands,
+    pub(super) control: Arc<Control>,
     pub(super) owners: Owners,
     /// The tracker's own, and those that go with it.
     pub(super) crews: Arc<Mutex<Vec<Crew>>>,
@@ -87,10 +87,10 @@ impl Estate {
             }
             let Ok(channel) = Channel::accept(&self.listener) else { continue };
             match self.welcome(&channel) {
-                Ok(process) => match self.hand_over(&channel) {
-                    Ok(()) => return tracing::info!("handed over to process {process}"),
+                Ok(process) => match self.hand_over(&channel, process) {
+                    Ok(()) => return,
                     Err(error) => {
-                        self.commands.resume_snapshots();
+                        self.control.resume_snapshots();
                         tracing::warn!(
                             "process {process} doesn't take over after all ({error}): this one goes on"
                         );
@@ -140,11 +140,11 @@ impl Estate {
     }
 
     /// Goes through with it, as far as the other side does.
-    fn hand_over(&self, channel: &Channel) -> io::Result<()> {
+    fn hand_over(&self, channel: &Channel, process: i32) -> io::Result<()> {
         expect(channel, Duration::from_secs(HANDOVER_PREPARE_S), &Message::Save)?;
         let began = self.clock.now();
-        self.commands.pause_snapshots();
-        let saved = self.commands.save(TABLES);
+        self.control.pause_snapshots();
+        let saved = self.control.save(TABLES);
         if let Err(error) = saved {
             let _ = channel.send(&Message::Refused { reason: error.to_string() }, &[]);
             return Err(error);
@@ -152,7 +152,8 @@ impl Estate {
         channel.send(&Message::Saved, &[])?;
         expect(channel, TABLES, &Message::Serving)?;
         // From here on there is no way back: the other one serves.
-        self.commands.leave_snapshots();
+        tracing::info!("process {process} serves now: this one ends");
+        self.control.leave_snapshots();
         let young_secs = self.clock.now().since(began).as_secs() as u32
             + self.peer_timeout_secs.div_ceil(u32::from(TICKS_PER_TIMEOUT))
             + 2;

@@ -2,6 +2,7 @@
 
 mod builder;
 mod control;
+mod handle;
 mod handover;
 mod inherit;
 mod lists;
@@ -14,6 +15,7 @@ mod takeover;
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -22,17 +24,23 @@ use crossbeam::channel::Receiver;
 use crate::config::Config;
 use crate::counters::{Counters, Published};
 use crate::error::ServerError;
+use crate::owner::Owners;
 use crate::time::Clock;
 use crate::worker::{Order, Trusted};
 pub use builder::Builder;
 use control::Control;
+pub use control::{Status, WrittenSnapshot};
+pub use handle::{Busy, Handle, Survey, SwarmState, WorkerState};
 use handover::Crew;
 pub use inherit::Inherited;
 use lists::ListFiles;
+pub use lists::{KnownList, ListChange, ListChangeError};
 pub(crate) use sockets::{descriptors_needed, probe};
 pub use start::Bound;
 pub(crate) use start::choose_cores;
+use state::StateDirectory;
 pub(crate) use tables::{default_memory_bytes, table_bytes};
+use takeover::Predecessor;
 
 /// A tracker that runs.
 pub struct Tracker {
@@ -48,7 +56,14 @@ pub struct Tracker {
     /// What it runs with.
     config: Config,
     clock: Clock,
-    control: Control,
+    control: Arc<Control>,
+    owners: Owners,
+    /// Held for as long as it runs.
+    state: Option<Arc<StateDirectory>>,
+    /// Still serves, until this one is let take over.
+    predecessor: Option<Predecessor>,
+    /// When the clock was started, as the connection ids reckon.
+    started_unix: Duration,
 }
 
 /// What a worker says when it is through: how it ended.
@@ -83,6 +98,18 @@ impl Tracker {
         self.published.iter().map(|published| published.read()).collect()
     }
 
+    /// A way to it for whoever looks at it while it runs.
+    pub fn handle(&self) -> Handle {
+        let workers = self.cores.iter().copied().zip(self.published.iter().cloned());
+        Handle {
+            workers: workers.collect(),
+            orders: self.crew.orders.clone(),
+            owners: self.owners,
+            control: self.control.clone(),
+            clock: self.clock,
+        }
+    }
+
     /// Takes another configuration, as far as it can change while the tracker runs; returns the names of the options
     /// that would need a new start. The workers follow within a second.
     ///
@@ -94,12 +121,12 @@ impl Tracker {
         let (config, fixed) = self.config.reloaded(config);
         config.check()?;
         let workers = self.cores.len();
-        let lists = ListFiles::open(&config.lists, self.clock)?;
+        let lists = ListFiles::open(&config.lists, self.control.own_lists().map(Path::to_owned), self.clock)?;
         let connections = sockets::reserve_descriptors(&config, workers)?;
         let policy = tables::policy(&config, 0);
         let trusted_proxies = trusted(&config);
-        self.control.commands.set_lists(lists);
-        self.control.commands.set_interval(Duration::from_secs(config.snapshot_interval_secs.into()));
+        self.control.set_lists(lists);
+        self.control.set_interval(Duration::from_secs(config.snapshot_interval_secs.into()));
         let orders = &self.crew.orders;
         orders.give(|| Order::Policy(policy));
         orders.give(|| Order::Connections(connections));
@@ -115,7 +142,7 @@ impl Tracker {
     /// It could not be written, or not within this time. The last one is still there.
     pub fn save(&self, at_most: Duration) -> Result<(), ServerError> {
         let what = "a snapshot can't be written";
-        self.control.commands.save(at_most).map_err(|source| ServerError::System { what, source })
+        self.control.save(at_most).map_err(|source| ServerError::System { what, source })
     }
 
     /// Asks all workers to end: no new connections, what is in flight is finished. Returns at once; see

@@ -4,7 +4,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender, bounded};
 
@@ -20,7 +19,6 @@ use crate::engine::middleware::Middleware;
 use crate::error::ServerError;
 use crate::limits::MAX_WORKERS;
 use crate::mesh::Mesh;
-use crate::owner::Owners;
 use crate::sys::{self, Doorbell};
 use crate::time::Clock;
 use crate::web::Site;
@@ -29,6 +27,7 @@ use crate::worker::{self, ConnectionLimits, Program, Setup, Shutdown};
 /// A tracker that has its sockets, and does not serve yet: what comes waits in their buffers. Between this and
 /// [`start`](Self::start) is the time to give up what rights a process needs for its ports alone.
 pub struct Bound<M = ()> {
+    name: &'static str,
     config: Config,
     middleware: M,
     site: Site,
@@ -41,6 +40,7 @@ pub struct Bound<M = ()> {
 
 impl<M: Middleware + Send> Bound<M> {
     pub(super) fn new(
+        name: &'static str,
         config: Config,
         middleware: M,
         site: Site,
@@ -53,7 +53,7 @@ impl<M: Middleware + Send> Bound<M> {
         let connections = reserve_descriptors(&config, cores.len())?;
         let predecessor = inherited.take_predecessor(&config, cores.len())?;
         let sockets = Sockets::bind(&config, cores.len(), &mut inherited)?;
-        Ok(Self { config, middleware, site, cores, connections, sockets, predecessor, rest: inherited })
+        Ok(Self { name, config, middleware, site, cores, connections, sockets, predecessor, rest: inherited })
     }
 
     /// What was inherited and is not this tracker's, for another.
@@ -71,13 +71,14 @@ impl<M: Middleware + Send> Bound<M> {
         self.sockets.http_addresses()
     }
 
-    /// Reads lists and the last snapshot and starts all workers. When this returns, they serve.
+    /// Reads lists and the last snapshot and starts all workers. When this returns, they serve. (If the tracker takes
+    /// over from another one, that serves too, until [`Tracker::succeed`].)
     ///
     /// # Errors
     ///
     /// [`ServerError`], which says what failed and what may help. Workers that had started are asked to end.
     pub fn start(self) -> Result<Tracker, ServerError> {
-        let Self { config, middleware, mut site, cores, connections, sockets, predecessor, rest: _ } = self;
+        let Self { name, config, middleware, mut site, cores, connections, sockets, predecessor, .. } = self;
         let workers = cores.len();
         let system = |what| move |source| ServerError::System { what, source };
         let clock = Clock::start();
@@ -90,9 +91,9 @@ impl<M: Middleware + Send> Bound<M> {
         let (report_ready, ready) = bounded(workers);
         let (report_end, ended) = bounded(workers);
         let (orders, receivers) = Orders::new(workers);
-        let control = Control::start(charge, orders.clone()).map_err(system("a thread can't be started"))?;
-        let shutdown = Arc::new(Shutdown::new(workers));
-        let crew = Crew { orders, shutdown, doorbells };
+        let control = Control::start(name, charge, orders.clone());
+        let (control, state) = control.map_err(system("a thread can't be started"))?;
+        let crew = Crew { orders, shutdown: Arc::new(Shutdown::new(workers)), doorbells };
         let tracker = Tracker {
             udp: sockets.udp_addresses(),
             http: sockets.http_addresses(),
@@ -104,7 +105,11 @@ impl<M: Middleware + Send> Bound<M> {
             running: workers,
             config,
             clock,
-            control,
+            control: Arc::new(control),
+            owners,
+            state,
+            predecessor,
+            started_unix,
         };
         site.set_published(tracker.published.clone());
         let site = Arc::new(site);
@@ -127,38 +132,43 @@ impl<M: Middleware + Send> Bound<M> {
             };
             let (middleware, site) = (middleware.clone(), site.clone());
             let program = Program { middleware, site, trusted_proxies: trusted_proxies.clone() };
-            spawn(number, setup, program, report_ready.clone(), report_end.clone())
+            spawn(name, number, setup, program, report_ready.clone(), report_end.clone())
                 .map_err(system("a thread can't be started"))?;
         }
         await_ready(&ready, &tracker.ended, workers)?;
-        tracker.succeed(predecessor, owners, started_unix)?;
+        if tracker.predecessor.is_none() {
+            tracker.offer()?;
+        }
         Ok(tracker)
     }
 }
 
 impl Tracker {
-    /// Takes over from a tracker that runs, if there is one, and is ready to be taken over from.
-    fn succeed(
-        &self,
-        predecessor: Option<Predecessor>,
-        owners: Owners,
-        started_unix: Duration,
-    ) -> Result<(), ServerError> {
-        let Some(state) = &self.control.state else { return Ok(()) };
-        let commands = &self.control.commands;
-        if let Some(predecessor) = predecessor {
-            predecessor.relieve(Arc::downgrade(state), owners, self.crew.orders.clone(), commands.clone())?;
-        }
+    /// Lets the tracker end that this one takes over from, if there is one: until then both serve.
+    ///
+    /// # Errors
+    ///
+    /// It has ended already. What came to it since its last snapshot is lost then.
+    pub fn succeed(&mut self) -> Result<(), ServerError> {
+        let (Some(predecessor), Some(state)) = (self.predecessor.take(), &self.state) else { return Ok(()) };
+        let (orders, control) = (self.crew.orders.clone(), self.control.clone());
+        predecessor.relieve(Arc::downgrade(state), self.owners, orders, control)?;
+        self.offer()
+    }
+
+    /// Is ready to be taken over from, if it keeps a state.
+    fn offer(&self) -> Result<(), ServerError> {
+        let Some(state) = &self.state else { return Ok(()) };
         let Some(listener) = state.listener() else { return Ok(()) };
         let offer = || {
             let estate = Estate {
                 listener: listener.try_clone()?,
                 state: Arc::downgrade(state),
-                commands: commands.clone(),
-                owners,
+                control: self.control.clone(),
+                owners: self.owners,
                 crews: self.together.clone(),
                 clock: self.clock,
-                started_unix,
+                started_unix: self.started_unix,
                 peer_timeout_secs: self.config.peer_timeout_secs,
             };
             estate.offer()
@@ -183,6 +193,7 @@ fn await_ready(ready: &Receiver<()>, ended: &Receiver<Ended>, workers: usize) ->
 }
 
 fn spawn<M: Middleware + Send>(
+    name: &str,
     number: usize,
     setup: Setup,
     program: Program<M>,
@@ -202,8 +213,8 @@ fn spawn<M: Middleware + Send>(
         }
     }
     let name = match setup.core {
-        Some(core) => format!("gyre-{number}@{core}"),
-        None => format!("gyre-{number}"),
+        Some(core) => format!("{name}-{number}@{core}"),
+        None => format!("{name}-{number}"),
     };
     let body = move || {
         let mut report = Report { worker: number, ended, result: None };

@@ -6,6 +6,7 @@
 //!  snapshot/      the last snapshot, a file for each worker that wrote it
 //!  snapshot.new/  the next one, while it is written; becomes snapshot/ all at once
 //!  late/          what came to a tracker that handed over between its last snapshot and its end
+//!  lists/         the tracker's own lists, which it changes when it is asked to
 //!  damaged/       what could not be read
 //!  handover       the socket at which a tracker takes over from the one that runs
 //! ```
@@ -38,6 +39,7 @@ const LOCK: &str = "lock";
 const SNAPSHOT: &str = "snapshot";
 const NEW_SNAPSHOT: &str = "snapshot.new";
 const LATE: &str = "late";
+const LISTS: &str = "lists";
 const DAMAGED: &str = "damaged";
 pub(super) const HANDOVER: &str = "handover";
 
@@ -85,6 +87,11 @@ impl StateDirectory {
     /// Where a tracker that wants to take over is listened to.
     pub(super) fn listener(&self) -> Option<&Socket> {
         self.listener.as_ref()
+    }
+
+    /// Where the tracker's own lists are, in a directory at this path.
+    pub(super) fn own_lists(path: &Path) -> PathBuf {
+        path.join(LISTS)
     }
 
     /// The key of the connection ids, made if there is none: clients keep their ids over a restart.

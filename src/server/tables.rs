@@ -36,7 +36,8 @@ impl Tables {
         predecessor: Option<&Predecessor>,
     ) -> Result<Self, ServerError> {
         let table_bytes = table_bytes(config, workers)?;
-        let lists = ListFiles::open(&config.lists, clock)?;
+        let own_lists = config.state_dir.as_deref().map(StateDirectory::own_lists);
+        let lists = ListFiles::open(&config.lists, own_lists.clone(), clock)?;
         let known = lists.access();
         let state = match predecessor {
             Some(predecessor) => Some(predecessor.state()?),
@@ -61,7 +62,7 @@ impl Tables {
         engines.iter_mut().for_each(|engine| engine.set_access(known.clone()));
         let interval = Duration::from_secs(config.snapshot_interval_secs.into());
         let paused = predecessor.is_some();
-        let charge = Charge { lists, known, state, interval, paused, clock };
+        let charge = Charge { lists, known, own_lists, state, interval, paused, clock };
         Ok(Self { owners, engines, charge, started_unix })
     }
 }

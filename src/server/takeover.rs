@@ -4,14 +4,14 @@ use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::Duration;
 
 use sd_notify::NotifyState;
 use socket2::Socket;
 
-use super::control::{Commands, Orders};
+use super::control::{Control, Orders};
 use super::passing::{Channel, Message, VERSION, Welcome, unexpected};
 use super::state::{HANDOVER, StateDirectory};
 use crate::error::ServerError;
@@ -99,7 +99,7 @@ impl Predecessor {
         state: Weak<StateDirectory>,
         owners: Owners,
         orders: Orders,
-        commands: Commands,
+        control: Arc<Control>,
     ) -> Result<(), ServerError> {
         // If the service manager saw that one end first, it would take the service for ended.
         if let Err(error) = sd_notify::notify(&[NotifyState::MainPid(std::process::id())]) {
@@ -116,7 +116,7 @@ impl Predecessor {
                 Ok(files) => tracing::info!("taken over, with {files} files of what came meanwhile"),
                 Err(error) => tracing::error!("what came while it was taken over is lost: {error}"),
             }
-            commands.resume_snapshots();
+            control.resume_snapshots();
         };
         let spawned = thread::Builder::new().name("gyre-takeover".into()).spawn(enter);
         spawned.map(drop).map_err(|source| ServerError::System { what: "a thread can't be started", source })

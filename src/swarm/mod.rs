@@ -63,6 +63,7 @@ mod peers;
 mod pool;
 mod record;
 mod save;
+mod survey;
 mod sweep;
 mod ticks;
 
@@ -80,6 +81,7 @@ pub use pool::Memory;
 use pool::Pool;
 use record::{Body, Few, FewPeer, Sets, Swarm, Swarms};
 pub use save::{Position, Saved, Saving};
+pub use survey::{SeenPeer, Surveyed};
 use sweep::Cursor;
 pub use sweep::Swept;
 use ticks::{Census, Mark, Ticks};
@@ -114,6 +116,8 @@ pub struct Totals {
     pub leechers: u64,
     /// IPv6 peers, seeders and leechers.
     pub v6_peers: u64,
+    /// Downloads since the start that were completed.
+    pub completed: u64,
     /// Announces since the start of peers that were not entered, because there was no memory.
     pub refused: u64,
 }
@@ -136,6 +140,7 @@ impl Totals {
         }
         if announce.event == Event::Completed && announce.seeder {
             *downloaded = downloaded.saturating_add(1);
+            self.completed += 1;
         }
     }
 
@@ -241,7 +246,8 @@ impl Shard {
             let Settings { hash_key, peer_timeout_secs, memory_bytes } = self.settings;
             let mut empty = Self::new(hash_key, peer_timeout_secs, memory_bytes);
             empty.books.ticks.pass(now);
-            empty.totals.refused = self.totals.refused;
+            let Totals { completed, refused, .. } = self.totals;
+            empty.totals = Totals { completed, refused, ..empty.totals };
             empty.cursor = self.cursor.after_leap(self.totals.seeders + self.totals.leechers);
             *self = empty;
         }

@@ -54,6 +54,13 @@ impl Default for Position {
     }
 }
 
+impl Position {
+    /// Where the peers of this swarm begin.
+    pub(super) fn of_swarm(number: u32, info_hash: InfoHash) -> Self {
+        Self { below: number, within: Some((info_hash, Within::default())) }
+    }
+}
+
 /// A walk over a table.
 pub struct Saving<'a> {
     shard: &'a Shard,

@@ -16,7 +16,7 @@ pub use cpu::{allowed_cores, pin};
 pub use doorbell::{Doorbell, Sleeper};
 pub use given::given_descriptors;
 pub use prefetch::{prefetch, prefetch_lines};
-pub use process::{memory_bytes, raise_descriptor_limit, random, thread_cpu_time};
+pub use process::{memory_bytes, raise_descriptor_limit, random, resident_bytes, thread_cpu_time};
 pub use socket::{
     attach_steering, choose_port_late, deliver_local_address, detach_steering, kernel_drops,
     set_receive_buffer,

@@ -30,6 +30,13 @@ pub fn raise_descriptor_limit(wanted: u64) -> u64 {
     current
 }
 
+/// The memory that the process takes; 0 if that can't be known.
+pub fn resident_bytes() -> u64 {
+    let pages = fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let resident = pages.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());
+    resident.unwrap_or_default() * rustix::param::page_size() as u64
+}
+
 /// Bytes that nobody can guess.
 ///
 /// # Errors

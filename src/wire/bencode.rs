@@ -98,20 +98,30 @@ pub fn put_announce(out: &mut Vec<u8>, reply: &AnnounceReply<'_>) {
 /// Writes the answer to a scrape (BEP 48). The dictionary's keys are the hashes: sorted, each once.
 pub fn put_scrape(out: &mut Vec<u8>, swarms: &mut [(InfoHash, SwarmCounts)]) {
     swarms.sort_unstable_by_key(|(info_hash, _)| *info_hash);
-    out.extend_from_slice(b"d5:filesd");
+    out.extend_from_slice(SCRAPE_BEGIN);
     let mut last = None;
     for (info_hash, counts) in swarms {
         if last == Some(*info_hash) {
             continue;
         }
         last = Some(*info_hash);
-        put_bytes(out, &info_hash.0);
-        put_key_number(out, b"d8:complete", counts.seeders);
-        put_key_number(out, b"10:downloaded", counts.downloaded);
-        put_key_number(out, b"10:incomplete", counts.leechers);
-        out.push(b'e');
+        put_scraped(out, info_hash, counts);
     }
-    out.extend_from_slice(b"ee");
+    out.extend_from_slice(SCRAPE_END);
+}
+
+/// What the answer to a scrape begins with ...
+pub const SCRAPE_BEGIN: &[u8] = b"d5:filesd";
+/// ... and what it ends with.
+pub const SCRAPE_END: &[u8] = b"ee";
+
+/// Writes one swarm of the answer to a scrape.
+pub fn put_scraped(out: &mut Vec<u8>, info_hash: &InfoHash, counts: &SwarmCounts) {
+    put_bytes(out, &info_hash.0);
+    put_key_number(out, b"d8:complete", counts.seeders);
+    put_key_number(out, b"10:downloaded", counts.downloaded);
+    put_key_number(out, b"10:incomplete", counts.leechers);
+    out.push(b'e');
 }
 
 /// Writes a refusal (BEP 3) of a request; one that will fail for ever says so (BEP 31).

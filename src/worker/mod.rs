@@ -8,16 +8,15 @@
 mod answer;
 mod connections;
 mod http;
+mod orders;
 mod save;
 mod stream;
 mod waiting;
 
 use std::cell::{Cell, RefCell};
-use std::fs::File;
 use std::future::poll_fn;
 use std::io;
 use std::net::TcpListener;
-use std::os::fd::{AsFd, OwnedFd};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -25,25 +24,25 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
-use crossbeam::channel::{Receiver, Sender};
+use crossbeam::channel::Receiver;
 use ipnet::IpNet;
 use tokio::task::JoinHandle;
 
-use crate::access::Access;
-use crate::counters::{Counter, Published};
+use crate::counters::{Counter, Published, Turns};
 use crate::engine::middleware::Middleware;
-use crate::engine::{Endpoint, Engine, Gate, Policy, Replies};
+use crate::engine::{Endpoint, Engine, Gate, Replies};
 use crate::limits::{
     HOUSEKEEPING_INTERVAL_MS, RUNTIME_RING_ENTRIES, SHUTDOWN_GRACE_MS, SWEEP_SLICES_PER_SECOND,
     TURN_DATAGRAMS, TURN_MESSAGES,
 };
 use crate::mesh::Mesh;
 use crate::ring::{RingSocket, Turned, UdpRing};
-use crate::swarm::{Saved, Swept};
+use crate::swarm::Swept;
 use crate::sys::{self, Acceptor, Doorbell, Sleeper};
 use crate::time::{Clock, Timestamp};
 use crate::web::Site;
 use connections::Connections;
+pub use orders::{Bequest, Order, Slice};
 
 /// All that a worker is given by the server.
 pub struct Setup {
@@ -71,43 +70,6 @@ pub struct Setup {
     pub connections: ConnectionLimits,
     /// What it is told while it runs.
     pub orders: Receiver<Order>,
-}
-
-/// What a worker is told while it runs; it looks for some when it publishes its counters.
-#[derive(Debug)]
-pub enum Order {
-    /// Other lists of who may ask.
-    Access(Arc<Access>),
-    /// Another policy for announces, as far as it can change.
-    Policy(Policy),
-    /// Another number of connections. Those that are open stay so.
-    Connections(ConnectionLimits),
-    /// Other networks whose word on a client's address is taken.
-    TrustedProxies(Arc<[Trusted]>),
-    /// Write the table to this file, and say how long it has become.
-    Save {
-        /// An empty file.
-        file: File,
-        /// Who is told; there is room.
-        done: Sender<io::Result<u64>>,
-    },
-    /// Enter what was saved, as far as it isn't known better.
-    Load(Vec<Saved>),
-    /// Give copies of the descriptors of all sockets.
-    Sockets(Sender<io::Result<Vec<OwnedFd>>>),
-    /// At the end, when nothing comes in any more, write what is young of the table.
-    Leave(Bequest),
-}
-
-/// What a worker is to leave behind.
-#[derive(Debug)]
-pub struct Bequest {
-    /// An empty file.
-    pub file: File,
-    /// Peers that announced longer ago are left out.
-    pub young_secs: u32,
-    /// Who is told; there is room.
-    pub done: Sender<io::Result<u64>>,
 }
 
 /// How many HTTP connections a worker holds at a time.
@@ -220,11 +182,14 @@ async fn serve<M: Middleware>(setup: Setup, program: Program<M>, ready: impl FnO
         trusted_proxies: RefCell::new(program.trusted_proxies),
     });
     let sleeper = Sleeper::new(setup.doorbell.clone())?;
+    let ring = UdpRing::new(setup.sockets, &setup.doorbell)?;
     let mut driver = Driver {
-        ring: UdpRing::new(setup.sockets, &setup.doorbell)?,
+        drops_before: kernel_drops(&ring),
+        ring,
         app: app.clone(),
         shared,
         published: setup.published,
+        turns: Turns::default(),
         shutdown: setup.shutdown,
         busy_poll: setup.busy_poll,
         orders: setup.orders,
@@ -256,6 +221,11 @@ async fn tick(doorbell: Arc<Doorbell>) {
     }
 }
 
+/// Datagrams that the kernel has dropped since the sockets were made, by whichever process.
+fn kernel_drops(ring: &UdpRing) -> u64 {
+    ring.sockets().filter_map(|socket| sys::kernel_drops(socket).ok()).map(u64::from).sum()
+}
+
 /// How long a worker that has nothing left to finish sleeps before it looks whether the others have.
 const NAP: Duration = Duration::from_millis(1);
 
@@ -280,11 +250,14 @@ struct Driver<M> {
     app: Rc<App<M>>,
     shared: Rc<Shared>,
     published: Arc<Published>,
+    turns: Turns,
     shutdown: Arc<Shutdown>,
     busy_poll: Duration,
     orders: Receiver<Order>,
     /// What is to be left behind.
     bequest: Option<Bequest>,
+    /// What the sockets had dropped when it began.
+    drops_before: u64,
     /// Where connections come in; none once the worker is to end.
     doors: Vec<Door>,
     next_sweep: Timestamp,
@@ -297,15 +270,21 @@ struct Driver<M> {
 impl<M: Middleware> Driver<M> {
     async fn run(mut self, sleeper: &Sleeper) -> io::Result<()> {
         let mut busy_until = Timestamp::default();
+        let mut last = None;
         while !self.shutdown.stopping() {
             let now = self.shared.clock.now();
+            if let Some(last) = last.take() {
+                self.turns.note(now.since(last));
+            }
             let Turn { worked, unfinished } = self.turn(now)?;
             if worked {
                 busy_until = now + self.busy_poll;
             }
             if unfinished || now < busy_until || self.ring.has_work() {
+                last = Some(now);
                 self.pass().await?;
             } else {
+                self.turns.note(self.shared.clock.now().since(now));
                 self.sleep(sleeper).await?;
             }
         }
@@ -363,49 +342,14 @@ impl<M: Middleware> Driver<M> {
             self.next_publish = now + Duration::from_millis(HOUSEKEEPING_INTERVAL_MS);
             engine.gauge(now);
             engine.counters.set(Counter::Connections, shared.connections.borrow().len() as u64);
-            let drops =
-                self.ring.sockets().filter_map(|socket| sys::kernel_drops(socket).ok()).map(u64::from).sum();
+            let drops = kernel_drops(&self.ring).wrapping_sub(self.drops_before);
             engine.counters.set(Counter::DropReceiveOverrun, drops);
-            self.published.publish(&engine.counters);
+            engine.counters.set(Counter::CpuMicros, sys::thread_cpu_time().as_micros() as u64);
+            self.published.publish(&engine.counters, &self.turns);
         }
         self.ring.submit()?;
         mesh.flush();
         Ok(Turn { worked: completions > 0 || messages > 0, unfinished })
-    }
-
-    /// Does what it is told, if it is time to look for that, and enters one slice at most. True if more may wait.
-    fn obey(&mut self, now: Timestamp) -> bool {
-        if now < self.next_orders {
-            return false;
-        }
-        self.next_orders = now + Duration::from_millis(HOUSEKEEPING_INTERVAL_MS);
-        let engine = &mut *self.shared.engine.borrow_mut();
-        while let Ok(order) = self.orders.try_recv() {
-            match order {
-                Order::Access(access) => engine.set_access(access),
-                Order::Policy(policy) => engine.set_policy(policy),
-                Order::Connections(limits) => self.shared.connections.borrow_mut().set_limits(limits),
-                Order::TrustedProxies(networks) => *self.app.trusted_proxies.borrow_mut() = networks,
-                Order::Save { file, done } => {
-                    let saved = save::save(self.shared.clone(), file, None);
-                    tokio_uring::spawn(async move { drop(done.send(saved.await)) });
-                }
-                Order::Load(saved) => {
-                    engine.load(now, saved);
-                    self.next_orders = now;
-                    return true;
-                }
-                Order::Sockets(to) => drop(to.send(self.sockets())),
-                Order::Leave(bequest) => self.bequest = Some(bequest),
-            }
-        }
-        false
-    }
-
-    /// Copies of the descriptors of all sockets.
-    fn sockets(&self) -> io::Result<Vec<OwnedFd>> {
-        let udp = self.ring.sockets().map(|socket| socket.as_fd().try_clone_to_owned());
-        udp.chain(self.doors.iter().map(|door| door.listener.as_fd().try_clone_to_owned())).collect()
     }
 
     /// Lets the runtime run some of the tasks that are ready, and comes back.

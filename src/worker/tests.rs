@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use super::*;
 use crate::connection_id::ConnectionIds;
-use crate::engine::Seeds;
 use crate::engine::context::RequestContext;
 use crate::engine::middleware::{Next, from_async};
+use crate::engine::{Policy, Seeds};
 use crate::error::TrackerError;
 use crate::limits::{
     HTTP_HEAD_DEADLINE_MS, HTTP_IDLE_DEADLINE_MS, HTTP_WRITE_DEADLINE_MS, TURN_SWEEP, UDP_REPLY_MAX_BYTES,
@@ -72,7 +72,7 @@ fn after_deadline<T: Send + 'static>(
         let address = listener.local_addr().unwrap();
         let shared = shared();
         let app = app(&shared, ());
-        tokio_uring::spawn(http::accept(app, tokio_uring::net::TcpListener::from_std(listener), 0));
+        tokio_uring::spawn(http::accept(app, Acceptor::new(listener).unwrap(), 0));
         let client = thread::spawn(move || client(address));
         while !shared.connections.borrow().has_one_in(phase) {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -140,8 +140,8 @@ fn a_request_that_waits_for_nothing_leaves_its_connection_open() {
     tokio_uring::start(async {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let listener = tokio_uring::net::TcpListener::from_std(listener);
-        tokio_uring::spawn(http::accept(app(&shared(), at_once), listener, 0));
+        let acceptor = Acceptor::new(listener).unwrap();
+        tokio_uring::spawn(http::accept(app(&shared(), at_once), acceptor, 0));
         let client = thread::spawn(move || {
             let mut stream = TcpStream::connect(address).unwrap();
             stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
@@ -199,8 +199,8 @@ fn who_waits_too_long_by_http_gets_a_503_and_what_came_meanwhile_its_answer() {
         let address = listener.local_addr().unwrap();
         let shared = shared();
         let app = app(&shared, from_async(never));
-        let listener = tokio_uring::net::TcpListener::from_std(listener);
-        tokio_uring::spawn(http::accept(app.clone(), listener, 0));
+        let acceptor = Acceptor::new(listener).unwrap();
+        tokio_uring::spawn(http::accept(app.clone(), acceptor, 0));
         let (go, goes) = channel();
         let (read, is_read) = channel();
         let client = thread::spawn(move || {
@@ -249,10 +249,14 @@ fn what_is_due_keeps_a_worker_awake() {
             app: app(&shared, ()),
             shared,
             published: Arc::default(),
+            turns: Turns::default(),
             shutdown: Arc::new(Shutdown::new(1)),
             busy_poll: Duration::ZERO,
             orders: crossbeam::channel::never(),
-            datagrams: TURN_DATAGRAMS,
+            bequest: None,
+            drops_before: 0,
+            doors: Vec::new(),
+            next_orders: Timestamp::default(),
             next_sweep: Timestamp::default(),
             next_publish: Timestamp::default(),
             submission: None,

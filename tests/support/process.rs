@@ -22,9 +22,10 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// Runs `gyre serve`.
+    /// Runs `gyre serve`, without the admin listener unless its address is among the options.
     pub(crate) fn serve(options: &str) -> Self {
-        Self::run(Command::new(GYRE).arg("serve").args(options.split_whitespace()))
+        let no_admin = (!options.contains("--admin ")).then_some("--no-admin");
+        Self::run(Command::new(GYRE).arg("serve").args(options.split_whitespace()).args(no_admin))
     }
 
     pub(crate) fn run(command: &mut Command) -> Self {

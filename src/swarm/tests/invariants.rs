@@ -8,7 +8,8 @@ use super::super::*;
 impl Shard {
     /// Panics if something in the table does not fit the rest. Takes time in proportion to the whole table.
     pub(crate) fn assert_invariants(&self) {
-        let mut totals = Totals { refused: self.totals.refused, ..Totals::default() };
+        let Totals { completed, refused, .. } = self.totals;
+        let mut totals = Totals { completed, refused, ..Totals::default() };
         let (mut marks, mut counted) = ([0; 256], 0);
         let mut next = self.swarms.map().taken_below(u32::MAX);
         while let Some(number) = next {

@@ -1,0 +1,275 @@
+//! Owns the figures for Prometheus: each worker's counters as metrics with labels, in the text format of OpenMetrics.
+//!
+//! `docs/operating.md` says what each is good for and which alert it deserves.
+
+use std::fmt::{Error, Result};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Registry;
+
+use crate::counters::{BAD, Counter, DROPS};
+use crate::server::{Handle, Status, WorkerState};
+use crate::sys;
+use crate::time::unix_secs;
+
+/// What the text is.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+type Labels = [(&'static str, &'static str)];
+
+/// A metric of each worker: its name, what it tells, and what it consists of.
+struct Metric {
+    name: &'static str,
+    help: &'static str,
+    is_gauge: bool,
+    series: &'static [(&'static Labels, Counter)],
+}
+
+const fn counter(
+    name: &'static str,
+    help: &'static str,
+    series: &'static [(&'static Labels, Counter)],
+) -> Metric {
+    Metric { name, help, is_gauge: false, series }
+}
+
+const fn gauge(
+    name: &'static str,
+    help: &'static str,
+    series: &'static [(&'static Labels, Counter)],
+) -> Metric {
+    Metric { name, help, is_gauge: true, series }
+}
+
+macro_rules! labels {
+    ($($name:ident = $value:literal),*) => { &[$((stringify!($name), $value)),*] };
+}
+
+/// All but bad requests and drops, whose causes are known by their lists.
+const METRICS: [Metric; 15] = [
+    counter(
+        "requests",
+        "Requests, but those that are none",
+        &[
+            (labels!(protocol = "udp", action = "connect", family = "v4"), Counter::UdpConnectV4),
+            (labels!(protocol = "udp", action = "connect", family = "v6"), Counter::UdpConnectV6),
+            (labels!(protocol = "udp", action = "announce", family = "v4"), Counter::UdpAnnounceV4),
+            (labels!(protocol = "udp", action = "announce", family = "v6"), Counter::UdpAnnounceV6),
+            (labels!(protocol = "udp", action = "scrape", family = "v4"), Counter::UdpScrapeV4),
+            (labels!(protocol = "udp", action = "scrape", family = "v6"), Counter::UdpScrapeV6),
+            (labels!(protocol = "http", action = "announce", family = "v4"), Counter::HttpAnnounceV4),
+            (labels!(protocol = "http", action = "announce", family = "v6"), Counter::HttpAnnounceV6),
+            (labels!(protocol = "http", action = "scrape", family = "v4"), Counter::HttpScrapeV4),
+            (labels!(protocol = "http", action = "scrape", family = "v6"), Counter::HttpScrapeV6),
+            (labels!(protocol = "http", action = "other", family = "any"), Counter::HttpOther),
+        ],
+    ),
+    counter(
+        "responses",
+        "Responses, refusals among them",
+        &[
+            (labels!(protocol = "udp", family = "v4"), Counter::UdpRepliesV4),
+            (labels!(protocol = "udp", family = "v6"), Counter::UdpRepliesV6),
+            (labels!(protocol = "http", family = "v4"), Counter::HttpRepliesV4),
+            (labels!(protocol = "http", family = "v6"), Counter::HttpRepliesV6),
+        ],
+    ),
+    counter("refusals", "Requests that were refused in the tracker's own words", &[(&[], Counter::Refused)]),
+    counter("silenced", "Requests that middleware ended without an answer", &[(&[], Counter::Silenced)]),
+    counter(
+        "denied",
+        "Requests that lists deny, by what is denied",
+        &[
+            (labels!(by = "torrent"), Counter::DeniedTorrent),
+            (labels!(by = "client"), Counter::DeniedClient),
+            (labels!(by = "source"), Counter::DeniedSource),
+        ],
+    ),
+    counter("mesh_hops", "Messages to other workers", &[(&[], Counter::MeshHops)]),
+    counter(
+        "ring_overflows",
+        "Times the ring ran out of buffers or completions; nothing is lost by it",
+        &[(&[], Counter::RingOverflows)],
+    ),
+    counter("completed", "Downloads that were completed", &[(&[], Counter::Completed)]),
+    counter(
+        "removed_peers",
+        "Peers that were taken out, by why",
+        &[
+            (labels!(cause = "expired"), Counter::ExpiredPeers),
+            (labels!(cause = "evicted"), Counter::EvictedPeers),
+            (labels!(cause = "denied"), Counter::DeniedPeers),
+        ],
+    ),
+    gauge("connections", "HTTP connections open", &[(&[], Counter::Connections)]),
+    gauge("swarms", "Swarms with peers", &[(&[], Counter::Swarms)]),
+    gauge(
+        "peers",
+        "Peers, by what they are",
+        &[(labels!(role = "seeder"), Counter::Seeders), (labels!(role = "leecher"), Counter::Leechers)],
+    ),
+    gauge("ipv6_peers", "Peers with an IPv6 address", &[(&[], Counter::V6Peers)]),
+    gauge("table_bytes", "Memory of the table of swarms", &[(&[], Counter::TableBytes)]),
+    gauge("sweep_lag_milliseconds", "By how much a peer may outlive its time", &[(&[], Counter::SweepLagMs)]),
+];
+
+/// What causes are counted of, by protocol.
+const CAUSES: [(&str, &str, &[(&str, Counter)]); 2] = [
+    ("bad_requests", "Requests that are none, by what is wrong with them", &BAD),
+    ("drops", "What was lost, by its cause", &DROPS),
+];
+
+/// Everything, as text.
+pub fn text(handle: &Handle) -> String {
+    let mut registry = Registry::with_prefix("gyre");
+    registry.register_collector(Box::new(Reading {
+        workers: handle.workers(),
+        status: handle.status(),
+        uptime_secs: handle.uptime().as_secs(),
+    }));
+    let mut text = String::new();
+    encode(&mut text, &registry).expect("text can be written to a string");
+    text
+}
+
+/// What was read, to be written.
+#[derive(Debug)]
+struct Reading {
+    workers: Vec<WorkerState>,
+    status: Status,
+    uptime_secs: u64,
+}
+
+impl Collector for Reading {
+    fn encode(&self, mut to: DescriptorEncoder<'_>) -> Result {
+        for Metric { name, help, is_gauge, series } in &METRICS {
+            let kind = if *is_gauge { MetricType::Gauge } else { MetricType::Counter };
+            self.each_worker(&mut to, name, help, kind, series.iter().copied())?;
+        }
+        for (name, help, causes) in &CAUSES {
+            let labels: Vec<_> =
+                causes.iter().map(|(cause, counter)| ([("cause", *cause)], *counter)).collect();
+            let series = labels.iter().map(|(labels, counter)| (&labels[..], *counter));
+            self.each_worker(&mut to, name, help, MetricType::Counter, series)?;
+        }
+        self.cpu(&mut to)?;
+        self.turns(&mut to)?;
+        self.process(&mut to)?;
+        self.snapshots(&mut to)?;
+        self.lists(&mut to)
+    }
+}
+
+impl Reading {
+    fn each_worker<'a>(
+        &self,
+        to: &mut DescriptorEncoder<'_>,
+        name: &str,
+        help: &str,
+        kind: MetricType,
+        series: impl Iterator<Item = (&'a [(&'static str, &'static str)], Counter)> + Clone,
+    ) -> Result {
+        let mut metric = to.encode_descriptor(name, help, None, kind)?;
+        for (number, worker) in self.workers.iter().enumerate() {
+            let number = number.to_string();
+            for (labels, counter) in series.clone() {
+                let labels: Vec<_> = labels.iter().copied().chain([("worker", number.as_str())]).collect();
+                let value = worker.counters.get(counter);
+                let mut metric = metric.encode_family(&labels)?;
+                match kind {
+                    MetricType::Gauge => metric.encode_gauge(&value)?,
+                    _ => metric.encode_counter::<NoLabelSet, _, u64>(&value, None)?,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn cpu(&self, to: &mut DescriptorEncoder<'_>) -> Result {
+        let mut metric = to.encode_descriptor("cpu_seconds", "CPU time used", None, MetricType::Counter)?;
+        for (number, worker) in self.workers.iter().enumerate() {
+            let secs = worker.counters.get(Counter::CpuMicros) as f64 / 1e6;
+            let labels = [("worker", number.to_string())];
+            metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&secs, None)?;
+        }
+        Ok(())
+    }
+
+    fn turns(&self, to: &mut DescriptorEncoder<'_>) -> Result {
+        let help = "How long turns took: a datagram that comes waits for one at most";
+        let mut metric = to.encode_descriptor("turn_seconds", help, None, MetricType::Histogram)?;
+        for (number, worker) in self.workers.iter().enumerate() {
+            let bound = |below: Option<u64>| below.map_or(f64::INFINITY, |micros| micros as f64 / 1e6);
+            let buckets: Vec<_> =
+                worker.turns.buckets().map(|(below, count)| (bound(below), count)).collect();
+            let count = buckets.iter().map(|(_, count)| count).sum();
+            let secs = worker.turns.sum_us() as f64 / 1e6;
+            let labels = [("worker", number.to_string())];
+            metric.encode_family(&labels)?.encode_histogram::<NoLabelSet>(secs, count, &buckets, None)?;
+        }
+        Ok(())
+    }
+
+    fn process(&self, to: &mut DescriptorEncoder<'_>) -> Result {
+        to.encode_descriptor("build", "The version", None, MetricType::Info)?
+            .encode_info(&[("version", env!("CARGO_PKG_VERSION"))])?;
+        gauge_of(to, "resident_bytes", "Memory that the process takes", &sys::resident_bytes())?;
+        let started = unix_secs().saturating_sub(self.uptime_secs);
+        gauge_of(to, "start_time_seconds", "When the tracker was started, since 1970", &started)
+    }
+
+    fn snapshots(&self, to: &mut DescriptorEncoder<'_>) -> Result {
+        if let Some(written) = self.status.snapshot {
+            let help = "When the last snapshot was written, since 1970";
+            gauge_of(to, "snapshot_time_seconds", help, &written.unix_secs)?;
+            let help = "How long writing the last snapshot took";
+            gauge_of(to, "snapshot_duration_seconds", help, &written.took.as_secs_f64())?;
+            gauge_of(to, "snapshot_bytes", "Length of the last snapshot", &written.bytes)?;
+        }
+        let help = "Snapshots that could not be written";
+        counter_of(to, "snapshot_failures", help, &self.status.failed_snapshots)
+    }
+
+    fn lists(&self, to: &mut DescriptorEncoder<'_>) -> Result {
+        let mut metric =
+            to.encode_descriptor("list_entries", "Entries of a list", None, MetricType::Gauge)?;
+        for list in &self.status.lists {
+            let path = list.path.to_string_lossy();
+            let labels = [("list", list.name.as_str()), ("file", &path)];
+            metric.encode_family(&labels)?.encode_gauge(&(list.entries as u64))?;
+        }
+        Ok(())
+    }
+}
+
+fn gauge_of(to: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: &impl EncodeGaugeValue) -> Result {
+    to.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(value)
+}
+
+fn counter_of(
+    to: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    value: &impl EncodeCounterValue,
+) -> std::result::Result<(), Error> {
+    to.encode_descriptor(name, help, None, MetricType::Counter)?
+        .encode_counter::<NoLabelSet, _, u64>(value, None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_counter_is_told_once() {
+        let series = METRICS.iter().flat_map(|metric| metric.series.iter().map(|(_, counter)| *counter));
+        let causes = CAUSES.iter().flat_map(|(_, _, causes)| causes.iter().map(|(_, counter)| *counter));
+        let mut told: Vec<_> =
+            series.chain(causes).chain([Counter::CpuMicros]).map(|counter| counter as usize).collect();
+        told.sort_unstable();
+        assert_eq!(told, (0..Counter::COUNT).collect::<Vec<_>>());
+    }
+}

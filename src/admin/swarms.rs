@@ -1,0 +1,259 @@
+//! Owns what is said of swarms: the largest, one, all of them; and which clients announce in them.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Mutex, Semaphore};
+
+use super::{Done, Watched, no_store, send_json};
+use crate::access::parse_hash;
+use crate::engine::clients::CLIENT_BYTES;
+use crate::error::{Code, TrackerError};
+use crate::limits::{
+    ADMIN_LARGEST, ADMIN_PEERS_MAX, ADMIN_SCRAPES, ADMIN_SURVEY_INTERVAL_S, ADMIN_SURVEY_SHARE,
+};
+use crate::server::{Busy, Handle};
+use crate::time::{Clock, Timestamp};
+use crate::types::{InfoHash, SwarmCounts};
+use crate::web::HttpConnection;
+use crate::wire::bencode;
+
+/// Walks over all swarms.
+pub(super) struct Surveys {
+    /// What the last one has found to be largest, and when the next one is due.
+    largest: Mutex<(Option<Arc<Largest>>, Timestamp)>,
+    /// Scrapes of everything that may go on at a time.
+    scrapes: Semaphore,
+    clock: Clock,
+}
+
+impl Default for Surveys {
+    fn default() -> Self {
+        Self { largest: Mutex::default(), scrapes: Semaphore::new(ADMIN_SCRAPES), clock: Clock::start() }
+    }
+}
+
+/// By what swarms are compared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum By {
+    #[default]
+    Peers,
+    Seeders,
+    Leechers,
+    Downloaded,
+}
+
+impl By {
+    const ALL: [Self; 4] = [Self::Peers, Self::Seeders, Self::Leechers, Self::Downloaded];
+
+    fn of(self, counts: &SwarmCounts) -> u32 {
+        match self {
+            Self::Peers => counts.seeders.saturating_add(counts.leechers),
+            Self::Seeders => counts.seeders,
+            Self::Leechers => counts.leechers,
+            Self::Downloaded => counts.downloaded,
+        }
+    }
+}
+
+/// A swarm, as it is shown.
+#[derive(Clone, Debug, Serialize)]
+struct Shown {
+    info_hash: String,
+    seeders: u32,
+    leechers: u32,
+    downloaded: u32,
+}
+
+impl Shown {
+    fn new(info_hash: &InfoHash, counts: &SwarmCounts) -> Self {
+        let SwarmCounts { seeders, leechers, downloaded } = *counts;
+        Self { info_hash: format!("{info_hash:?}"), seeders, leechers, downloaded }
+    }
+}
+
+/// The largest swarms, by each of the four.
+struct Largest([Vec<Shown>; By::ALL.len()]);
+
+impl Largest {
+    async fn survey(handle: &Handle) -> Result<Self, Busy> {
+        // The least of those that are kept is on top.
+        let mut kept: [BinaryHeap<Reverse<(u32, InfoHash, SwarmCounts)>>; By::ALL.len()] = Default::default();
+        let mut survey = handle.survey();
+        while let Some(slice) = survey.next().await? {
+            for (heap, by) in kept.iter_mut().zip(By::ALL) {
+                for (info_hash, counts) in &slice {
+                    let value = by.of(counts);
+                    if heap.len() == ADMIN_LARGEST {
+                        if heap.peek().is_some_and(|Reverse((least, ..))| value <= *least) {
+                            continue;
+                        }
+                        heap.pop();
+                    }
+                    heap.push(Reverse((value, *info_hash, *counts)));
+                }
+            }
+        }
+        Ok(Self(kept.map(|heap| {
+            let mut swarms: Vec<_> = heap.into_sorted_vec();
+            swarms.dedup_by_key(|Reverse((_, info_hash, _))| *info_hash); // one may have been met twice
+            swarms.iter().map(|Reverse((_, info_hash, counts))| Shown::new(info_hash, counts)).collect()
+        })))
+    }
+}
+
+#[derive(Deserialize)]
+struct LargestQuery {
+    #[serde(default)]
+    by: By,
+    limit: Option<usize>,
+}
+
+/// `GET /api/swarms?by=peers&limit=20`: the largest, as of some seconds ago.
+pub(super) async fn largest(watched: &Watched, connection: &mut HttpConnection) -> Done {
+    let query: LargestQuery = connection.query()?.deserialize()?;
+    let limit = query.limit.unwrap_or(20).min(ADMIN_LARGEST);
+    let surveys = &watched.surveys;
+    let largest = {
+        let mut known = surveys.largest.lock().await; // who comes meanwhile waits for the same survey
+        let started = surveys.clock.now();
+        match &mut *known {
+            (Some(largest), due) if started < *due => largest.clone(),
+            (largest, due) => {
+                let new = Arc::new(Largest::survey(&watched.handle).await.map_err(unavailable)?);
+                let now = surveys.clock.now();
+                // A walk that takes long is seldom made.
+                let pause = now.since(started) * ADMIN_SURVEY_SHARE;
+                *due = now + pause.max(Duration::from_secs(ADMIN_SURVEY_INTERVAL_S));
+                largest.insert(new).clone()
+            }
+        }
+    };
+    let shown = &largest.0[query.by as usize];
+    send_json(connection, &shown[..shown.len().min(limit)].to_vec()).await
+}
+
+#[derive(Deserialize)]
+struct OneQuery {
+    peers: Option<usize>,
+}
+
+#[derive(Serialize)]
+struct One {
+    #[serde(flatten)]
+    swarm: Shown,
+    /// Which worker's it is.
+    worker: u16,
+    peers: Vec<Peer>,
+}
+
+#[derive(Serialize)]
+struct Peer {
+    address: String,
+    seeder: bool,
+    /// Since its last announce.
+    age_secs: u32,
+}
+
+/// `GET /api/swarms/{info_hash}?peers=50`
+pub(super) async fn one(watched: &Watched, connection: &mut HttpConnection) -> Done {
+    let wrong = || TrackerError::incorrect_request("an info-hash is 40 hexadecimal digits, or 32 of base 32");
+    let text = connection.param("info_hash").unwrap_or_default();
+    let info_hash = parse_hash(text.as_bytes()).ok_or_else(wrong)?;
+    let query: OneQuery = connection.query()?.deserialize()?;
+    let peers = query.peers.unwrap_or(50).min(ADMIN_PEERS_MAX);
+    let state = watched.handle.swarm(info_hash, peers).await.map_err(unavailable)?;
+    if state.counts == SwarmCounts::default() {
+        return Err(TrackerError::new(Code::NotFound, "there is no such swarm"));
+    }
+    let peers = state.peers.iter().map(|peer| Peer {
+        address: peer.addr.unpack().to_string(),
+        seeder: peer.seeder,
+        age_secs: peer.age_secs,
+    });
+    let swarm = Shown::new(&info_hash, &state.counts);
+    send_json(connection, &One { swarm, worker: state.worker.0, peers: peers.collect() }).await
+}
+
+/// How all swarms are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Format {
+    /// As the answer to a scrape without info-hashes (BEP 48), but for their order.
+    #[default]
+    Bencode,
+    /// An object to a line.
+    Ndjson,
+}
+
+#[derive(Deserialize)]
+struct ScrapeQuery {
+    #[serde(default)]
+    format: Format,
+}
+
+/// `GET /api/full-scrape?format=bencode`: all swarms, in no order.
+pub(super) async fn scrape(watched: &Watched, connection: &mut HttpConnection) -> Done {
+    let ScrapeQuery { format } = connection.query()?.deserialize()?;
+    let Ok(_turn) = watched.surveys.scrapes.try_acquire() else {
+        let words = "others scrape everything at this moment; try again later";
+        return Err(TrackerError::new(Code::Unavailable, words));
+    };
+    let (media_type, begin, end): (_, &[u8], &[u8]) = match format {
+        Format::Bencode => ("text/plain; charset=iso-8859-1", bencode::SCRAPE_BEGIN, bencode::SCRAPE_END),
+        Format::Ndjson => ("application/x-ndjson", b"", b""),
+    };
+    connection.set_content_type(media_type)?;
+    no_store(connection)?;
+    let mut survey = watched.handle.survey();
+    let mut response = connection.stream().await?;
+    let mut out = begin.to_vec();
+    while let Some(slice) = survey.next().await.map_err(unavailable)? {
+        for (info_hash, counts) in &slice {
+            match format {
+                Format::Bencode => bencode::put_scraped(&mut out, info_hash, counts),
+                Format::Ndjson => {
+                    serde_json::to_writer(&mut out, &Shown::new(info_hash, counts))
+                        .map_err(TrackerError::internal)?;
+                    out.push(b'\n');
+                }
+            }
+        }
+        response.write(&out).await?;
+        out.clear();
+    }
+    out.extend_from_slice(end);
+    response.write(&out).await?;
+    response.finish().await
+}
+
+/// A client, with its part of the announces of the last minutes.
+#[derive(Serialize)]
+struct Client {
+    /// The first bytes of its peer ids.
+    id: String,
+    share: f64,
+}
+
+/// `GET /api/clients`
+pub(super) async fn clients(watched: &Watched, connection: &mut HttpConnection) -> Done {
+    let met = watched.handle.clients().await.map_err(unavailable)?;
+    let mut by_id: BTreeMap<[u8; CLIENT_BYTES], u64> = BTreeMap::new();
+    met.iter().for_each(|(id, count)| *by_id.entry(*id).or_default() += u64::from(*count));
+    let all: u64 = by_id.values().sum();
+    let client = |(id, count): (&[u8; CLIENT_BYTES], &u64)| Client {
+        id: id.escape_ascii().to_string(),
+        share: *count as f64 / all as f64,
+    };
+    let mut clients: Vec<_> = by_id.iter().map(client).collect();
+    clients.sort_by(|one, other| other.share.total_cmp(&one.share));
+    send_json(connection, &clients).await
+}
+
+fn unavailable(busy: Busy) -> TrackerError {
+    TrackerError::new(Code::Unavailable, busy.to_string())
+}

@@ -1,0 +1,76 @@
+//! Owns the token that lets somebody change something: where it is kept, and the comparison with what is sent.
+
+use std::fs::{self, OpenOptions};
+use std::hint::black_box;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use crate::error::ServerError;
+use crate::limits::ADMIN_TOKEN_BYTES;
+use crate::sys;
+
+/// Its name in the state directory.
+const FILE: &str = "admin-token";
+
+/// The token.
+pub struct Token(String);
+
+impl Token {
+    /// The one in this file; or the one in the state directory, which is made if there is none.
+    ///
+    /// # Errors
+    ///
+    /// The file can't be read, or holds no token: 16 to 256 visible ASCII characters.
+    pub fn find(file: Option<&Path>, state_dir: Option<&Path>) -> Result<Option<Self>, ServerError> {
+        if let Some(file) = file {
+            return Self::read(file).map(Some);
+        }
+        let Some(path) = state_dir.map(|directory| directory.join(FILE)) else { return Ok(None) };
+        if !path.exists() {
+            let random: [u8; 20] = sys::random()
+                .map_err(|source| ServerError::System { what: "random numbers can't be had", source })?;
+            let text: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+            let file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&path);
+            file.and_then(|mut file| writeln!(file, "{text}")).map_err(|source| failed(&path, source))?;
+        }
+        Self::read(&path).map(Some)
+    }
+
+    fn read(path: &Path) -> Result<Self, ServerError> {
+        let text = fs::read_to_string(path).map_err(|source| failed(path, source))?;
+        let token = text.trim();
+        let is_token =
+            ADMIN_TOKEN_BYTES.contains(&token.len()) && token.bytes().all(|byte| byte.is_ascii_graphic());
+        let wrong =
+            || failed(path, io::Error::other("it is no token: 16 to 256 visible ASCII characters are one"));
+        if is_token { Ok(Self(token.to_owned())) } else { Err(wrong()) }
+    }
+
+    /// Whether this is it. It takes as long for each that is as long.
+    pub fn is(&self, given: &str) -> bool {
+        let (token, given) = (self.0.as_bytes(), given.as_bytes());
+        let differs =
+            token.iter().zip(given).fold(0, |differs, (one, other)| black_box(differs | (one ^ other)));
+        token.len() == given.len() && differs == 0
+    }
+}
+
+fn failed(path: &Path, source: io::Error) -> ServerError {
+    ServerError::Token { path: path.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_itself_alone() {
+        let token = Token("0123456789abcdef".to_owned());
+        assert!(token.is("0123456789abcdef"));
+        for other in ["", "0", "0123456789abcdeg", "1123456789abcdef", "0123456789abcdef0", "0123456789abcde"]
+        {
+            assert!(!token.is(other), "{other}");
+        }
+    }
+}
