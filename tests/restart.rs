@@ -1,5 +1,5 @@
-//! Owns the tests of a restart without a gap: a tracker takes over from another one while clients ask, and whatever goes
-//! wrong with that leaves the one that runs as it was; and of sockets that the service manager gives.
+//! Owns the tests of a restart without a gap: a tracker takes over from another one while clients ask, and whatever
+//! goes wrong with that leaves the one that runs as it was; and of sockets that the service manager gives.
 
 mod support;
 

@@ -1,4 +1,4 @@
-//! Owns the handing over to a tracker that takes over, on the side of the one that runs. See `passing` for what is said.
+//! Owns the handing over to a tracker that takes over, on the side of the one that runs. What is said is in `passing`.
 //!
 //! It has a thread of its own, which waits for who wants to take over. No worker is ever held up by it.
 

@@ -1,4 +1,4 @@
-//! Owns what a tracker gets from elsewhere: sockets that the service manager has bound or that another tracker serves at.
+//! Owns what a tracker gets from elsewhere: sockets of the service manager's, or those that another tracker serves at.
 
 use std::io;
 use std::net::SocketAddr;
@@ -21,8 +21,8 @@ pub struct Inherited {
 }
 
 impl Inherited {
-    /// What the service manager has bound (`LISTEN_FDS`, see `sd_listen_fds(3)`); nothing if it hasn't. It is there once:
-    /// who asks again gets nothing.
+    /// What the service manager has bound (`LISTEN_FDS`, see `sd_listen_fds(3)`); nothing if it hasn't. It is there
+    /// once: who asks again gets nothing.
     ///
     /// # Errors
     ///

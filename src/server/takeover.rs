@@ -1,4 +1,4 @@
-//! Owns the taking over from a tracker that runs, on the side of the new one. See `passing` for what is said.
+//! Owns the taking over from a tracker that runs, on the side of the new one. What is said is in `passing`.
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
@@ -93,7 +93,7 @@ impl Predecessor {
         Ok(StateDirectory::inherited(&self.state_dir, lock, listener))
     }
 
-    /// Lets the other tracker end, since our workers serve, and has what came to it meanwhile entered into their tables.
+    /// Lets the other tracker end, since our workers serve, and has them enter what came to it meanwhile.
     pub(super) fn relieve(
         self,
         state: Weak<StateDirectory>,

@@ -78,7 +78,7 @@ fn young(pieces: impl Iterator<Item = Saved>, secs: u32) -> Vec<Saved> {
         match piece {
             Saved::Swarm { .. } => swarm = Some(piece),
             Saved::Peer { age_secs, .. } if age_secs <= secs => {
-                kept.extend(swarm.take().into_iter().chain([piece]))
+                kept.extend(swarm.take().into_iter().chain([piece]));
             }
             Saved::Peer { .. } => {}
         }
