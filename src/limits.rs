@@ -201,6 +201,9 @@ pub const SURVEY_PAUSE_MS: u64 = 1;
 pub const DEFAULT_ADMIN_ADDRESS: &str = "127.0.0.1:6970";
 /// Connections to it: browsers keep up to six each.
 pub const ADMIN_CONNECTIONS: usize = 128;
+/// Descriptors that it needs: its connections, those that are refused, and its worker.
+pub const ADMIN_DESCRIPTORS: u64 =
+    (ADMIN_CONNECTIONS + HTTP_REFUSALS) as u64 + SPARE_DESCRIPTORS + WORKER_DESCRIPTORS + 2;
 /// Memory of its tracker, which holds no swarms: the least that one takes.
 pub const ADMIN_MEMORY_BYTES: u64 = 64 << 20;
 /// Its events come so often.
@@ -419,7 +422,7 @@ pub const SNAPSHOT_DEADLINE_S: u64 = 600;
 pub const CONTROL_INTERVAL_MS: u64 = 1_000;
 /// Commands to the thread that does.
 pub const CONTROL_COMMANDS: usize = 16;
-/// Orders to a worker that wait until it looks for some, four times a second.
+/// Orders to a worker that wait until its next turn.
 pub const WORKER_ORDERS: usize = 16;
 
 /// A file of options is shorter, or it is no such file.

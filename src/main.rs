@@ -14,6 +14,7 @@ use gyre::cli::{Cli, CliError, Command, ConfigCommand, Doctor, Serve};
 use gyre::config::Config;
 use gyre::doctor;
 use gyre::error::ServerError;
+use gyre::limits::ADMIN_DESCRIPTORS;
 use gyre::report::Reporter;
 use gyre::server::{Inherited, Tracker, format_cores};
 use gyre::time::Clock;
@@ -163,7 +164,11 @@ fn start(serve: &Serve) -> Result<(Tracker, Option<Tracker>), ServerError> {
     if let Some(state_dir) = serve.take_over() {
         inherited = inherited.take_over(state_dir)?;
     }
-    let mut bound = Tracker::builder().config(config.clone()).inherit(inherited).bind()?;
+    let mut bound = Tracker::builder()
+        .config(config.clone())
+        .spare_descriptors(serve.admin().map_or(0, |_| ADMIN_DESCRIPTORS))
+        .inherit(inherited)
+        .bind()?;
     let mut rest = bound.rest();
     let admin = serve.admin().map(|admin| admin::bind(&admin, &mut rest)).transpose()?;
     for address in rest.addresses() {

@@ -22,7 +22,7 @@ impl Program {
         // A child has what the thread has that starts it. Who may not give the capability up doesn't have it.
         let without_it = move || {
             let _ = remove_capability_from_bounding_set(CapabilitySet::SYS_RESOURCE);
-            let line = format!("ulimit -n {limit}; exec {GYRE} serve {options}");
+            let line = format!("ulimit -n {limit}; exec {GYRE} serve --no-admin {options}");
             Self::run(Command::new("sh").args(["-c", &line]))
         };
         thread::scope(|scope| scope.spawn(without_it).join().expect("a program started"))
@@ -268,6 +268,9 @@ fn the_help_names_each_option_with_its_default_and_its_range() {
         ("--state-dir", "nothing is kept", ""),
         ("--take-over", "", "same --state-dir"),
         ("--snapshot-interval", "300", "0 to 86400"),
+        ("--admin", "127.0.0.1:6970", ""),
+        ("--no-admin", "", ""),
+        ("--admin-token-file", "`admin-token` in --state-dir", "16 to 256"),
         ("--help", "", ""),
     ];
     let mut options = options_in_help();

@@ -19,6 +19,7 @@ use crate::time::unix_secs;
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 type Labels = [(&'static str, &'static str)];
+type Causes = [(&'static str, Counter)];
 
 /// A metric of each worker: its name, what it tells, and what it consists of.
 struct Metric {
@@ -117,7 +118,7 @@ const METRICS: [Metric; 15] = [
 ];
 
 /// What causes are counted of, by protocol.
-const CAUSES: [(&str, &str, &[(&str, Counter)]); 2] = [
+const CAUSES: [(&str, &str, &Causes); 2] = [
     ("bad_requests", "Requests that are none, by what is wrong with them", &BAD),
     ("drops", "What was lost, by its cause", &DROPS),
 ];
@@ -147,13 +148,13 @@ impl Collector for Reading {
     fn encode(&self, mut to: DescriptorEncoder<'_>) -> Result {
         for Metric { name, help, is_gauge, series } in &METRICS {
             let kind = if *is_gauge { MetricType::Gauge } else { MetricType::Counter };
-            self.each_worker(&mut to, name, help, kind, series.iter().copied())?;
+            self.each_worker(&mut to, name, help, kind, series)?;
         }
         for (name, help, causes) in &CAUSES {
             let labels: Vec<_> =
                 causes.iter().map(|(cause, counter)| ([("cause", *cause)], *counter)).collect();
-            let series = labels.iter().map(|(labels, counter)| (&labels[..], *counter));
-            self.each_worker(&mut to, name, help, MetricType::Counter, series)?;
+            let series: Vec<_> = labels.iter().map(|(labels, counter)| (&labels[..], *counter)).collect();
+            self.each_worker(&mut to, name, help, MetricType::Counter, &series)?;
         }
         self.cpu(&mut to)?;
         self.turns(&mut to)?;
@@ -164,20 +165,20 @@ impl Collector for Reading {
 }
 
 impl Reading {
-    fn each_worker<'a>(
+    fn each_worker(
         &self,
         to: &mut DescriptorEncoder<'_>,
         name: &str,
         help: &str,
         kind: MetricType,
-        series: impl Iterator<Item = (&'a [(&'static str, &'static str)], Counter)> + Clone,
+        series: &[(&Labels, Counter)],
     ) -> Result {
         let mut metric = to.encode_descriptor(name, help, None, kind)?;
         for (number, worker) in self.workers.iter().enumerate() {
             let number = number.to_string();
-            for (labels, counter) in series.clone() {
+            for (labels, counter) in series {
                 let labels: Vec<_> = labels.iter().copied().chain([("worker", number.as_str())]).collect();
-                let value = worker.counters.get(counter);
+                let value = worker.counters.get(*counter);
                 let mut metric = metric.encode_family(&labels)?;
                 match kind {
                     MetricType::Gauge => metric.encode_gauge(&value)?,

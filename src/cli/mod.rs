@@ -315,8 +315,8 @@ pub struct Serve {
     #[arg(value_parser = number(RECEIVE_BUFFER_RANGE_BYTES), help_heading = LIMITS)]
     receive_buffer: u32,
 
-    /// Serve the admin listener at this address: figures for Prometheus, an API, and a page that shows the tracker live.
-    /// Whoever can reach it can read it
+    /// Serve the admin listener at this address: figures for Prometheus, an API, and a page that shows the tracker
+    /// live. Whoever can reach it can read it
     #[arg(long, value_name = "ADDR:PORT", default_value = DEFAULT_ADMIN_ADDRESS, help_heading = ADMIN)]
     admin: SocketAddr,
 

@@ -136,7 +136,7 @@ impl System {
             Ok(limit) => limit,
             Err(unread) => return Finding::unknown(CHECK, "the limit of open files", unread),
         };
-        let needed = descriptors_needed(config, workers);
+        let needed = descriptors_needed(config, workers, 0);
         let all = needed.own + needed.connections;
         let most = self.nr_open.unwrap_or(u64::MAX);
         let limit = if self.may(CAP_SYS_RESOURCE) { most } else { hard.unwrap_or(most).min(most) };

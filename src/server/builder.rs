@@ -45,6 +45,7 @@ pub struct Builder<M = ()> {
     middleware: M,
     site: Site,
     inherited: Inherited,
+    spare_descriptors: u64,
     /// What went wrong first; it is said when the tracker is to start.
     error: Option<ServerError>,
 }
@@ -57,6 +58,7 @@ impl Default for Builder {
             middleware: (),
             site: Site::default(),
             inherited: Inherited::default(),
+            spare_descriptors: 0,
             error: None,
         }
     }
@@ -73,6 +75,15 @@ impl<M: Middleware + Send> Builder<M> {
     /// ```
     pub fn config(self, config: Config) -> Self {
         Self { config, ..self }
+    }
+
+    /// Leaves so many file descriptors to the rest of the program: connections get fewer where they are few.
+    ///
+    /// ```
+    /// let builder = gyre::Tracker::builder().spare_descriptors(100); // connections to a database
+    /// ```
+    pub fn spare_descriptors(self, spare_descriptors: u64) -> Self {
+        Self { spare_descriptors, ..self }
     }
 
     /// Names the threads.
@@ -107,6 +118,7 @@ impl<M: Middleware + Send> Builder<M> {
             middleware: Chain::new(self.middleware, middleware),
             site: self.site,
             inherited: self.inherited,
+            spare_descriptors: self.spare_descriptors,
             error: self.error,
         }
     }
@@ -288,7 +300,10 @@ impl<M: Middleware + Send> Builder<M> {
     pub fn bind(self) -> Result<Bound<M>, ServerError> {
         match self.error {
             Some(error) => Err(error),
-            None => Bound::new(self.name, self.config, self.middleware, self.site, self.inherited),
+            None => {
+                let Self { name, config, middleware, site, inherited, spare_descriptors, .. } = self;
+                Bound::new(name, config, middleware, site, inherited, spare_descriptors)
+            }
         }
     }
 }

@@ -17,35 +17,50 @@ use tokio::sync::oneshot;
 
 use crate::access::{Access, ListName};
 use crate::limits::{CONTROL_COMMANDS, CONTROL_INTERVAL_MS, SNAPSHOT_DEADLINE_S, WORKER_ORDERS};
+use crate::sys::Doorbell;
 use crate::time::{Clock, Timestamp, unix_secs};
 use crate::types::WorkerId;
 use crate::worker::Order;
 
-/// The ways to the workers.
+/// The ways to the workers: what is for each, and what wakes it.
 #[derive(Clone)]
-pub(super) struct Orders(Vec<Sender<Order>>);
+pub(super) struct Orders(Vec<(Sender<Order>, Arc<Doorbell>)>);
 
 impl Orders {
-    /// For so many workers; each gets one of the receivers.
-    pub(super) fn new(workers: usize) -> (Self, Vec<Receiver<Order>>) {
-        let (senders, receivers) = (0..workers).map(|_| bounded(WORKER_ORDERS)).unzip();
-        (Self(senders), receivers)
+    /// For the workers of these doorbells; each gets one of the receivers.
+    pub(super) fn new(doorbells: &[Arc<Doorbell>]) -> (Self, Vec<Receiver<Order>>) {
+        let way = |doorbell: &Arc<Doorbell>| {
+            let (sender, receiver) = bounded(WORKER_ORDERS);
+            ((sender, doorbell.clone()), receiver)
+        };
+        let (ways, receivers) = doorbells.iter().map(way).unzip();
+        (Self(ways), receivers)
     }
 
     /// Gives each worker an order, waiting for one that has not looked at the last ones yet. A worker that has ended
     /// gets none.
     pub(super) fn give(&self, mut order: impl FnMut() -> Order) {
-        self.0.iter().for_each(|worker| drop(worker.send(order())));
+        for (worker, doorbell) in &self.0 {
+            if worker.send(order()).is_ok() {
+                doorbell.ring();
+            }
+        }
     }
 
     /// The same for one worker, by its number.
     pub(super) fn give_one(&self, worker: usize, order: Order) {
-        let _ = self.0[worker].send(order);
+        let (worker, doorbell) = &self.0[worker];
+        if worker.send(order).is_ok() {
+            doorbell.ring();
+        }
     }
 
     /// Gives one worker an order, without waiting.
     pub(super) fn try_give(&self, worker: WorkerId, order: Order) -> Result<(), Busy> {
-        self.0[worker.index()].try_send(order).map_err(|_| Busy)
+        let (worker, doorbell) = &self.0[worker.index()];
+        worker.try_send(order).map_err(|_| Busy)?;
+        doorbell.ring();
+        Ok(())
     }
 }
 

@@ -21,7 +21,7 @@ use crate::types::{InfoHash, SwarmCounts, WorkerId};
 use crate::worker::{Order, Slice};
 
 /// A way to a tracker that runs, for any thread and any runtime; a copy is the same way. Workers answer between two
-/// turns, four times a second, and never wait for who asks.
+/// requests, and never wait for who asks. What they count they publish four times a second.
 ///
 /// ```
 /// # use gyre::config::{Config, Cores, Listen};

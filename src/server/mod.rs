@@ -58,6 +58,8 @@ pub struct Tracker {
     clock: Clock,
     control: Arc<Control>,
     owners: Owners,
+    /// What the rest of the program needs.
+    spare_descriptors: u64,
     /// Held for as long as it runs.
     state: Option<Arc<StateDirectory>>,
     /// Still serves, until this one is let take over.
@@ -122,7 +124,7 @@ impl Tracker {
         config.check()?;
         let workers = self.cores.len();
         let lists = ListFiles::open(&config.lists, self.control.own_lists().map(Path::to_owned), self.clock)?;
-        let connections = sockets::reserve_descriptors(&config, workers)?;
+        let connections = sockets::reserve_descriptors(&config, workers, self.spare_descriptors)?;
         let policy = tables::policy(&config, 0);
         let trusted_proxies = trusted(&config);
         self.control.set_lists(lists);

@@ -32,14 +32,15 @@ pub(crate) struct Descriptors {
     pub(crate) connections: u64,
 }
 
-/// How many descriptors a server with this configuration and so many workers wants.
-pub(crate) fn descriptors_needed(config: &Config, workers: usize) -> Descriptors {
+/// How many descriptors a server with this configuration and so many workers wants, if the rest of the program needs so
+/// many.
+pub(crate) fn descriptors_needed(config: &Config, workers: usize, spare: u64) -> Descriptors {
     // A worker holds each listener twice: to accept from, and to hand over.
     let (udp, listeners) = (config.udp.addresses().len(), config.http.addresses().len());
     // Whoever takes over gets one more of each.
     let handed_over = if config.state_dir.is_some() { udp + listeners } else { 0 };
     let sockets_per_worker = udp + 2 * listeners + handed_over;
-    let own = SPARE_DESCRIPTORS + workers as u64 * (WORKER_DESCRIPTORS + sockets_per_worker as u64);
+    let own = SPARE_DESCRIPTORS + spare + workers as u64 * (WORKER_DESCRIPTORS + sockets_per_worker as u64);
     let open = config.http_connections.unwrap_or(DEFAULT_HTTP_CONNECTIONS).div_ceil(workers.max(1));
     let per_worker = ConnectionLimits { open, refused: HTTP_REFUSALS };
     let each = if listeners == 0 { 0 } else { open + HTTP_REFUSALS };
@@ -48,9 +49,13 @@ pub(crate) fn descriptors_needed(config: &Config, workers: usize) -> Descriptors
 
 /// Sees to it that there are descriptors for all sockets and connections; returns how many connections each worker may
 /// have. Where their number is the default it gives way to the limit.
-pub(super) fn reserve_descriptors(config: &Config, workers: usize) -> Result<ConnectionLimits, ServerError> {
+pub(super) fn reserve_descriptors(
+    config: &Config,
+    workers: usize,
+    spare: u64,
+) -> Result<ConnectionLimits, ServerError> {
     let listeners = config.http.addresses().len();
-    let Descriptors { own, per_worker: wanted, connections } = descriptors_needed(config, workers);
+    let Descriptors { own, per_worker: wanted, connections } = descriptors_needed(config, workers, spare);
     let needed = own + connections;
     let limit = sys::raise_descriptor_limit(needed);
     if limit >= needed {

@@ -31,6 +31,7 @@ pub struct Bound<M = ()> {
     config: Config,
     middleware: M,
     site: Site,
+    spare_descriptors: u64,
     cores: Vec<Option<usize>>,
     connections: ConnectionLimits,
     sockets: Sockets,
@@ -45,15 +46,28 @@ impl<M: Middleware + Send> Bound<M> {
         middleware: M,
         site: Site,
         mut inherited: Inherited,
+        spare_descriptors: u64,
     ) -> Result<Self, ServerError> {
         config.check()?;
         let allowed = sys::allowed_cores()
             .map_err(|source| ServerError::System { what: "the cores can't be known", source })?;
         let cores = choose_cores(&config.cores, &allowed)?;
-        let connections = reserve_descriptors(&config, cores.len())?;
+        let connections = reserve_descriptors(&config, cores.len(), spare_descriptors)?;
         let predecessor = inherited.take_predecessor(&config, cores.len())?;
         let sockets = Sockets::bind(&config, cores.len(), &mut inherited)?;
-        Ok(Self { name, config, middleware, site, cores, connections, sockets, predecessor, rest: inherited })
+        let rest = inherited;
+        Ok(Self {
+            name,
+            config,
+            middleware,
+            site,
+            spare_descriptors,
+            cores,
+            connections,
+            sockets,
+            predecessor,
+            rest,
+        })
     }
 
     /// What was inherited and is not this tracker's, for another.
@@ -78,7 +92,8 @@ impl<M: Middleware + Send> Bound<M> {
     ///
     /// [`ServerError`], which says what failed and what may help. Workers that had started are asked to end.
     pub fn start(self) -> Result<Tracker, ServerError> {
-        let Self { name, config, middleware, mut site, cores, connections, sockets, predecessor, .. } = self;
+        let Self { name, config, middleware, mut site, cores, connections, sockets, .. } = self;
+        let (predecessor, spare_descriptors) = (self.predecessor, self.spare_descriptors);
         let workers = cores.len();
         let system = |what| move |source| ServerError::System { what, source };
         let clock = Clock::start();
@@ -90,7 +105,7 @@ impl<M: Middleware + Send> Bound<M> {
         let meshes = Mesh::connect(&doorbells);
         let (report_ready, ready) = bounded(workers);
         let (report_end, ended) = bounded(workers);
-        let (orders, receivers) = Orders::new(workers);
+        let (orders, receivers) = Orders::new(&doorbells);
         let control = Control::start(name, charge, orders.clone());
         let (control, state) = control.map_err(system("a thread can't be started"))?;
         let crew = Crew { orders, shutdown: Arc::new(Shutdown::new(workers)), doorbells };
@@ -107,6 +122,7 @@ impl<M: Middleware + Send> Bound<M> {
             clock,
             control: Arc::new(control),
             owners,
+            spare_descriptors,
             state,
             predecessor,
             started_unix,

@@ -197,7 +197,6 @@ async fn serve<M: Middleware>(setup: Setup, program: Program<M>, ready: impl FnO
         doors: Vec::new(),
         next_sweep: Timestamp::default(),
         next_publish: Timestamp::default(),
-        next_orders: Timestamp::default(),
         submission: None,
     };
     driver.turn(setup.clock.now())?; // a kernel that can't do it says so here
@@ -262,7 +261,6 @@ struct Driver<M> {
     doors: Vec<Door>,
     next_sweep: Timestamp,
     next_publish: Timestamp,
-    next_orders: Timestamp,
     /// In flight: a no-op that completes once all that HTTP queued before it has been submitted.
     submission: Option<Pin<Box<dyn Future<Output = io::Result<()>>>>>,
 }
@@ -434,7 +432,7 @@ impl<M: Middleware> Driver<M> {
         }
         // The tasks whose connections were closed just now see it in their next step.
         tokio::time::sleep(NAP).await;
-        (self.next_publish, self.next_orders) = Default::default();
+        self.next_publish = Timestamp::default();
         self.turn(self.shared.clock.now())?;
         if let Some(Bequest { file, young_secs, done }) = self.bequest {
             let _ = done.send(save::save(self.shared, file, Some(young_secs)).await);

@@ -1,5 +1,5 @@
-//! Owns what a worker is told and asked while it runs, by the rest of the process; it looks for that four times a
-//! second.
+//! Owns what a worker is told and asked while it runs, by the rest of the process. It looks for some each turn; who
+//! has some for it rings its doorbell.
 
 use std::fs::File;
 use std::io;
@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use super::{ConnectionLimits, Driver, Shared, Trusted, save};
 use crate::access::Access;
 use crate::engine::{Engine, Policy};
-use crate::limits::{HOUSEKEEPING_INTERVAL_MS, SURVEY_PAUSE_MS, SURVEY_SLICE};
+use crate::limits::{SURVEY_PAUSE_MS, SURVEY_SLICE};
 use crate::swarm::{Saved, Surveyed};
 use crate::time::Timestamp;
 use crate::types::{InfoHash, SwarmCounts};
@@ -62,12 +62,11 @@ pub struct Bequest {
 pub type Slice = Vec<(InfoHash, SwarmCounts)>;
 
 impl<M> Driver<M> {
-    /// Follows the orders that there are, if it is time to look for some; of those to load, one. True if more may wait.
+    /// Follows the orders that there are; of those to load, one. True if more may wait.
     pub(super) fn obey(&mut self, now: Timestamp) -> bool {
-        if now < self.next_orders {
+        if self.orders.is_empty() {
             return false;
         }
-        self.next_orders = now + Duration::from_millis(HOUSEKEEPING_INTERVAL_MS);
         let shared = &self.shared;
         let engine = &mut *shared.engine.borrow_mut();
         while let Ok(order) = self.orders.try_recv() {
@@ -87,7 +86,6 @@ impl<M> Driver<M> {
                 Order::Sockets(to) => drop(to.send(self.sockets())),
                 Order::Load(saved) => {
                     engine.load(now, saved);
-                    self.next_orders = now;
                     return true;
                 }
                 Order::Leave(bequest) => self.bequest = Some(bequest),

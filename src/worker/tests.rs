@@ -256,7 +256,6 @@ fn what_is_due_keeps_a_worker_awake() {
             bequest: None,
             drops_before: 0,
             doors: Vec::new(),
-            next_orders: Timestamp::default(),
             next_sweep: Timestamp::default(),
             next_publish: Timestamp::default(),
             submission: None,

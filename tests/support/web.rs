@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::{env, fs, process};
 
 use gyre::Tracker as Gyre;
+use gyre::admin::{self, AdminConfig};
+use gyre::config::Config;
 use gyre::engine::middleware::Middleware;
 use gyre::server::Builder;
 use gyre::types::Family;
@@ -30,6 +32,15 @@ impl Site {
     #[track_caller]
     pub(crate) fn start<M: Middleware + Send>(builder: Builder<M>) -> Self {
         Self { tracker: Tracker::listen(builder), agent: agent() }
+    }
+
+    /// The admin listener of a tracker.
+    #[track_caller]
+    pub(crate) fn admin(of: &Tracker, config: &Config, token_file: Option<PathBuf>) -> Self {
+        let admin = AdminConfig { address: ([127, 0, 0, 1], 0).into(), token_file };
+        let started = admin::bind(&admin, &mut gyre::server::Inherited::default())
+            .and_then(|bound| bound.start(&of.0, config));
+        Self { tracker: Tracker(started.unwrap_or_else(|error| panic!("{error}"))), agent: agent() }
     }
 
     /// Where something is, by IPv4.
@@ -60,8 +71,21 @@ impl Site {
     /// What ureq gets for a method of any name.
     #[track_caller]
     pub(crate) fn ask(&self, method: &str, path: &str) -> Answer {
-        let request = Request::builder().method(method).uri(self.url(path)).body(());
-        Answer::of(self.agent.run(request.expect("a request")))
+        self.ask_with(method, path, &[], ())
+    }
+
+    /// The same with header fields and a body.
+    #[track_caller]
+    pub(crate) fn ask_with(
+        &self,
+        method: &str,
+        path: &str,
+        fields: &[(&str, &str)],
+        body: impl AsSendBody,
+    ) -> Answer {
+        let request = Request::builder().method(method).uri(self.url(path));
+        let request = fields.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        Answer::of(self.agent.run(request.body(body).expect("a request")))
     }
 }
 
