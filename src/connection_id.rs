@@ -10,6 +10,7 @@
 
 use std::hash::Hasher;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use siphasher::sip::SipHasher24;
 
@@ -20,27 +21,30 @@ use crate::time::Timestamp;
 pub struct ConnectionIds {
     hasher: SipHasher24,
     window_secs: u32,
-    /// The window in which the process's clock was started, and how far in it.
+    /// The window in which the process's clock was started, how far in it in whole seconds, and what was beyond those.
     first_window: u64,
     first_secs: u32,
+    fraction: Duration,
 }
 
 impl ConnectionIds {
     /// Ids under this secret key, each valid for one to two windows of `window_secs` seconds. Windows are those of the
-    /// time of day, so that ids hold for a process that comes later and has the same key: `started_unix_secs` is when
-    /// the clock was started, in seconds since 1970.
+    /// time of day, so that ids hold for a process that comes later and has the same key: `started_unix` is when the
+    /// clock was started, since 1970.
     ///
     /// # Panics
     ///
     /// If the window is zero, or longer than a year.
-    pub fn new(key: [u8; 16], window_secs: u32, started_unix_secs: u64) -> Self {
+    pub fn new(key: [u8; 16], window_secs: u32, started_unix: Duration) -> Self {
         assert!(
             (1..=31_536_000).contains(&window_secs),
             "the window of connection ids is a second to a year"
         );
         let (hasher, window) = (SipHasher24::new_with_key(&key), u64::from(window_secs));
-        let (first_window, first_secs) = (started_unix_secs / window, (started_unix_secs % window) as u32);
-        Self { hasher, window_secs, first_window, first_secs }
+        let (first_window, first_secs) =
+            (started_unix.as_secs() / window, (started_unix.as_secs() % window) as u32);
+        let fraction = Duration::from_micros(started_unix.subsec_micros().into());
+        Self { hasher, window_secs, first_window, first_secs, fraction }
     }
 
     /// The id for a client that connects now.
@@ -59,7 +63,7 @@ impl ConnectionIds {
     }
 
     fn window(&self, now: Timestamp) -> u64 {
-        self.first_window + u64::from((self.first_secs + now.as_secs()) / self.window_secs)
+        self.first_window + u64::from((self.first_secs + (now + self.fraction).as_secs()) / self.window_secs)
     }
 
     fn id(&self, window: u64, client: IpAddr) -> u64 {
@@ -81,7 +85,7 @@ mod tests {
     const WINDOW: u32 = 120;
 
     fn ids() -> ConnectionIds {
-        ConnectionIds::new(*b"sixteen byte key", WINDOW, 0)
+        ConnectionIds::new(*b"sixteen byte key", WINDOW, Duration::ZERO)
     }
 
     fn client() -> impl Strategy<Value = IpAddr> {
@@ -94,7 +98,7 @@ mod tests {
     #[test]
     fn ids_hold_for_a_process_that_comes_later_with_the_same_key() {
         let client = IpAddr::from([192, 0, 2, 7]);
-        let ids = |started| ConnectionIds::new([7; 16], WINDOW, started);
+        let ids = |started| ConnectionIds::new([7; 16], WINDOW, Duration::from_secs(started));
         let start = 1_800_000_077;
         let id = ids(start).issue(Timestamp::from_secs(100), client);
         let restarted = |after| ids(start + 100 + after);
@@ -125,7 +129,7 @@ mod tests {
             prop_assert!(ids().verify(now, client, id));
             prop_assert!(!ids().verify(now, client, id ^ (1 << bit)));
             prop_assert!(client == other || !ids().verify(now, other, id));
-            prop_assert!(!ConnectionIds::new([0; 16], WINDOW, 0).verify(now, client, id));
+            prop_assert!(!ConnectionIds::new([0; 16], WINDOW, Duration::ZERO).verify(now, client, id));
         }
     }
 

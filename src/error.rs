@@ -89,6 +89,19 @@ pub enum ServerError {
         /// Why.
         source: io::Error,
     },
+    /// Sockets for an address were given that can't serve it.
+    #[error("{protocol} {address}: the sockets that were given for it can't be used: {fault}")]
+    Inherited {
+        /// `udp` or `http`.
+        protocol: &'static str,
+        /// Where.
+        address: SocketAddr,
+        /// Why not, and what would help.
+        fault: String,
+    },
+    /// Another tracker can't be taken over from. It goes on.
+    #[error("--take-over: {0}; the tracker that runs goes on")]
+    TakeOver(#[source] io::Error),
     /// The admin listener can't be had.
     #[error("the admin listener: {0}; choose another address with --admin, or none with --no-admin")]
     Admin(Box<Self>),

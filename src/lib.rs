@@ -41,6 +41,7 @@
 //! | [`cli`] | the command line | wiring |
 //! | `top` | `gyre top`, the figures of a tracker in a terminal (with the feature `top`) | wiring |
 //! | [`admin`] | what operators see and change of a tracker while it runs, by HTTP | wiring |
+//! | [`launcher`] | the start of a process that takes over, by one that is not confined | wiring |
 //! | [`doctor`], [`report`] | what is amiss with the machine; the line of statistics | wiring |
 //! | [`server`] | sockets, threads, start and end; how a tracker is put together | wiring |
 //! | [`worker`] | a worker's turn, its HTTP connections, the tasks of requests that wait | wiring |
@@ -98,6 +99,7 @@ pub mod data;
 pub mod doctor;
 pub mod engine;
 pub mod error;
+pub mod launcher;
 pub mod limits;
 pub mod mesh;
 pub mod owner;

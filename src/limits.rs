@@ -441,6 +441,19 @@ pub const WORKER_ORDERS: usize = 16;
 /// A file of options is shorter, or it is no such file.
 pub const CONFIG_FILE_MAX_BYTES: u64 = 1 << 20;
 
+/// Descriptors in one message of a tracker to the one that takes over: what the kernel allows (`SCM_MAX_FD`).
+pub const HANDOVER_DESCRIPTORS: usize = 253;
+/// Bytes of such a message, beside its descriptors.
+pub const HANDOVER_MESSAGE_BYTES: usize = 1024;
+/// Who connects to take over says so in so long, and whoever does nothing is in the way of others for no longer.
+pub const HANDOVER_HELLO_MS: u64 = 1_000;
+/// An answer that needs nothing but attention: workers look for orders four times a second.
+pub const HANDOVER_ANSWER_MS: u64 = 5_000;
+/// Who has got the sockets is to have read its lists after so long, and to be asked for the swarms.
+pub const HANDOVER_PREPARE_S: u64 = 60;
+/// What happens to whole tables, writing or reading them, may take so long, on either side.
+pub const HANDOVER_TABLES_S: u64 = SNAPSHOT_DEADLINE_S + 60;
+
 /// Descriptors of the process beside its workers': standard streams, the signals' pipe, and some to spare.
 pub const SPARE_DESCRIPTORS: u64 = 16;
 /// Bytes that the kernel counts as locked for each worker's two rings, twice over (256 KiB were seen, on 6.18). The

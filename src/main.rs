@@ -15,13 +15,15 @@ use gyre::config::Config;
 use gyre::doctor;
 use gyre::engine::middleware::Middleware;
 use gyre::error::ServerError;
+use gyre::launcher::{self, Launcher};
 use gyre::limits::ADMIN_DESCRIPTORS;
 use gyre::report::Reporter;
-use gyre::server::{Bound, Tracker, format_cores};
+use gyre::server::{Bound, Inherited, Tracker, format_cores};
 use gyre::time::Clock;
 #[cfg(feature = "top")]
 use gyre::{cli::Top, top};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use sd_notify::NotifyState;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
 use signal_hook::iterator::Signals;
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::layer::SubscriberExt;
@@ -68,6 +70,10 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Command::Config(ConfigCommand::Check { file }) => check(file),
+        Command::Launch { arguments } => match launcher::run(arguments) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => refuse(&error),
+        },
         Command::Describe(describe) => match describe.run::<Cli>() {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => refuse(&error),
@@ -111,16 +117,42 @@ struct Ready<M> {
     tracker: Bound,
     admin: Option<Admin<M>>,
     signals: Signals,
+    launcher: Option<Launcher>,
 }
 
-/// Binds the sockets and gives up the rights, before there is a thread that would keep any.
+/// Binds the sockets, or gets them from whoever has them, and gives up the rights, before there is a thread that would
+/// keep any.
 fn bind(serve: &Serve) -> Result<Ready<impl Middleware + Send + use<>>, ServerError> {
-    let signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(unwatched)?;
-    let spare = serve.admin().map_or(0, |_| ADMIN_DESCRIPTORS);
-    let mut tracker = Tracker::builder().config(serve.config()).spare_descriptors(spare).bind()?;
-    let admin = serve.admin().map(|admin| admin::bind(&admin)).transpose()?;
+    let signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGUSR2]).map_err(unwatched)?;
+    let mut inherited = Inherited::from_service_manager()?;
+    if let Some(state_dir) = serve.take_over() {
+        inherited = inherited.take_over(state_dir)?;
+    }
+    let mut tracker = Tracker::builder()
+        .config(serve.config())
+        .spare_descriptors(serve.admin().map_or(0, |_| ADMIN_DESCRIPTORS))
+        .inherit(inherited)
+        .bind()?;
+    let mut rest = tracker.rest();
+    let admin = serve.admin().map(|admin| admin::bind(&admin, &mut rest)).transpose()?;
+    for address in rest.addresses() {
+        tracing::warn!("there is a socket at {address} that no option names: it is closed");
+    }
+    let launcher = serve.config().state_dir.map(|_| Launcher::start(arguments_of_successor()));
+    let what = "the process that is to start a successor can't be started";
+    let launcher = launcher.transpose().map_err(|source| ServerError::System { what, source })?;
     tracker.restrict(&serve.privileges())?;
-    Ok(Ready { tracker, admin, signals })
+    Ok(Ready { tracker, admin, signals, launcher })
+}
+
+/// Those of this process, and that it takes over.
+fn arguments_of_successor() -> Vec<OsString> {
+    const TAKE_OVER: &str = "--take-over";
+    let mut arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    if !arguments.iter().any(|argument| argument == TAKE_OVER) {
+        arguments.push(TAKE_OVER.into());
+    }
+    arguments
 }
 
 fn unwatched(source: std::io::Error) -> ServerError {
@@ -167,18 +199,27 @@ fn run<M: Middleware + Send>(
     let signals = watch(ready.signals).map_err(unwatched)?;
     let mut tracker = ready.tracker.start()?;
     let mut admin = ready.admin.map(|admin| admin.start(&tracker, &config)).transpose()?;
+    admin.iter().for_each(|admin| tracker.hand_over_with(admin));
+    tracker.succeed()?;
     log.say(&ready_line(&tracker, admin.as_ref()));
+    if let Err(error) = sd_notify::notify(&[NotifyState::Ready]) {
+        tracing::warn!("the service manager can't be told that this is ready: {error}");
+    }
+    let mut launcher = ready.launcher;
     let (clock, mut reporter) = (Clock::start(), Reporter::default());
     let mut reported = clock.now();
     while !signals.stop.load(Ordering::Acquire) {
         if tracker.wait(LOOK_INTERVAL)? {
-            return Ok(()); // nobody asked the workers to end: they would have said why
+            return Ok(()); // it was handed over: workers that end by themselves say why
         }
         if let Some(admin) = &mut admin {
             admin.wait(Duration::ZERO).map_err(ServerError::admin)?;
         }
         if signals.reload.swap(false, Ordering::AcqRel) {
             reload(&mut tracker, serve, &mut config, filter);
+        }
+        if signals.succeed.swap(false, Ordering::AcqRel) {
+            succeed(launcher.as_mut());
         }
         let now = clock.now();
         let interval = Duration::from_secs(config.stats_interval_secs.into());
@@ -224,23 +265,35 @@ fn reload(tracker: &mut Tracker, started: &Serve, config: &mut Config, filter: &
     }
 }
 
+/// Has another process take over from this one.
+fn succeed(launcher: Option<&mut Launcher>) {
+    let Some(launcher) = launcher else {
+        return tracing::error!("nobody can take over: that needs a --state-dir");
+    };
+    if let Err(error) = launcher.launch() {
+        tracing::error!("nobody can take over: {error}");
+    }
+}
+
 /// What signals ask for.
 #[derive(Default)]
 struct Asked {
     stop: AtomicBool,
     reload: AtomicBool,
+    succeed: AtomicBool,
 }
 
-/// Notes the first SIGINT or SIGTERM, and each SIGHUP; at the second of the former the process is gone.
+/// Notes the first SIGINT or SIGTERM, and each SIGHUP and SIGUSR2; at the second of the former the process is gone.
 fn watch(mut signals: Signals) -> std::io::Result<Arc<Asked>> {
     let asked = Arc::new(Asked::default());
     let seen = asked.clone();
     std::thread::Builder::new().name("gyre-signals".into()).spawn(move || {
         for signal in signals.forever() {
-            if signal == SIGHUP {
-                seen.reload.store(true, Ordering::Release);
-            } else if seen.stop.swap(true, Ordering::AcqRel) {
-                std::process::exit(EXIT_INTERRUPTED);
+            match signal {
+                SIGHUP => seen.reload.store(true, Ordering::Release),
+                SIGUSR2 => seen.succeed.store(true, Ordering::Release),
+                _ if seen.stop.swap(true, Ordering::AcqRel) => std::process::exit(EXIT_INTERRUPTED),
+                _ => {}
             }
         }
     })?;

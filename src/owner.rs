@@ -26,6 +26,11 @@ impl Owners {
         Self { workers: workers as u32, key: [key[0], key[1] | 1, key[2] | 1] } // odd factors lose no bit
     }
 
+    /// The key: whoever has it knows the owner of every swarm.
+    pub fn key(&self) -> [u32; 3] {
+        self.key
+    }
+
     /// The number of workers.
     pub fn workers(&self) -> usize {
         self.workers as usize

@@ -50,9 +50,14 @@ pub fn wall_clock() -> std::time::SystemTime {
     std::time::SystemTime::now().max(std::time::UNIX_EPOCH)
 }
 
-/// The same in seconds since 1970.
+/// The same since 1970.
+pub fn unix_time() -> Duration {
+    wall_clock().duration_since(std::time::UNIX_EPOCH).unwrap_or_default()
+}
+
+/// The same in whole seconds.
 pub fn unix_secs() -> u64 {
-    wall_clock().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs()
+    unix_time().as_secs()
 }
 
 /// The same in milliseconds since 1970.

@@ -266,6 +266,7 @@ fn the_help_names_each_option_with_its_default_and_its_range() {
         ("--allow-sources", "none, all networks are served", "at most 16"),
         ("--deny-sources", "none", "at most 16"),
         ("--state-dir", "nothing is kept", ""),
+        ("--take-over", "", "same --state-dir"),
         ("--snapshot-interval", "300", "0 to 86400"),
         ("--user", "stay who it is", ""),
         ("--allow-root", "", ""),

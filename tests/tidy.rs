@@ -17,7 +17,7 @@ const LAYERS: [&[&str]; 15] = [
     &["mesh", "ring", "web"],
     &["worker"],
     &["server"],
-    &["doctor", "report"],
+    &["doctor", "report", "launcher"],
     &["admin"],
     &["top"],
     &["cli"],

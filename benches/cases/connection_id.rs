@@ -2,6 +2,7 @@
 
 use std::hint::black_box;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use gyre::connection_id::ConnectionIds;
 use gyre::limits::DEFAULT_CONNECTION_ID_WINDOW_S;
@@ -12,7 +13,7 @@ use super::{Amount, Meter};
 /// Ids for clients of both families.
 pub(crate) fn ids(meter: &mut impl Meter) {
     let window = u64::from(DEFAULT_CONNECTION_ID_WINDOW_S);
-    let ids = ConnectionIds::new(*b"sixteen byte key", DEFAULT_CONNECTION_ID_WINDOW_S, 0);
+    let ids = ConnectionIds::new(*b"sixteen byte key", DEFAULT_CONNECTION_ID_WINDOW_S, Duration::ZERO);
     let now = Timestamp::from_secs(100 * window);
     let clients: [(&str, IpAddr); 2] =
         [("v4", [203, 0, 113, 7].into()), ("v6", [0x2001, 0xdb8, 0, 0, 0, 0xff, 0, 0x1234].into())];

@@ -6,6 +6,7 @@ use std::hint::black_box;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use futures_core::future::LocalBoxFuture;
 
@@ -96,7 +97,7 @@ impl Replies for Sent<'_> {
 impl<M: Middleware> Tracker<M> {
     /// A tracker with its table filled.
     fn new(middleware: M) -> Self {
-        let ids = ConnectionIds::new([9; 16], 120, 0);
+        let ids = ConnectionIds::new([9; 16], 120, Duration::ZERO);
         let seeds = Seeds { table: [7; 16], random: 2 };
         let engine = Engine::new(WorkerId(0), Owners::new(1, [1, 2, 3]), POLICY, ids, seeds);
         let mut tracker = Self { engine, gate: Gate::new(middleware), ids, out: [0; UDP_REPLY_MAX_BYTES] };

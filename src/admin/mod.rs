@@ -33,7 +33,7 @@ use crate::engine::context::RequestContext;
 use crate::engine::middleware::Middleware;
 use crate::error::{Code, ServerError, TrackerError};
 use crate::limits::{ADMIN_CONNECTIONS, ADMIN_EVENT_INTERVAL_MS, ADMIN_MEMORY_BYTES};
-use crate::server::{Bound, Builder, Handle, Tracker};
+use crate::server::{Bound, Builder, Handle, Inherited, Tracker};
 use crate::web::cache::CacheControl;
 use crate::web::{Event, Handler, HttpConnection};
 use stats::Stats;
@@ -68,12 +68,15 @@ pub struct Admin<M> {
     token_file: Option<PathBuf>,
 }
 
-/// Binds the admin listener.
+/// Binds the admin listener, unless its socket is among those that were inherited.
 ///
 /// # Errors
 ///
 /// [`ServerError::Admin`]: it can't be.
-pub fn bind(config: &AdminConfig) -> Result<Admin<impl Middleware + Send + use<>>, ServerError> {
+pub fn bind(
+    config: &AdminConfig,
+    inherited: &mut Inherited,
+) -> Result<Admin<impl Middleware + Send + use<>>, ServerError> {
     let watched = Arc::new(OnceLock::new());
     let settings = Config {
         udp: Listen::At(Vec::new()),
@@ -87,7 +90,9 @@ pub fn bind(config: &AdminConfig) -> Result<Admin<impl Middleware + Send + use<>
         Err(TrackerError::new(Code::AccessDenied, "this is the admin listener, and no tracker"))
     };
     let builder = Tracker::builder().config(settings).name("gyre-admin").middleware(no_tracker);
-    let bound = routes(builder, &watched).bind().map_err(ServerError::admin)?;
+    let builder = builder.inherit(std::mem::take(inherited));
+    let mut bound = routes(builder, &watched).bind().map_err(ServerError::admin)?;
+    *inherited = bound.rest();
     Ok(Admin { bound, watched, token_file: config.token_file.clone() })
 }
 

@@ -7,7 +7,7 @@ mod file;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::builder::RangedI64ValueParser;
@@ -20,6 +20,7 @@ use tracing_subscriber::EnvFilter;
 use crate::admin::AdminConfig;
 use crate::config::{Config, Cores, Listen, Lists, Steering, TrustedProxy};
 use crate::doctor::PublicUrl;
+use crate::launcher::LAUNCH;
 use crate::limits::{
     ANNOUNCE_INTERVAL_RANGE_S, BUSY_POLL_RANGE_US, CONNECTION_ID_WINDOW_RANGE_S, DEFAULT_ADMIN_ADDRESS,
     DEFAULT_ANNOUNCE_INTERVAL_S, DEFAULT_CONNECTION_ID_WINDOW_S, DEFAULT_DENY_REASON, DEFAULT_PEERS,
@@ -108,7 +109,8 @@ pub enum Command {
     ///
     /// Without options it serves UDP and HTTP on `0.0.0.0:6969` and `[::]:6969`, with a worker on every core that it
     /// may use. It is up when a line with the word `ready` and the addresses comes on standard error. SIGINT or
-    /// SIGTERM end it: what is in flight is finished, within 2 seconds. A second signal ends it at once.
+    /// SIGTERM end it: what is in flight is finished, within 2 seconds. A second signal ends it at once. SIGHUP has it
+    /// read options and lists again. SIGUSR2 has it start its program anew, which takes over (--take-over).
     Serve(Box<Serve>),
 
     /// Check the machine for a tracker: what is amiss, what it costs and how to mend it.
@@ -133,6 +135,14 @@ pub enum Command {
     /// The file of options: write one, or check one.
     #[command(subcommand)]
     Config(ConfigCommand),
+
+    /// Wait, and start `gyre` with these arguments when told to: for `gyre serve`, which can't once it is confined.
+    #[command(name = LAUNCH, hide = true)]
+    Launch {
+        /// The arguments.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
 
     /// What the program says of itself.
     #[command(flatten)]
@@ -163,7 +173,7 @@ impl Command {
         match self {
             Self::Serve(serve) | Self::Config(ConfigCommand::Print(serve)) => Some(serve),
             Self::Doctor(doctor) => Some(&doctor.serve),
-            Self::Config(ConfigCommand::Check { .. }) | Self::Describe(_) => None,
+            Self::Config(ConfigCommand::Check { .. }) | Self::Launch { .. } | Self::Describe(_) => None,
             #[cfg(feature = "top")]
             Self::Top(_) => None,
         }
@@ -337,6 +347,11 @@ pub struct Serve {
     #[arg(long, value_name = "DIR", help_heading = STATE)]
     state_dir: Option<PathBuf>,
 
+    /// Take over from the tracker that runs with the same --state-dir: its sockets, its swarms, its place. It serves
+    /// until this one does, and then ends; no request is lost. If none runs, this one starts as usual
+    #[arg(long, requires = "state_dir", help_heading = STATE)]
+    take_over: bool,
+
     /// Seconds between two snapshots of the swarms; 0 for none but the one at the end. 0 to 86400
     #[arg(long, value_name = "S", default_value_t = DEFAULT_SNAPSHOT_INTERVAL_S)]
     #[arg(value_parser = number(SNAPSHOT_INTERVAL_RANGE_S), help_heading = STATE)]
@@ -421,6 +436,11 @@ impl Serve {
     /// What is logged, as `tracing-subscriber`'s `EnvFilter` reads it.
     pub fn log(&self) -> &str {
         &self.log
+    }
+
+    /// The state directory of the tracker to take over from.
+    pub fn take_over(&self) -> Option<&Path> {
+        self.state_dir.as_deref().filter(|_| self.take_over)
     }
 
     /// What they say of the admin listener; `None`: there is to be none.

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use proptest::prelude::{ProptestConfig, any, prop_assert, prop_assert_eq, proptest};
 
@@ -61,7 +62,7 @@ impl Replies for Sent {
 impl Net {
     fn new(workers: usize) -> Self {
         let owners = Owners::new(workers, [1, 2, 3]);
-        let ids = ConnectionIds::new([9; 16], 120, 0);
+        let ids = ConnectionIds::new([9; 16], 120, Duration::ZERO);
         let engine = |number: usize| {
             let seeds = Seeds { table: [number as u8; 16], random: number as u64 };
             Engine::new(WorkerId(number as u16), owners, POLICY, ids, seeds)
@@ -439,7 +440,7 @@ fn a_worker_short_of_memory_counts_whom_it_drops() {
     let mut net = Net::new(1);
     let policy = Policy { table_bytes: TABLE_MIN_BYTES as usize, ..POLICY };
     let seeds = Seeds { table: [1; 16], random: 1 };
-    let ids = ConnectionIds::new([9; 16], 120, 0);
+    let ids = ConnectionIds::new([9; 16], 120, Duration::ZERO);
     net.engines[0] = Engine::new(WorkerId(0), Owners::new(1, [1, 2, 3]), policy, ids, seeds);
     for number in 0..80_000_u32 {
         let mut info_hash = InfoHash([7; 20]);

@@ -73,6 +73,8 @@ pub struct UdpRing {
     buffers: ReceiveBuffers,
     turned: Turned,
     first_armed: usize,
+    /// Datagrams are wanted.
+    receiving: bool,
 }
 
 /// What a completion is about, in its 64 bits of user data.
@@ -156,6 +158,7 @@ impl UdpRing {
             buffers,
             turned: Turned::default(),
             first_armed: 0,
+            receiving: true,
         };
         ring.arm_receives();
         match ring.submit() {
@@ -199,6 +202,9 @@ impl UdpRing {
             let listener = &mut self.listeners[usize::from(socket)];
             listener.armed = cqueue::more(completion.flags());
             let Some(buffer) = cqueue::buffer_select(completion.flags()) else {
+                if !self.receiving {
+                    continue; // this was its end, or would have been
+                }
                 let error = -completion.result();
                 let starved = error == libc::ENOBUFS; // other sockets have taken all buffers: no failure of this one
                 listener.failures += u32::from(!starved);
@@ -233,8 +239,22 @@ impl UdpRing {
         }
         drop((submitter, submissions, completions));
         self.buffers.publish();
-        self.arm_receives();
+        if self.receiving {
+            self.arm_receives();
+        }
         Ok(std::mem::take(&mut self.turned))
+    }
+
+    /// Takes no more in. What the kernel has given us until it hears of that with the next [`submit`](Self::submit) is
+    /// still to be [taken](Self::turn); what comes later stays in the sockets, for others who have them too.
+    pub fn stop_receiving(&mut self) {
+        self.receiving = false;
+        self.cancel_receives();
+    }
+
+    /// The kernel may still have something for us.
+    pub fn is_receiving(&self) -> bool {
+        self.listeners.iter().any(|listener| listener.armed)
     }
 
     /// Hands the kernel what has been queued, and lets it do the ring's deferred work.
@@ -303,18 +323,22 @@ impl UdpRing {
         self.first_armed = (self.first_armed + 1) % count.max(1);
     }
 
-    /// Ends all receives and takes their last completions, so that the kernel writes no more into our memory.
-    fn cancel_and_drain(&mut self) -> io::Result<()> {
+    /// Has the receives that are in flight end.
+    fn cancel_receives(&mut self) {
         let mut submissions = self.uring.submission();
-        for number in 0..self.listeners.len() {
+        for (number, _) in self.listeners.iter().enumerate().filter(|(_, listener)| listener.armed) {
             let receive = Tag::Receive(number as u8).encode();
             push(
                 &mut submissions,
                 &opcode::AsyncCancel::new(receive).build().user_data(Tag::Cancel.encode()),
             );
         }
-        drop(submissions);
-        while self.listeners.iter().any(|listener| listener.armed) {
+    }
+
+    /// Ends all receives and takes their last completions, so that the kernel writes no more into our memory.
+    fn cancel_and_drain(&mut self) -> io::Result<()> {
+        self.cancel_receives();
+        while self.is_receiving() {
             match self.uring.submit_and_wait(1) {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
                 _ => {}
@@ -352,10 +376,7 @@ impl Drop for UdpRing {
         if let Err(error) = self.cancel_and_drain() {
             panic!("the UDP ring could not be drained: {error}");
         }
-        assert!(
-            self.listeners.iter().all(|listener| !listener.armed),
-            "a receive outlives the ring's memory"
-        );
+        assert!(!self.is_receiving(), "a receive outlives the ring's memory");
         // The kernel takes a ring apart some time after it is closed. The ports are to be free at once.
         let _ = self.uring.submitter().unregister_files();
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use http::{Method, StatusCode};
 
-use super::{Bound, Tracker};
+use super::{Bound, Inherited, Tracker};
 use crate::config::{Config, Cores, Listen};
 use crate::engine::middleware::{Chain, Middleware};
 use crate::error::ServerError;
@@ -44,6 +44,7 @@ pub struct Builder<M = ()> {
     config: Config,
     middleware: M,
     site: Site,
+    inherited: Inherited,
     spare_descriptors: u64,
     /// What went wrong first; it is said when the tracker is to start.
     error: Option<ServerError>,
@@ -56,6 +57,7 @@ impl Default for Builder {
             config: Config::default(),
             middleware: (),
             site: Site::default(),
+            inherited: Inherited::default(),
             spare_descriptors: 0,
             error: None,
         }
@@ -115,6 +117,7 @@ impl<M: Middleware + Send> Builder<M> {
             config: self.config,
             middleware: Chain::new(self.middleware, middleware),
             site: self.site,
+            inherited: self.inherited,
             spare_descriptors: self.spare_descriptors,
             error: self.error,
         }
@@ -248,6 +251,22 @@ impl<M: Middleware + Send> Builder<M> {
         self
     }
 
+    /// Takes sockets that are there already, as far as they are those of the configuration, and with them another
+    /// tracker's place; what is left of them, [`Bound::rest`] gives to the next tracker of the process.
+    ///
+    /// ```no_run
+    /// use gyre::server::Inherited;
+    ///
+    /// # fn main() -> Result<(), gyre::error::ServerError> {
+    /// let inherited = Inherited::from_service_manager()?.take_over("/var/lib/gyre".as_ref())?;
+    /// let builder = gyre::Tracker::builder().inherit(inherited);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn inherit(self, inherited: Inherited) -> Self {
+        Self { inherited, ..self }
+    }
+
     fn note(&mut self, result: Result<(), ServerError>) {
         self.error = self.error.take().or(result.err());
     }
@@ -258,7 +277,9 @@ impl<M: Middleware + Send> Builder<M> {
     ///
     /// [`ServerError`], which says what failed and what may help. Workers that had started are asked to end.
     pub fn listen(self) -> Result<Tracker, ServerError> {
-        self.bind()?.start()
+        let mut tracker = self.bind()?.start()?;
+        tracker.succeed()?;
+        Ok(tracker)
     }
 
     /// Binds all sockets, so that only the workers are left to [`start`](Bound::start).
@@ -279,7 +300,10 @@ impl<M: Middleware + Send> Builder<M> {
     pub fn bind(self) -> Result<Bound<M>, ServerError> {
         match self.error {
             Some(error) => Err(error),
-            None => Bound::new(self.name, self.config, self.middleware, self.site, self.spare_descriptors),
+            None => {
+                let Self { name, config, middleware, site, inherited, spare_descriptors, .. } = self;
+                Bound::new(name, config, middleware, site, inherited, spare_descriptors)
+            }
         }
     }
 }

@@ -47,6 +47,14 @@ impl Orders {
         }
     }
 
+    /// The same for one worker, by its number.
+    pub(super) fn give_one(&self, worker: usize, order: Order) {
+        let (worker, doorbell) = &self.0[worker];
+        if worker.send(order).is_ok() {
+            doorbell.ring();
+        }
+    }
+
     /// Gives one worker an order, without waiting.
     pub(super) fn try_give(&self, worker: WorkerId, order: Order) -> Result<(), Busy> {
         let (worker, doorbell) = &self.0[worker.index()];
@@ -66,6 +74,12 @@ enum Command {
     Save(Sender<io::Result<()>>),
     /// Write snapshots at this interval; zero: only when told to.
     Interval(Duration),
+    /// Write no snapshots but those that are asked for.
+    Pause,
+    /// Write snapshots again, and one now.
+    Resume,
+    /// Write none any more: the directory is another tracker's.
+    Leave,
 }
 
 /// How lists and snapshots stand.
@@ -107,6 +121,8 @@ pub(super) struct Charge {
     /// Where snapshots are kept, if they are, and how often one is written.
     pub(super) state: Option<StateDirectory>,
     pub(super) interval: Duration,
+    /// None are written before all that there is is entered.
+    pub(super) paused: bool,
     pub(super) clock: Clock,
 }
 
@@ -133,6 +149,7 @@ impl Control {
             lists: charge.lists,
             state: state.as_ref().map(Arc::downgrade),
             interval: charge.interval,
+            paused: charge.paused,
             clock: charge.clock,
         };
         thread::Builder::new().name(format!("{name}-control")).spawn(move || watch.run())?;
@@ -175,6 +192,20 @@ impl Control {
         })?
     }
 
+    /// Has no snapshots written but those that are asked for, until they are resumed.
+    pub(super) fn pause_snapshots(&self) {
+        self.tell(Command::Pause);
+    }
+
+    pub(super) fn resume_snapshots(&self) {
+        self.tell(Command::Resume);
+    }
+
+    /// Has no snapshots written ever again.
+    pub(super) fn leave_snapshots(&self) {
+        self.tell(Command::Leave);
+    }
+
     fn tell(&self, command: Command) {
         let _ = self.commands.send(command); // the thread is there as long as this is
     }
@@ -194,6 +225,7 @@ struct Watch {
     lists: ListFiles,
     state: Option<Weak<StateDirectory>>,
     interval: Duration,
+    paused: bool,
     clock: Clock,
 }
 
@@ -256,6 +288,9 @@ impl Watch {
                     self.due = self.clock.now() + interval;
                 }
             }
+            Command::Pause => self.paused = true,
+            Command::Resume => (self.paused, self.due) = (false, self.clock.now()),
+            Command::Leave => self.state = None,
         }
     }
 
@@ -279,7 +314,7 @@ impl Watch {
             }
             Some(_) => {}
             None => {
-                let wanted = !self.asked.is_empty() || !self.interval.is_zero();
+                let wanted = !self.asked.is_empty() || !(self.interval.is_zero() || self.paused);
                 if wanted && now >= self.due && self.state.is_some() {
                     self.begin(now);
                 }
@@ -319,7 +354,7 @@ impl Watch {
                 if saving.left == 0
                     && let Some(state) = self.state()
                 {
-                    self.end(&state.finish());
+                    self.end(&state.finish(!self.paused));
                 }
             }
             Err(error) => self.end(&Err(error)),

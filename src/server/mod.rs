@@ -3,17 +3,21 @@
 mod builder;
 mod control;
 mod handle;
+mod handover;
+mod inherit;
 mod lists;
+mod passing;
 mod privileges;
 mod sockets;
 mod start;
 mod state;
 mod tables;
+mod takeover;
 
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crossbeam::channel::Receiver;
@@ -22,13 +26,14 @@ use crate::config::Config;
 use crate::counters::{Counters, Published};
 use crate::error::ServerError;
 use crate::owner::Owners;
-use crate::sys::Doorbell;
 use crate::time::Clock;
-use crate::worker::{Order, Shutdown, Trusted};
+use crate::worker::{Order, Trusted};
 pub use builder::Builder;
-use control::{Control, Orders};
+use control::Control;
 pub use control::{Status, WrittenSnapshot};
 pub use handle::{Busy, Handle, Survey, SwarmState, WorkerState};
+use handover::Crew;
+pub use inherit::Inherited;
 use lists::ListFiles;
 pub use lists::{KnownList, ListChange, ListChangeError};
 use privileges::explain;
@@ -38,6 +43,7 @@ pub use start::Bound;
 pub(crate) use start::choose_cores;
 use state::StateDirectory;
 pub(crate) use tables::{default_memory_bytes, table_bytes};
+use takeover::Predecessor;
 
 /// A tracker that runs.
 pub struct Tracker {
@@ -45,20 +51,24 @@ pub struct Tracker {
     http: Vec<SocketAddr>,
     cores: Vec<Option<usize>>,
     published: Vec<Arc<Published>>,
-    doorbells: Vec<Arc<Doorbell>>,
-    shutdown: Arc<Shutdown>,
+    crew: Crew,
+    /// The workers that are handed over together: these, and those of trackers that go with this one.
+    together: Arc<Mutex<Vec<Crew>>>,
     ended: Receiver<Ended>,
     running: usize,
     /// What it runs with.
     config: Config,
     clock: Clock,
-    orders: Orders,
     control: Arc<Control>,
     owners: Owners,
     /// What the rest of the program needs.
     spare_descriptors: u64,
     /// Held for as long as it runs.
-    _state: Option<Arc<StateDirectory>>,
+    state: Option<Arc<StateDirectory>>,
+    /// Still serves, until this one is let take over.
+    predecessor: Option<Predecessor>,
+    /// When the clock was started, as the connection ids reckon.
+    started_unix: Duration,
     /// The directories of files that can still be read, if not all can.
     readable: Option<Vec<PathBuf>>,
 }
@@ -100,7 +110,7 @@ impl Tracker {
         let workers = self.cores.iter().copied().zip(self.published.iter().cloned());
         Handle {
             workers: workers.collect(),
-            orders: self.orders.clone(),
+            orders: self.crew.orders.clone(),
             owners: self.owners,
             control: self.control.clone(),
             clock: self.clock,
@@ -126,9 +136,10 @@ impl Tracker {
         let trusted_proxies = trusted(&config);
         self.control.set_lists(lists);
         self.control.set_interval(Duration::from_secs(config.snapshot_interval_secs.into()));
-        self.orders.give(|| Order::Policy(policy));
-        self.orders.give(|| Order::Connections(connections));
-        self.orders.give(|| Order::TrustedProxies(trusted_proxies.clone()));
+        let orders = &self.crew.orders;
+        orders.give(|| Order::Policy(policy));
+        orders.give(|| Order::Connections(connections));
+        orders.give(|| Order::TrustedProxies(trusted_proxies.clone()));
         self.config = config;
         Ok(fixed)
     }
@@ -146,8 +157,13 @@ impl Tracker {
     /// Asks all workers to end: no new connections, what is in flight is finished. Returns at once; see
     /// [`wait`](Self::wait).
     pub fn stop(&self) {
-        self.shutdown.stop();
-        self.doorbells.iter().for_each(|doorbell| doorbell.ring());
+        self.crew.stop();
+    }
+
+    /// Has another tracker of the process go with this one when that is handed over: its sockets are handed over too,
+    /// and it ends then.
+    pub fn hand_over_with(&self, other: &Self) {
+        self.together.lock().unwrap_or_else(PoisonError::into_inner).push(other.crew.clone());
     }
 
     /// Waits until all workers have ended, for at most so long; `Duration::MAX` is for ever. `Ok(false)`: some still

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
 
+use super::inherit::{self, Inherited, bound_address};
 use crate::config::{Config, Listen, Steering};
 use crate::error::ServerError;
 use crate::limits::{
@@ -34,9 +35,11 @@ pub(crate) struct Descriptors {
 /// How many descriptors a server with this configuration and so many workers wants, if the rest of the program needs so
 /// many.
 pub(crate) fn descriptors_needed(config: &Config, workers: usize, spare: u64) -> Descriptors {
-    // A worker holds each listener twice: to accept from, and to shut at the end.
-    let listeners = config.http.addresses().len();
-    let sockets_per_worker = config.udp.addresses().len() + 2 * listeners;
+    // A worker holds each listener twice: to accept from, and to hand over.
+    let (udp, listeners) = (config.udp.addresses().len(), config.http.addresses().len());
+    // Whoever takes over gets one more of each.
+    let handed_over = if config.state_dir.is_some() { udp + listeners } else { 0 };
+    let sockets_per_worker = udp + 2 * listeners + handed_over;
     let own = SPARE_DESCRIPTORS + spare + workers as u64 * (WORKER_DESCRIPTORS + sockets_per_worker as u64);
     let open = config.http_connections.unwrap_or(DEFAULT_HTTP_CONNECTIONS).div_ceil(workers.max(1));
     let per_worker = ConnectionLimits { open, refused: HTTP_REFUSALS };
@@ -74,12 +77,16 @@ pub(super) struct Sockets {
 }
 
 impl Sockets {
-    /// Binds a socket for each worker at each address.
-    pub(super) fn bind(config: &Config, workers: usize) -> Result<Self, ServerError> {
+    /// Binds a socket for each worker at each address where there is none that was inherited.
+    pub(super) fn bind(
+        config: &Config,
+        workers: usize,
+        inherited: &mut Inherited,
+    ) -> Result<Self, ServerError> {
         let buffer_bytes = config.receive_buffer_bytes;
         Ok(Self {
-            udp: bind_all("udp", &config.udp, workers, |address| udp_socket(address, buffer_bytes))?,
-            http: bind_all("http", &config.http, workers, tcp_listener)?,
+            udp: bind_all("udp", &config.udp, workers, inherited, |socket| udp_socket(socket, buffer_bytes))?,
+            http: bind_all("http", &config.http, workers, inherited, tcp_listener)?,
         })
     }
 
@@ -102,9 +109,11 @@ impl Sockets {
         let udp = self.udp.iter().map(|group| (group.sockets[0].socket.as_fd(), &udp_program));
         let http = self.http.iter().map(|group| (group.sockets[0].as_fd(), &http_program));
         for (socket, program) in udp.chain(http) {
-            if let Some(program) = program
-                && let Err(error) = sys::attach_steering(socket, program)
-            {
+            let Some(program) = program else {
+                sys::detach_steering(socket); // of another tracker, which had the socket
+                continue;
+            };
+            if let Err(error) = sys::attach_steering(socket, program) {
                 return tracing::warn!(
                     "--steering {steering} can't be set up ({error}): the kernel deals out requests on its own"
                 );
@@ -128,18 +137,33 @@ fn bind_all<S>(
     protocol: &'static str,
     listen: &Listen,
     workers: usize,
-    bind: impl Fn(SocketAddr) -> io::Result<(S, SocketAddr)>,
+    inherited: &mut Inherited,
+    adopt: impl Fn(Socket) -> io::Result<S>,
 ) -> Result<Vec<Group<S>>, ServerError> {
-    // All are probed before any is bound: our own sockets may overlap, a wildcard and one of its addresses.
+    let kind = kind_of(protocol);
     let addresses = listen.addresses();
-    let probed: Vec<_> = addresses.iter().map(|&address| probe_patiently(protocol, address)).collect();
+    let given: Vec<_> = addresses.iter().map(|&address| inherited.take(kind, address)).collect();
+    // All are probed before any is bound: our own sockets may overlap, a wildcard and one of its addresses.
+    let probed = addresses.iter().zip(&given).map(|(&address, given)| match given.is_empty() {
+        true => probe_patiently(protocol, address),
+        false => Ok(()),
+    });
+    let probed: Vec<_> = probed.collect();
     let mut groups = Vec::new();
-    for (address, probed) in addresses.into_iter().zip(probed) {
+    for ((address, mut sockets), probed) in addresses.into_iter().zip(given).zip(probed) {
+        inherit::check(&sockets, workers).map_err(|fault| ServerError::Inherited {
+            protocol,
+            address,
+            fault,
+        })?;
         let group = probed.and_then(|()| {
-            let (first, bound) = bind(address)?;
-            let others = (1..workers).map(|_| bind(bound).map(|(socket, _)| socket));
-            let sockets: io::Result<Vec<_>> = std::iter::once(Ok(first)).chain(others).collect();
-            Ok(Group { address: bound, sockets: sockets? })
+            while sockets.len() < workers {
+                let at = sockets.first().map_or(Ok(address), bound_address)?;
+                sockets.push(bind(at, kind)?);
+            }
+            let address = bound_address(&sockets[0])?;
+            let sockets: io::Result<_> = sockets.into_iter().map(&adopt).collect();
+            Ok(Group { address, sockets: sockets? })
         });
         match group {
             Ok(group) => groups.push(group),
@@ -174,11 +198,15 @@ pub(crate) fn probe(protocol: &str, address: SocketAddr) -> io::Result<()> {
     if address.port() == 0 {
         return Ok(());
     }
-    let kind = if protocol == "udp" { Type::DGRAM } else { Type::STREAM };
+    let kind = kind_of(protocol);
     let socket = open(address, kind)?;
     // Connections of an earlier process that linger are no obstacle; one that listens is.
     socket.set_reuse_address(kind == Type::STREAM)?;
     socket.bind(&address.into())
+}
+
+fn kind_of(protocol: &str) -> Type {
+    if protocol == "udp" { Type::DGRAM } else { Type::STREAM }
 }
 
 /// A socket for this family alone: IPv4 has sockets of its own.
@@ -198,12 +226,8 @@ fn bind(address: SocketAddr, kind: Type) -> io::Result<Socket> {
     Ok(socket)
 }
 
-fn bound_address(socket: &Socket) -> io::Result<SocketAddr> {
-    socket.local_addr()?.as_socket().ok_or_else(|| io::Error::other("a socket without an address"))
-}
-
-fn udp_socket(address: SocketAddr, receive_buffer_bytes: usize) -> io::Result<(RingSocket, SocketAddr)> {
-    let socket = bind(address, Type::DGRAM)?;
+fn udp_socket(socket: Socket, receive_buffer_bytes: usize) -> io::Result<RingSocket> {
+    let address = bound_address(&socket)?;
     let buffer = sys::set_receive_buffer(&socket, receive_buffer_bytes)?;
     if buffer < receive_buffer_bytes / 2 * 2 {
         tracing::warn!(
@@ -215,16 +239,13 @@ fn udp_socket(address: SocketAddr, receive_buffer_bytes: usize) -> io::Result<(R
     if wildcard {
         sys::deliver_local_address(&socket, Family::of(address.ip()))?;
     }
-    let bound = bound_address(&socket)?;
-    Ok((RingSocket { socket: UdpSocket::from(socket), wildcard }, bound))
+    Ok(RingSocket { socket: UdpSocket::from(socket), wildcard })
 }
 
-fn tcp_listener(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
-    let socket = bind(address, Type::STREAM)?;
+fn tcp_listener(socket: Socket) -> io::Result<TcpListener> {
     socket.set_tcp_nodelay(true)?; // accepted connections inherit it
     socket.listen(HTTP_BACKLOG)?;
-    let bound = bound_address(&socket)?;
-    Ok((TcpListener::from(socket), bound))
+    Ok(TcpListener::from(socket))
 }
 
 /// Turns the sockets of each address into the sockets of each worker.

@@ -3,14 +3,17 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 use crossbeam::channel::{Receiver, Sender, bounded};
 
 use super::control::{Control, Orders};
+use super::handover::{Crew, Estate};
+use super::inherit::Inherited;
 use super::sockets::{Sockets, reserve_descriptors};
 use super::tables::Tables;
+use super::takeover::Predecessor;
 use super::{Ended, Tracker, format_cores, trusted};
 use crate::config::{Config, Cores};
 use crate::engine::middleware::Middleware;
@@ -33,6 +36,8 @@ pub struct Bound<M = ()> {
     pub(super) cores: Vec<Option<usize>>,
     connections: ConnectionLimits,
     sockets: Sockets,
+    predecessor: Option<Predecessor>,
+    rest: Inherited,
     /// The directories of files that can still be read, if not all can.
     pub(super) readable: Option<Vec<PathBuf>>,
 }
@@ -43,6 +48,7 @@ impl<M: Middleware + Send> Bound<M> {
         config: Config,
         middleware: M,
         site: Site,
+        mut inherited: Inherited,
         spare_descriptors: u64,
     ) -> Result<Self, ServerError> {
         config.check()?;
@@ -50,7 +56,9 @@ impl<M: Middleware + Send> Bound<M> {
             .map_err(|source| ServerError::System { what: "the cores can't be known", source })?;
         let cores = choose_cores(&config.cores, &allowed)?;
         let connections = reserve_descriptors(&config, cores.len(), spare_descriptors)?;
-        let sockets = Sockets::bind(&config, cores.len())?;
+        let predecessor = inherited.take_predecessor(&config, cores.len())?;
+        let sockets = Sockets::bind(&config, cores.len(), &mut inherited)?;
+        let rest = inherited;
         Ok(Self {
             name,
             config,
@@ -60,8 +68,15 @@ impl<M: Middleware + Send> Bound<M> {
             cores,
             connections,
             sockets,
+            predecessor,
+            rest,
             readable: None,
         })
+    }
+
+    /// What was inherited and is not this tracker's, for another.
+    pub fn rest(&mut self) -> Inherited {
+        std::mem::take(&mut self.rest)
     }
 
     /// Where UDP will be served; a port that was given as 0 is the one that it became.
@@ -74,27 +89,20 @@ impl<M: Middleware + Send> Bound<M> {
         self.sockets.http_addresses()
     }
 
-    /// Reads lists and the last snapshot and starts all workers. When this returns, they serve.
+    /// Reads lists and the last snapshot and starts all workers. When this returns, they serve. (If the tracker takes
+    /// over from another one, that serves too, until [`Tracker::succeed`].)
     ///
     /// # Errors
     ///
     /// [`ServerError`], which says what failed and what may help. Workers that had started are asked to end.
     pub fn start(self) -> Result<Tracker, ServerError> {
-        let Self {
-            name,
-            config,
-            middleware,
-            mut site,
-            spare_descriptors,
-            cores,
-            connections,
-            sockets,
-            readable,
-        } = self;
+        let Self { name, config, middleware, mut site, cores, connections, sockets, .. } = self;
+        let Self { predecessor, spare_descriptors, readable, .. } = self;
         let workers = cores.len();
         let system = |what| move |source| ServerError::System { what, source };
         let clock = Clock::start();
-        let Tables { owners, engines, charge } = Tables::prepare(&config, workers, clock)?;
+        let Tables { owners, engines, charge, started_unix } =
+            Tables::prepare(&config, workers, clock, predecessor.as_ref())?;
         sockets.steer(config.steering, &owners, &cores);
         let doorbells: io::Result<Vec<_>> = (0..workers).map(|_| Doorbell::new().map(Arc::new)).collect();
         let doorbells = doorbells.map_err(system("a doorbell can't be made"))?;
@@ -104,22 +112,24 @@ impl<M: Middleware + Send> Bound<M> {
         let (orders, receivers) = Orders::new(&doorbells);
         let control = Control::start(name, charge, orders.clone());
         let (control, state) = control.map_err(system("a thread can't be started"))?;
+        let crew = Crew { orders, shutdown: Arc::new(Shutdown::new(workers)), doorbells };
         let tracker = Tracker {
             udp: sockets.udp_addresses(),
             http: sockets.http_addresses(),
             cores,
             published: (0..workers).map(|_| Arc::default()).collect(),
-            doorbells,
-            shutdown: Arc::new(Shutdown::new(workers)),
+            together: Arc::new(Mutex::new(vec![crew.clone()])),
+            crew,
             ended,
             running: workers,
             config,
             clock,
-            orders,
             control: Arc::new(control),
             owners,
             spare_descriptors,
-            _state: state,
+            state,
+            predecessor,
+            started_unix,
             readable,
         };
         site.set_published(tracker.published.clone());
@@ -133,10 +143,10 @@ impl<M: Middleware + Send> Bound<M> {
                 listeners,
                 engine,
                 mesh,
-                doorbell: tracker.doorbells[number].clone(),
+                doorbell: tracker.crew.doorbells[number].clone(),
                 clock,
                 published: tracker.published[number].clone(),
-                shutdown: tracker.shutdown.clone(),
+                shutdown: tracker.crew.shutdown.clone(),
                 busy_poll: tracker.config.busy_poll,
                 connections,
                 orders,
@@ -147,7 +157,44 @@ impl<M: Middleware + Send> Bound<M> {
                 .map_err(system("a thread can't be started"))?;
         }
         await_ready(&ready, &tracker.ended, workers)?;
+        if tracker.predecessor.is_none() {
+            tracker.offer()?;
+        }
         Ok(tracker)
+    }
+}
+
+impl Tracker {
+    /// Lets the tracker end that this one takes over from, if there is one: until then both serve.
+    ///
+    /// # Errors
+    ///
+    /// It has ended already. What came to it since its last snapshot is lost then.
+    pub fn succeed(&mut self) -> Result<(), ServerError> {
+        let (Some(predecessor), Some(state)) = (self.predecessor.take(), &self.state) else { return Ok(()) };
+        let (orders, control) = (self.crew.orders.clone(), self.control.clone());
+        predecessor.relieve(Arc::downgrade(state), self.owners, orders, control)?;
+        self.offer()
+    }
+
+    /// Is ready to be taken over from, if it keeps a state.
+    fn offer(&self) -> Result<(), ServerError> {
+        let Some(state) = &self.state else { return Ok(()) };
+        let Some(listener) = state.listener() else { return Ok(()) };
+        let offer = || {
+            let estate = Estate {
+                listener: listener.try_clone()?,
+                state: Arc::downgrade(state),
+                control: self.control.clone(),
+                owners: self.owners,
+                crews: self.together.clone(),
+                clock: self.clock,
+                started_unix: self.started_unix,
+                peer_timeout_secs: self.config.peer_timeout_secs,
+            };
+            estate.offer()
+        };
+        offer().map_err(|source| ServerError::System { what: "nobody can be let take over", source })
     }
 }
 

@@ -5,8 +5,10 @@
 //!  lock           held while a tracker runs
 //!  snapshot/      the last snapshot, a file for each worker that wrote it
 //!  snapshot.new/  the next one, while it is written; becomes snapshot/ all at once
+//!  late/          what came to a tracker that handed over between its last snapshot and its end
 //!  lists/         the tracker's own lists, which it changes when it is asked to
 //!  damaged/       what could not be read
+//!  handover       the socket at which a tracker takes over from the one that runs
 //! ```
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -15,10 +17,13 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use crossbeam::channel::{Receiver, Sender, bounded};
+use crossbeam::channel::{Receiver, bounded};
 use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
 use rustix::io::Errno;
+use socket2::Socket;
 
+use super::control::Orders;
+use super::passing::Channel;
 use crate::engine::Engine;
 use crate::error::ServerError;
 use crate::limits::{LOAD_BATCHES, SNAPSHOT_SLICE};
@@ -27,19 +32,24 @@ use crate::snapshot::{Damage, Reader};
 use crate::swarm::Saved;
 use crate::sys;
 use crate::time::{Timestamp, unix_secs};
+use crate::worker::Order;
 
 const SECRET: &str = "secret";
 const LOCK: &str = "lock";
 const SNAPSHOT: &str = "snapshot";
 const NEW_SNAPSHOT: &str = "snapshot.new";
+const LATE: &str = "late";
 const LISTS: &str = "lists";
 const DAMAGED: &str = "damaged";
+pub(super) const HANDOVER: &str = "handover";
 
 /// The directory, held by this process.
 pub(super) struct StateDirectory {
     path: PathBuf,
     /// Released with the process, however that ends.
-    _lock: File,
+    lock: File,
+    /// Where a tracker that wants to take over is listened to.
+    listener: Option<Socket>,
 }
 
 impl StateDirectory {
@@ -51,10 +61,32 @@ impl StateDirectory {
             OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path.join(LOCK));
         let lock = lock.map_err(failed)?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|error| match error {
-            Errno::WOULDBLOCK => failed(io::Error::other("another tracker has it")),
+            Errno::WOULDBLOCK => {
+                failed(io::Error::other("another tracker has it; --take-over would take over from that"))
+            }
             other => failed(other.into()),
         })?;
-        Ok(Self { path: path.to_owned(), _lock: lock })
+        let listener = Channel::listen(&path.join(HANDOVER));
+        if let Err(error) = &listener {
+            let path = path.display();
+            tracing::warn!("no other tracker will be able to take over: {path}/{HANDOVER}: {error}");
+        }
+        Ok(Self { path: path.to_owned(), lock, listener: listener.ok() })
+    }
+
+    /// The directory as another tracker hands it over, which has it until it ends.
+    pub(super) fn inherited(path: &Path, lock: File, listener: Socket) -> Self {
+        Self { path: path.to_owned(), lock, listener: Some(listener) }
+    }
+
+    /// Another descriptor of the lock: who has one holds the directory.
+    pub(super) fn lock(&self) -> io::Result<File> {
+        self.lock.try_clone()
+    }
+
+    /// Where a tracker that wants to take over is listened to.
+    pub(super) fn listener(&self) -> Option<&Socket> {
+        self.listener.as_ref()
     }
 
     /// Where the tracker's own lists are, in a directory at this path.
@@ -95,14 +127,24 @@ impl StateDirectory {
 
     /// Begins a snapshot; returns a file for each worker.
     pub(super) fn begin(&self, workers: usize) -> io::Result<Vec<File>> {
-        let new = self.path.join(NEW_SNAPSHOT);
-        remove(&new)?;
-        DirBuilder::new().mode(0o700).create(&new)?;
-        (0..workers).map(|worker| File::create_new(new.join(format!("worker-{worker}")))).collect()
+        self.files(NEW_SNAPSHOT, workers)
     }
 
-    /// Has the snapshot that was begun, and is written, take the last one's place.
-    pub(super) fn finish(&self) -> io::Result<()> {
+    /// Begins what is left to the tracker that takes over; returns a file for each worker.
+    pub(super) fn begin_late(&self, workers: usize) -> io::Result<Vec<File>> {
+        self.files(LATE, workers)
+    }
+
+    fn files(&self, name: &str, workers: usize) -> io::Result<Vec<File>> {
+        let directory = self.path.join(name);
+        remove(&directory)?;
+        DirBuilder::new().mode(0o700).create(&directory)?;
+        (0..workers).map(|worker| File::create_new(directory.join(format!("worker-{worker}")))).collect()
+    }
+
+    /// Has the snapshot that was begun, and is written, take the last one's place; and that of what came late, if that
+    /// is in it.
+    pub(super) fn finish(&self, with_late: bool) -> io::Result<()> {
         let (new, last) = (self.path.join(NEW_SNAPSHOT), self.path.join(SNAPSHOT));
         File::open(&new)?.sync_all()?;
         match renameat_with(CWD, &new, CWD, &last, RenameFlags::EXCHANGE) {
@@ -110,6 +152,9 @@ impl StateDirectory {
             done => done?,
         }
         File::open(&self.path)?.sync_all()?;
+        if with_late {
+            remove(&self.path.join(LATE))?;
+        }
         remove(&new)
     }
 
@@ -126,16 +171,10 @@ impl StateDirectory {
         owners: &Owners,
         engines: &mut [Engine],
     ) -> Result<Loaded, ServerError> {
-        let last = self.path.join(SNAPSHOT);
-        let failed = |source| ServerError::State { path: last.clone(), source };
+        let failed = |source| ServerError::State { path: self.path.clone(), source };
         let _ = remove(&self.path.join(NEW_SNAPSHOT));
-        let entries = match fs::read_dir(&last) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Loaded::default()),
-            Err(error) => return Err(failed(error)),
-        };
-        let paths: io::Result<Vec<_>> = entries.map(|entry| entry.map(|entry| entry.path())).collect();
-        let paths = paths.map_err(failed)?;
+        let mut paths = entries(&self.path.join(SNAPSHOT)).map_err(failed)?;
+        paths.extend(entries(&self.path.join(LATE)).map_err(failed)?);
         let now_unix_secs = unix_secs();
         let mut loaded = Loaded { files: paths.len(), ..Loaded::default() };
         let mut damaged = Vec::new();
@@ -146,7 +185,8 @@ impl StateDirectory {
                 .iter()
                 .map(|path| {
                     let senders = senders.clone();
-                    scope.spawn(move || deal(path, now_unix_secs, owners, &senders))
+                    let give = move |owner: usize, hand| drop(senders[owner].send(hand));
+                    scope.spawn(move || deal(path, now_unix_secs, owners, give))
                 })
                 .collect();
             drop(senders);
@@ -164,23 +204,43 @@ impl StateDirectory {
                 loaders.into_iter().map(|loader| loader.join().expect("a panic ends the process")).sum();
         });
         for (path, damage) in damaged {
-            let aside = self.set_aside(path, now_unix_secs).map_err(failed)?;
-            tracing::error!(
-                "{}: {damage}; it is kept as {}, and what was good before the damage is used",
-                path.display(),
-                aside.display(),
-            );
+            self.set_aside(path, &damage, now_unix_secs).map_err(failed)?;
         }
         Ok(loaded)
     }
 
-    fn set_aside(&self, path: &Path, unix_secs: u64) -> io::Result<PathBuf> {
+    /// Has workers that serve enter what came late to the tracker before them; returns how many files that was in.
+    pub(super) fn load_late(&self, owners: &Owners, orders: &Orders) -> io::Result<usize> {
+        let (paths, unix_secs) = (entries(&self.path.join(LATE))?, unix_secs());
+        for path in &paths {
+            let give = |owner: usize, hand| orders.give_one(owner, Order::Load(hand));
+            if let Err(damage) = deal(path, unix_secs, owners, give) {
+                self.set_aside(path, &damage, unix_secs)?;
+            }
+        }
+        Ok(paths.len())
+    }
+
+    fn set_aside(&self, path: &Path, damage: &Damage, unix_secs: u64) -> io::Result<()> {
         let directory = self.path.join(DAMAGED);
         DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let aside = directory.join(format!("{name}-{unix_secs}"));
         fs::rename(path, &aside)?;
-        Ok(aside)
+        let (path, aside) = (path.display(), aside.display());
+        tracing::error!(
+            "{path}: {damage}; it is kept as {aside}, and what was good before the damage is used"
+        );
+        Ok(())
+    }
+}
+
+/// What is in a directory; nothing if there is none.
+fn entries(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    match fs::read_dir(directory) {
+        Ok(entries) => entries.map(|entry| entry.map(|entry| entry.path())).collect(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
     }
 }
 
@@ -192,10 +252,15 @@ pub(super) struct Loaded {
     pub(super) peers: u64,
 }
 
-/// Reads a file and deals its pieces to their owners.
-fn deal(path: &Path, unix_secs: u64, owners: &Owners, to: &[Sender<Vec<Saved>>]) -> Result<(), Damage> {
+/// Reads a file and deals its pieces to their owners, who are given them by the hand.
+fn deal(
+    path: &Path,
+    unix_secs: u64,
+    owners: &Owners,
+    give: impl Fn(usize, Vec<Saved>),
+) -> Result<(), Damage> {
     let mut reader = Reader::new(BufReader::new(File::open(path)?))?;
-    let mut hands: Vec<Vec<Saved>> = vec![Vec::new(); to.len()];
+    let mut hands: Vec<Vec<Saved>> = vec![Vec::new(); owners.workers()];
     let mut pieces = Vec::new();
     let ended = loop {
         match reader.block(unix_secs, &mut pieces) {
@@ -208,12 +273,11 @@ fn deal(path: &Path, unix_secs: u64, owners: &Owners, to: &[Sender<Vec<Saved>>])
             let owner = usize::from(owners.of(&info_hash).0);
             hands[owner].push(piece);
             if hands[owner].len() >= SNAPSHOT_SLICE {
-                let _ =
-                    to[owner].send(std::mem::replace(&mut hands[owner], Vec::with_capacity(SNAPSHOT_SLICE)));
+                give(owner, std::mem::replace(&mut hands[owner], Vec::with_capacity(SNAPSHOT_SLICE)));
             }
         }
     };
-    hands.into_iter().zip(to).for_each(|(hand, to)| drop(to.send(hand)));
+    hands.into_iter().enumerate().for_each(|(owner, hand)| give(owner, hand));
     ended
 }
 

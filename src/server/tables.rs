@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::control::Charge;
 use super::lists::ListFiles;
 use super::state::{Loaded, StateDirectory};
+use super::takeover::Predecessor;
 use crate::config::Config;
 use crate::connection_id::ConnectionIds;
 use crate::engine::{Engine, Policy, Seeds};
@@ -15,7 +16,7 @@ use crate::limits::{
 };
 use crate::owner::Owners;
 use crate::sys;
-use crate::time::{Clock, unix_secs};
+use crate::time::{Clock, Timestamp, unix_time};
 use crate::types::WorkerId;
 
 /// What the workers begin with, and what is looked after while they run.
@@ -23,18 +24,35 @@ pub(super) struct Tables {
     pub(super) owners: Owners,
     pub(super) engines: Vec<Engine>,
     pub(super) charge: Charge,
+    /// When the clock was started, as the connection ids reckon.
+    pub(super) started_unix: Duration,
 }
 
 impl Tables {
-    pub(super) fn prepare(config: &Config, workers: usize, clock: Clock) -> Result<Self, ServerError> {
+    pub(super) fn prepare(
+        config: &Config,
+        workers: usize,
+        clock: Clock,
+        predecessor: Option<&Predecessor>,
+    ) -> Result<Self, ServerError> {
         let table_bytes = table_bytes(config, workers)?;
         let own_lists = config.state_dir.as_deref().map(StateDirectory::own_lists);
         let lists = ListFiles::open(&config.lists, own_lists.clone(), clock)?;
         let known = lists.access();
-        let state = config.state_dir.as_deref().map(StateDirectory::open).transpose()?;
+        let state = match predecessor {
+            Some(predecessor) => Some(predecessor.state()?),
+            None => config.state_dir.as_deref().map(StateDirectory::open).transpose()?,
+        };
         let secret = state.as_ref().map_or_else(random, StateDirectory::secret)?;
-        let ids = ConnectionIds::new(secret, config.connection_id_window_secs, unix_secs());
-        let (owners, mut engines) = engines(config, workers, table_bytes, ids)?;
+        let since_start = clock.now().since(Timestamp::default());
+        let started_unix = predecessor.map_or_else(unix_time, Predecessor::unix_time) - since_start;
+        let ids = ConnectionIds::new(secret, config.connection_id_window_secs, started_unix);
+        let owner_key = match predecessor {
+            Some(predecessor) => predecessor.owner_key(),
+            None => [random()?, random()?, random()?].map(u32::from_ne_bytes),
+        };
+        let owners = Owners::new(workers, owner_key);
+        let mut engines = engines(config, owners, table_bytes, ids)?;
         if let Some(state) = &state {
             let started = clock.now();
             let Loaded { files, peers } = state.load(started, &owners, &mut engines)?;
@@ -43,7 +61,9 @@ impl Tables {
         }
         engines.iter_mut().for_each(|engine| engine.set_access(known.clone()));
         let interval = Duration::from_secs(config.snapshot_interval_secs.into());
-        Ok(Self { owners, engines, charge: Charge { lists, known, own_lists, state, interval, clock } })
+        let paused = predecessor.is_some();
+        let charge = Charge { lists, known, own_lists, state, interval, paused, clock };
+        Ok(Self { owners, engines, charge, started_unix })
     }
 }
 
@@ -77,22 +97,19 @@ pub(super) fn policy(config: &Config, table_bytes: usize) -> Policy {
     }
 }
 
-/// The rule of ownership under a fresh key, and an engine for each worker.
+/// An engine for each worker.
 fn engines(
     config: &Config,
-    workers: usize,
+    owners: Owners,
     table_bytes: usize,
     ids: ConnectionIds,
-) -> Result<(Owners, Vec<Engine>), ServerError> {
-    let key = [random()?, random()?, random()?].map(u32::from_ne_bytes);
-    let owners = Owners::new(workers, key);
+) -> Result<Vec<Engine>, ServerError> {
     let policy = policy(config, table_bytes);
     let engine = |number: usize| {
         let seeds = Seeds { table: random()?, random: u64::from_ne_bytes(random()?) };
         Ok(Engine::new(WorkerId(number as u16), owners, policy, ids, seeds))
     };
-    let engines: Result<_, ServerError> = (0..workers).map(engine).collect();
-    Ok((owners, engines?))
+    (0..owners.workers()).map(engine).collect()
 }
 
 fn random<const N: usize>() -> Result<[u8; N], ServerError> {

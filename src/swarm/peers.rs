@@ -8,7 +8,7 @@
 use super::bucket::{Blocks, Bucket, Peer};
 use super::linear::{self, KeyedHash};
 use super::pool::{Memory, Pool};
-use super::ticks::{Census, Ticks};
+use super::ticks::{Census, Mark, Ticks};
 use crate::limits::{BUCKET_LOAD, BUCKET_PEERS_MAX, OVERDUE_SPLITS, TABLE_CHUNK_BYTES};
 use crate::types::PeerId;
 
@@ -201,6 +201,11 @@ impl<const N: usize> Peers<N> {
         let (number, bucket) = self.home(set, hash);
         let at = self.blocks.find(bucket, addr)?;
         Some(Place { bucket: number, at: at as u8 })
+    }
+
+    /// When the peer at a place announced.
+    pub(super) fn mark(&self, set: &Set, place: Place) -> Mark {
+        self.blocks.columns(self.bucket(set, place.bucket)).marks[usize::from(place.at)]
     }
 
     /// Enters a peer into `sets[role]`, or renews it there; takes it out of the other set if it was in that.

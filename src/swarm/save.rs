@@ -2,6 +2,7 @@
 
 use super::peers::Set;
 use super::record::{Body, Few, Swarm};
+use super::ticks::Mark;
 use super::{Peers, SEEDERS, Shard};
 use crate::time::Timestamp;
 use crate::types::{Announce, Event, InfoHash, PeerAddr, PeerId};
@@ -157,8 +158,14 @@ impl Shard {
     fn load_peer(&mut self, announce: &Announce, found: Option<u32>, age_secs: u32) -> Option<u32> {
         let peer_hash = self.peer_hash(&announce.peer);
         let Some(mark) = self.books.ticks.mark_of_age(age_secs) else { return found };
-        if found.is_some_and(|number| self.has_peer(number, peer_hash, &announce.peer)) {
-            return found;
+        if let Some(number) = found
+            && let Some((seeder, known)) = self.known(number, peer_hash, &announce.peer)
+        {
+            let (age, known_age) = (self.books.ticks.age(mark), self.books.ticks.age(known));
+            let is_news = age < known_age || (age == known_age && announce.seeder && !seeder);
+            if !is_news {
+                return found;
+            }
         }
         let info_hash = announce.info_hash;
         let number = found.or_else(|| self.create(self.index.hash(&info_hash), info_hash));
@@ -169,15 +176,27 @@ impl Shard {
         number
     }
 
-    fn has_peer(&self, number: u32, hash: u32, peer: &PeerAddr) -> bool {
+    /// What is known of a peer, if anything: whether it is a seeder, and when it announced.
+    fn known(&self, number: u32, hash: u32, peer: &PeerAddr) -> Option<(bool, Mark)> {
+        fn in_sets<const N: usize>(
+            peers: &Peers<N>,
+            sets: &[Set; 2],
+            hash: u32,
+            addr: &[u8; N],
+        ) -> Option<(bool, Mark)> {
+            let mut found = sets.iter().enumerate();
+            found.find_map(|(role, set)| {
+                Some((role == SEEDERS, peers.mark(set, peers.find(set, hash, addr)?)))
+            })
+        }
         match (&self.swarms.get(number).body, peer) {
-            (Body::Few(few), _) => few.unpack().iter().any(|other| other.addr == *peer),
-            (Body::Sets(sets), PeerAddr::V4(addr)) => {
-                sets.v4.iter().any(|set| self.v4.find(set, hash, addr).is_some())
+            (Body::Few(few), _) => {
+                let peers = few.unpack();
+                let found = peers.iter().find(|other| other.addr == *peer);
+                found.map(|found| (found.seeder, found.mark))
             }
-            (Body::Sets(sets), PeerAddr::V6(addr)) => {
-                sets.v6.iter().any(|set| self.v6.find(set, hash, addr).is_some())
-            }
+            (Body::Sets(sets), PeerAddr::V4(addr)) => in_sets(&self.v4, &sets.v4, hash, addr),
+            (Body::Sets(sets), PeerAddr::V6(addr)) => in_sets(&self.v6, &sets.v6, hash, addr),
         }
     }
 

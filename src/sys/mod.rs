@@ -1,24 +1,29 @@
-//! Owns the system calls beside the rings: cores, descriptors, socket options, doorbells, files below a directory, and
-//! what a process gives up.
+//! Owns the system calls beside the rings: cores, descriptors, socket options, doorbells, connections taken in, files
+//! below a directory, and what a process gives up.
 
+mod acceptor;
 mod beneath;
 mod cpu;
 mod doorbell;
+mod given;
 mod prefetch;
 mod process;
 mod sandbox;
 mod socket;
 mod user;
 
+pub use acceptor::Acceptor;
 pub use beneath::{open_beneath, open_directory, open_to_read};
 pub use cpu::{allowed_cores, pin};
 pub use doorbell::{Doorbell, Sleeper};
+pub use given::given_descriptors;
 pub use prefetch::{prefetch, prefetch_lines};
 pub use process::{
     memory_bytes, raise_descriptor_limit, raise_locked_limit, random, resident_bytes, thread_cpu_time,
 };
 pub use sandbox::{Enforced, confine_files, deny_calls};
 pub use socket::{
-    attach_steering, choose_port_late, deliver_local_address, kernel_drops, set_receive_buffer,
+    attach_steering, choose_port_late, deliver_local_address, detach_steering, kernel_drops,
+    set_receive_buffer,
 };
 pub use user::{User, drop_capabilities, forbid_new_rights, make_directory};

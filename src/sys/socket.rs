@@ -24,6 +24,11 @@ pub fn attach_steering(socket: impl AsFd, program: &[Instruction]) -> io::Result
     set_option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_ATTACH_REUSEPORT_CBPF, &program)
 }
 
+/// Takes such a program from the group; no matter if there is none.
+pub fn detach_steering(socket: impl AsFd) {
+    let _ = set_option::<c_int>(socket.as_fd(), libc::SOL_SOCKET, libc::SO_DETACH_REUSEPORT_BPF, &0);
+}
+
 /// Makes the kernel tell with each datagram which of our addresses it was sent to.
 ///
 /// # Errors

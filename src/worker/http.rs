@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tokio_uring::buf::BoundedBuf;
-use tokio_uring::net::{TcpListener, TcpStream};
+use tokio_uring::net::TcpStream;
 
 use super::answer::{Answered, Asked};
 use super::connections::{Admission, Phase};
@@ -22,6 +22,7 @@ use crate::limits::{
     HTTP_ACCEPT_PAUSE_MS, HTTP_HEAD_MAX_BYTES, HTTP_HEADERS_MAX, HTTP_LINGER_BYTES, HTTP_POOLED_BUFFER_BYTES,
     HTTP_POOLED_BUFFERS, HTTP_READ_BYTES, HTTP_WRITE_BATCH_BYTES,
 };
+use crate::sys::Acceptor;
 use crate::time::Timestamp;
 use crate::types::Family;
 use crate::web;
@@ -32,14 +33,13 @@ use crate::wire::http::{
 };
 use crate::wire::proxy::{self, Start};
 
-/// Takes connections in until the worker stops.
-pub(super) async fn accept<M: Middleware>(app: Rc<App<M>>, listener: TcpListener, number: usize) {
+/// Takes connections in until it is dropped.
+pub(super) async fn accept<M: Middleware>(app: Rc<App<M>>, acceptor: Acceptor, number: usize) {
     let shared = app.shared.clone();
     loop {
-        shared.unsubmitted.set(true);
-        match listener.accept().await {
+        match acceptor.accept().await {
             Ok((stream, peer)) => {
-                let stream = Rc::new(stream);
+                let stream = Rc::new(TcpStream::from_std(stream));
                 let admission = shared.connections.borrow_mut().open(shared.clock.now(), &stream);
                 if admission.is_none_or(|admission| admission.refused) {
                     shared.engine.borrow_mut().counters.bump(Counter::DropConnections);
@@ -49,7 +49,6 @@ pub(super) async fn accept<M: Middleware>(app: Rc<App<M>>, listener: TcpListener
                     tokio_uring::spawn(serve(app.clone(), stream, peer, admission));
                 }
             }
-            Err(_) if shared.stopping.get() => return,
             Err(_) => {
                 shared.engine.borrow_mut().counters.bump(Counter::DropAccept);
                 tokio::time::sleep(Duration::from_millis(HTTP_ACCEPT_PAUSE_MS)).await;

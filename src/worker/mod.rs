@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use crossbeam::channel::Receiver;
 use ipnet::IpNet;
-use socket2::SockRef;
+use tokio::task::JoinHandle;
 
 use crate::counters::{Counter, Published, Turns};
 use crate::engine::middleware::Middleware;
@@ -38,11 +38,11 @@ use crate::limits::{
 use crate::mesh::Mesh;
 use crate::ring::{RingSocket, Turned, UdpRing};
 use crate::swarm::Swept;
-use crate::sys::{self, Doorbell, Sleeper};
+use crate::sys::{self, Acceptor, Doorbell, Sleeper};
 use crate::time::{Clock, Timestamp};
 use crate::web::Site;
 use connections::Connections;
-pub use orders::{Order, Slice};
+pub use orders::{Bequest, Order, Slice};
 
 /// All that a worker is given by the server.
 pub struct Setup {
@@ -182,8 +182,10 @@ async fn serve<M: Middleware>(setup: Setup, program: Program<M>, ready: impl FnO
         trusted_proxies: RefCell::new(program.trusted_proxies),
     });
     let sleeper = Sleeper::new(setup.doorbell.clone())?;
+    let ring = UdpRing::new(setup.sockets, &setup.doorbell)?;
     let mut driver = Driver {
-        ring: UdpRing::new(setup.sockets, &setup.doorbell)?,
+        drops_before: kernel_drops(&ring),
+        ring,
         app: app.clone(),
         shared,
         published: setup.published,
@@ -191,21 +193,21 @@ async fn serve<M: Middleware>(setup: Setup, program: Program<M>, ready: impl FnO
         shutdown: setup.shutdown,
         busy_poll: setup.busy_poll,
         orders: setup.orders,
-        datagrams: TURN_DATAGRAMS,
+        bequest: None,
+        doors: Vec::new(),
         next_sweep: Timestamp::default(),
         next_publish: Timestamp::default(),
         submission: None,
     };
     driver.turn(setup.clock.now())?; // a kernel that can't do it says so here
-    let doors: io::Result<Vec<_>> = setup.listeners.iter().map(TcpListener::try_clone).collect();
-    let doors = doors?;
     for (number, listener) in setup.listeners.into_iter().enumerate() {
-        let listener = tokio_uring::net::TcpListener::from_std(listener);
-        tokio_uring::spawn(http::accept(app.clone(), listener, number));
+        let acceptor = Acceptor::new(listener.try_clone()?)?;
+        let accepting = tokio_uring::spawn(http::accept(app.clone(), acceptor, number));
+        driver.doors.push(Door { listener, accepting });
     }
     let ticking = tokio_uring::spawn(tick(setup.doorbell));
     ready();
-    let ended = driver.run(&sleeper, &doors).await;
+    let ended = driver.run(&sleeper).await;
     ticking.abort();
     ended
 }
@@ -216,6 +218,11 @@ async fn tick(doorbell: Arc<Doorbell>) {
         tokio::time::sleep(Duration::from_millis(HOUSEKEEPING_INTERVAL_MS)).await;
         doorbell.ring();
     }
+}
+
+/// Datagrams that the kernel has dropped since the sockets were made, by whichever process.
+fn kernel_drops(ring: &UdpRing) -> u64 {
+    ring.sockets().filter_map(|socket| sys::kernel_drops(socket).ok()).map(u64::from).sum()
 }
 
 /// How long a worker that has nothing left to finish sleeps before it looks whether the others have.
@@ -230,6 +237,12 @@ struct Turn {
     unfinished: bool,
 }
 
+/// A listener, and the task that takes connections from it.
+struct Door {
+    listener: TcpListener,
+    accepting: JoinHandle<()>,
+}
+
 /// What turns.
 struct Driver<M> {
     ring: UdpRing,
@@ -240,8 +253,12 @@ struct Driver<M> {
     shutdown: Arc<Shutdown>,
     busy_poll: Duration,
     orders: Receiver<Order>,
-    /// Datagrams to take in a turn; none once the worker is to end.
-    datagrams: usize,
+    /// What is to be left behind.
+    bequest: Option<Bequest>,
+    /// What the sockets had dropped when it began.
+    drops_before: u64,
+    /// Where connections come in; none once the worker is to end.
+    doors: Vec<Door>,
     next_sweep: Timestamp,
     next_publish: Timestamp,
     /// In flight: a no-op that completes once all that HTTP queued before it has been submitted.
@@ -249,7 +266,7 @@ struct Driver<M> {
 }
 
 impl<M: Middleware> Driver<M> {
-    async fn run(mut self, sleeper: &Sleeper, doors: &[TcpListener]) -> io::Result<()> {
+    async fn run(mut self, sleeper: &Sleeper) -> io::Result<()> {
         let mut busy_until = Timestamp::default();
         let mut last = None;
         while !self.shutdown.stopping() {
@@ -269,17 +286,18 @@ impl<M: Middleware> Driver<M> {
                 self.sleep(sleeper).await?;
             }
         }
-        self.finish(doors).await
+        self.finish().await
     }
 
     /// One turn.
     fn turn(&mut self, now: Timestamp) -> io::Result<Turn> {
+        let mut unfinished = self.obey(now);
         let shared = &*self.shared;
         let engine = &mut *shared.engine.borrow_mut();
         let mesh = &mut *shared.mesh.borrow_mut();
         let gate = &mut *self.app.gate.borrow_mut();
         let Turned { completions, send_failed, truncated, overflows } =
-            self.ring.turn(self.datagrams, |from, datagram, out| {
+            self.ring.turn(TURN_DATAGRAMS, |from, datagram, out| {
                 engine.datagram(now, from, datagram, out, mesh, gate)
             })?;
         engine.answer_announces(now, &mut self.ring);
@@ -303,7 +321,8 @@ impl<M: Middleware> Driver<M> {
             messages += 1;
         }
         engine.answer_announces(now, &mut self.ring);
-        let mut unfinished = messages == TURN_MESSAGES || engine.expire_gathers(now);
+        unfinished |= messages == TURN_MESSAGES;
+        unfinished |= engine.expire_gathers(now);
         if now >= self.next_sweep {
             let swept = engine.sweep(now);
             // Slices that a busy or sleeping worker is behind with are made up for, one a turn, up to a lap.
@@ -321,14 +340,10 @@ impl<M: Middleware> Driver<M> {
             self.next_publish = now + Duration::from_millis(HOUSEKEEPING_INTERVAL_MS);
             engine.gauge(now);
             engine.counters.set(Counter::Connections, shared.connections.borrow().len() as u64);
-            let drops =
-                self.ring.sockets().filter_map(|socket| sys::kernel_drops(socket).ok()).map(u64::from).sum();
+            let drops = kernel_drops(&self.ring).wrapping_sub(self.drops_before);
             engine.counters.set(Counter::DropReceiveOverrun, drops);
             engine.counters.set(Counter::CpuMicros, sys::thread_cpu_time().as_micros() as u64);
             self.published.publish(&engine.counters, &self.turns);
-        }
-        if !self.orders.is_empty() {
-            self.orders.try_iter().for_each(|order| self.app.obey(order, engine));
         }
         self.ring.submit()?;
         mesh.flush();
@@ -384,17 +399,13 @@ impl<M: Middleware> Driver<M> {
 
     /// Takes no new connections and datagrams, finishes the requests in flight, and helps the other workers to finish
     /// theirs.
-    async fn finish(mut self, doors: &[TcpListener]) -> io::Result<()> {
+    async fn finish(mut self) -> io::Result<()> {
         let started = self.shared.clock.now();
         let grace = Duration::from_millis(SHUTDOWN_GRACE_MS);
         self.shared.stopping.set(true);
-        for door in doors {
-            // Fails the accept that waits. If it can't, the process's end will.
-            let _ = SockRef::from(door).shutdown(std::net::Shutdown::Both);
-        }
+        self.ring.stop_receiving();
+        self.doors.drain(..).for_each(|door| door.accepting.abort());
         self.shared.connections.borrow_mut().close_idle();
-        self.turn(started)?;
-        self.datagrams = 0; // what comes from now on is not in flight
         let mut finished = false;
         loop {
             let now = self.shared.clock.now();
@@ -403,7 +414,8 @@ impl<M: Middleware> Driver<M> {
             if late {
                 self.shared.connections.borrow_mut().close_all();
             }
-            let in_flight = self.shared.connections.borrow().len() > 0
+            let in_flight = self.ring.is_receiving()
+                || self.shared.connections.borrow().len() > 0
                 || self.shared.engine.borrow().is_waiting()
                 || self.app.gate.borrow().waiting() > 0;
             if !finished && (late || !in_flight) {
@@ -422,6 +434,9 @@ impl<M: Middleware> Driver<M> {
         tokio::time::sleep(NAP).await;
         self.next_publish = Timestamp::default();
         self.turn(self.shared.clock.now())?;
+        if let Some(Bequest { file, young_secs, done }) = self.bequest {
+            let _ = done.send(save::save(self.shared, file, Some(young_secs)).await);
+        }
         Ok(())
     }
 }

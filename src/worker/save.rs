@@ -9,19 +9,27 @@ use tokio_uring::fs::File;
 use super::Shared;
 use crate::limits::{SNAPSHOT_PAUSE_MS, SNAPSHOT_SLICE};
 use crate::snapshot::{file_head, put_block};
-use crate::swarm::Position;
+use crate::swarm::{Position, Saved};
 use crate::time::unix_secs;
 
-/// Writes all of the table; returns the file's length once the disk has it.
-pub(super) async fn save(shared: Rc<Shared>, file: std::fs::File) -> io::Result<u64> {
+/// Writes all of the table, or at the worker's end what is young of it, without a pause; returns the file's length once
+/// the disk has it.
+pub(super) async fn save(
+    shared: Rc<Shared>,
+    file: std::fs::File,
+    young_secs: Option<u32>,
+) -> io::Result<u64> {
     let file = File::from_std(file);
     let (mut out, mut written) = (file_head().to_vec(), 0);
     let mut position = Some(Position::default());
     loop {
         let done = position.is_none();
-        position = position.and_then(|from| put_slice(&shared, from, &mut out));
+        position = position.and_then(|from| put_slice(&shared, from, young_secs, &mut out));
         if done {
             put_block(&mut out, 0, []);
+        }
+        if out.is_empty() {
+            continue; // nothing young
         }
         shared.unsubmitted.set(true);
         let (result, buffer) = file.write_all_at(out, written).await;
@@ -32,7 +40,9 @@ pub(super) async fn save(shared: Rc<Shared>, file: std::fs::File) -> io::Result<
         if done {
             break;
         }
-        tokio::time::sleep(Duration::from_millis(SNAPSHOT_PAUSE_MS)).await;
+        if young_secs.is_none() {
+            tokio::time::sleep(Duration::from_millis(SNAPSHOT_PAUSE_MS)).await;
+        }
     }
     shared.unsubmitted.set(true);
     file.sync_all().await?;
@@ -42,11 +52,36 @@ pub(super) async fn save(shared: Rc<Shared>, file: std::fs::File) -> io::Result<
 }
 
 /// Writes the next slice as a block, if anything is left; says where to go on.
-fn put_slice(shared: &Shared, from: Position, out: &mut Vec<u8>) -> Option<Position> {
+fn put_slice(
+    shared: &Shared,
+    from: Position,
+    young_secs: Option<u32>,
+    out: &mut Vec<u8>,
+) -> Option<Position> {
     let engine = shared.engine.borrow();
     let mut walk = engine.save(from);
     let mut pieces = walk.by_ref().take(SNAPSHOT_SLICE).peekable();
     pieces.peek()?; // an empty block is the end
-    put_block(out, unix_secs(), pieces);
+    match young_secs.map(|secs| young(pieces.by_ref(), secs)) {
+        None => put_block(out, unix_secs(), pieces),
+        Some(young) if young.is_empty() => {}
+        Some(young) => put_block(out, unix_secs(), young),
+    }
     Some(walk.position())
+}
+
+/// The peers that announced within so many seconds, and their swarms. (The downloads of a swarm that a slice begins in
+/// the middle of are left out.)
+fn young(pieces: impl Iterator<Item = Saved>, secs: u32) -> Vec<Saved> {
+    let (mut kept, mut swarm) = (Vec::new(), None);
+    for piece in pieces {
+        match piece {
+            Saved::Swarm { .. } => swarm = Some(piece),
+            Saved::Peer { age_secs, .. } if age_secs <= secs => {
+                kept.extend(swarm.take().into_iter().chain([piece]));
+            }
+            Saved::Peer { .. } => {}
+        }
+    }
+    kept
 }

@@ -7,6 +7,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::pin::pin;
 use std::sync::mpsc::{TryRecvError, channel};
 use std::thread;
+use std::time::Duration;
 
 use super::*;
 use crate::connection_id::ConnectionIds;
@@ -33,7 +34,7 @@ fn shared() -> Rc<Shared> {
         table_bytes: usize::MAX,
     };
     let seeds = Seeds { table: [0; 16], random: 0 };
-    let ids = ConnectionIds::new([0; 16], 120, 0);
+    let ids = ConnectionIds::new([0; 16], 120, Duration::ZERO);
     let engine = Engine::new(WorkerId(0), Owners::new(1, [0; 3]), policy, ids, seeds);
     let doorbells = [Arc::new(Doorbell::new().unwrap())];
     Rc::new(Shared {
@@ -71,7 +72,7 @@ fn after_deadline<T: Send + 'static>(
         let address = listener.local_addr().unwrap();
         let shared = shared();
         let app = app(&shared, ());
-        tokio_uring::spawn(http::accept(app, tokio_uring::net::TcpListener::from_std(listener), 0));
+        tokio_uring::spawn(http::accept(app, Acceptor::new(listener).unwrap(), 0));
         let client = thread::spawn(move || client(address));
         while !shared.connections.borrow().has_one_in(phase) {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -139,8 +140,8 @@ fn a_request_that_waits_for_nothing_leaves_its_connection_open() {
     tokio_uring::start(async {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let listener = tokio_uring::net::TcpListener::from_std(listener);
-        tokio_uring::spawn(http::accept(app(&shared(), at_once), listener, 0));
+        let acceptor = Acceptor::new(listener).unwrap();
+        tokio_uring::spawn(http::accept(app(&shared(), at_once), acceptor, 0));
         let client = thread::spawn(move || {
             let mut stream = TcpStream::connect(address).unwrap();
             stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
@@ -198,8 +199,8 @@ fn who_waits_too_long_by_http_gets_a_503_and_what_came_meanwhile_its_answer() {
         let address = listener.local_addr().unwrap();
         let shared = shared();
         let app = app(&shared, from_async(never));
-        let listener = tokio_uring::net::TcpListener::from_std(listener);
-        tokio_uring::spawn(http::accept(app.clone(), listener, 0));
+        let acceptor = Acceptor::new(listener).unwrap();
+        tokio_uring::spawn(http::accept(app.clone(), acceptor, 0));
         let (go, goes) = channel();
         let (read, is_read) = channel();
         let client = thread::spawn(move || {
@@ -252,7 +253,9 @@ fn what_is_due_keeps_a_worker_awake() {
             shutdown: Arc::new(Shutdown::new(1)),
             busy_poll: Duration::ZERO,
             orders: crossbeam::channel::never(),
-            datagrams: TURN_DATAGRAMS,
+            bequest: None,
+            drops_before: 0,
+            doors: Vec::new(),
             next_sweep: Timestamp::default(),
             next_publish: Timestamp::default(),
             submission: None,

@@ -36,7 +36,11 @@ impl Program {
     }
 
     pub(crate) fn run(command: &mut Command) -> Self {
-        let command = command.stdin(Stdio::null()).stdout(Stdio::null());
+        Self::spawn(command.stdin(Stdio::null()).stdout(Stdio::null()))
+    }
+
+    /// Runs it with the standard input and output that the command says.
+    pub(crate) fn spawn(command: &mut Command) -> Self {
         let mut child = command.stderr(Stdio::piped()).spawn().expect("the program");
         let stderr = child.stderr.take().expect("its standard error");
         Self { child, lines: read_lines(stderr) }

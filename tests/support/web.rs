@@ -38,7 +38,8 @@ impl Site {
     #[track_caller]
     pub(crate) fn admin(of: &Tracker, config: &Config, token_file: Option<PathBuf>) -> Self {
         let admin = AdminConfig { address: ([127, 0, 0, 1], 0).into(), token_file };
-        let started = admin::bind(&admin).and_then(|bound| bound.start(&of.0, config));
+        let started = admin::bind(&admin, &mut gyre::server::Inherited::default())
+            .and_then(|bound| bound.start(&of.0, config));
         Self { tracker: Tracker(started.unwrap_or_else(|error| panic!("{error}"))), agent: agent() }
     }
 

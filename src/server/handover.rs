@@ -1,0 +1,196 @@
+//! Owns the handing over to a tracker that takes over, on the side of the one that runs. What is said is in `passing`.
+//!
+//! It has a thread of its own, which waits for who wants to take over. No worker is ever held up by it.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::thread;
+use std::time::Duration;
+
+use crossbeam::channel::bounded;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use socket2::Socket;
+
+use super::control::{Control, Orders};
+use super::passing::{Channel, Message, VERSION, Welcome, unexpected};
+use super::state::StateDirectory;
+use crate::limits::{
+    CONTROL_INTERVAL_MS, HANDOVER_ANSWER_MS, HANDOVER_DESCRIPTORS, HANDOVER_HELLO_MS, HANDOVER_PREPARE_S,
+    HANDOVER_TABLES_S, TICKS_PER_TIMEOUT,
+};
+use crate::owner::Owners;
+use crate::sys::Doorbell;
+use crate::time::{Clock, Timestamp};
+use crate::worker::{Bequest, Order, Shutdown};
+
+const ANSWER: Duration = Duration::from_millis(HANDOVER_ANSWER_MS);
+const TABLES: Duration = Duration::from_secs(HANDOVER_TABLES_S);
+
+/// The workers of a tracker, as they are told what to do.
+#[derive(Clone)]
+pub(super) struct Crew {
+    pub(super) orders: Orders,
+    pub(super) shutdown: Arc<Shutdown>,
+    pub(super) doorbells: Vec<Arc<Doorbell>>,
+}
+
+impl Crew {
+    /// Asks all to end.
+    pub(super) fn stop(&self) {
+        self.shutdown.stop();
+        self.doorbells.iter().for_each(|doorbell| doorbell.ring());
+    }
+
+    /// Copies of the descriptors of all sockets, worker by worker.
+    fn sockets(&self) -> io::Result<Vec<OwnedFd>> {
+        let (mut waiting, mut sockets) = (Vec::new(), Vec::new());
+        self.orders.give(|| {
+            let (to, from) = bounded(1);
+            waiting.push(from);
+            Order::Sockets(to)
+        });
+        for from in waiting {
+            sockets
+                .extend(from.recv_timeout(ANSWER).map_err(|_| io::Error::other("a worker doesn't answer"))??);
+        }
+        Ok(sockets)
+    }
+}
+
+/// What there is to hand over.
+pub(super) struct Estate {
+    pub(super) listener: Socket,
+    pub(super) state: Weak<StateDirectory>,
+    pub(super) control: Arc<Control>,
+    pub(super) owners: Owners,
+    /// The tracker's own, and those that go with it.
+    pub(super) crews: Arc<Mutex<Vec<Crew>>>,
+    pub(super) clock: Clock,
+    /// When the clock was started, as the connection ids reckon.
+    pub(super) started_unix: Duration,
+    pub(super) peer_timeout_secs: u32,
+}
+
+impl Estate {
+    /// Waits for those who want to take over, until the tracker has gone or was handed over.
+    pub(super) fn offer(self) -> io::Result<()> {
+        thread::Builder::new().name("gyre-handover".into()).spawn(move || self.wait()).map(drop)
+    }
+
+    fn wait(self) {
+        let pause = Timespec { tv_sec: 0, tv_nsec: CONTROL_INTERVAL_MS.min(999) as i64 * 1_000_000 };
+        while self.state.strong_count() > 0 {
+            let mut listener = [PollFd::new(&self.listener, PollFlags::IN)];
+            if !poll(&mut listener, Some(&pause)).is_ok_and(|ready| ready > 0) {
+                continue;
+            }
+            let Ok(channel) = Channel::accept(&self.listener) else { continue };
+            match self.welcome(&channel) {
+                Ok(process) => match self.hand_over(&channel, process) {
+                    Ok(()) => return,
+                    Err(error) => {
+                        self.control.resume_snapshots();
+                        tracing::warn!(
+                            "process {process} doesn't take over after all ({error}): this one goes on"
+                        );
+                    }
+                },
+                Err(error) => {
+                    let _ = channel.send(&Message::Refused { reason: error.to_string() }, &[]);
+                    tracing::warn!("somebody can't take over: {error}");
+                }
+            }
+        }
+    }
+
+    /// Tells who asks for it, and may, what there is; returns their process.
+    fn welcome(&self, channel: &Channel) -> io::Result<i32> {
+        let (process, may) = channel.peer()?;
+        if !may {
+            return Err(io::Error::other("only root and the user whose tracker it is may take over"));
+        }
+        match channel.receive(Duration::from_millis(HANDOVER_HELLO_MS))?.0 {
+            Message::Hello { version: VERSION } => {}
+            Message::Hello { version } => {
+                return Err(io::Error::other(format!("version {version} of the hand-over, not {VERSION}")));
+            }
+            other => return Err(unexpected(&other)),
+        }
+        let state = self.state.upgrade().ok_or_else(|| io::Error::other("it is about to end"))?;
+        let (lock, crews) = (state.lock()?, self.crews());
+        drop(state);
+        let sockets: io::Result<Vec<_>> = crews.iter().map(Crew::sockets).collect();
+        let sockets = sockets?.into_iter().flatten();
+        let descriptors: Vec<_> =
+            [lock.into(), self.listener.try_clone()?.into()].into_iter().chain(sockets).collect();
+        let now = self.started_unix + self.clock.now().since(Timestamp::default());
+        let welcome = Welcome {
+            workers: self.owners.workers(),
+            owner_key: self.owners.key(),
+            unix_micros: now.as_micros() as u64,
+            descriptors: descriptors.len(),
+        };
+        channel.send(&Message::Welcome(welcome), &[])?;
+        for part in descriptors.chunks(HANDOVER_DESCRIPTORS) {
+            let part: Vec<BorrowedFd<'_>> = part.iter().map(AsFd::as_fd).collect();
+            channel.send(&Message::Descriptors, &part)?;
+        }
+        Ok(process)
+    }
+
+    /// Goes through with it, as far as the other side does.
+    fn hand_over(&self, channel: &Channel, process: i32) -> io::Result<()> {
+        expect(channel, Duration::from_secs(HANDOVER_PREPARE_S), &Message::Save)?;
+        let began = self.clock.now();
+        self.control.pause_snapshots();
+        let saved = self.control.save(TABLES);
+        if let Err(error) = saved {
+            let _ = channel.send(&Message::Refused { reason: error.to_string() }, &[]);
+            return Err(error);
+        }
+        channel.send(&Message::Saved, &[])?;
+        expect(channel, TABLES, &Message::Serving)?;
+        // From here on there is no way back: the other one serves.
+        tracing::info!("process {process} serves now: this one ends");
+        self.control.leave_snapshots();
+        let young_secs = self.clock.now().since(began).as_secs() as u32
+            + self.peer_timeout_secs.div_ceil(u32::from(TICKS_PER_TIMEOUT))
+            + 2;
+        if let Err(error) = self.leave(young_secs) {
+            tracing::error!("what came since the last snapshot can't be left to the new process: {error}");
+        }
+        Ok(())
+    }
+
+    /// Has the workers end, and leave what is not in the snapshot.
+    fn leave(&self, young_secs: u32) -> io::Result<()> {
+        let (crews, workers) = (self.crews(), self.owners.workers());
+        let (done, written) = bounded(workers);
+        let gone = || io::Error::other("it has ended");
+        let files = self.state.upgrade().ok_or_else(gone).and_then(|state| state.begin_late(workers));
+        let given = files.map(|files| {
+            let mut files = files.into_iter();
+            crews[0].orders.give(|| {
+                let file = files.next().expect("a file for each worker");
+                Order::Leave(Bequest { file, young_secs, done: done.clone() })
+            });
+        });
+        drop(done);
+        crews.iter().for_each(Crew::stop);
+        given?;
+        for _ in 0..workers {
+            written.recv_timeout(TABLES).map_err(|_| io::Error::other("a worker didn't end in order"))??;
+        }
+        Ok(())
+    }
+
+    fn crews(&self) -> Vec<Crew> {
+        self.crews.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+fn expect(channel: &Channel, within: Duration, expected: &Message) -> io::Result<()> {
+    let (message, _) = channel.receive(within)?;
+    if message == *expected { Ok(()) } else { Err(unexpected(&message)) }
+}
