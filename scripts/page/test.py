@@ -183,6 +183,8 @@ def check_all(tracker, browser, picture):
     check_tables(page)
     check_clients(page)
     check_doctor(page)
+    page.until("/^\\d+ s ago$/.test(document.querySelector('[data-figure=snapshot]').innerText)")
+    check_sane(page)
     for name, size, scheme in [("light", WIDE, "light"), ("dark", WIDE, "dark"), ("phone", PHONE, "dark")]:
         page.resize(*size, scale=2 if size == PHONE else 1, mobile=size == PHONE)
         check_shape(page, name)

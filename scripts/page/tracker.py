@@ -40,11 +40,12 @@ class Tracker:
         files = [f"--deny-{kind}={self.scratch}/denied-{kind}" for kind in ["hashes", "clients"]]
         options = [f"--{name}={address}" for name, address in self.addresses.items()]
         log = self.scratch / "gyre.log"
-        command = [self.binaries / "gyre", "serve", "--allow-root", *options, *files]
-        self.process = subprocess.Popen([*command, f"--state-dir={self.scratch}/state"], stderr=log.open("w"))
+        kept = [f"--state-dir={self.scratch}/state", "--snapshot-interval=10"]
+        command = [self.binaries / "gyre", "serve", "--allow-root", *options, *files, *kept]
+        self.process = subprocess.Popen(command, stderr=log.open("w"))
         ready = eventually("gyre is ready", lambda: re.search("ready: .*", log.read_text()))
         for name in self.addresses:
-            self.addresses[name] = re.search(rf"\b{name} (\S+)", ready[0])[1].strip("()")
+            self.addresses[name] = re.search(rf"\b{name} (\S+)", ready[0])[1]
 
     def stop(self):
         self.process.terminate()
