@@ -18,7 +18,7 @@ use gyre::server::Inherited;
 use gyre::types::{Family, InfoHash};
 use rustix::process::{Pid, Signal, kill_process};
 use socket2::{Domain, SockAddr, Socket, Type};
-use support::process::{ANYWHERE, GYRE, Program};
+use support::process::{ANYWHERE, GYRE, Program, serve};
 use support::web::TempDir;
 use support::{
     DEADLINE, HttpClient, Tracker, UdpClient, announcement, config, eventually, eventually_equal, get,
@@ -312,8 +312,7 @@ fn a_signal_has_the_program_succeed_itself_and_the_service_manager_told() {
         let length = notices.recv(&mut bytes).expect("a notice");
         String::from_utf8_lossy(&bytes[..length]).trim().to_owned()
     };
-    let mut command = Command::new(GYRE);
-    command.args(["serve", "--admin", "127.0.0.1:0"]).args(options(&state).split_whitespace());
+    let mut command = serve(&format!("--admin 127.0.0.1:0 {}", options(&state)));
     let mut program = Program::run(command.env("NOTIFY_SOCKET", state.path().join("notices")));
     let ready = program.find_line("gyre: ready: ").expect("a program that serves");
     assert_eq!(hear(), "READY=1");
@@ -346,7 +345,9 @@ fn address(socket: &Socket) -> SocketAddr {
 /// Runs it as a service manager does, with two sockets as its descriptors 3 and 4.
 fn activated(sockets: [&Socket; 2], process: &str, options: &str) -> Program {
     let variables = format!("export LISTEN_PID={process} LISTEN_FDS=2");
-    let line = format!("{variables}; exec {GYRE} serve --no-admin {options} 3<&0 4>&1 </dev/null >/dev/null");
+    let line = format!(
+        "{variables}; exec {GYRE} serve --allow-root --no-admin {options} 3<&0 4>&1 </dev/null >/dev/null"
+    );
     let [first, second] = sockets.map(|socket| Stdio::from(OwnedFd::from(socket.try_clone().unwrap())));
     Program::spawn(Command::new("sh").args(["-c", &line]).stdin(first).stdout(second))
 }
