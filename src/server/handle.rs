@@ -25,13 +25,13 @@ use crate::worker::{Order, Slice};
 ///
 /// ```
 /// # use gyre::config::{Config, Cores, Listen};
+/// # fn main() -> Result<(), gyre::error::ServerError> {
 /// # let config = Config {
 /// #     udp: Listen::At(vec!["127.0.0.1:0".parse().unwrap()]),
 /// #     http: Listen::At(Vec::new()),
 /// #     cores: Cores::Floating(1),
 /// #     ..Config::default()
 /// # };
-/// # fn main() -> Result<(), gyre::error::ServerError> {
 /// let tracker = gyre::Tracker::builder().config(config).listen()?;
 /// let handle = tracker.handle();
 /// std::thread::spawn(move || {
