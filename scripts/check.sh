@@ -43,10 +43,13 @@ scripts/miri.sh
 
 step "instructions of the hot functions"
 need valgrind valgrind
-cargo bench --locked --bench instructions
+cargo bench --locked --no-default-features --bench instructions
+
+# What follows tries the programs that the tests were run with: a release takes minutes to link.
+GYRE_BIN=$(realpath "${CARGO_TARGET_DIR:-target}/debug")
+export GYRE_BIN GYRE=$GYRE_BIN/gyre DEB_PROFILE=test
 
 step "the bench scripts, for a second each"
-cargo build --locked --release
 scripts/bench-test.sh
 
 step "the live page in a real browser"

@@ -36,6 +36,16 @@ fn options(state: &TempDir) -> String {
     format!("{ANYWHERE} --stats-interval 0 --state-dir {}", state.path().display())
 }
 
+/// A program that knows of one peer goes on, until another one takes over from it.
+#[track_caller]
+fn is_taken_over(mut program: Program, state: &TempDir, mut client: UdpClient) {
+    assert_eq!(client.announce(announcement(info_hash(1), 2)).ports(), [1]);
+    let next = Program::serve(&format!("{} --take-over", options(state)));
+    next.ready();
+    assert_eq!(program.end().code(), Some(0));
+    assert_eq!(client.announce(announcement(info_hash(1), 3)).ports(), [1, 2]);
+}
+
 /// Announces one new peer after the other to swarms of its own until it is told to stop; returns how many. Each request
 /// must be answered, and none is sent twice.
 fn ask(to: SocketAddr, client: u64, stop: &AtomicBool) -> u64 {
@@ -201,7 +211,7 @@ fn refused(options: &str) -> String {
 #[test]
 fn who_cannot_take_over_leaves_the_other_one_serving() {
     let state = TempDir::new();
-    let mut program = Program::serve(&options(&state));
+    let program = Program::serve(&options(&state));
     let mut client = UdpClient::connected(program.ready().0);
     client.announce(announcement(info_hash(1), 1));
 
@@ -218,12 +228,7 @@ fn who_cannot_take_over_leaves_the_other_one_serving() {
     let said = refused(&format!("{} --deny-hashes /nonexistent/list", options(&state)));
     assert!(said.contains("/nonexistent/list: No such file"), "{said}");
     assert!(program.find_line("this one goes on").is_some());
-
-    assert_eq!(client.announce(announcement(info_hash(1), 2)).ports(), [1]);
-    let next = Program::serve(&format!("{} --take-over", options(&state)));
-    next.ready();
-    assert_eq!(program.end().code(), Some(0));
-    assert_eq!(client.announce(announcement(info_hash(1), 3)).ports(), [1, 2]);
+    is_taken_over(program, &state, client);
 }
 
 #[test]
@@ -270,7 +275,7 @@ impl Heir {
 #[test]
 fn nonsense_is_refused_and_an_heir_that_dies_is_forgotten() {
     let state = TempDir::new();
-    let mut program = Program::serve(&options(&state));
+    let program = Program::serve(&options(&state));
     let (udp, _) = program.ready();
     let mut client = UdpClient::connected(udp);
     for (words, answer) in [
@@ -294,12 +299,7 @@ fn nonsense_is_refused_and_an_heir_that_dies_is_forgotten() {
     assert_eq!(heir.hello().say(br#""Save""#).hear(), r#""Saved""#);
     drop(heir); // it dies while it reads the snapshot
     assert!(program.find_line("this one goes on").is_some());
-
-    assert_eq!(client.announce(announcement(info_hash(1), 2)).ports(), [1]);
-    let next = Program::serve(&format!("{} --take-over", options(&state)));
-    next.ready();
-    assert_eq!(program.end().code(), Some(0));
-    assert_eq!(client.announce(announcement(info_hash(1), 3)).ports(), [1, 2]);
+    is_taken_over(program, &state, client);
 }
 
 #[test]

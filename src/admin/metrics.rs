@@ -228,6 +228,8 @@ impl Reading {
             gauge_of(to, "snapshot_time_seconds", help, &written.unix_secs)?;
             let help = "How long writing the last snapshot took";
             gauge_of(to, "snapshot_duration_seconds", help, &written.took.as_secs_f64())?;
+            let help = "For how long requests had to wait for a slice of the last snapshot, at most";
+            gauge_of(to, "snapshot_slice_seconds", help, &written.longest_slice.as_secs_f64())?;
             gauge_of(to, "snapshot_bytes", "Length of the last snapshot", &written.bytes)?;
         }
         let help = "Snapshots that could not be written";

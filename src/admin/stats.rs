@@ -39,6 +39,8 @@ pub struct Snapshot {
     pub took_ms: u64,
     /// How long it is.
     pub bytes: u64,
+    /// For how long requests had to wait for a slice of it, at most.
+    pub longest_slice_us: u64,
 }
 
 /// A worker.
@@ -188,6 +190,7 @@ impl Stats {
                 unix_secs: written.unix_secs,
                 took_ms: written.took.as_millis() as u64,
                 bytes: written.bytes,
+                longest_slice_us: written.longest_slice.as_micros() as u64,
             }),
             failed_snapshots: status.failed_snapshots,
             total,

@@ -20,7 +20,7 @@ use crate::limits::{CONTROL_COMMANDS, CONTROL_INTERVAL_MS, SNAPSHOT_DEADLINE_S, 
 use crate::sys::Doorbell;
 use crate::time::{Clock, Timestamp, unix_secs};
 use crate::types::WorkerId;
-use crate::worker::Order;
+use crate::worker::{Order, Written};
 
 /// The ways to the workers: what is for each, and what wakes it.
 #[derive(Clone)]
@@ -102,6 +102,8 @@ pub struct WrittenSnapshot {
     pub took: Duration,
     /// How long it is.
     pub bytes: u64,
+    /// For how long requests had to wait for a slice of it, at most.
+    pub longest_slice: Duration,
 }
 
 /// The thread; it ends when this goes.
@@ -231,10 +233,10 @@ struct Watch {
 
 /// A snapshot that is being written.
 struct Saving {
-    results: Receiver<io::Result<u64>>,
+    results: Receiver<io::Result<Written>>,
     /// Workers that still write.
     left: usize,
-    bytes: u64,
+    written: Written,
     started: Timestamp,
     /// Who waits for it.
     asked: Vec<Sender<io::Result<()>>>,
@@ -338,18 +340,20 @@ impl Watch {
                 let mut files = files.into_iter();
                 let mut file = || -> File { files.next().expect("a file for each worker") };
                 self.orders.give(|| Order::Save { file: file(), done: done.clone() });
-                self.saving = Some(Saving { results, left: workers, bytes: 0, started: now, asked });
+                self.saving =
+                    Some(Saving { results, left: workers, written: Written::default(), started: now, asked });
             }
             Err(error) => self.tell(&asked, &Err(error)),
         }
     }
 
     /// A worker has written its part.
-    fn note(&mut self, result: io::Result<u64>) {
+    fn note(&mut self, result: io::Result<Written>) {
         let Some(saving) = &mut self.saving else { return };
         match result {
-            Ok(bytes) => {
-                saving.bytes += bytes;
+            Ok(Written { bytes, longest_slice }) => {
+                saving.written.bytes += bytes;
+                saving.written.longest_slice = saving.written.longest_slice.max(longest_slice);
                 saving.left -= 1;
                 if saving.left == 0
                     && let Some(state) = self.state()
@@ -363,11 +367,12 @@ impl Watch {
 
     /// The snapshot that is being written has come to its end.
     fn end(&mut self, result: &io::Result<()>) {
-        let Some(Saving { bytes, started, asked, .. }) = self.saving.take() else { return };
+        let Some(Saving { written, started, asked, .. }) = self.saving.take() else { return };
         if result.is_ok() {
             let took = self.clock.now().since(started);
+            let Written { bytes, longest_slice } = written;
             tracing::debug!("a snapshot of {bytes} bytes was written in {:.1} s", took.as_secs_f64());
-            let written = WrittenSnapshot { unix_secs: unix_secs(), took, bytes };
+            let written = WrittenSnapshot { unix_secs: unix_secs(), took, bytes, longest_slice };
             self.update(|status| status.snapshot = Some(written));
         }
         self.tell(&asked, result);

@@ -34,7 +34,12 @@ fn stats(workers: usize, announces: u64) -> Stats {
         unix_ms: 1_000_300_000,
         uptime_secs: 90_000 + announces,
         resident_bytes: 24 << 20,
-        snapshot: Some(Snapshot { unix_secs: 1_000_000, took_ms: 40, bytes: 12 << 20 }),
+        snapshot: Some(Snapshot {
+            unix_secs: 1_000_000,
+            took_ms: 40,
+            bytes: 12 << 20,
+            longest_slice_us: 300,
+        }),
         failed_snapshots: 0,
         total,
         workers: (0..workers).map(worker).collect(),

@@ -43,6 +43,7 @@ use crate::time::{Clock, Timestamp};
 use crate::web::Site;
 use connections::Connections;
 pub use orders::{Bequest, Order, Slice};
+pub use save::Written;
 
 /// All that a worker is given by the server.
 pub struct Setup {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use crossbeam::channel::Sender;
 use tokio::sync::mpsc;
 
+use super::save::Written;
 use super::{ConnectionLimits, Driver, Shared, Trusted, save};
 use crate::access::Access;
 use crate::engine::{Engine, Policy};
@@ -34,7 +35,7 @@ pub enum Order {
         /// An empty file.
         file: File,
         /// Who is told; there is room.
-        done: Sender<io::Result<u64>>,
+        done: Sender<io::Result<Written>>,
     },
     /// Answer a question, at once.
     Ask(Box<dyn FnOnce(&Engine) + Send>),
@@ -55,7 +56,7 @@ pub struct Bequest {
     /// Peers that announced longer ago are left out.
     pub young_secs: u32,
     /// Who is told; there is room.
-    pub done: Sender<io::Result<u64>>,
+    pub done: Sender<io::Result<Written>>,
 }
 
 /// Some swarms of one worker, with their counts.

@@ -12,30 +12,40 @@ use crate::snapshot::{file_head, put_block};
 use crate::swarm::{Position, Saved};
 use crate::time::unix_secs;
 
-/// Writes all of the table, or at the worker's end what is young of it, without a pause; returns the file's length once
-/// the disk has it.
+/// What was written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// The file's length.
+    pub bytes: u64,
+    /// For how long requests had to wait for a slice, at most.
+    pub longest_slice: Duration,
+}
+
+/// Writes all of the table, or at the worker's end what is young of it, without a pause; returns once the disk has it.
 pub(super) async fn save(
     shared: Rc<Shared>,
     file: std::fs::File,
     young_secs: Option<u32>,
-) -> io::Result<u64> {
+) -> io::Result<Written> {
     let file = File::from_std(file);
-    let (mut out, mut written) = (file_head().to_vec(), 0);
+    let (mut out, mut written) = (file_head().to_vec(), Written::default());
     let mut position = Some(Position::default());
     loop {
         let done = position.is_none();
+        let began = shared.clock.now();
         position = position.and_then(|from| put_slice(&shared, from, young_secs, &mut out));
         if done {
             put_block(&mut out, 0, []);
         }
+        written.longest_slice = written.longest_slice.max(shared.clock.now().since(began));
         if out.is_empty() {
             continue; // nothing young
         }
         shared.unsubmitted.set(true);
-        let (result, buffer) = file.write_all_at(out, written).await;
+        let (result, buffer) = file.write_all_at(out, written.bytes).await;
         result?;
         out = buffer;
-        written += out.len() as u64;
+        written.bytes += out.len() as u64;
         out.clear();
         if done {
             break;
