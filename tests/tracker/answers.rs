@@ -1,11 +1,13 @@
 //! Owns the tests of the way back as middleware has it in hand: connections, what is sent through them, what is kept
 //! with a request, and errors, by UDP and by HTTP.
 
-mod support;
-
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
+use crate::support::note::{Log, fetch, http, tracker};
+use crate::support::{
+    FAMILIES, Tracker, UdpClient, announce_path, announcement, config, info_hash, loopback, scrape_path, udp,
+};
 use gyre::Tracker as Gyre;
 use gyre::config::Config;
 use gyre::engine::context::{
@@ -15,10 +17,6 @@ use gyre::engine::middleware::{Chain, Flow, Then, on};
 use gyre::error::{Code, TrackerError};
 use gyre::types::{Family, SwarmCounts};
 use gyre::wire::udp::Response as Datagram;
-use support::note::{Log, fetch, http, tracker};
-use support::{
-    FAMILIES, Tracker, UdpClient, announce_path, announcement, config, info_hash, loopback, scrape_path, udp,
-};
 
 #[test]
 fn connections_say_who_is_at_the_other_end() {

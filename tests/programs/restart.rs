@@ -1,8 +1,6 @@
 //! Owns the tests of a restart without a gap: a tracker takes over from another one while clients ask, and whatever
 //! goes wrong with that leaves the one that runs as it was; and of sockets that the service manager gives.
 
-mod support;
-
 use std::io::Read;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
@@ -12,18 +10,18 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
+use crate::support::process::{ANYWHERE, GYRE, Program, serve};
+use crate::support::web::TempDir;
+use crate::support::{
+    DEADLINE, HttpClient, Tracker, UdpClient, announcement, config, eventually, eventually_equal, get,
+    info_hash, loopback, udp,
+};
 use gyre::config::{Config, Steering};
 use gyre::counters::Counter;
 use gyre::server::Inherited;
 use gyre::types::{Family, InfoHash};
 use rustix::process::{Pid, Signal, kill_process};
 use socket2::{Domain, SockAddr, Socket, Type};
-use support::process::{ANYWHERE, GYRE, Program, serve};
-use support::web::TempDir;
-use support::{
-    DEADLINE, HttpClient, Tracker, UdpClient, announcement, config, eventually, eventually_equal, get,
-    info_hash, loopback, udp,
-};
 
 /// Clients that ask all the time.
 const CLIENTS: u64 = 4;

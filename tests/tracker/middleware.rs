@@ -1,12 +1,14 @@
 //! Owns the tests of middleware on a running tracker: what it sees, changes, answers and refuses, at once or after a
 //! wait, by UDP and by HTTP.
 
-mod support;
-
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use crate::support::{
+    Tracker, UdpClient, announce_path, announcement, config, connect, error_of, eventually, get, info_hash,
+    loopback, scrape_path, udp,
+};
 use gyre::Tracker as Gyre;
 use gyre::config::Steering;
 use gyre::counters::Counter;
@@ -19,10 +21,6 @@ use gyre::engine::middleware::{Flow, Middleware, Next, Then, from_async, on};
 use gyre::error::{Code, TrackerError};
 use gyre::limits::{MAX_WAITING, UDP_CONNECT_REPLY_BYTES};
 use gyre::types::{Family, InfoHash, SwarmCounts};
-use support::{
-    Tracker, UdpClient, announce_path, announcement, config, connect, error_of, eventually, get, info_hash,
-    loopback, scrape_path, udp,
-};
 
 /// A tracker of two workers, between which requests have to travel, with this middleware.
 fn tracker(middleware: impl Middleware + Send) -> Tracker {
@@ -193,7 +191,7 @@ fn it_refuses_in_words() {
     let connect = client.connect_request();
     let reply = client.exchange(&connect);
     assert!(reply.len() <= UDP_CONNECT_REPLY_BYTES && error_of(&reply) == "internal", "{reply:?}");
-    let text = support::connect(&tracker).get(&path).text();
+    let text = crate::support::connect(&tracker).get(&path).text();
     assert_eq!(text, "d14:failure reason14:internal errore", "faults are not told, and may pass");
 }
 

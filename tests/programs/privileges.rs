@@ -1,8 +1,6 @@
 //! Owns the tests of what a process gives up before it serves: root's rights, other files, calls that it has no use
 //! for. Those that are about another user need root, and do nothing without.
 
-mod support;
-
 use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::MetadataExt;
@@ -10,13 +8,13 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use crate::support::process::{ANYWHERE, GYRE, Program};
+use crate::support::web::TempDir;
+use crate::support::{HttpClient, UdpClient, announcement, config, eventually, info_hash};
 use gyre::config::Lists;
 use gyre::error::ServerError;
 use gyre::server::Privileges;
 use rustix::process::Signal;
-use support::process::{ANYWHERE, GYRE, Program};
-use support::web::TempDir;
-use support::{HttpClient, UdpClient, announcement, config, eventually, info_hash};
 
 /// Somebody who is no root, by number: no machine needs to know them.
 const SOMEBODY: &str = "64321:64322";
@@ -174,7 +172,9 @@ fn lists_are_read_again_where_some_were_at_the_start() {
 fn what_a_confined_process_can_not_do() {
     let directory = TempDir::new();
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "confined", "--ignored", "--nocapture"]).env(CONFINED, directory.path());
+    command
+        .args(["--exact", "privileges::confined", "--ignored", "--nocapture"])
+        .env(CONFINED, directory.path());
     let output = command.output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && said.contains("1 passed"), "{said}");

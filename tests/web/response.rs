@@ -1,12 +1,12 @@
 //! Owns the tests of what a handler sets on its response and sends, as real clients get it from a running tracker.
 
-mod support;
-
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::support::get;
+use crate::support::web::{Site, TempDir, builder, curl};
 use bytes::Bytes;
 use gyre::counters::Counter;
 use gyre::error::{Code, TrackerError};
@@ -17,8 +17,6 @@ use gyre::web::log::LogFormat;
 use gyre::web::templates::Templates;
 use gyre::web::{HttpConnection, Json};
 use http::{Method, StatusCode};
-use support::get;
-use support::web::{Site, TempDir, builder, curl};
 
 type Done = Result<(), TrackerError>;
 
@@ -344,8 +342,15 @@ fn the_tracker_keeps_its_own_paths() {
     let page = async |connection: &mut HttpConnection| connection.send("mine").await;
     let site = Site::start(builder().any("/{*path}", page).get("/health", page));
     let mut client = site.connect();
-    assert!(client.get(&support::announce_path(support::info_hash(1), 1, "")).text().starts_with('d'));
-    assert!(client.get(&support::scrape_path(&[support::info_hash(1)])).text().starts_with('d'));
+    assert!(
+        client
+            .get(&crate::support::announce_path(crate::support::info_hash(1), 1, ""))
+            .text()
+            .starts_with('d')
+    );
+    assert!(
+        client.get(&crate::support::scrape_path(&[crate::support::info_hash(1)])).text().starts_with('d')
+    );
     assert_eq!(client.get("/health").text(), "mine");
     assert_eq!(client.get("/other").text(), "mine");
     site.tracker.await_count(&[Counter::HttpAnnounceV4], 1);
@@ -429,7 +434,7 @@ fn each_request_is_logged_as_its_handler_or_the_site_says() {
     assert_eq!(ask("/page?c=d").unwrap().text(), "page");
     assert_eq!(ask("/error").unwrap().status, 404);
     assert_eq!(ask("/close"), None);
-    support::eventually("all are logged", || lines.lock().unwrap().len() == 3);
+    crate::support::eventually("all are logged", || lines.lock().unwrap().len() == 3);
     let expected = [
         "GET /page?c=d 200 4 127.0.0.1 a\\\"b b admin 1.1 h:1",
         "GET /error 404 14 127.0.0.1 a\\\"b b admin 1.1 h:1",
@@ -469,7 +474,7 @@ fn a_site_logs_what_becomes_of_each_request_in_the_programs_log() {
     let logged = || String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
     for line in ["GET /page 200", "POST /page 405", "GET /none 404", "GET /hangs -"] {
         let line = format!(" INFO gyre::web: logged {line}\n");
-        support::eventually(&line, || logged().contains(&line));
+        crate::support::eventually(&line, || logged().contains(&line));
     }
 }
 
@@ -505,7 +510,7 @@ fn a_connection_serves_many_requests_one_by_one_or_in_advance() {
     let site = Site::start(builder().any("/{number}", page).get("/fails/{how}", fails));
     let mut client = site.connect();
     let post = "POST /2 HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody";
-    let announce = get(&support::announce_path(support::info_hash(1), 1, ""));
+    let announce = get(&crate::support::announce_path(crate::support::info_hash(1), 1, ""));
     let head = "HEAD /4 HTTP/1.1\r\nHost: a\r\n\r\n";
     let last = "GET /5 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
     client.send([&get("/1"), post, &announce, &get("/fails/now"), &get("/none/x"), head, last].concat());

@@ -1,8 +1,6 @@
 //! Owns the tests of a running tracker over HTTP: what announces and scrapes say, and what becomes of connections,
 //! however their requests are cut, piled up or broken off.
 
-mod support;
-
 use std::collections::HashMap;
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
@@ -10,6 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use crate::support::{
+    FAMILIES, HttpClient, HttpResponse, Tracker, UdpClient, announce_path, announcement, config, eventually,
+    get, info_hash, listen, loopback, scrape_path, unpack,
+};
 use gyre::config::{Config, Steering};
 use gyre::counters::Counter;
 use gyre::limits::{HOUSEKEEPING_INTERVAL_MS, HTTP_READ_BYTES, HTTP_WRITE_BATCH_BYTES};
@@ -21,10 +23,6 @@ use serde::de::DeserializeOwned;
 use serde_bencode::value::Value;
 use serde_bytes::ByteBuf;
 use socket2::SockRef;
-use support::{
-    FAMILIES, HttpClient, HttpResponse, Tracker, UdpClient, announce_path, announcement, config, eventually,
-    get, info_hash, listen, loopback, scrape_path, unpack,
-};
 
 /// The answer to an announce; `peers` is a string or a list.
 #[derive(Debug, Deserialize)]

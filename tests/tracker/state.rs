@@ -1,15 +1,13 @@
 //! Owns the tests of the state directory: what a tracker finds again that ended in order, was killed, or whose files
 //! were damaged meanwhile.
 
-mod support;
-
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
+use crate::support::web::TempDir;
+use crate::support::{DEADLINE, Tracker, UdpClient, announcement, config, eventually, info_hash, udp};
 use gyre::config::{Config, Steering};
 use gyre::types::{Event, Family};
-use support::web::TempDir;
-use support::{DEADLINE, Tracker, UdpClient, announcement, config, eventually, info_hash, udp};
 
 const SWARMS: u64 = 40;
 

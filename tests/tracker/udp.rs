@@ -1,18 +1,16 @@
 //! Owns the tests of a running tracker over UDP: what clients get, by family and by every steering, and what becomes of
 //! datagrams that are no good.
 
-mod support;
-
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::thread;
 
+use crate::support::{FAMILIES, Tracker, UdpClient, announcement, config, info_hash, listen, loopback};
 use fastrand::Rng;
 use gyre::config::{Config, Steering};
 use gyre::counters::Counter;
 use gyre::limits::{MAX_PEERS, MAX_SCRAPE_HASHES, UDP_ANNOUNCE_BYTES, UDP_CONNECT_BYTES, UDP_V6_PEERS};
 use gyre::types::{Event, Family, InfoHash, SwarmCounts};
 use gyre::wire::udp::{Announce, PROTOCOL_ID, Response};
-use support::{FAMILIES, Tracker, UdpClient, announcement, config, info_hash, listen, loopback};
 
 const STEERINGS: [Steering; 3] = [Steering::InfoHash, Steering::Cpu, Steering::None];
 const ANNOUNCES: [Counter; 2] = [Counter::UdpAnnounceV4, Counter::UdpAnnounceV6];

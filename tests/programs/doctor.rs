@@ -1,18 +1,16 @@
 //! Owns the tests of `gyre doctor` as a program: what it prints and returns, and what it finds at trackers that run.
 
-mod support;
-
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::process::{Command, Output};
 use std::thread;
 use std::time::Duration;
 
+use crate::support::{FAMILIES, Tracker, config};
 use gyre::config::Config;
 use gyre::time::{Clock, Timestamp};
 use gyre::types::Family;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 use serde_json::Value;
-use support::{FAMILIES, Tracker, config};
 
 const GYRE: &str = env!("CARGO_BIN_EXE_gyre");
 /// As long as the program may take.

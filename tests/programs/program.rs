@@ -1,20 +1,18 @@
 //! Owns the tests of the program `gyre`: what it prints, how it ends, and what it says to options that are no good.
 
-mod support;
-
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, UdpSocket};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::thread;
 
+use crate::support::process::{ANYWHERE, GYRE, Program, serve};
+use crate::support::{HttpClient, STOP_DEADLINE, UdpClient, announcement, eventually, get, info_hash};
 use gyre::config::Cores;
 use gyre::time::{Clock, Timestamp};
 use rustix::process::Signal;
 use rustix::thread::{CapabilitySet, remove_capability_from_bounding_set};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
-use support::process::{ANYWHERE, GYRE, Program, serve};
-use support::{HttpClient, STOP_DEADLINE, UdpClient, announcement, eventually, get, info_hash};
 
 impl Program {
     /// Runs it under a limit of open files, which it may not lift even if the user is root.

@@ -1,11 +1,11 @@
 //! Owns the tests of what a handler sees of its request, sent by real clients to a running tracker.
 
-mod support;
-
 use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::support::web::{Answer, Site, TempDir, agent, builder, curl};
+use crate::support::{HttpClient, config, get};
 use gyre::config::Config;
 use gyre::counters::Counter;
 use gyre::error::{Code, TrackerError};
@@ -17,8 +17,6 @@ use gyre::web::session::{
 };
 use gyre::web::{HttpConnection, Json};
 use http::{Method, StatusCode};
-use support::web::{Answer, Site, TempDir, agent, builder, curl};
-use support::{HttpClient, config, get};
 
 /// A site whose one handler tells what this makes of the request, at any path and by any method.
 fn telling(tell: impl Fn(&HttpConnection) -> Result<String, TrackerError> + Send + Sync + 'static) -> Site {
@@ -210,8 +208,8 @@ fn counters_are_the_trackers() {
         Ok(format!("{} {connects}", connection.counters().len()))
     });
     assert_eq!(site.get("/", &[]).text(), "1 0");
-    support::UdpClient::connected(site.tracker.udp(Family::V4));
-    support::eventually("it is counted", || site.get("/", &[]).text() == "1 1");
+    crate::support::UdpClient::connected(site.tracker.udp(Family::V4));
+    crate::support::eventually("it is counted", || site.get("/", &[]).text() == "1 1");
 }
 
 /// Counts the visits of a client, logs it in and out.

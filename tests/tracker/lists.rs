@@ -1,19 +1,17 @@
 //! Owns the tests of the lists on a running tracker: who is denied, what becomes of swarms, and how lists and other
 //! options change while it runs.
 
-mod support;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use gyre::config::{Config, Listen, Lists, Steering};
-use gyre::counters::Counter;
-use gyre::types::{Family, InfoHash};
-use support::web::TempDir;
-use support::{
+use crate::support::web::TempDir;
+use crate::support::{
     HttpClient, Tracker, UdpClient, announce_path, announcement, config, error_of, eventually,
     eventually_equal, get, info_hash, udp,
 };
+use gyre::config::{Config, Listen, Lists, Steering};
+use gyre::counters::Counter;
+use gyre::types::{Family, InfoHash};
 
 fn write(directory: &TempDir, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
     directory.file(name, text.as_ref()).into()
@@ -136,7 +134,10 @@ fn clients_and_networks_have_lists_of_their_own() {
     let response = client.get(&announce_path(info_hash(1), 1, ""));
     assert!(response.text().contains("27:this address is not allowed"), "{}", response.text());
     assert!(
-        client.get(&support::scrape_path(&[info_hash(1)])).text().contains("this address is not allowed")
+        client
+            .get(&crate::support::scrape_path(&[info_hash(1)]))
+            .text()
+            .contains("this address is not allowed")
     );
     assert!(!announce_http(&tracker, info_hash(1)).contains("failure"));
 }

@@ -1,16 +1,14 @@
 //! Owns the tests of files as responses: whole, by ranges, on conditions, compressed; those of directories; and what a
 //! site is refused for at the start.
 
-mod support;
-
 use std::fs;
 use std::path::Path;
 
+use crate::support::HttpResponse;
+use crate::support::web::{Site, TempDir, builder, curl};
 use gyre::error::{ServerError, TrackerError};
 use gyre::web::HttpConnection;
 use gyre::web::cache::CacheControl;
-use support::HttpResponse;
-use support::web::{Site, TempDir, builder, curl};
 
 const LETTERS: &str = "abcdefghijklmnopqrstuvwxyz";
 const ITS_TIME: &str = "Sun, 06 Nov 1994 08:49:37 GMT";

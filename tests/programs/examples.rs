@@ -2,24 +2,22 @@
 //!
 //! `cargo test` builds the examples anew before it runs tests. To run these alone, run `cargo build --examples` before.
 
-mod support;
-
 use std::fs::{self, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::support::process::Program;
+use crate::support::{
+    DEADLINE, HttpClient, UdpClient, announce_path, announcement, error_of, eventually_equal, info_hash,
+    scrape_path, unpack,
+};
 use gyre::types::{Event, Family, InfoHash};
 use gyre::wire::udp::Announce;
 use serde::Deserialize;
 use serde_bytes::ByteBuf;
 use serde_json::{Value, json};
-use support::process::Program;
-use support::{
-    DEADLINE, HttpClient, UdpClient, announce_path, announcement, error_of, eventually_equal, info_hash,
-    scrape_path, unpack,
-};
 use ureq::Body;
 use ureq::http::Response;
 

@@ -1,20 +1,18 @@
 //! Owns the tests of the admin listener: what it says of a tracker, and what it changes of its lists.
 
-mod support;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
+use crate::support::process::{ANYWHERE, Program};
+use crate::support::web::{Answer, Site, TempDir, curl};
+use crate::support::{
+    HttpClient, Tracker, announce_path, announcement, config, error_of, eventually, eventually_equal, get,
+    info_hash, udp,
+};
 use gyre::config::{Config, Steering};
 use gyre::counters::Counter;
 use gyre::types::{Event, Family, InfoHash};
 use serde_json::Value;
-use support::process::{ANYWHERE, Program};
-use support::web::{Answer, Site, TempDir, curl};
-use support::{
-    HttpClient, Tracker, announce_path, announcement, config, error_of, eventually, eventually_equal, get,
-    info_hash, udp,
-};
 
 const TOKEN: &str = "an operator's token";
 
@@ -89,7 +87,7 @@ fn prometheus_gets_each_workers_figures() {
     (seeder.left, seeder.event) = (0, Event::Completed);
     client.announce(seeder);
     HttpClient::connect(watched.tracker.http(Family::V6)).get(&announce_path(info_hash(0), 9, ""));
-    watched.tracker.save(support::DEADLINE).unwrap();
+    watched.tracker.save(crate::support::DEADLINE).unwrap();
     let text = || watched.admin.get("/metrics", &[]).text().to_owned();
     let sum = |name: &str, with: &str| -> f64 {
         let series = series(&text(), name);
@@ -466,7 +464,7 @@ fn the_program_serves_it() {
 #[test]
 fn the_documents_name_figures_that_are_there() {
     let watched = Watched::start();
-    watched.tracker.save(support::DEADLINE).unwrap();
+    watched.tracker.save(crate::support::DEADLINE).unwrap();
     assert_eq!(watched.change("PUT", "/api/lists/deny-clients", "-XX").status, 200);
     let answer = watched.admin.get("/metrics", &[]);
     let series: BTreeSet<_> =

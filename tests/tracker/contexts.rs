@@ -1,18 +1,16 @@
 //! Owns the tests of what middleware has in hand of a request, member by member, by UDP and by HTTP: each parameter by
 //! itself, and what the swarm and the answer are like if it is changed.
 
-mod support;
-
 use std::net::{IpAddr, SocketAddr};
 
+use crate::support::note::{Log, fetch, http, tracker};
+use crate::support::{
+    FAMILIES, Tracker, UdpClient, announce_path, announcement, info_hash, loopback, scrape_path, udp,
+};
 use gyre::engine::context::{Action, AnnounceRequest, RequestContext};
 use gyre::engine::middleware::{Then, on};
 use gyre::types::{Event, Family, PeerId, SwarmCounts};
 use gyre::wire::udp::Announce;
-use support::note::{Log, fetch, http, tracker};
-use support::{
-    FAMILIES, Tracker, UdpClient, announce_path, announcement, info_hash, loopback, scrape_path, udp,
-};
 
 /// What is the same for each kind of request, and for any.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,19 +1,17 @@
 //! Owns the tests of a server's life: what keeps it from starting, and how it ends.
 
-mod support;
-
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::thread;
 use std::time::Duration;
 
+use crate::support::{
+    FAMILIES, HttpClient, Tracker, UdpClient, announce_path, announcement, config, eventually, get,
+    info_hash, listen, loopback, scrape_path,
+};
 use gyre::config::{Config, Cores, Listen};
 use gyre::counters::Counter;
 use gyre::limits::SHUTDOWN_GRACE_MS;
 use gyre::types::Family;
-use support::{
-    FAMILIES, HttpClient, Tracker, UdpClient, announce_path, announcement, config, eventually, get,
-    info_hash, listen, loopback, scrape_path,
-};
 
 /// What a server that can't start says.
 #[track_caller]
@@ -43,7 +41,7 @@ fn it_serves_at_the_addresses_and_on_the_cores_that_are_named_one_by_one() {
         assert_eq!(HttpClient::connect(address).get("/health").status, 200);
     }
     tracker.stop();
-    assert!(tracker.wait(support::STOP_DEADLINE).unwrap());
+    assert!(tracker.wait(crate::support::STOP_DEADLINE).unwrap());
 }
 
 #[test]

@@ -1,13 +1,12 @@
 //! Owns the tests of routes against clever content: paths that would leave a directory, values that would become header
 //! fields, sessions that were forged or foisted, ranges and conditions that are none.
 
-mod support;
-
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::support::{HttpClient, HttpResponse, Tracker, config, connect, get};
 use gyre::Tracker as Gyre;
 use gyre::error::{Code, TrackerError};
 use gyre::limits::WEB_RANGES_MAX;
@@ -16,7 +15,6 @@ use gyre::web::cookie::Cookie;
 use gyre::web::links::Links;
 use gyre::web::session::{MemoryStore, Sessions};
 use gyre::web::{Event, HttpConnection};
-use support::{HttpClient, HttpResponse, Tracker, config, connect, get};
 
 type Result<T = ()> = std::result::Result<T, TrackerError>;
 

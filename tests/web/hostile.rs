@@ -2,14 +2,12 @@
 //! says whether the connection ends or stays usable. What bad clients do is in `web_clients.rs`, what clever content
 //! gets at in `web_intrusion.rs`.
 
-mod support;
-
+use crate::support::site::{Ends, FIELD_LIMIT, LIMIT, Stays, check, check_unharmed, post, site, typed, with};
+use crate::support::{Tracker, connect, get};
 use gyre::limits::{
     HTTP_BODY_SKIP_BYTES, HTTP_HEAD_MAX_BYTES, HTTP_HEADERS_MAX, WEB_CHUNK_LINE_BYTES, WEB_COOKIES_MAX,
     WEB_FIELD_HEAD_BYTES, WEB_FORM_FIELDS, WEB_QUERY_PAIRS_MAX, WEB_TRAILERS_BYTES,
 };
-use support::site::{Ends, FIELD_LIMIT, LIMIT, Stays, check, check_unharmed, post, site, typed, with};
-use support::{Tracker, connect, get};
 
 #[test]
 fn malformed_heads_end_the_connection() {

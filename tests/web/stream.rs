@@ -1,19 +1,17 @@
 //! Owns the tests of responses that are written bit by bit, and of clients that go before their end.
 
-mod support;
-
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use crate::support::web::{Curling, Site, agent, builder, curl};
+use crate::support::{eventually, get};
 use bytes::Bytes;
 use futures_core::Stream;
 use gyre::error::{Code, TrackerError};
 use gyre::web::{Event, HttpConnection};
-use support::web::{Curling, Site, agent, builder, curl};
-use support::{eventually, get};
 
 type Done = Result<(), TrackerError>;
 
@@ -352,7 +350,7 @@ fn a_handler_that_takes_longer_than_it_keeps_loses_the_connection() {
         })
         .post("/longer", async move |connection: &mut HttpConnection| {
             connection.keep(kept);
-            connection.keep(support::DEADLINE);
+            connection.keep(crate::support::DEADLINE);
             let body = connection.body().text().await?;
             connection.send(body).await
         });

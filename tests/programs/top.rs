@@ -1,12 +1,10 @@
 //! Owns the tests of `gyre top`: one frame of a tracker that runs, and what is said where none is.
 
-mod support;
-
 use std::net::TcpListener;
 use std::process::{Command, Output};
 
-use support::process::{ANYWHERE, GYRE, Program};
-use support::{HttpClient, UdpClient, announce_path, announcement, info_hash};
+use crate::support::process::{ANYWHERE, GYRE, Program};
+use crate::support::{HttpClient, UdpClient, announce_path, announcement, info_hash};
 
 fn top(arguments: &[&str]) -> Output {
     Command::new(GYRE).arg("top").args(arguments).output().expect("a program that ends")

@@ -1,14 +1,12 @@
 //! Owns the tests of what an operator does with the program `gyre` beside running it: its file of options, a reload, a
 //! restart.
 
-mod support;
-
 use std::process::{Command, Output};
 
+use crate::support::process::{ANYWHERE, GYRE, Program};
+use crate::support::web::TempDir;
+use crate::support::{UdpClient, announcement, eventually, eventually_equal, info_hash};
 use rustix::process::Signal;
-use support::process::{ANYWHERE, GYRE, Program};
-use support::web::TempDir;
-use support::{UdpClient, announcement, eventually, eventually_equal, info_hash};
 
 fn gyre(arguments: &[&str]) -> Output {
     Command::new(GYRE).args(arguments).output().expect("the program")

@@ -1,12 +1,10 @@
 //! Owns the tests of proxies before a running tracker: who is believed, and what becomes of a client's address.
 
-mod support;
-
 use std::net::{IpAddr, Ipv4Addr};
 
+use crate::support::{HttpClient, Tracker, announce_path, config, connect, info_hash};
 use gyre::config::{Config, TrustedProxy};
 use gyre::counters::Counter;
-use support::{HttpClient, Tracker, announce_path, config, connect, info_hash};
 
 const CLIENT: [u8; 4] = [192, 0, 2, 7];
 
@@ -92,7 +90,7 @@ fn a_header_that_is_none_ends_the_connection() {
 
 #[test]
 fn trust_can_be_for_one_address_alone() {
-    let listen = support::listen(&[[127, 0, 0, 1].into(), [127, 0, 0, 1].into()]);
+    let listen = crate::support::listen(&[[127, 0, 0, 1].into(), [127, 0, 0, 1].into()]);
     let tracker = gyre::Tracker::builder().config(Config { http: listen, ..config(2) }).listen().unwrap();
     let addresses = tracker.http_addresses().to_vec();
     drop(tracker);

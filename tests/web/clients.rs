@@ -1,14 +1,17 @@
 //! Owns the tests of routes against bad clients: slow ones, vanishing ones, too many, those that pile up requests of
 //! all kinds, and those that send whatever bytes there are.
 
-mod support;
-
 use std::io::Write;
 use std::net::Shutdown;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crate::support::site::{LIMIT, check_unharmed, post, site, typed, with};
+use crate::support::{
+    HttpClient, Tracker, UdpClient, announce_path, config, connect, eventually, eventually_equal, get,
+    info_hash, scrape_path,
+};
 use gyre::config::Config;
 use gyre::counters::Counter;
 use gyre::engine::context::{Action, RequestContext};
@@ -18,11 +21,6 @@ use gyre::limits::HTTP_HEAD_MAX_BYTES;
 use gyre::server::Builder;
 use gyre::web::HttpConnection;
 use proptest::prelude::*;
-use support::site::{LIMIT, check_unharmed, post, site, typed, with};
-use support::{
-    HttpClient, Tracker, UdpClient, announce_path, config, connect, eventually, eventually_equal, get,
-    info_hash, scrape_path,
-};
 
 /// Counts those who are in a handler.
 #[derive(Clone, Default)]

@@ -1,13 +1,11 @@
 //! Owns the tests of the live page that need no browser: its parts are there, stay within it, and know every cause.
 //! `scripts/page-test.sh` looks at it in a real one.
 
-mod support;
-
 use std::collections::BTreeSet;
 
+use crate::support::web::Site;
+use crate::support::{Tracker, config};
 use gyre::counters::{BAD, DROPS};
-use support::web::Site;
-use support::{Tracker, config};
 
 const PARTS: [(&str, &str); 5] = [
     ("/", "text/html; charset=utf-8"),
@@ -117,7 +115,7 @@ fn every_cause_is_explained_and_the_doctor_knows_the_checks() {
             .collect();
         assert_eq!(explained, causes.iter().map(|(name, _)| *name).collect());
     }
-    let readme = include_str!("../README.md");
+    let readme = include_str!("../../README.md");
     // The list within each cause's.
     let lists = drops.split('[').filter_map(|part| part.starts_with('"').then(|| part.split_once(']'))?);
     let named: BTreeSet<_> = lists.flat_map(|(list, _)| list.split('"').skip(1).step_by(2)).collect();

@@ -1,0 +1,13 @@
+//! Owns the tests of the programs, run as processes of their own.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod doctor;
+mod examples;
+mod load;
+mod operating;
+mod privileges;
+mod program;
+mod restart;
+mod top;
