@@ -143,9 +143,14 @@ impl Engine {
         self.shard.save(from)
     }
 
-    /// Enters what was saved; returns how many peers were entered.
+    /// Enters what was saved, beside what is there; returns how many peers were entered.
     pub fn load(&mut self, now: Timestamp, saved: Vec<Saved>) -> u64 {
         self.shard.load(now, saved)
+    }
+
+    /// The same before anybody has announced.
+    pub fn restore(&mut self, now: Timestamp, saved: Vec<Saved>) -> u64 {
+        self.shard.restore(now, saved)
     }
 
     /// The next swarms of a survey of the table, so many of them, with their counts; none at its end.

@@ -282,7 +282,7 @@ fn deal(
 }
 
 fn enter(engine: &mut Engine, now: Timestamp, batches: &Receiver<Vec<Saved>>) -> u64 {
-    batches.iter().map(|batch| engine.load(now, batch)).sum()
+    batches.iter().map(|batch| engine.restore(now, batch)).sum()
 }
 
 fn remove(directory: &Path) -> io::Result<()> {

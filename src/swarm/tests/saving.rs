@@ -44,8 +44,12 @@ fn what_is_saved_comes_back() {
     let peers = shard.totals().seeders + shard.totals().leechers;
     // The order of pieces doesn't matter, nor that some come twice.
     let shuffled = saved.iter().rev().chain(&saved[..saved.len() / 2]).copied();
-    assert_eq!(restored.load(now, shuffled), peers);
+    assert_eq!(restored.load(now, shuffled.clone()), peers);
     restored.assert_invariants();
+    let mut fresh = Shard::new([3; 16], TIMEOUT, usize::MAX);
+    assert_eq!(fresh.restore(now, shuffled), peers);
+    fresh.assert_invariants();
+    assert_eq!(sorted(pieces(&fresh, usize::MAX)), sorted(saved.clone()));
     assert_eq!(Totals { completed: shard.totals().completed, ..restored.totals() }, shard.totals());
     assert_eq!(sorted(pieces(&restored, usize::MAX)), sorted(saved.clone()));
 
