@@ -58,6 +58,41 @@ fn what_was_saved_is_there_again_for_any_number_of_workers() {
     assert!(!directory.path().join("snapshot.new").exists() && !directory.path().join("damaged").exists());
 }
 
+/// A tracker that was killed after it had taken over leaves both: a snapshot, and what came late to the one before it.
+#[test]
+fn of_a_snapshot_and_what_came_late_the_better_known_counts() {
+    let directory = TempDir::new();
+    let [snapshot, late, aside] = ["snapshot", "late", "aside"].map(|name| directory.path().join(name));
+    let tracker = Tracker::start(&with_state(&directory, 1));
+    let mut client = udp(&tracker);
+    for (left, event) in [(1, Event::Started), (0, Event::Completed)] {
+        for number in 0..SWARMS {
+            let mut announce = announcement(info_hash(number), 1);
+            (announce.left, announce.event) = (left, event);
+            client.announce(announce);
+        }
+        tracker.save(DEADLINE).unwrap();
+        if left == 1 {
+            fs::rename(&snapshot, &aside).unwrap(); // each peer as a leecher
+        }
+    }
+    drop(tracker);
+    fs::rename(&aside, &late).unwrap();
+    for _ in 0..2 {
+        let tracker = Tracker::start(&with_state(&directory, 1));
+        let mut client = udp(&tracker);
+        for number in 0..SWARMS {
+            let counts = client.scrape(&[info_hash(number)])[0];
+            assert_eq!((counts.seeders, counts.leechers), (1, 0), "{number}");
+        }
+        drop(tracker);
+        // And the other way round.
+        fs::rename(&snapshot, &aside).unwrap();
+        fs::rename(&late, &snapshot).unwrap();
+        fs::rename(&aside, &late).unwrap();
+    }
+}
+
 #[test]
 fn snapshots_are_written_at_an_interval() {
     let directory = TempDir::new();
