@@ -13,7 +13,7 @@ use prometheus_client::registry::Registry;
 use crate::counters::{BAD, Counter, DROPS};
 use crate::server::{Handle, Status, WorkerState};
 use crate::sys;
-use crate::time::unix_secs;
+use crate::time::unix_time;
 
 /// What the text is.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -129,7 +129,7 @@ pub fn text(handle: &Handle) -> String {
     registry.register_collector(Box::new(Reading {
         workers: handle.workers(),
         status: handle.status(),
-        uptime_secs: handle.uptime().as_secs(),
+        uptime: handle.uptime(),
     }));
     let mut text = String::new();
     encode(&mut text, &registry).expect("text can be written to a string");
@@ -141,7 +141,7 @@ pub fn text(handle: &Handle) -> String {
 struct Reading {
     workers: Vec<WorkerState>,
     status: Status,
-    uptime_secs: u64,
+    uptime: Duration,
 }
 
 impl Collector for Reading {
@@ -218,7 +218,7 @@ impl Reading {
         to.encode_descriptor("build", "The version", None, MetricType::Info)?
             .encode_info(&[("version", env!("CARGO_PKG_VERSION"))])?;
         gauge_of(to, "resident_bytes", "Memory that the process takes", &sys::resident_bytes())?;
-        let started = unix_secs().saturating_sub(self.uptime_secs);
+        let started = unix_time().saturating_sub(self.uptime).as_secs(); // rounded once: it must not change
         gauge_of(to, "start_time_seconds", "When the tracker was started, since 1970", &started)
     }
 
