@@ -268,6 +268,9 @@ pub const HTTP_WRITE_BATCH_BYTES: usize = 16 * 1024;
 pub const HTTP_POOLED_BUFFER_BYTES: usize = 64 * 1024;
 /// Reply buffers that a worker keeps for reuse.
 pub const HTTP_POOLED_BUFFERS: usize = 64;
+/// What the kernel takes of a reply beyond what is on its way to the client: more waits here until the client has taken
+/// some of that. Without this bound a client that reads nothing would have it hold up to 4 MiB (`tcp_wmem`).
+pub const HTTP_UNSENT_BYTES: u32 = 64 * 1024;
 /// The default of `--http-connections`: connections open at a time, of all workers together.
 pub const DEFAULT_HTTP_CONNECTIONS: usize = 20_000;
 /// The longest passkey in a path.
