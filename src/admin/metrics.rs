@@ -3,6 +3,7 @@
 //! `docs/operating.md` says what each is good for and which alert it deserves.
 
 use std::fmt::{Error, Result};
+use std::time::Duration;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
@@ -50,7 +51,7 @@ macro_rules! labels {
 }
 
 /// All but bad requests and drops, whose causes are known by their lists.
-const METRICS: [Metric; 15] = [
+const METRICS: [Metric; 16] = [
     counter(
         "requests",
         "Requests, but those that are none",
@@ -106,6 +107,11 @@ const METRICS: [Metric; 15] = [
         ],
     ),
     gauge("connections", "HTTP connections open", &[(&[], Counter::Connections)]),
+    counter(
+        "evicted_connections",
+        "HTTP connections closed while they waited for their client, to make room for others",
+        &[(&[], Counter::EvictedConnections)],
+    ),
     gauge("swarms", "Swarms with peers", &[(&[], Counter::Swarms)]),
     gauge(
         "peers",

@@ -12,7 +12,7 @@ use tokio_uring::buf::BoundedBuf;
 use tokio_uring::net::TcpStream;
 
 use super::answer::{Answered, Asked};
-use super::connections::{Admission, Phase};
+use super::connections::{Admission, Fate, Phase};
 use super::stream::{Reading, Stream};
 use super::{App, Shared, Trusted};
 use crate::counters::{Counter, Kind};
@@ -171,6 +171,14 @@ impl<M: Middleware> Connection<'_, M> {
         if idle && self.shared.stopping.get() {
             return false;
         }
+        match self.fate() {
+            Fate::Stays => {}
+            Fate::IsLate if !idle => {
+                self.turn_away(Status::RequestTimeout).await;
+                return false;
+            }
+            _ => return false,
+        }
         if idle && self.input.capacity() > HTTP_READ_BYTES {
             self.input = Vec::with_capacity(HTTP_READ_BYTES);
         }
@@ -195,15 +203,19 @@ impl<M: Middleware> Connection<'_, M> {
             }
         };
         self.now.set(self.shared.clock.now());
-        let late = self.shared.connections.borrow().is_late(self.key);
+        // What has come in time counts, whatever is to become of the connection after that.
         match result {
-            Ok(_) if late && !idle => {
+            Ok(0) if !idle && self.fate() == Fate::IsLate => {
                 self.turn_away(Status::RequestTimeout).await;
                 false
             }
-            Ok(bytes) => bytes > 0 && !late,
-            Err(_) => false,
+            result => result.is_ok_and(|bytes| bytes > 0),
         }
+    }
+
+    /// What is to become of the connection, as far as it is known.
+    fn fate(&self) -> Fate {
+        self.shared.connections.borrow().fate(self.key)
     }
 
     /// Ends the connection with no more than a status.

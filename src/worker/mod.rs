@@ -9,6 +9,7 @@ mod answer;
 mod connections;
 mod http;
 mod orders;
+mod queues;
 mod save;
 mod stream;
 mod waiting;
@@ -340,7 +341,9 @@ impl<M: Middleware> Driver<M> {
         if now >= self.next_publish {
             self.next_publish = now + Duration::from_millis(HOUSEKEEPING_INTERVAL_MS);
             engine.gauge(now);
-            engine.counters.set(Counter::Connections, shared.connections.borrow().len() as u64);
+            let connections = shared.connections.borrow();
+            engine.counters.set(Counter::Connections, connections.len() as u64);
+            engine.counters.set(Counter::EvictedConnections, connections.evicted());
             let drops = kernel_drops(&self.ring).wrapping_sub(self.drops_before);
             engine.counters.set(Counter::DropReceiveOverrun, drops);
             engine.counters.set(Counter::CpuMicros, sys::thread_cpu_time().as_micros() as u64);

@@ -26,7 +26,7 @@ pub enum Order {
     Access(Arc<Access>),
     /// Another policy for announces, as far as it can change.
     Policy(Policy),
-    /// Another number of connections. Those that are open stay so.
+    /// Another number of connections. Those beyond it that idle are closed.
     Connections(ConnectionLimits),
     /// Other networks whose word on a client's address is taken.
     TrustedProxies(Arc<[Trusted]>),
