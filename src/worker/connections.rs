@@ -63,7 +63,7 @@ pub(super) enum Fate {
     Stays,
     /// It has missed the deadline of the phase that it was in.
     IsLate,
-    /// Another one has got its place.
+    /// Another one has got its place, or it has never had one.
     MakesRoom,
 }
 
@@ -87,7 +87,7 @@ pub(super) struct Connections {
     entries: Slab<Entry>,
     /// Those that wait for their client, a queue for each yielding phase.
     waiting: Queues<{ YIELDING.len() }>,
-    /// Those that make room, and are still there.
+    /// Those without a place, which are still there.
     leaving: usize,
     /// Those that ever had to.
     evicted: u64,
@@ -136,11 +136,11 @@ impl Connections {
             return None;
         }
         let refused = self.staying() >= self.limits.open && !self.make_room();
+        let fate = if refused { Fate::MakesRoom } else { Fate::Stays };
+        self.leaving += usize::from(refused);
         let (phase, deadline) = (Phase::Idle, now + Phase::Idle.lasts());
-        let key = self.entries.insert(Entry { stream: stream.clone(), phase, deadline, fate: Fate::Stays });
-        if !refused {
-            self.wait(key, phase);
-        }
+        let key = self.entries.insert(Entry { stream: stream.clone(), phase, deadline, fate });
+        self.wait(key, phase);
         Some(Admission { key, refused })
     }
 
