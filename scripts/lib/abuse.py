@@ -221,6 +221,8 @@ def main():
         abuse.close(number)
     time.sleep(3)
     after, sums = resident_kib(told.pid), metrics(told.admin)
+    if sums["gyre_connections"] > 1:
+        sys.exit(f"{told.kind}: {sums['gyre_connections']:.0f} connections are open that nobody has")
     with open(told.figures, encoding="ascii") as file:
         good = json.load(file)
     mib = lambda kib: f"{kib / 1024:.0f}"
