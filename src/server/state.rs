@@ -151,10 +151,10 @@ impl StateDirectory {
         File::open(&new)?.sync_all()?;
         match renameat_with(CWD, &new, CWD, &last, RenameFlags::EXCHANGE) {
             Err(Errno::NOENT) => fs::rename(&new, &last)?, // the first one
-            Err(Errno::INVAL | Errno::NOSYS) => {
-                fs::rename(&last, self.path.join(OLD_SNAPSHOT))?;
-                fs::rename(&new, &last)?;
-            }
+            Err(Errno::INVAL | Errno::NOSYS) => match fs::rename(&last, self.path.join(OLD_SNAPSHOT)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => fs::rename(&new, &last)?,
+            },
             done => done?,
         }
         File::open(&self.path)?.sync_all()?;

@@ -14,7 +14,7 @@ use tokio_uring::net::TcpStream;
 use super::answer::{Answered, Asked};
 use super::connections::{Admission, Fate, Phase};
 use super::stream::{Reading, Stream};
-use super::{App, Shared, Trusted};
+use super::{App, Shared, Trusted, spawn};
 use crate::counters::{Counter, Kind};
 use crate::engine::middleware::Middleware;
 use crate::engine::route::Route;
@@ -46,7 +46,7 @@ pub(super) async fn accept<M: Middleware>(app: Rc<App<M>>, acceptor: Acceptor, n
                 }
                 if let Some(admission) = admission {
                     let peer = Peer { ip: peer.ip().to_canonical(), is_https: false, listener: number };
-                    tokio_uring::spawn(serve(app.clone(), stream, peer, admission));
+                    spawn(&shared, serve(app.clone(), stream, peer, admission));
                 }
             }
             Err(_) => {

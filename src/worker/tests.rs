@@ -47,6 +47,7 @@ fn shared() -> Rc<Shared> {
         clock: Clock::start(),
         stopping: Cell::new(false),
         unsubmitted: Cell::new(false),
+        panicked: Cell::new(false),
     })
 }
 
