@@ -325,8 +325,8 @@ pub const WEB_BOUNDARY_BYTES: usize = 70;
 pub const WEB_REASON_CHARS: usize = 120;
 /// A response of a route is written by pieces of so many bytes.
 pub const WEB_WRITE_BYTES: usize = 64 * 1024;
-/// What comes while a handler has not read its body yet waits here; more stays in the kernel's buffer. Requests that are
-/// pipelined behind it are held twice for a moment, so that this bounds what a connection takes to some four times that.
+/// What comes while a handler has not read its body yet waits here; more stays in the kernel's buffer. Requests that
+/// are pipelined behind it are held twice for a moment: a connection takes up to some four times this.
 pub const WEB_INPUT_BYTES: usize = 16 * 1024;
 /// A body shorter than this is sent as it is: compressed it would fit the same packets.
 pub const WEB_COMPRESS_MIN_BYTES: u64 = 1_024;

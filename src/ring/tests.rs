@@ -151,8 +151,8 @@ fn replies_that_cannot_leave_are_counted() {
     }
 }
 
-/// Failures are told by completions, of which the queue holds fewer than these: the kernel keeps the rest meanwhile, and
-/// ends the receives that it has no room for.
+/// Failures are told by completions, of which the queue holds fewer than these: the kernel keeps the rest meanwhile,
+/// and ends the receives that it has no room for.
 #[test]
 fn a_completion_queue_that_overflows_loses_nothing() {
     let (mut ring, bound, _doorbell) = ring(&["127.0.0.1:0"]);

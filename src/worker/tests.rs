@@ -133,8 +133,8 @@ fn who_does_not_take_the_answers_is_cut_off() {
     assert_eq!(left, 1);
 }
 
-/// Has a client send what is left of a request while the worker stands still; then `meanwhile` happens before the worker
-/// gets to read it. Returns what the client hears until the end of its connection.
+/// Has a client send what is left of a request while the worker stands still; then `meanwhile` happens before the
+/// worker gets to read it. Returns what the client hears until the end of its connection.
 fn heard_of_what_comes_at_the_last_moment(
     begun: &'static str,
     rest: &'static str,

@@ -261,8 +261,8 @@ type Missing = (i64, i32, &'static [(u8, u64)]);
 
 const OPTION_LEVEL: (u8, u64) = (1, libc::SOL_SOCKET as u64);
 
-/// What a kernel, or a container's filter, may be without, and the words that are said of it. The first ones it can't be
-/// done without.
+/// What a kernel, or a container's filter, may be without, and the words that are said of it. Without the first ones
+/// there is no tracker.
 const MISSING: [(&str, Missing, &str); 12] = [
     ("ring, forbidden", (libc::SYS_io_uring_setup, libc::EPERM, &[]), "kernel.io_uring_disabled=0"),
     ("ring, not built", (libc::SYS_io_uring_setup, libc::ENOSYS, &[]), "CONFIG_IO_URING"),
