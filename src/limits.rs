@@ -290,6 +290,8 @@ pub const HTTP_BACKLOG: i32 = 1024;
 /// Connections of a worker beyond its limit that are being told so (503) at a time, fewer where descriptors are few;
 /// more are closed without a word.
 pub const HTTP_REFUSALS: usize = 64;
+/// Connections wait in the kernel for those that make room for them, which are gone in a moment; looked at so often.
+pub const HTTP_ROOM_PAUSE_MS: u64 = 1;
 /// Entries of the runtime's submission queue; its completion queue has twice as many.
 pub const RUNTIME_RING_ENTRIES: u32 = 1024;
 /// Pause after a failed accept (no descriptors, no memory).

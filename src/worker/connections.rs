@@ -63,8 +63,10 @@ pub(super) enum Fate {
     Stays,
     /// It has missed the deadline of the phase that it was in.
     IsLate,
-    /// Another one has got its place, or it has never had one.
+    /// Another one has got its place.
     MakesRoom,
+    /// It never had one: it is told that there are too many.
+    IsRefused,
 }
 
 struct Entry {
@@ -87,8 +89,10 @@ pub(super) struct Connections {
     entries: Slab<Entry>,
     /// Those that wait for their client, a queue for each yielding phase.
     waiting: Queues<{ YIELDING.len() }>,
-    /// Those without a place, which are still there.
+    /// Those that make room, and are still there.
     leaving: usize,
+    /// Those that are refused, and are still there.
+    refused: usize,
     /// Those that ever had to.
     evicted: u64,
     limits: ConnectionLimits,
@@ -103,6 +107,7 @@ impl Connections {
             entries: Slab::new(),
             waiting: Queues::new(),
             leaving: 0,
+            refused: 0,
             evicted: 0,
             limits,
             next_reap: Timestamp::default(),
@@ -127,7 +132,12 @@ impl Connections {
     }
 
     fn staying(&self) -> usize {
-        self.entries.len() - self.leaving
+        self.entries.len() - self.leaving - self.refused
+    }
+
+    /// Whether there is no room for another one, not even to tell it so, before one that makes room has gone.
+    pub(super) fn is_making_room(&self) -> bool {
+        self.leaving > 0 && self.entries.len() >= self.limits.open + self.limits.refused
     }
 
     /// Enters a connection, if only to tell it that there are too many. `None`: there are too many even for that.
@@ -136,8 +146,8 @@ impl Connections {
             return None;
         }
         let refused = self.staying() >= self.limits.open && !self.make_room();
-        let fate = if refused { Fate::MakesRoom } else { Fate::Stays };
-        self.leaving += usize::from(refused);
+        let fate = if refused { Fate::IsRefused } else { Fate::Stays };
+        self.refused += usize::from(refused);
         let (phase, deadline) = (Phase::Idle, now + Phase::Idle.lasts());
         let key = self.entries.insert(Entry { stream: stream.clone(), phase, deadline, fate });
         self.wait(key, phase);
@@ -188,6 +198,7 @@ impl Connections {
         self.waiting.leave(key);
         let entry = self.entries.remove(key);
         self.leaving -= usize::from(entry.fate == Fate::MakesRoom);
+        self.refused -= usize::from(entry.fate == Fate::IsRefused);
     }
 
     #[cfg(test)]

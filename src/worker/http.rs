@@ -20,7 +20,7 @@ use crate::engine::middleware::Middleware;
 use crate::engine::route::Route;
 use crate::limits::{
     HTTP_ACCEPT_PAUSE_MS, HTTP_HEAD_MAX_BYTES, HTTP_HEADERS_MAX, HTTP_LINGER_BYTES, HTTP_POOLED_BUFFER_BYTES,
-    HTTP_POOLED_BUFFERS, HTTP_READ_BYTES, HTTP_WRITE_BATCH_BYTES,
+    HTTP_POOLED_BUFFERS, HTTP_READ_BYTES, HTTP_ROOM_PAUSE_MS, HTTP_WRITE_BATCH_BYTES,
 };
 use crate::sys::Acceptor;
 use crate::time::Timestamp;
@@ -37,6 +37,9 @@ use crate::wire::proxy::{self, Start};
 pub(super) async fn accept<M: Middleware>(app: Rc<App<M>>, acceptor: Acceptor, number: usize) {
     let shared = app.shared.clone();
     loop {
+        while shared.connections.borrow().is_making_room() {
+            tokio::time::sleep(Duration::from_millis(HTTP_ROOM_PAUSE_MS)).await;
+        }
         match acceptor.accept().await {
             Ok((stream, peer)) => {
                 let stream = Rc::new(TcpStream::from_std(stream));
