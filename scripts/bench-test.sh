@@ -42,6 +42,8 @@ expect '^mine +1 +[0-9]+ +[0-9.]+ ' bench-compare.sh --http-close gyre \
 expect '^at-90% +1 ' bench-latency.sh --peers 2000 "${short[@]}"
 expect '^1-workers +1 ' bench-cores.sh "${short[@]}" "${small[@]}"
 expect ' bytes a peer$' bench-memory.sh --peers 20000 --torrents 500 --duration 0.3 --warmup 0
+expect '^slow +100 ' abuse.sh slow --connections 100 "${short[@]}"
+expect '^kill: 1 times ' faults.sh kill "${short[@]}"
 refuse 'what is nonsense' bench-udp.sh nonsense
 refuse 'needs a value' bench-http.sh --duration
 refuse 'not x$' bench-udp.sh --rounds x

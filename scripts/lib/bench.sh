@@ -137,6 +137,9 @@ await_server() {
     exit 1
 }
 
+# Where the server's admin listener is, as it has said: one that was told to choose a port.
+admin_address() { sed -n 's/^gyre: ready: .* admin \([^ ]*\) .*/\1/p' "$scratch/server.log"; }
+
 # Ends the server, if there is one: politely, then not.
 stop_server() {
     [ -n "$server" ] || return 0

@@ -12,7 +12,7 @@ use crossbeam::channel::Sender;
 use tokio::sync::mpsc;
 
 use super::save::Written;
-use super::{ConnectionLimits, Driver, Shared, Trusted, save};
+use super::{ConnectionLimits, Driver, Shared, Trusted, save, spawn};
 use crate::access::Access;
 use crate::engine::{Engine, Policy};
 use crate::limits::{SURVEY_PAUSE_MS, SURVEY_SLICE};
@@ -29,7 +29,7 @@ pub enum Order {
     Policy(Policy),
     /// Other limits of what each source may ask for.
     SourceLimits(Arc<SourceLimits>),
-    /// Another number of connections. Those that are open stay so.
+    /// Another number of connections. Those beyond it that idle are closed.
     Connections(ConnectionLimits),
     /// Other networks whose word on a client's address is taken.
     TrustedProxies(Arc<[Trusted]>),
@@ -82,11 +82,11 @@ impl<M> Driver<M> {
                 Order::TrustedProxies(networks) => *self.app.trusted_proxies.borrow_mut() = networks,
                 Order::Save { file, done } => {
                     let saved = save::save(shared.clone(), file, None);
-                    tokio_uring::spawn(async move { drop(done.send(saved.await)) });
+                    spawn(shared, async move { drop(done.send(saved.await)) });
                 }
                 Order::Ask(question) => question(engine),
                 Order::Survey(listener) => {
-                    tokio_uring::spawn(survey(shared.clone(), listener));
+                    spawn(shared, survey(shared.clone(), listener));
                 }
                 Order::Sockets(to) => drop(to.send(self.sockets())),
                 Order::Load(saved) => {
