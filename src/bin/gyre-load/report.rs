@@ -5,7 +5,8 @@ use std::fmt::Write;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use crate::measure::{Kind, OfKind, Tally, Wrong};
+use crate::measure::{Flooded, Kind, OfKind, Tally, Wrong};
+use crate::options::FloodKind;
 use crate::watch::Used;
 
 /// A generator that was busy for this part of the time may have been the limit.
@@ -40,6 +41,7 @@ pub(crate) struct Report {
     pub(crate) peers_per_announce: f64,
     pub(crate) latency: Latency,
     pub(crate) kinds: Vec<KindReport>,
+    pub(crate) flood: Option<FloodReport>,
     pub(crate) generator: Generator,
     pub(crate) server: Option<Server>,
     pub(crate) timeline: Vec<Moment>,
@@ -89,6 +91,19 @@ pub(crate) struct KindReport {
     pub(crate) latency: Latency,
 }
 
+/// A flood, alone or beside the load.
+#[derive(Debug, Serialize)]
+pub(crate) struct FloodReport {
+    pub(crate) kind: String,
+    pub(crate) sent: u64,
+    pub(crate) sent_per_sec: f64,
+    pub(crate) sent_bytes: u64,
+    /// Datagrams that the kernel did not take.
+    pub(crate) failed: u64,
+    pub(crate) replies: u64,
+    pub(crate) reply_bytes: u64,
+}
+
 /// What the generator itself used.
 #[derive(Debug, Serialize)]
 pub(crate) struct Generator {
@@ -120,6 +135,8 @@ pub(crate) struct Moment {
     pub(crate) requests_per_sec: f64,
     pub(crate) replies_per_sec: f64,
     pub(crate) lost: u64,
+    pub(crate) p50_us: u64,
+    pub(crate) p99_us: u64,
 }
 
 /// What a report is made from, beside the tally.
@@ -129,6 +146,7 @@ pub(crate) struct Run {
     pub(crate) target: String,
     pub(crate) rate: Option<f64>,
     pub(crate) duration_secs: f64,
+    pub(crate) flood: Option<FloodKind>,
     pub(crate) busy: Vec<f64>,
     pub(crate) cpu: Vec<f64>,
     pub(crate) server: Option<Used>,
@@ -139,9 +157,10 @@ impl Report {
     pub(crate) fn new(run: Run, tally: &Tally) -> Self {
         let per_sec = |number: u64| number as f64 / run.duration_secs;
         let replies = tally.replies();
-        let answered = replies.max(1) as f64;
+        // A flood alone wants no replies.
+        let served = if tally.requests() > 0 { replies } else { tally.flood.sent }.max(1) as f64;
         let server = run.server.map(|used| {
-            let per_reply = |secs: f64| secs / used.secs * run.duration_secs * 1e6 / answered;
+            let per_reply = |secs: f64| secs / used.secs * run.duration_secs * 1e6 / served;
             Server {
                 pid: used.pid,
                 user_us_per_reply: per_reply(used.user_secs),
@@ -190,6 +209,11 @@ impl Report {
                 .filter(|(_, figures)| figures.requests > 0)
                 .map(kind_report)
                 .collect(),
+            flood: run.flood.map(|kind| {
+                let Flooded { sent, sent_bytes, failed, replies, reply_bytes } = tally.flood;
+                let (kind, sent_per_sec) = (kind.name(), per_sec(sent));
+                FloodReport { kind, sent, sent_per_sec, sent_bytes, failed, replies, reply_bytes }
+            }),
             generator: Generator {
                 threads: run.busy.len(),
                 limits: run.busy.iter().all(|busy| *busy > BUSY_LIMIT),
@@ -202,9 +226,13 @@ impl Report {
         }
     }
 
-    /// Whether all went as it should: there were replies, none was wrong, and not all refused.
+    /// Whether all went as it should: there were replies, none was wrong, and not all refused. A flood alone wants none.
     pub(crate) fn is_right(&self) -> bool {
-        self.replies > self.refused && self.wrong == 0
+        self.replies > self.refused && self.wrong == 0 || self.is_flood_alone()
+    }
+
+    fn is_flood_alone(&self) -> bool {
+        self.flood.is_some() && self.requests == 0
     }
 
     /// The figures for a human.
@@ -214,6 +242,54 @@ impl Report {
             let _ = writeln!(text, "{content}"); // a String takes everything
         };
         line(format!("{} {}, {:.1} s, {}", self.protocol, self.target, self.duration_secs, self.machine));
+        if !self.is_flood_alone() {
+            line(self.exchanges());
+        }
+        if let Some(flood) = &self.flood {
+            line(format!(
+                "flood ({}): {} datagrams, {:.0}/s, {} bytes; not taken by the kernel: {}; came back: {}, {} bytes",
+                flood.kind,
+                flood.sent,
+                flood.sent_per_sec,
+                flood.sent_bytes,
+                flood.failed,
+                flood.replies,
+                flood.reply_bytes
+            ));
+        }
+        if let Some(server) = &self.server {
+            line(format!(
+                "server (process {}): {:.3} us CPU per {} ({:.3} user, {:.3} system), {:.0} % of a core, \
+                 {:.1} MiB resident",
+                server.pid,
+                server.cpu_us_per_reply,
+                if self.is_flood_alone() { "datagram" } else { "reply" },
+                server.user_us_per_reply,
+                server.system_us_per_reply,
+                100.0 * server.cpu,
+                server.resident_bytes as f64 / f64::from(1 << 20)
+            ));
+        }
+        let percent = |parts: &[f64]| {
+            parts.iter().map(|part| format!("{:.0} %", 100.0 * part)).collect::<Vec<_>>().join(", ")
+        };
+        line(format!(
+            "generator: busy {} of the time, {} of a core{}",
+            percent(&self.generator.busy),
+            percent(&self.generator.cpu),
+            if self.generator.limits {
+                ": THE GENERATOR IS THE LIMIT of this run, not the server"
+            } else {
+                ""
+            }
+        ));
+        text
+    }
+
+    /// What was asked and answered, in lines.
+    fn exchanges(&self) -> String {
+        let mut lines = Vec::new();
+        let mut line = |content: String| lines.push(content);
         line(format!(
             "{:<10} {:>12} {:>12} {:>9} {:>8} {:>8} {:>8} {:>8} {:>9}",
             "", "requests/s", "replies/s", "lost", "p50 us", "p90 us", "p99 us", "p99.9 us", "max us"
@@ -250,31 +326,6 @@ impl Report {
         }
         let causes = self.wrong_by_cause.iter().map(|cause| format!(", {}: {}", cause.cause, cause.replies));
         line(format!("wrong replies: {}{}", self.wrong, causes.collect::<String>()));
-        if let Some(server) = &self.server {
-            line(format!(
-                "server (process {}): {:.3} us CPU per reply ({:.3} user, {:.3} system), {:.0} % of a core, \
-                 {:.1} MiB resident",
-                server.pid,
-                server.cpu_us_per_reply,
-                server.user_us_per_reply,
-                server.system_us_per_reply,
-                100.0 * server.cpu,
-                server.resident_bytes as f64 / f64::from(1 << 20)
-            ));
-        }
-        let percent = |parts: &[f64]| {
-            parts.iter().map(|part| format!("{:.0} %", 100.0 * part)).collect::<Vec<_>>().join(", ")
-        };
-        line(format!(
-            "generator: busy {} of the time, {} of a core{}",
-            percent(&self.generator.busy),
-            percent(&self.generator.cpu),
-            if self.generator.limits {
-                ": THE GENERATOR IS THE LIMIT of this run, not the server"
-            } else {
-                ""
-            }
-        ));
-        text
+        lines.join("\n")
     }
 }
