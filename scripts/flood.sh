@@ -56,7 +56,7 @@ beside() {
             cpu = ($5 - $1) / 100; taken = $6 - $2
             printf "%-10s %9.0f %9.0f %9.0f %9.0f %9.3f %6.2f %8d %8d %8.3f %10s\n", name, $13, taken / $16, ($7 - $3) / $16,
                 ($8 - $4) / $16, cpu * 1e6 / (taken + 1), cpu / $16, $11, $12, 100 * $10 / ($9 + 1),
-                $14 > 0 ? sprintf("%.2f", $15 / $14) : "-"
+                ($14 > 0 ? sprintf("%.2f", $15 / $14) : "-")
         }'
 }
 
@@ -107,5 +107,5 @@ for kind in junk bad-magic bad-ids; do
     done
     for column in 1 2 3; do
         for server_name in floor gyre; do cut -d ' ' -f $column "$scratch/$server_name-$kind" | median; done
-    done | xargs | awk -v name="$kind" '{ printf "%-10s %9.3f %9.3f %6.2f %12.2f %12.2f %10.0f\n", name, $1, $2, $2 / $1, $3, $4, $6 }'
+    done | xargs | awk -v name="$kind" '{ printf "%-10s %9.3f %9.3f %6.2f %12.2f %12.2f %10.0f\n", name, $1, $2, ($1 > 0 ? $2 / $1 : 0), $3, $4, $6 }'
 done

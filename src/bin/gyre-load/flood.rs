@@ -108,6 +108,11 @@ impl Flood {
         self.schedule = Schedule::new(self.plan.rate, shared.clock.now(), self.thread, shared);
     }
 
+    /// It is over: takes what has come back to sources whose turn did not come again.
+    pub(crate) fn end(&mut self, now: Timestamp, meter: &mut Meter) {
+        self.sources.iter_mut().for_each(|source| source.take_replies(now, &mut meter.tally.flood));
+    }
+
     /// Sends what is due, or a burst. Returns whether it sent anything.
     ///
     /// # Errors
@@ -276,7 +281,10 @@ impl Loader for Alone<'_> {
 
     fn enter(&mut self, phase: Phase) {
         self.loads = phase == Phase::Load;
-        self.flood.begin(self.shared);
+        match phase {
+            Phase::Load => self.flood.begin(self.shared),
+            _ => self.flood.end(self.shared.clock.now(), &mut self.meter),
+        }
     }
 
     fn pending(&self) -> usize {

@@ -148,8 +148,10 @@ impl Loader for UdpLoader<'_> {
 
     fn enter(&mut self, phase: Phase) {
         self.client.phase = phase;
-        if let (Some(flood), Phase::Load) = (&mut self.flood, phase) {
-            flood.begin(self.shared);
+        match (&mut self.flood, phase) {
+            (Some(flood), Phase::Load) => flood.begin(self.shared),
+            (Some(flood), Phase::Drain) => flood.end(self.shared.clock.now(), &mut self.client.meter),
+            _ => {}
         }
     }
 
