@@ -111,6 +111,8 @@ pub(crate) struct Tally {
     pub(crate) late: u64,
     /// HTTP connections that could not be made or broke.
     pub(crate) broken: u64,
+    /// Datagrams that the kernel dropped as the generator's own sockets were full: its fault, not the server's.
+    pub(crate) overrun: u64,
     /// Peers that were given.
     pub(crate) peers: u64,
     pub(crate) flood: Flooded,
@@ -140,6 +142,7 @@ impl Default for Tally {
             unsent: 0,
             late: 0,
             broken: 0,
+            overrun: 0,
             peers: 0,
             flood: Flooded::default(),
         }
@@ -184,6 +187,7 @@ impl Tally {
         self.unsent += other.unsent;
         self.late += other.late;
         self.broken += other.broken;
+        self.overrun += other.overrun;
         self.peers += other.peers;
         self.flood.sent += other.flood.sent;
         self.flood.sent_bytes += other.flood.sent_bytes;

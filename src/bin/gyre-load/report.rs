@@ -32,6 +32,8 @@ pub(crate) struct Report {
     /// Due, but not sent before the end (in an open loop).
     pub(crate) unsent: u64,
     pub(crate) late: u64,
+    /// UDP: datagrams that the generator's own sockets had no room for, some of the lost among them.
+    pub(crate) overrun: u64,
     pub(crate) refused: u64,
     pub(crate) first_refusal: Option<String>,
     pub(crate) broken_connections: u64,
@@ -195,6 +197,7 @@ impl Report {
             lost: tally.lost(),
             unsent: tally.unsent,
             late: tally.late,
+            overrun: tally.overrun,
             refused: tally.refused,
             first_refusal: tally.first_refusal.clone(),
             broken_connections: tally.broken,
@@ -320,6 +323,12 @@ impl Report {
         }
         if self.unsent > 0 {
             line(format!("{} requests were due but could not be sent before the end", self.unsent));
+        }
+        if self.overrun > 0 {
+            line(format!(
+                "{} replies came faster than this generator took them, and were dropped",
+                self.overrun
+            ));
         }
         if self.broken_connections > 0 {
             line(format!("{} connections could not be made or broke", self.broken_connections));

@@ -27,8 +27,10 @@ const ID_LIFE: Duration = Duration::from_secs(60);
 const CONNECT_TRIES: u32 = 5;
 /// Sources that have a socket each. More share one, which sends from the address that each datagram names.
 pub(crate) const SOCKETS_MAX: usize = 64;
-/// The receive buffer of each socket: what comes in while the generator is not looking must not be lost.
+/// The receive buffer of each socket, and of one that sources share: what comes in while the generator is not looking must
+/// not be lost.
 const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
+const SHARED_BUFFER_BYTES: usize = 64 << 20;
 
 /// A session: a client's, that has an address and port of its own.
 struct Source {
@@ -92,14 +94,14 @@ pub(crate) fn run(
 
 /// A ring with the sockets of a thread's sources, what each is addressed by there, and its address.
 fn open(part: &Part) -> io::Result<(UdpRing, Vec<(Endpoint, IpAddr)>)> {
-    let bind = |address: &SocketAddr| {
+    let bind = |address: &SocketAddr, buffer_bytes: usize| {
         let socket = UdpSocket::bind(address);
         let socket = socket.map_err(|error| io::Error::other(format!("no socket at {address}: {error}")))?;
-        sys::set_receive_buffer(&socket, RECEIVE_BUFFER_BYTES).map(|_| socket)
+        sys::set_receive_buffer(&socket, buffer_bytes).map(|_| socket)
     };
     let (doorbell, target) = (Doorbell::new()?, part.target);
     if part.sources.len() > SOCKETS_MAX {
-        let socket = bind(&SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0))?;
+        let socket = bind(&SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0), SHARED_BUFFER_BYTES)?;
         sys::deliver_local_address(&socket, Family::V4)?;
         let shared = |address: &SocketAddr| {
             (Endpoint { source: target, local: Some(address.ip()), socket: 0 }, address.ip())
@@ -109,7 +111,7 @@ fn open(part: &Part) -> io::Result<(UdpRing, Vec<(Endpoint, IpAddr)>)> {
     }
     let (mut sockets, mut endpoints) = (Vec::new(), Vec::new());
     for (number, address) in part.sources.iter().enumerate() {
-        let socket = bind(address)?;
+        let socket = bind(address, RECEIVE_BUFFER_BYTES)?;
         let connected = socket.connect(target);
         connected.map_err(|error| io::Error::other(format!("udp://{target}: {error}")))?;
         let endpoint = Endpoint { source: target, local: None, socket: number as u8 };
@@ -148,6 +150,10 @@ impl Loader for UdpLoader<'_> {
 
     fn enter(&mut self, phase: Phase) {
         self.client.phase = phase;
+        if phase == Phase::Drain {
+            let dropped = self.ring.sockets().filter_map(|socket| sys::kernel_drops(socket).ok());
+            self.client.meter.tally.overrun = dropped.map(u64::from).sum();
+        }
         match (&mut self.flood, phase) {
             (Some(flood), Phase::Load) => flood.begin(self.shared),
             (Some(flood), Phase::Drain) => flood.end(self.shared.clock.now(), &mut self.client.meter),
