@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use gyre::time::Timestamp;
 use hdrhistogram::Histogram;
+use serde::Serialize;
 
 use crate::check::{Answer, Judgement, TWICE_EVERY};
 
@@ -119,7 +120,7 @@ pub(crate) struct Tally {
 }
 
 /// The figures of a flood.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize)]
 pub(crate) struct Flooded {
     /// Datagrams that the kernel took.
     pub(crate) sent: u64,

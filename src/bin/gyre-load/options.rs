@@ -113,7 +113,8 @@ pub(crate) struct FloodLoad {
 
     /// Addresses of each thread to send from, at a loopback target, each in a network of its own (127.125.0.1,
     /// 127.125.1.1 ...); at others ports. `mad` has one
-    #[arg(long, default_value_t = 1_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=SOURCES_MAX))]
+    #[arg(long, default_value_t = 1_000, value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=SOURCES_MAX))]
     pub(crate) sources: u32,
 
     /// Datagrams of one source that are handed to the kernel together, and cut apart there (UDP_SEGMENT)
@@ -133,7 +134,8 @@ pub(crate) struct Beside {
     flood_rate: Rate,
 
     /// Addresses of the flood, as `--sources` of `gyre-load flood`
-    #[arg(long, default_value_t = 1_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=SOURCES_MAX))]
+    #[arg(long, default_value_t = 1_000, value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=SOURCES_MAX))]
     flood_sources: u32,
 
     /// As `--train` of `gyre-load flood`
@@ -244,8 +246,8 @@ pub(crate) struct Course {
     #[arg(long, default_value = "max", value_name = "N|max")]
     pub(crate) rate: Rate,
 
-    /// With a rate: milliseconds from one step to the next, at which all leaves together that has become due since; spares
-    /// the core that this runs on, and the programs there. 0: each request leaves by itself
+    /// With a rate: milliseconds from one step to the next, at which all leaves together that has become due since;
+    /// spares the core that this runs on, and the programs there. 0: each request leaves by itself
     #[arg(long, default_value_t = 0, value_name = "MS", value_parser = clap::value_parser!(u32).range(0..=1_000))]
     pub(crate) step: u32,
 

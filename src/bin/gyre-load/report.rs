@@ -97,13 +97,9 @@ pub(crate) struct KindReport {
 #[derive(Debug, Serialize)]
 pub(crate) struct FloodReport {
     pub(crate) kind: String,
-    pub(crate) sent: u64,
     pub(crate) sent_per_sec: f64,
-    pub(crate) sent_bytes: u64,
-    /// Datagrams that the kernel did not take.
-    pub(crate) failed: u64,
-    pub(crate) replies: u64,
-    pub(crate) reply_bytes: u64,
+    #[serde(flatten)]
+    pub(crate) counts: Flooded,
 }
 
 /// What the generator itself used.
@@ -127,6 +123,21 @@ pub(crate) struct Server {
     /// Of one core.
     pub(crate) cpu: f64,
     pub(crate) resident_bytes: u64,
+}
+
+impl Server {
+    /// From what it used while it served so many a second.
+    fn of(used: &Used, served_per_sec: f64) -> Self {
+        let per_reply = |secs: f64| 1e6 * secs / used.secs / served_per_sec;
+        Self {
+            pid: used.pid,
+            user_us_per_reply: per_reply(used.user_secs),
+            system_us_per_reply: per_reply(used.system_secs),
+            cpu_us_per_reply: per_reply(used.user_secs + used.system_secs),
+            cpu: (used.user_secs + used.system_secs) / used.secs,
+            resident_bytes: used.resident_bytes,
+        }
+    }
 }
 
 /// A part of the run.
@@ -161,17 +172,6 @@ impl Report {
         let replies = tally.replies();
         // A flood alone wants no replies.
         let served = if tally.requests() > 0 { replies } else { tally.flood.sent }.max(1) as f64;
-        let server = run.server.map(|used| {
-            let per_reply = |secs: f64| secs / used.secs * run.duration_secs * 1e6 / served;
-            Server {
-                pid: used.pid,
-                user_us_per_reply: per_reply(used.user_secs),
-                system_us_per_reply: per_reply(used.system_secs),
-                cpu_us_per_reply: per_reply(used.user_secs + used.system_secs),
-                cpu: (used.user_secs + used.system_secs) / used.secs,
-                resident_bytes: used.resident_bytes,
-            }
-        });
         let kind_report = |(kind, figures): (Kind, &OfKind)| KindReport {
             kind: kind.name(),
             requests: figures.requests,
@@ -212,10 +212,10 @@ impl Report {
                 .filter(|(_, figures)| figures.requests > 0)
                 .map(kind_report)
                 .collect(),
-            flood: run.flood.map(|kind| {
-                let Flooded { sent, sent_bytes, failed, replies, reply_bytes } = tally.flood;
-                let (kind, sent_per_sec) = (kind.name(), per_sec(sent));
-                FloodReport { kind, sent, sent_per_sec, sent_bytes, failed, replies, reply_bytes }
+            flood: run.flood.map(|kind| FloodReport {
+                kind: kind.name(),
+                sent_per_sec: per_sec(tally.flood.sent),
+                counts: tally.flood,
             }),
             generator: Generator {
                 threads: run.busy.len(),
@@ -223,13 +223,14 @@ impl Report {
                 busy: run.busy,
                 cpu: run.cpu,
             },
-            server,
+            server: run.server.map(|used| Server::of(&used, served / run.duration_secs)),
             timeline: run.timeline,
             histogram,
         }
     }
 
-    /// Whether all went as it should: there were replies, none was wrong, and not all refused. A flood alone wants none.
+    /// Whether all went as it should: there were replies, none was wrong, and not all refused. A flood alone wants
+    /// none.
     pub(crate) fn is_right(&self) -> bool {
         self.replies > self.refused && self.wrong == 0 || self.is_flood_alone()
     }
@@ -248,16 +249,11 @@ impl Report {
         if !self.is_flood_alone() {
             line(self.exchanges());
         }
-        if let Some(flood) = &self.flood {
+        if let Some(FloodReport { kind, sent_per_sec, counts }) = &self.flood {
+            let Flooded { sent, sent_bytes, failed, replies, reply_bytes } = counts;
             line(format!(
-                "flood ({}): {} datagrams, {:.0}/s, {} bytes; not taken by the kernel: {}; came back: {}, {} bytes",
-                flood.kind,
-                flood.sent,
-                flood.sent_per_sec,
-                flood.sent_bytes,
-                flood.failed,
-                flood.replies,
-                flood.reply_bytes
+                "flood ({kind}): {sent} datagrams, {sent_per_sec:.0}/s, {sent_bytes} bytes; not taken by the kernel: \
+                 {failed}; came back: {replies}, {reply_bytes} bytes"
             ));
         }
         if let Some(server) = &self.server {

@@ -27,8 +27,8 @@ const ID_LIFE: Duration = Duration::from_secs(60);
 const CONNECT_TRIES: u32 = 5;
 /// Sources that have a socket each. More share one, which sends from the address that each datagram names.
 pub(crate) const SOCKETS_MAX: usize = 64;
-/// The receive buffer of each socket, and of one that sources share: what comes in while the generator is not looking must
-/// not be lost.
+/// The receive buffer of each socket, and of one that sources share: what comes in while the generator is not looking
+/// must not be lost.
 const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
 const SHARED_BUFFER_BYTES: usize = 64 << 20;
 
