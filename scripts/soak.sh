@@ -108,7 +108,7 @@ while kill -0 "$loads" 2>/dev/null || ((number < $(wc -l <"$scratch/moments")));
         exit 1
     fi
     before=$((ticks)) now_ticks=$(cpu_ticks)
-    now_served=$(($(metric gyre_requests_total) + $(metric gyre_bad_requests_total)))
+    now_served=$(($(metric gyre_requests_total) + $(metric "$malformed")))
     resident=$(metric gyre_resident_bytes) connections=$(metric gyre_connections)
     drops=$(($(metric gyre_drops_total) + lost_before))
     row="$at $requests $lost $p50 $p99 $(awk "BEGIN { printf \"%.3f\", \
@@ -187,7 +187,7 @@ check "HTTP: lost, wrong or refused" "$bad of $(sum_of requests keep close); 128
 full=$(metric 'gyre_drops_total.*(gather-full|wait|mesh|table|send)')
 check "no place to wait for others" "$full dropped" "$full == 0"
 junk=$(($(figure sent "$scratch/junk.json" | head -n 1)))
-bad=$(metric 'gyre_bad_requests_total.*(short|magic|action|truncated)')
+bad=$(metric "$malformed")
 check "junk is counted" "$junk sent, $bad counted" "$bad >= $junk * 0.99"
 snapshots=$(stat -c %Y "$state/snapshot" 2>/dev/null || echo 0)
 check "snapshots" "the last one written $(($(date +%s) - snapshots)) s ago, $(metric gyre_snapshot_failures_total) failed" \

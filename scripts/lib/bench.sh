@@ -231,6 +231,10 @@ read_metrics() { curl -fsS --max-time 10 -o "$scratch/metrics" "http://127.0.0.1
 # The sum over a metric's series in what was read: $1 how they begin, as a regular expression.
 metric() { awk -v name="^$1" '$1 ~ name { sum += $NF } END { printf "%.0f", sum }' "$scratch/metrics"; }
 
+# The metric of datagrams that are no request.
+# shellcheck disable=SC2034
+malformed='gyre_bad_requests_total.*(short|magic|action|truncated|source-port)'
+
 # Runs trackers by turns, several times, and prints the table. $1: udp or http, $2: options for gyre-load in one word,
 # then the trackers.
 compare() {
