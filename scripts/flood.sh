@@ -4,7 +4,7 @@
 . "$(dirname "$0")/lib/bench.sh"
 rounds=3 duration=5 warmup=1
 capacity=0 train=16 rate=max
-limits=
+limits='--limit-connects 10:100 --limit-announces 20:500 --limit-scrapes 2:50'
 kinds=(junk bad-magic bad-ids connects mad hash worker scrapes)
 read_options 'flood.sh [KIND...]: floods of gyre by UDP, each beside clients that behave
 
@@ -15,7 +15,8 @@ costs: junk, a wrong protocol id and a wrong connection id, beside a server that
 
   --capacity N          what gyre answers a second [default: measured]
   --rate N|max          datagrams of a flood a second [default: max]
-  --limits OPTIONS      of gyre, for a second run of each, in one word; none if it is empty
+  --limits OPTIONS      of gyre, for a second run of each, in one word [default: those that docs/operating.md has for a
+                        public tracker]; none if it is empty
   --train N             of one source, handed to the kernel together [default: 16]' "$@"
 given=()
 while ((${#words[@]})); do

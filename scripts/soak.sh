@@ -54,6 +54,7 @@ echo 0000000000000000000000000000000000000000 >"$list"
 start_gyre "$port" --admin "127.0.0.1:$((port + 1000))" --state-dir "$state" --deny-hashes "$list" \
     --snapshot-interval "$(calculate "$seconds / 12 + 1")" --announce-interval "$cycle" --peer-timeout "$((cycle * 3 / 2))"
 await_server udp "$port"
+until grep -q '^gyre: ready' "$scratch/server.log"; do sleep 0.1; done # the admin listener is up, too
 say "$peers peers announce once in $cycle s, and are gone after $((cycle * 3 / 2)) s; $intervals intervals of $every s"
 
 # In steps, so that the generator leaves its core to others, a worker among them.
@@ -157,7 +158,7 @@ of_quarter() {
 grows() {
     local second last
     second=$(of_quarter 2 "$2" "$3") last=$(of_quarter 4 "$2" "$3")
-    check "$1" "$3 of the second quarter $second, of the last $last, bound $4 times" "$last <= $second * $4"
+    check "$1" "$3 of the second quarter $second, of the last $last, bound $4 times" "$last <= ($second + 1) * $4"
 }
 sum_of() { for name in "${@:2}"; do figure "$1" "$scratch/$name.json"; done | awk '{ sum += $1 } END { print sum + 0 }'; }
 
@@ -169,8 +170,9 @@ grows "peers" 9 median "$flat"
 grows "CPU us a request" 6 median "$costlier"
 grows "p50 us" 4 median "$slower"
 grows "p99 us" 5 median "$slower"
-grows "files but connections" 12 median 1
-grows "threads" 13 max 1
+# One more is a snapshot that is being written; a leak would have many by then.
+grows "files but connections" 12 median 1.2
+grows "threads" 13 max 1.2
 idle_files_now=$(open_files)
 check "files when idle" "$idle_files at the start, $idle_files_now at the end" "$idle_files_now <= $idle_files + 4"
 check "connections at the end" "$(metric gyre_connections)" "$(metric gyre_connections) == 0"
