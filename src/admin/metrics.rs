@@ -2,7 +2,7 @@
 //!
 //! `docs/operating.md` says what each is good for and which alert it deserves.
 
-use std::fmt::{Error, Result};
+use std::fmt::Result;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
@@ -10,7 +10,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeCounterValue, EncodeG
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-use crate::counters::{BAD, Counter, DROPS};
+use crate::counters::{BAD, Counter, DROPS, LIMITED};
 use crate::server::{Handle, Status, WorkerState};
 use crate::sys;
 use crate::time::unix_secs;
@@ -50,7 +50,7 @@ macro_rules! labels {
 }
 
 /// All but bad requests and drops, whose causes are known by their lists.
-const METRICS: [Metric; 15] = [
+const METRICS: [Metric; 16] = [
     counter(
         "requests",
         "Requests, but those that are none",
@@ -89,6 +89,7 @@ const METRICS: [Metric; 15] = [
             (labels!(by = "source"), Counter::DeniedSource),
         ],
     ),
+    counter("bans", "Bans of addresses that sent wrong connection ids", &[(&[], Counter::Bans)]),
     counter("mesh_hops", "Messages to other workers", &[(&[], Counter::MeshHops)]),
     counter(
         "ring_overflows",
@@ -118,8 +119,9 @@ const METRICS: [Metric; 15] = [
 ];
 
 /// What causes are counted of, by protocol.
-const CAUSES: [(&str, &str, &Causes); 2] = [
+const CAUSES: [(&str, &str, &Causes); 3] = [
     ("bad_requests", "Requests that are none, by what is wrong with them", &BAD),
+    ("limited", "Requests of sources that asked for more than they may, by what they asked for", &LIMITED),
     ("drops", "What was lost, by its cause", &DROPS),
 ];
 
@@ -257,7 +259,7 @@ fn counter_of(
     name: &str,
     help: &str,
     value: &impl EncodeCounterValue,
-) -> std::result::Result<(), Error> {
+) -> Result {
     to.encode_descriptor(name, help, None, MetricType::Counter)?
         .encode_counter::<NoLabelSet, _, u64>(value, None)
 }
