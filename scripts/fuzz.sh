@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Fuzzes what strangers can send: each target of fuzz/ in turn, bounded in time and memory. Ends with a table of what was
-# run, and with 1 if anything was found.
+# Fuzzes what strangers can send: each target of fuzz/ in turn, bounded in time and memory. Ends with a table of what
+# was run, and with 1 if anything was found.
 #
 #     scripts/fuzz.sh [--seconds N] [--jobs N] [--address] [TARGET...]
 #     scripts/fuzz.sh --smoke       for CI: built in haste; seeds, regressions, and a second of fuzzing for each target
@@ -98,8 +98,9 @@ coverage() {
         echo "== $target"
         # shellcheck disable=SC2086 # several files
         "$tools/llvm-cov" report "$programs/$target" -instr-profile="$scratch/$target.profdata" \
-            --show-branch-summary=false ${FILES[$target]} | awk '
-                NF >= 10 && $1 != "Filename" { printf "%-34s %6s of %5s lines %8s, regions %8s\n", $1, $8 - $9, $8, $10, $4 }'
+            ${FILES[$target]} | awk 'NF >= 10 && $1 != "Filename" {
+                printf "%-34s %6s of %5s lines %8s, regions %8s\n", $1, $8 - $9, $8, $10, $4
+            }'
     done
 }
 
