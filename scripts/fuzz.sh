@@ -76,7 +76,7 @@ run() {
     mkdir -p "$new" "fuzz/artifacts/$target"
     mapfile -t old < <(inputs "$target")
     [[ -e fuzz/dictionaries/$target.dict ]] && options+=("-dict=fuzz/dictionaries/$target.dict")
-    "$programs/$target" -max_total_time="$seconds" -timeout=20 -rss_limit_mb=2048 -print_final_stats=1 \
+    "$programs/$target" -max_total_time="$seconds" -timeout=120 -rss_limit_mb=2048 -print_final_stats=1 \
         -artifact_prefix="fuzz/artifacts/$target/" "${options[@]}" "$new" "${old[@]}" \
         &>"$scratch/$target.log" || status=$?
     echo $status >"$scratch/$target.status"

@@ -9,9 +9,7 @@ mod saving;
 use std::collections::HashSet;
 
 use fastrand::Rng;
-use proptest::prelude::{
-    Just, ProptestConfig, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest,
-};
+use proptest::prelude::{Just, ProptestConfig, Strategy, any, prop_assert, prop_oneof, proptest};
 
 use super::*;
 use oracle::{Step, TIMEOUT, Taken, TakenOfOneFamily, Trial, announce, ask, lap, peer, pieces, sorted};
