@@ -137,9 +137,10 @@ pub const TABLE_MAX_BYTES: usize = 15 << 30;
 pub const TABLE_MIN_BYTES: u64 = 4 << 20;
 /// What the process takes beside its workers: its code, the log.
 pub const PROCESS_BYTES: u64 = 4 << 20;
-/// What a worker takes beside its table: receive buffers (0.45 MiB), reply slots (0.2), queues and boxes of the mesh,
-/// and above all the allocator's huge pages that these and the table's first chunks begin to fill.
-pub const WORKER_BYTES: u64 = 10 << 20;
+/// What a worker takes beside its table: receive buffers (0.45 MiB), reply slots (0.2), buckets of sources (1 if there
+/// are limits), queues and boxes of the mesh, and above all the allocator's huge pages that these and the table's first
+/// chunks begin to fill.
+pub const WORKER_BYTES: u64 = 11 << 20;
 /// The table takes so much more for moments, and the allocator more than the table knows of.
 pub const TABLE_OVERHEAD_PERCENT: u64 = 10;
 /// The default of `--max-memory` is the machine's memory by this.
@@ -149,6 +150,31 @@ const _: () = assert!(3 * BUCKET_LOAD < BUCKET_PEERS_MAX && BUCKET_PEERS_MAX <= 
 const _: () = assert!(TABLE_MAX_BYTES / TABLE_CHUNK_BYTES < 1 << 20);
 // A mark is a byte: of its 256 values a peer lives through some, and the sweep has the time of the others to find it.
 const _: () = assert!(2 * (TICKS_PER_TIMEOUT as usize) < 256);
+
+// ---- what one source may ask for ----
+
+/// Places for buckets of sources that a worker has: so many sets ...
+pub const THROTTLE_SETS: usize = 16 * 1024;
+/// ... of so many, which are a line of the cache: 1 MiB in all, or 65,536 buckets of 16 bytes.
+pub const THROTTLE_WAYS: usize = 4;
+/// Requests in a rate.
+pub const RATE_REQUESTS_RANGE: RangeInclusive<u32> = 1..=1_000_000;
+/// Requests at once.
+pub const RATE_BURST_RANGE: RangeInclusive<u32> = 1..=1_000_000;
+/// A rate that doesn't say how many there may be at once allows what so many seconds bring.
+pub const RATE_BURST_S: u32 = 10;
+/// The default of `--limit-networks`: a block of 256 addresses that has hosts at every sixteenth.
+pub const DEFAULT_NETWORK_SHARE: u32 = 16;
+/// `--limit-networks`.
+pub const NETWORK_SHARE_RANGE: RangeInclusive<u64> = 0..=65_536;
+/// The default of `--ban-time`.
+pub const DEFAULT_BAN_S: u32 = 120;
+/// `--ban-time`, in seconds: up to a day.
+pub const BAN_RANGE_S: RangeInclusive<u64> = 1..=24 * 3600;
+/// Networks of `--limit-exempt`: each is compared with the address of each request over a limit.
+pub const EXEMPT_NETWORKS_MAX: usize = 256;
+
+const _: () = assert!(THROTTLE_SETS.is_power_of_two() && THROTTLE_WAYS * 16 == 64);
 
 // ---- the mesh ----
 

@@ -2,7 +2,7 @@
 //!
 //! `docs/operating.md` says what each is good for and which alert it deserves.
 
-use std::fmt::{Error, Result};
+use std::fmt::Result;
 use std::time::Duration;
 
 use prometheus_client::collector::Collector;
@@ -11,7 +11,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeCounterValue, EncodeG
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-use crate::counters::{BAD, Counter, DROPS};
+use crate::counters::{BAD, Counter, DROPS, LIMITED};
 use crate::server::{Handle, Status, WorkerState};
 use crate::sys;
 use crate::time::unix_time;
@@ -51,7 +51,7 @@ macro_rules! labels {
 }
 
 /// All but bad requests and drops, whose causes are known by their lists.
-const METRICS: [Metric; 16] = [
+const METRICS: [Metric; 17] = [
     counter(
         "requests",
         "Requests, but those that are none",
@@ -90,6 +90,7 @@ const METRICS: [Metric; 16] = [
             (labels!(by = "source"), Counter::DeniedSource),
         ],
     ),
+    counter("bans", "Bans of addresses that sent wrong connection ids", &[(&[], Counter::Bans)]),
     counter("mesh_hops", "Messages to other workers", &[(&[], Counter::MeshHops)]),
     counter(
         "ring_overflows",
@@ -124,8 +125,9 @@ const METRICS: [Metric; 16] = [
 ];
 
 /// What causes are counted of, by protocol.
-const CAUSES: [(&str, &str, &Causes); 2] = [
+const CAUSES: [(&str, &str, &Causes); 3] = [
     ("bad_requests", "Requests that are none, by what is wrong with them", &BAD),
+    ("limited", "Requests of sources that asked for more than they may, by what they asked for", &LIMITED),
     ("drops", "What was lost, by its cause", &DROPS),
 ];
 
@@ -263,7 +265,7 @@ fn counter_of(
     name: &str,
     help: &str,
     value: &impl EncodeCounterValue,
-) -> std::result::Result<(), Error> {
+) -> Result {
     to.encode_descriptor(name, help, None, MetricType::Counter)?
         .encode_counter::<NoLabelSet, _, u64>(value, None)
 }

@@ -1,9 +1,9 @@
 //! Owns the files of lists: read at the start, and again when they change; and those among them that are the tracker's
 //! own, which it changes itself.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,6 +12,7 @@ use crate::access::{
 };
 use crate::config::Lists;
 use crate::error::ServerError;
+use crate::sys;
 use crate::time::{Clock, Timestamp, unix_secs};
 
 /// All lists.
@@ -124,7 +125,7 @@ impl ListFiles {
     /// Changes one of the tracker's own lists, on the disk and here.
     pub(super) fn change(&mut self, name: ListName, change: &ListChange) -> Result<(), ListChangeError> {
         let directory = self.own.as_deref().ok_or(ListChangeError::NoDirectory)?;
-        DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+        sys::make_directory(directory, None)?;
         let path = directory.join(name.as_str());
         match name.of {
             ListOf::Hashes => self.hashes.side(name).change(&path, change),

@@ -12,9 +12,9 @@
 //!  handover       the socket at which a tracker takes over from the one that runs
 //! ```
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 
@@ -140,7 +140,7 @@ impl StateDirectory {
     fn files(&self, name: &str, workers: usize) -> io::Result<Vec<File>> {
         let directory = self.path.join(name);
         remove(&directory)?;
-        DirBuilder::new().mode(0o700).create(&directory)?;
+        sys::make_directory(&directory, None)?;
         (0..workers).map(|worker| File::create_new(directory.join(format!("worker-{worker}")))).collect()
     }
 
@@ -243,7 +243,7 @@ impl StateDirectory {
 
     fn set_aside(&self, path: &Path, damage: &Damage, unix_secs: u64) -> io::Result<()> {
         let directory = self.path.join(DAMAGED);
-        DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
+        sys::make_directory(&directory, None)?;
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let aside = directory.join(format!("{name}-{unix_secs}"));
         fs::rename(path, &aside)?;

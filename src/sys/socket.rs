@@ -62,6 +62,16 @@ pub fn choose_port_late(socket: impl AsFd) -> io::Result<()> {
     set_option::<c_int>(socket.as_fd(), libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, &1)
 }
 
+/// Has the kernel cut what is sent from a UDP socket into datagrams of so many bytes.
+///
+/// # Errors
+///
+/// As `setsockopt(2)`.
+pub fn send_in_segments(socket: impl AsFd, bytes: usize) -> io::Result<()> {
+    let bytes = c_int::try_from(bytes).map_err(|_| io::ErrorKind::InvalidInput)?;
+    set_option(socket.as_fd(), libc::SOL_UDP, libc::UDP_SEGMENT, &bytes)
+}
+
 /// Sets the size of a socket's receive buffer, beyond `net.core.rmem_max` if we may; returns what it became.
 ///
 /// # Errors

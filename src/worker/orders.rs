@@ -17,6 +17,7 @@ use crate::access::Access;
 use crate::engine::{Engine, Policy};
 use crate::limits::{SURVEY_PAUSE_MS, SURVEY_SLICE};
 use crate::swarm::{Saved, Surveyed};
+use crate::throttle::SourceLimits;
 use crate::time::Timestamp;
 use crate::types::{InfoHash, SwarmCounts};
 
@@ -26,6 +27,8 @@ pub enum Order {
     Access(Arc<Access>),
     /// Another policy for announces, as far as it can change.
     Policy(Policy),
+    /// Other limits of what each source may ask for.
+    SourceLimits(Arc<SourceLimits>),
     /// Another number of connections. Those beyond it that idle are closed.
     Connections(ConnectionLimits),
     /// Other networks whose word on a client's address is taken.
@@ -74,6 +77,7 @@ impl<M> Driver<M> {
             match order {
                 Order::Access(access) => engine.set_access(access),
                 Order::Policy(policy) => engine.set_policy(policy),
+                Order::SourceLimits(limits) => engine.set_source_limits(&limits),
                 Order::Connections(limits) => shared.connections.borrow_mut().set_limits(limits),
                 Order::TrustedProxies(networks) => *self.app.trusted_proxies.borrow_mut() = networks,
                 Order::Save { file, done } => {

@@ -13,5 +13,6 @@ mod lists;
 mod middleware;
 mod proxies;
 mod server;
+mod source_limits;
 mod state;
 mod udp;
