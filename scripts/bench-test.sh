@@ -55,6 +55,8 @@ expect '^mine +1 +[0-9]+ +[0-9.]+ ' bench-compare.sh --http-close gyre \
 expect '^at-90% +1 ' bench-latency.sh --peers 2000 "${short[@]}"
 expect '^1-workers +1 ' bench-cores.sh "${short[@]}" "${small[@]}"
 expect ' bytes a peer$' bench-memory.sh --peers 20000 --torrents 500 --duration 0.3 --warmup 0
+expect '^slow +100 ' abuse.sh slow --connections 100 "${short[@]}"
+expect '^kill: 1 times ' faults.sh kill "${short[@]}"
 expect '^bad-ids +[0-9.]+ +[0-9.]+ +[0-9.]+ ' flood.sh --capacity 2000 --rate 20000 mad "${short[@]}" "${small[@]}"
 soak=(--minutes 0.07 --every 0.5 --peers 5000 --rate 500 --costlier 1000 --slower 1000)
 expect '^ok +peers: ' soak.sh "${soak[@]}" --growth 1000

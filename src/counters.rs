@@ -136,6 +136,8 @@ counters! {
     EvictedPeers,
     /// Peers that were taken out because their swarm is not served any more.
     DeniedPeers,
+    /// HTTP connections that were closed while they waited for their client, to make room for others.
+    EvictedConnections,
 
     /// Microseconds of CPU time that the worker has used.
     CpuMicros,

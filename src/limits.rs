@@ -294,6 +294,9 @@ pub const HTTP_WRITE_BATCH_BYTES: usize = 16 * 1024;
 pub const HTTP_POOLED_BUFFER_BYTES: usize = 64 * 1024;
 /// Reply buffers that a worker keeps for reuse.
 pub const HTTP_POOLED_BUFFERS: usize = 64;
+/// What the kernel takes of a reply beyond what is on its way to the client: more waits here until the client has taken
+/// some of that. Without this bound a client that reads nothing would have it hold up to 4 MiB (`tcp_wmem`).
+pub const HTTP_UNSENT_BYTES: u32 = 64 * 1024;
 /// The default of `--http-connections`: connections open at a time, of all workers together.
 pub const DEFAULT_HTTP_CONNECTIONS: usize = 20_000;
 /// The longest passkey in a path.
@@ -313,6 +316,8 @@ pub const HTTP_BACKLOG: i32 = 1024;
 /// Connections of a worker beyond its limit that are being told so (503) at a time, fewer where descriptors are few;
 /// more are closed without a word.
 pub const HTTP_REFUSALS: usize = 64;
+/// Connections wait in the kernel for those that make room for them, which are gone in a moment; looked at so often.
+pub const HTTP_ROOM_PAUSE_MS: u64 = 1;
 /// Entries of the runtime's submission queue; its completion queue has twice as many.
 pub const RUNTIME_RING_ENTRIES: u32 = 1024;
 /// Pause after a failed accept (no descriptors, no memory).
@@ -348,8 +353,9 @@ pub const WEB_BOUNDARY_BYTES: usize = 70;
 pub const WEB_REASON_CHARS: usize = 120;
 /// A response of a route is written by pieces of so many bytes.
 pub const WEB_WRITE_BYTES: usize = 64 * 1024;
-/// What comes while a handler has not read its body yet waits here; more stays in the kernel's buffer.
-pub const WEB_INPUT_BYTES: usize = 64 * 1024;
+/// What comes while a handler has not read its body yet waits here; more stays in the kernel's buffer. Requests that
+/// are pipelined behind it are held twice for a moment: a connection takes up to some four times this.
+pub const WEB_INPUT_BYTES: usize = 16 * 1024;
 /// A body shorter than this is sent as it is: compressed it would fit the same packets.
 pub const WEB_COMPRESS_MIN_BYTES: u64 = 1_024;
 /// A body is compressed by steps of so many bytes, some 0.5 ms each, between which the worker has its turns.

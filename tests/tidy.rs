@@ -61,7 +61,7 @@ fn sources(folder: &str) -> Vec<(PathBuf, String)> {
 }
 
 fn all_sources() -> Vec<(PathBuf, String)> {
-    ["src", "tests", "benches", "examples"].into_iter().flat_map(sources).collect()
+    ["src", "tests", "benches", "examples", "fuzz/fuzz_targets"].into_iter().flat_map(sources).collect()
 }
 
 /// The top-level module of a file under `src`; `None` for the crate's roots.

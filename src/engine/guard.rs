@@ -1,7 +1,7 @@
 //! Owns who is let in: by the connection id, by lists of sources, and by how much a source has asked for.
 //!
-//! Without lists and limits all this is one comparison for each datagram. A bucket of announces or scrapes is taken from
-//! only by a request with a valid id, so that nobody can empty another's; connects and wrong ids can be forged.
+//! Without lists and limits all this is one comparison for each datagram. A bucket of announces or scrapes is taken
+//! from only by a request with a valid id, so that nobody can empty another's; connects and wrong ids can be forged.
 
 use std::net::IpAddr;
 

@@ -5,6 +5,7 @@
 //!  lock           held while a tracker runs
 //!  snapshot/      the last snapshot, a file for each worker that wrote it
 //!  snapshot.new/  the next one, while it is written; becomes snapshot/ all at once
+//!  snapshot.old/  the last one, for a moment, where the file system can't exchange the two
 //!  late/          what came to a tracker that handed over between its last snapshot and its end
 //!  lists/         the tracker's own lists, which it changes when it is asked to
 //!  damaged/       what could not be read
@@ -38,6 +39,7 @@ const SECRET: &str = "secret";
 const LOCK: &str = "lock";
 const SNAPSHOT: &str = "snapshot";
 const NEW_SNAPSHOT: &str = "snapshot.new";
+const OLD_SNAPSHOT: &str = "snapshot.old";
 const LATE: &str = "late";
 const LISTS: &str = "lists";
 const DAMAGED: &str = "damaged";
@@ -149,12 +151,17 @@ impl StateDirectory {
         File::open(&new)?.sync_all()?;
         match renameat_with(CWD, &new, CWD, &last, RenameFlags::EXCHANGE) {
             Err(Errno::NOENT) => fs::rename(&new, &last)?, // the first one
+            Err(Errno::INVAL | Errno::NOSYS) => match fs::rename(&last, self.path.join(OLD_SNAPSHOT)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => fs::rename(&new, &last)?,
+            },
             done => done?,
         }
         File::open(&self.path)?.sync_all()?;
         if with_late {
             remove(&self.path.join(LATE))?;
         }
+        remove(&self.path.join(OLD_SNAPSHOT))?;
         remove(&new)
     }
 
@@ -173,6 +180,7 @@ impl StateDirectory {
     ) -> Result<Loaded, ServerError> {
         let failed = |source| ServerError::State { path: self.path.clone(), source };
         let _ = remove(&self.path.join(NEW_SNAPSHOT));
+        self.keep_old_snapshot().map_err(failed)?;
         let mut paths = entries(&self.path.join(SNAPSHOT)).map_err(failed)?;
         let late = entries(&self.path.join(LATE)).map_err(failed)?;
         // A peer can be in the snapshot and in what came late, and they are read side by side.
@@ -225,6 +233,12 @@ impl StateDirectory {
             }
         }
         Ok(paths.len())
+    }
+
+    /// Puts the last snapshot back in its place if no other one has come there.
+    fn keep_old_snapshot(&self) -> io::Result<()> {
+        let (old, last) = (self.path.join(OLD_SNAPSHOT), self.path.join(SNAPSHOT));
+        if old.exists() && !last.exists() { fs::rename(&old, &last) } else { remove(&old) }
     }
 
     fn set_aside(&self, path: &Path, damage: &Damage, unix_secs: u64) -> io::Result<()> {

@@ -42,6 +42,16 @@ pub fn deliver_local_address(socket: impl AsFd, family: Family) -> io::Result<()
     set_option::<c_int>(socket.as_fd(), level, name, &1)
 }
 
+/// Bounds what the kernel takes from us to be sent by TCP while the other side is not ready for it. Connections that a
+/// listener accepts inherit it.
+///
+/// # Errors
+///
+/// As `setsockopt(2)`.
+pub fn bound_unsent(socket: impl AsFd, bytes: u32) -> io::Result<()> {
+    set_option(socket.as_fd(), libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, &bytes)
+}
+
 /// Has a socket that is bound to port 0 get its port when it connects: then only the pair with the target's need be
 /// unused, not the port itself.
 ///

@@ -12,15 +12,15 @@ use tokio_uring::buf::BoundedBuf;
 use tokio_uring::net::TcpStream;
 
 use super::answer::{Answered, Asked};
-use super::connections::{Admission, Phase};
+use super::connections::{Admission, Fate, Phase};
 use super::stream::{Reading, Stream};
-use super::{App, Shared, Trusted};
+use super::{App, Shared, Trusted, Witness};
 use crate::counters::{Counter, Kind};
 use crate::engine::middleware::Middleware;
 use crate::engine::route::Route;
 use crate::limits::{
     HTTP_ACCEPT_PAUSE_MS, HTTP_HEAD_MAX_BYTES, HTTP_HEADERS_MAX, HTTP_LINGER_BYTES, HTTP_POOLED_BUFFER_BYTES,
-    HTTP_POOLED_BUFFERS, HTTP_READ_BYTES, HTTP_WRITE_BATCH_BYTES,
+    HTTP_POOLED_BUFFERS, HTTP_READ_BYTES, HTTP_ROOM_PAUSE_MS, HTTP_WRITE_BATCH_BYTES,
 };
 use crate::sys::Acceptor;
 use crate::throttle::Limited;
@@ -38,6 +38,9 @@ use crate::wire::proxy::{self, Start};
 pub(super) async fn accept<M: Middleware>(app: Rc<App<M>>, acceptor: Acceptor, number: usize) {
     let shared = app.shared.clone();
     loop {
+        while shared.connections.borrow().is_making_room() {
+            tokio::time::sleep(Duration::from_millis(HTTP_ROOM_PAUSE_MS)).await;
+        }
         match acceptor.accept().await {
             Ok((stream, peer)) => {
                 let ip = peer.ip().to_canonical();
@@ -68,6 +71,7 @@ pub(super) async fn accept<M: Middleware>(app: Rc<App<M>>, acceptor: Acceptor, n
 /// Serves one connection to its end.
 async fn serve<M: Middleware>(app: Rc<App<M>>, stream: Rc<TcpStream>, peer: Peer, admission: Admission) {
     let shared = &app.shared;
+    let _witness = Witness(shared.clone());
     let mut connection = Connection {
         input: Vec::with_capacity(HTTP_READ_BYTES),
         searched: 0,
@@ -192,6 +196,14 @@ impl<M: Middleware> Connection<'_, M> {
         if idle && self.shared.stopping.get() {
             return false;
         }
+        match self.fate() {
+            Fate::Stays => {}
+            Fate::IsLate if !idle => {
+                self.turn_away(Status::RequestTimeout).await;
+                return false;
+            }
+            _ => return false,
+        }
         if idle && self.input.capacity() > HTTP_READ_BYTES {
             self.input = Vec::with_capacity(HTTP_READ_BYTES);
         }
@@ -216,15 +228,19 @@ impl<M: Middleware> Connection<'_, M> {
             }
         };
         self.now.set(self.shared.clock.now());
-        let late = self.shared.connections.borrow().is_late(self.key);
+        // What has come in time counts, whatever is to become of the connection after that.
         match result {
-            Ok(_) if late && !idle => {
+            Ok(0) if !idle && self.fate() == Fate::IsLate => {
                 self.turn_away(Status::RequestTimeout).await;
                 false
             }
-            Ok(bytes) => bytes > 0 && !late,
-            Err(_) => false,
+            result => result.is_ok_and(|bytes| bytes > 0),
         }
+    }
+
+    /// What is to become of the connection, as far as it is known.
+    fn fate(&self) -> Fate {
+        self.shared.connections.borrow().fate(self.key)
     }
 
     /// Ends the connection with no more than a status.

@@ -9,6 +9,7 @@ mod answer;
 mod connections;
 mod http;
 mod orders;
+mod queues;
 mod save;
 mod stream;
 mod waiting;
@@ -22,6 +23,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::Poll;
+use std::thread;
 use std::time::Duration;
 
 use crossbeam::channel::Receiver;
@@ -145,6 +147,21 @@ struct Shared {
     stopping: Cell<bool>,
     /// An operation was queued on the runtime's ring, which submits only when the thread is about to sleep.
     unsubmitted: Cell<bool>,
+    /// A task has panicked, where that does not abort.
+    panicked: Cell<bool>,
+}
+
+/// Each task of a worker has one. A task that panics has left things half done, so that the worker ends too. (It is
+/// not wrapped around the task, which would be held twice then.)
+struct Witness(Rc<Shared>);
+
+impl Drop for Witness {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.panicked.set(true);
+            self.0.doorbell.ring();
+        }
+    }
 }
 
 /// Runs a worker to its end, on the calling thread. `ready` is called once it serves.
@@ -175,6 +192,7 @@ async fn serve<M: Middleware>(setup: Setup, program: Program<M>, ready: impl FnO
         clock: setup.clock,
         stopping: Cell::new(false),
         unsubmitted: Cell::new(false),
+        panicked: Cell::new(false),
     });
     let app = Rc::new(App {
         shared: shared.clone(),
@@ -271,6 +289,9 @@ impl<M: Middleware> Driver<M> {
         let mut busy_until = Timestamp::default();
         let mut last = None;
         while !self.shutdown.stopping() {
+            if self.shared.panicked.get() {
+                return Err(io::Error::other("it panicked"));
+            }
             let now = self.shared.clock.now();
             if let Some(last) = last.take() {
                 self.turns.note(now.since(last));
@@ -340,7 +361,9 @@ impl<M: Middleware> Driver<M> {
         if now >= self.next_publish {
             self.next_publish = now + Duration::from_millis(HOUSEKEEPING_INTERVAL_MS);
             engine.gauge(now);
-            engine.counters.set(Counter::Connections, shared.connections.borrow().len() as u64);
+            let connections = shared.connections.borrow();
+            engine.counters.set(Counter::Connections, connections.len() as u64);
+            engine.counters.set(Counter::EvictedConnections, connections.evicted());
             let drops = kernel_drops(&self.ring).wrapping_sub(self.drops_before);
             engine.counters.set(Counter::DropReceiveOverrun, drops);
             engine.counters.set(Counter::CpuMicros, sys::thread_cpu_time().as_micros() as u64);

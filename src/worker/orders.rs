@@ -12,7 +12,7 @@ use crossbeam::channel::Sender;
 use tokio::sync::mpsc;
 
 use super::save::Written;
-use super::{ConnectionLimits, Driver, Shared, Trusted, save};
+use super::{ConnectionLimits, Driver, Shared, Trusted, Witness, save};
 use crate::access::Access;
 use crate::engine::{Engine, Policy};
 use crate::limits::{SURVEY_PAUSE_MS, SURVEY_SLICE};
@@ -29,7 +29,7 @@ pub enum Order {
     Policy(Policy),
     /// Other limits of what each source may ask for.
     SourceLimits(Arc<SourceLimits>),
-    /// Another number of connections. Those that are open stay so.
+    /// Another number of connections. Those beyond it that idle are closed.
     Connections(ConnectionLimits),
     /// Other networks whose word on a client's address is taken.
     TrustedProxies(Arc<[Trusted]>),
@@ -108,6 +108,7 @@ impl<M> Driver<M> {
 
 /// Tells of all swarms, a slice at a time between the worker's turns.
 async fn survey(shared: Rc<Shared>, listener: mpsc::Sender<Slice>) {
+    let _witness = Witness(shared.clone());
     let mut surveyed = Surveyed::default();
     loop {
         let slice = shared.engine.borrow().survey(&mut surveyed, SURVEY_SLICE);
