@@ -73,7 +73,13 @@ refuse() {
     local port before after taken json=$scratch/refuse.json
     port=$(free_port)
     case $1 in
-    floor) start_server "$GYRE_BIN/gyre-load" floor udp --silent --listen "127.0.0.1:$port" --core "${server_cores%%[,-]*}" && sleep 0.5 ;;
+    floor)
+        start_server "$GYRE_BIN/gyre-load" floor udp --silent --listen "127.0.0.1:$port" --core "${server_cores%%[,-]*}"
+        until grep -q 'floor ready' "$scratch/server.log"; do
+            kill -0 "$server" 2>/dev/null || die "$(cat "$scratch/server.log")"
+            sleep 0.1
+        done
+        ;;
     gyre) start_gyre "$port" --no-admin && await_server udp "$port" ;;
     esac
     before=$(cpu_ticks)
