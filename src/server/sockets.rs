@@ -220,9 +220,12 @@ fn open(address: SocketAddr, kind: Type) -> io::Result<Socket> {
 
 fn bind(address: SocketAddr, kind: Type) -> io::Result<Socket> {
     let socket = open(address, kind)?;
-    socket.set_reuse_port(true)?;
-    socket.set_reuse_address(kind == Type::STREAM)?;
+    // A port that the kernel chooses must be nobody else's, and it would choose one that others share.
+    let is_chosen = address.port() == 0;
+    socket.set_reuse_port(!is_chosen)?;
+    socket.set_reuse_address(kind == Type::STREAM && !is_chosen)?;
     socket.bind(&address.into())?;
+    socket.set_reuse_port(true)?;
     Ok(socket)
 }
 
@@ -259,6 +262,20 @@ fn deal<S>(groups: Vec<Group<S>>) -> impl Iterator<Item = Vec<S>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Of so many ports that others share, the kernel would choose some twice.
+    #[test]
+    fn a_port_that_is_chosen_is_nobody_elses_and_can_be_shared() {
+        for kind in [Type::DGRAM, Type::STREAM] {
+            let sockets: Vec<_> = (0..400).map(|_| bind(([127, 0, 0, 1], 0).into(), kind).unwrap()).collect();
+            let mut ports: Vec<_> =
+                sockets.iter().map(|socket| bound_address(socket).unwrap().port()).collect();
+            ports.sort_unstable();
+            ports.dedup();
+            assert_eq!(ports.len(), sockets.len());
+            bind(bound_address(&sockets[0]).unwrap(), kind).unwrap();
+        }
+    }
 
     #[test]
     fn sockets_are_dealt_in_the_order_of_the_workers() {
