@@ -226,6 +226,7 @@ fn bind(address: SocketAddr, kind: Type) -> io::Result<Socket> {
     socket.set_reuse_address(kind == Type::STREAM && !is_chosen)?;
     socket.bind(&address.into())?;
     socket.set_reuse_port(true)?;
+    socket.set_reuse_address(kind == Type::STREAM)?; // its connections have it too, when they linger
     Ok(socket)
 }
 

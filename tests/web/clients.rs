@@ -233,6 +233,7 @@ fn pipelined_mixtures_are_answered_in_order() {
             assert!(response.text().starts_with(start), "{shown}: {}", response.text());
         }
     }
+    drop(witness);
     check_unharmed(&tracker);
 }
 
