@@ -364,8 +364,10 @@ impl Check {
                 },
                 Event::Took { from, words: Words::UdpAnnounce(message) } => {
                     let key = (message.to.source, message.transaction_id);
-                    let open =
-                        self.open.get_mut(&key).and_then(|open| open.iter_mut().find(|open| open.travels));
+                    let open = self
+                        .open
+                        .get_mut(&key)
+                        .and_then(|open| open.iter_mut().find(|open| open.travels && open.to == message.to));
                     let open =
                         open.unwrap_or_else(|| panic!("{from} has sent what nobody asked: {message:?}"));
                     assert_eq!(open.owner, worker, "it came to the wrong worker");
@@ -388,7 +390,7 @@ impl Check {
         let key = (to.source, transaction);
         let waiting = self.open.get_mut(&key).filter(|open| !open.is_empty());
         let waiting = waiting.unwrap_or_else(|| panic!("nobody at {} asked for {transaction:#x}", to.source));
-        let at = waiting.iter().position(|open| !open.travels && open.owner == worker);
+        let at = waiting.iter().position(|open| !open.travels && open.owner == worker && open.to == *to);
         let at = at.unwrap_or_else(|| panic!("worker {worker} answers what it was not asked"));
         let open = waiting.remove(at).expect("it was found");
         if waiting.is_empty() {

@@ -14,6 +14,9 @@ use gyre::types::{Event, InfoHash, SwarmCounts};
 use crate::bytes::Wish;
 use crate::rules::Rules;
 
+/// Slices of the sweep are no further apart.
+const SWEEP_STEP_US: u64 = 2_500;
+
 /// A peer of a swarm.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Peer {
@@ -224,9 +227,10 @@ impl Oracle {
         counted: Gone,
         rules: &Rules,
     ) -> Gone {
-        if counted != Gone::default() {
-            self.pass(worker, now_us); // a slice of the sweep has looked at the time
-        }
+        // A slice of the sweep looks at the time: in this turn, or else it is not long since the last one did.
+        let looked_us =
+            if counted == Gone::default() { now_us.saturating_sub(SWEEP_STEP_US) } else { now_us };
+        self.pass(worker, looked_us.max(self.parts[worker].now_us));
         self.serial += 1;
         let stamp = self.serial;
         for piece in engine.save(Position::default()) {
@@ -234,8 +238,7 @@ impl Oracle {
         }
         let denies = |info_hash: &InfoHash| !rules.permits_torrent(now_us, info_hash);
         let gone = self.let_go(worker, now_us, stamp, &denies);
-        let leapt =
-            if counted == Gone::default() { 0 } else { std::mem::take(&mut self.parts[worker].leapt) };
+        let leapt = if counted.expired == 0 { 0 } else { std::mem::take(&mut self.parts[worker].leapt) };
         assert!(self.is_limited || gone.evicted == 0, "{} went before their time", gone.evicted);
         assert_eq!(
             Gone { expired: gone.expired + leapt, ..gone },

@@ -22,6 +22,7 @@ use crate::check::Check;
 use crate::client::{Client, NAMES, some_swarm};
 use crate::log::Log;
 use crate::network::{Network, Packet, happens};
+use crate::oracle::Part;
 use crate::plan::{Plan, Steering, one as one_of};
 use crate::rules::Rules;
 use crate::saving::{Save, Snapshot};
@@ -490,20 +491,19 @@ impl<M: Steered> World<M> {
         let tick_us = (timeout_us / 100).max(1_000_000);
         for step in [timeout_us / 2, timeout_us / 2 + 2 * tick_us] {
             self.at_us += step;
-            for turn in 0.. {
-                assert!(turn < TURNS_TO_REST, "the sweep does not come to an end");
-                self.at_us += 3_000;
-                (0..self.workers.len()).for_each(|worker| self.turn(worker, true));
-                if self.workers.iter().all(|worker| !worker.unfinished) && turn > 3 {
-                    break;
-                }
+            (0..self.workers.len()).for_each(|worker| self.turn(worker, true));
+        }
+        for turn in 0.. {
+            assert!(turn < TURNS_TO_REST, "some have outlived their time");
+            let is_empty = |part: &Part| part.swarms.values().all(|swarm| swarm.peers.is_empty());
+            if self.check.borrow().oracle.parts.iter().all(is_empty) {
+                break;
             }
+            self.at_us += 3_000;
+            (0..self.workers.len()).for_each(|worker| self.turn(worker, true));
         }
         self.at_us += 300_000;
         (0..self.workers.len()).for_each(|worker| self.turn(worker, true));
         self.tally();
-        let check = self.check.borrow();
-        let left: Vec<_> = check.oracle.parts.iter().flat_map(|part| part.swarms.values()).collect();
-        assert!(left.iter().all(|swarm| swarm.peers.is_empty()), "some have outlived their time");
     }
 }
