@@ -14,6 +14,7 @@ fn main() {
     let mut criterion = timed::criterion();
     engine::datagrams(&mut criterion);
     engine::mediated(&mut criterion);
+    engine::limited(&mut criterion);
     engine::listed(&mut criterion);
     engine::requests(&mut criterion);
     criterion.final_summary();

@@ -18,7 +18,7 @@ port=$(free_port)
 start_tracker udp gyre "$port"
 await_server udp "$port"
 run_load udp "$port" "$scratch/max.json" "${load[@]}" --pipeline 8
-most=$(sed -n 's/^ *"replies_per_sec": \([0-9]*\).*/\1/p' "$scratch/max.json" | head -n 1)
+most=$(calculate "$(figure replies_per_sec "$scratch/max.json")")
 say "the most, in a closed loop: $most replies/s"
 files=()
 for percent in 50 70 90; do

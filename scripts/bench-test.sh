@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The bench scripts at their smallest: that each runs, prints its table, ends what it started, and refuses wrong input.
-# It says nothing of speed. Takes some ten seconds.
+# It says nothing of speed. Takes half a minute.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -17,6 +17,19 @@ expect() {
         exit 1
     fi
     printf 'ok: %s\n' "$*"
+}
+
+# fail PATTERN SCRIPT OPTIONS...: the script exits with 1 and prints a line like this.
+fail() {
+    local pattern=$1 code=0
+    shift
+    "scripts/$1" "${@:2}" >"$scratch/out" 2>"$scratch/err" || code=$?
+    if [ "$code" != 1 ] || ! grep -Eq "$pattern" "$scratch/out"; then
+        printf 'failed: %s: exit %s\n' "$*" "$code"
+        cat "$scratch/out" "$scratch/err"
+        exit 1
+    fi
+    printf 'ok: %s fails\n' "$*"
 }
 
 # refuse PATTERN SCRIPT OPTIONS...: the script exits with 2 and one line like this.
@@ -42,6 +55,13 @@ expect '^mine +1 +[0-9]+ +[0-9.]+ ' bench-compare.sh --http-close gyre \
 expect '^at-90% +1 ' bench-latency.sh --peers 2000 "${short[@]}"
 expect '^1-workers +1 ' bench-cores.sh "${short[@]}" "${small[@]}"
 expect ' bytes a peer$' bench-memory.sh --peers 20000 --torrents 500 --duration 0.3 --warmup 0
+expect '^slow +100 ' abuse.sh slow --connections 100 "${short[@]}"
+expect '^kill: 1 times ' faults.sh kill "${short[@]}"
+expect '^bad-ids +[0-9.]+ +[0-9.]+ +[0-9.]+ ' flood.sh --capacity 2000 --rate 20000 mad "${short[@]}" "${small[@]}"
+soak=(--minutes 0.07 --every 0.5 --peers 5000 --rate 500 --costlier 1000 --slower 1000)
+expect '^ok +peers: ' soak.sh "${soak[@]}" --growth 1000
+fail '^FAIL +resident MiB: ' soak.sh "${soak[@]}" --growth -90
+refuse 'there must be 8' soak.sh --minutes 1 --every 10
 refuse 'what is nonsense' bench-udp.sh nonsense
 refuse 'needs a value' bench-http.sh --duration
 refuse 'not x$' bench-udp.sh --rounds x

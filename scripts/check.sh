@@ -41,6 +41,13 @@ scripts/tuning-test.sh
 step "the swarm table under Miri"
 scripts/miri.sh
 
+step "fuzz targets: seeds, regressions, and a second each"
+need c++ g++
+scripts/fuzz.sh --smoke
+
+step "licences and duplicates of the dependencies"
+scripts/deny.sh
+
 step "instructions of the hot functions"
 need valgrind valgrind
 cargo bench --locked --no-default-features --bench instructions

@@ -11,14 +11,16 @@ use ipnet::IpNet;
 
 use crate::access::{ListName, ListOf};
 use crate::limits::{
-    ACCESS_LISTS_MAX, ANNOUNCE_INTERVAL_RANGE_S, BUSY_POLL_RANGE_US, CONNECTION_ID_WINDOW_RANGE_S,
-    DEFAULT_ANNOUNCE_INTERVAL_S, DEFAULT_CONNECTION_ID_WINDOW_S, DEFAULT_DENY_REASON,
-    DEFAULT_HTTP_CONNECTIONS, DEFAULT_MIN_INTERVAL_S, DEFAULT_PEERS, DEFAULT_RECEIVE_BUFFER_BYTES,
-    DEFAULT_SNAPSHOT_INTERVAL_S, DEFAULT_STATS_INTERVAL_S, HTTP_CONNECTIONS_RANGE, INTERVAL_SPREAD_DIVISOR,
-    MAX_FAILURE_BYTES, MAX_LISTENERS, MAX_MEMORY_RANGE_BYTES, MAX_PEERS_RANGE, MAX_WORKERS,
-    MIN_INTERVAL_RANGE_S, PEER_TIMEOUT_RANGE_S, RECEIVE_BUFFER_RANGE_BYTES, SNAPSHOT_INTERVAL_RANGE_S,
-    STATS_INTERVAL_RANGE_S, WEB_TRUSTED_NETWORKS_MAX,
+    ACCESS_LISTS_MAX, ANNOUNCE_INTERVAL_RANGE_S, BAN_RANGE_S, BUSY_POLL_RANGE_US,
+    CONNECTION_ID_WINDOW_RANGE_S, DEFAULT_ANNOUNCE_INTERVAL_S, DEFAULT_CONNECTION_ID_WINDOW_S,
+    DEFAULT_DENY_REASON, DEFAULT_HTTP_CONNECTIONS, DEFAULT_MIN_INTERVAL_S, DEFAULT_PEERS,
+    DEFAULT_RECEIVE_BUFFER_BYTES, DEFAULT_SNAPSHOT_INTERVAL_S, DEFAULT_STATS_INTERVAL_S, EXEMPT_NETWORKS_MAX,
+    HTTP_CONNECTIONS_RANGE, INTERVAL_SPREAD_DIVISOR, MAX_FAILURE_BYTES, MAX_LISTENERS,
+    MAX_MEMORY_RANGE_BYTES, MAX_PEERS_RANGE, MAX_WORKERS, MIN_INTERVAL_RANGE_S, NETWORK_SHARE_RANGE,
+    PEER_TIMEOUT_RANGE_S, RECEIVE_BUFFER_RANGE_BYTES, SNAPSHOT_INTERVAL_RANGE_S, STATS_INTERVAL_RANGE_S,
+    WEB_TRUSTED_NETWORKS_MAX,
 };
+use crate::throttle::SourceLimits;
 use crate::types::parse_network;
 
 /// The port that trackers are known by.
@@ -57,6 +59,8 @@ pub struct Config {
     pub trusted_proxies: Vec<TrustedProxy>,
     /// Who may use the tracker, and for which torrents.
     pub lists: Lists,
+    /// What each source may ask for.
+    pub source_limits: SourceLimits,
     /// Where the swarms and the secret of the connection ids are kept over a restart. `None`: nowhere.
     pub state_dir: Option<PathBuf>,
     /// Seconds between two snapshots of the swarms; 0 for none but the one at the end.
@@ -84,6 +88,7 @@ impl Default for Config {
             http_connections: None,
             trusted_proxies: Vec::new(),
             lists: Lists::default(),
+            source_limits: SourceLimits::default(),
             state_dir: None,
             snapshot_interval_secs: DEFAULT_SNAPSHOT_INTERVAL_S,
             receive_buffer_bytes: DEFAULT_RECEIVE_BUFFER_BYTES,
@@ -100,7 +105,7 @@ impl Config {
     }
 
     /// Each number with the name of its option and what it may be.
-    fn numbers(&self) -> [(&'static str, u64, RangeInclusive<u64>); 11] {
+    fn numbers(&self) -> [(&'static str, u64, RangeInclusive<u64>); 13] {
         let connections = self.http_connections.unwrap_or(DEFAULT_HTTP_CONNECTIONS);
         [
             ("announce-interval", self.announce_interval_secs.into(), ANNOUNCE_INTERVAL_RANGE_S),
@@ -115,6 +120,8 @@ impl Config {
             ("connection-id-window", self.connection_id_window_secs.into(), CONNECTION_ID_WINDOW_RANGE_S),
             ("busy-poll", self.busy_poll.as_micros() as u64, BUSY_POLL_RANGE_US),
             ("http-connections", connections as u64, HTTP_CONNECTIONS_RANGE),
+            ("limit-networks", self.source_limits.network_share.into(), NETWORK_SHARE_RANGE),
+            ("ban-time", self.source_limits.ban_secs.into(), BAN_RANGE_S),
             ("receive-buffer", self.receive_buffer_bytes as u64, RECEIVE_BUFFER_RANGE_BYTES),
             ("snapshot-interval", self.snapshot_interval_secs.into(), SNAPSHOT_INTERVAL_RANGE_S),
             ("stats-interval", self.stats_interval_secs.into(), STATS_INTERVAL_RANGE_S),
@@ -189,6 +196,9 @@ impl Config {
         if self.trusted_proxies.len() > WEB_TRUSTED_NETWORKS_MAX {
             return Err(ConfigError::TooManyProxies(self.trusted_proxies.len()));
         }
+        if self.source_limits.exempt.len() > EXEMPT_NETWORKS_MAX {
+            return Err(ConfigError::TooManyExempt(self.source_limits.exempt.len()));
+        }
         let served = self.http.addresses();
         let elsewhere =
             self.trusted_proxies.iter().filter_map(|proxy| proxy.at).find(|at| !served.contains(at));
@@ -252,6 +262,9 @@ pub enum ConfigError {
     /// More networks than each connection's address is compared with.
     #[error("{0} networks for --trusted-proxy: at most {WEB_TRUSTED_NETWORKS_MAX} are possible")]
     TooManyProxies(usize),
+    /// More networks than each request over a limit is compared with.
+    #[error("{0} networks for --limit-exempt: at most {EXEMPT_NETWORKS_MAX} are possible")]
+    TooManyExempt(usize),
     /// A proxy is trusted at an address that nothing is served at.
     #[error("--trusted-proxy {0}=... is for an address that --http doesn't name")]
     ProxyElsewhere(SocketAddr),
@@ -291,6 +304,7 @@ impl ConfigError {
             Self::NothingToServe => "no-udp",
             Self::TooManyAddresses { protocol, .. } | Self::AddressTwice { protocol, .. } => protocol,
             Self::TooManyProxies(_) | Self::ProxyElsewhere(_) => "trusted-proxy",
+            Self::TooManyExempt(_) => "limit-exempt",
             Self::TooManyLists(option) => option,
             Self::Reason(_) => "deny-reason",
             Self::MinInterval { .. } => "min-interval",

@@ -67,6 +67,21 @@ counters! {
     /// Requests denied because of the address that they come from.
     DeniedSource,
 
+    /// UDP connects of sources over their limit; they get no answer.
+    LimitedConnect,
+    /// UDP announces of sources over their limit; they get no answer.
+    LimitedAnnounce,
+    /// UDP scrapes of sources over their limit; they get no answer.
+    LimitedScrape,
+    /// HTTP requests of sources over their limit; they get a 429.
+    LimitedHttpRequest,
+    /// HTTP connections of sources over their limit; they are closed.
+    LimitedHttpConnection,
+    /// UDP announces and scrapes of addresses that are banned; they get no answer.
+    LimitedBanned,
+    /// Bans of addresses that sent too many wrong connection ids; one that goes on is banned anew.
+    Bans,
+
     /// Datagrams shorter than their kind needs.
     BadShort,
     /// Connect requests without the protocol's magic.
@@ -121,6 +136,8 @@ counters! {
     EvictedPeers,
     /// Peers that were taken out because their swarm is not served any more.
     DeniedPeers,
+    /// HTTP connections that were closed while they waited for their client, to make room for others.
+    EvictedConnections,
 
     /// Microseconds of CPU time that the worker has used.
     CpuMicros,
@@ -152,6 +169,16 @@ pub const BAD: [(&str, Counter); 10] = [
     ("options", Counter::BadOptions),
     ("http", Counter::BadHttp),
     ("query", Counter::BadQuery),
+];
+
+/// Requests of sources that asked for more than they may, by what they asked for.
+pub const LIMITED: [(&str, Counter); 6] = [
+    ("connects", Counter::LimitedConnect),
+    ("announces", Counter::LimitedAnnounce),
+    ("scrapes", Counter::LimitedScrape),
+    ("http-requests", Counter::LimitedHttpRequest),
+    ("http-connections", Counter::LimitedHttpConnection),
+    ("banned", Counter::LimitedBanned),
 ];
 
 /// What was lost, by its cause.

@@ -54,7 +54,7 @@
 //! | [`sys`] | cores, socket options, doorbells, files below a directory, what a process gives up | kernel |
 //! | [`error`] | what can go wrong, at the start and with a request | pure |
 //! | [`config`] | what an operator decides | pure |
-//! | [`access`] | who may use the tracker, and for which torrents | pure |
+//! | [`access`], [`throttle`] | who may use the tracker, for which torrents, and how much of it | pure |
 //! | [`wire`] | UDP, HTTP, queries, bencode, what proxies say | pure |
 //! | [`connection_id`], [`counters`], [`owner`] | BEP 15's ids; what is counted; who owns a swarm | pure |
 //! | [`text`] | how sizes, and words of others, are written for a human | pure |
@@ -101,6 +101,7 @@ pub mod data;
 pub mod doctor;
 pub mod engine;
 pub mod error;
+mod keyed_hash;
 pub mod launcher;
 pub mod limits;
 pub mod mesh;
@@ -112,6 +113,7 @@ pub mod snapshot;
 pub mod swarm;
 pub mod sys;
 pub mod text;
+pub mod throttle;
 pub mod time;
 #[cfg(feature = "top")]
 pub mod top;

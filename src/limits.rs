@@ -137,9 +137,10 @@ pub const TABLE_MAX_BYTES: usize = 15 << 30;
 pub const TABLE_MIN_BYTES: u64 = 4 << 20;
 /// What the process takes beside its workers: its code, the log.
 pub const PROCESS_BYTES: u64 = 4 << 20;
-/// What a worker takes beside its table: receive buffers (0.45 MiB), reply slots (0.2), queues and boxes of the mesh,
-/// and above all the allocator's huge pages that these and the table's first chunks begin to fill.
-pub const WORKER_BYTES: u64 = 10 << 20;
+/// What a worker takes beside its table: receive buffers (0.45 MiB), reply slots (0.2), buckets of sources (1 if there
+/// are limits), queues and boxes of the mesh, and above all the allocator's huge pages that these and the table's first
+/// chunks begin to fill.
+pub const WORKER_BYTES: u64 = 11 << 20;
 /// The table takes so much more for moments, and the allocator more than the table knows of.
 pub const TABLE_OVERHEAD_PERCENT: u64 = 10;
 /// The default of `--max-memory` is the machine's memory by this.
@@ -149,6 +150,31 @@ const _: () = assert!(3 * BUCKET_LOAD < BUCKET_PEERS_MAX && BUCKET_PEERS_MAX <= 
 const _: () = assert!(TABLE_MAX_BYTES / TABLE_CHUNK_BYTES < 1 << 20);
 // A mark is a byte: of its 256 values a peer lives through some, and the sweep has the time of the others to find it.
 const _: () = assert!(2 * (TICKS_PER_TIMEOUT as usize) < 256);
+
+// ---- what one source may ask for ----
+
+/// Places for buckets of sources that a worker has: so many sets ...
+pub const THROTTLE_SETS: usize = 16 * 1024;
+/// ... of so many, which are a line of the cache: 1 MiB in all, or 65,536 buckets of 16 bytes.
+pub const THROTTLE_WAYS: usize = 4;
+/// Requests in a rate.
+pub const RATE_REQUESTS_RANGE: RangeInclusive<u32> = 1..=1_000_000;
+/// Requests at once.
+pub const RATE_BURST_RANGE: RangeInclusive<u32> = 1..=1_000_000;
+/// A rate that doesn't say how many there may be at once allows what so many seconds bring.
+pub const RATE_BURST_S: u32 = 10;
+/// The default of `--limit-networks`: a block of 256 addresses that has hosts at every sixteenth.
+pub const DEFAULT_NETWORK_SHARE: u32 = 16;
+/// `--limit-networks`.
+pub const NETWORK_SHARE_RANGE: RangeInclusive<u64> = 0..=65_536;
+/// The default of `--ban-time`.
+pub const DEFAULT_BAN_S: u32 = 120;
+/// `--ban-time`, in seconds: up to a day.
+pub const BAN_RANGE_S: RangeInclusive<u64> = 1..=24 * 3600;
+/// Networks of `--limit-exempt`: each is compared with the address of each request over a limit.
+pub const EXEMPT_NETWORKS_MAX: usize = 256;
+
+const _: () = assert!(THROTTLE_SETS.is_power_of_two() && THROTTLE_WAYS * 16 == 64);
 
 // ---- the mesh ----
 
@@ -268,6 +294,9 @@ pub const HTTP_WRITE_BATCH_BYTES: usize = 16 * 1024;
 pub const HTTP_POOLED_BUFFER_BYTES: usize = 64 * 1024;
 /// Reply buffers that a worker keeps for reuse.
 pub const HTTP_POOLED_BUFFERS: usize = 64;
+/// What the kernel takes of a reply beyond what is on its way to the client: more waits here until the client has taken
+/// some of that. Without this bound a client that reads nothing would have it hold up to 4 MiB (`tcp_wmem`).
+pub const HTTP_UNSENT_BYTES: u32 = 64 * 1024;
 /// The default of `--http-connections`: connections open at a time, of all workers together.
 pub const DEFAULT_HTTP_CONNECTIONS: usize = 20_000;
 /// The longest passkey in a path.
@@ -287,6 +316,8 @@ pub const HTTP_BACKLOG: i32 = 1024;
 /// Connections of a worker beyond its limit that are being told so (503) at a time, fewer where descriptors are few;
 /// more are closed without a word.
 pub const HTTP_REFUSALS: usize = 64;
+/// Connections wait in the kernel for those that make room for them, which are gone in a moment; looked at so often.
+pub const HTTP_ROOM_PAUSE_MS: u64 = 1;
 /// Entries of the runtime's submission queue; its completion queue has twice as many.
 pub const RUNTIME_RING_ENTRIES: u32 = 1024;
 /// Pause after a failed accept (no descriptors, no memory).
@@ -322,8 +353,9 @@ pub const WEB_BOUNDARY_BYTES: usize = 70;
 pub const WEB_REASON_CHARS: usize = 120;
 /// A response of a route is written by pieces of so many bytes.
 pub const WEB_WRITE_BYTES: usize = 64 * 1024;
-/// What comes while a handler has not read its body yet waits here; more stays in the kernel's buffer.
-pub const WEB_INPUT_BYTES: usize = 64 * 1024;
+/// What comes while a handler has not read its body yet waits here; more stays in the kernel's buffer. Requests that
+/// are pipelined behind it are held twice for a moment: a connection takes up to some four times this.
+pub const WEB_INPUT_BYTES: usize = 16 * 1024;
 /// A body shorter than this is sent as it is: compressed it would fit the same packets.
 pub const WEB_COMPRESS_MIN_BYTES: u64 = 1_024;
 /// A body is compressed by steps of so many bytes, some 0.5 ms each, between which the worker has its turns.

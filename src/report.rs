@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::counters::{BAD, Counter, Counters, DROPS};
+use crate::counters::{BAD, Counter, Counters, DROPS, LIMITED};
 
 /// Makes lines from the difference of two readings.
 #[derive(Default)]
@@ -60,6 +60,7 @@ impl Reporter {
             text
         };
         put(causes("bad", &BAD));
+        put(causes("limited", &LIMITED));
         put(causes("drops", &DROPS));
         put(format!(
             " | {} hops/s, {} expired/s, {} evicted/s, {} ring overflows/s, sweep lag {:.1} s",

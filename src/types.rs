@@ -70,10 +70,19 @@ impl Family {
     }
 }
 
-/// Reads a network like `10.0.0.0/8`, or an address, which is the network of itself alone; `None`: it is neither. An
-/// IPv4 address that is mapped into IPv6 counts as what it is.
+/// Reads a network like `10.0.0.0/8`, or an address, which is the network of itself alone; `None`: it is neither. IPv4
+/// addresses that are mapped into IPv6 count as what they are.
 pub fn parse_network(text: &str) -> Option<IpNet> {
-    text.parse().ok().or_else(|| Some(IpNet::from(text.parse::<IpAddr>().ok()?.to_canonical())))
+    let network: IpNet = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).ok()?;
+    let mapped = match network {
+        IpNet::V4(_) => None,
+        IpNet::V6(network) => network.network().to_ipv4_mapped(),
+    };
+    match mapped {
+        // Their first 96 bits say that they are mapped.
+        Some(ip) => IpNet::new(ip.into(), network.prefix_len() - 96).ok(),
+        None => Some(network),
+    }
 }
 
 /// Bytes of a port, at the end of a compact peer.

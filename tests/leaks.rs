@@ -26,5 +26,6 @@ fn a_server_that_has_ended_holds_no_descriptor() {
     serve_and_stop(); // what the process opens once and keeps
     let before = open_descriptors();
     (0..20).for_each(|_| serve_and_stop());
-    support::eventually_equal("open descriptors", &before, open_descriptors);
+    // Fewer, if the first had not closed all of its own yet when they were counted.
+    support::eventually("no more descriptors than before", || open_descriptors() <= before);
 }

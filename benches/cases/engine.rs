@@ -21,6 +21,7 @@ use gyre::engine::{
 use gyre::error::TrackerError;
 use gyre::limits::{LOOK_AHEAD, MAX_SCRAPE_HASHES, UDP_REPLY_MAX_BYTES};
 use gyre::owner::Owners;
+use gyre::throttle::SourceLimits;
 use gyre::time::Timestamp;
 use gyre::types::{Event, WorkerId};
 use gyre::wire::http::{Persistence, Request as HttpRequest, ResponseWriter, Status, head_end};
@@ -216,7 +217,31 @@ pub(crate) fn datagrams(meter: &mut impl Meter) {
         let run = || tracker.datagram(black_box(&from), black_box(&datagram));
         meter.measure(name, Amount::One, answer, run);
     }
-    announces(meter, "engine/announce, 30 peers of 1,000", (), Access::default());
+    announces(meter, "engine/announce, 30 peers of 1,000", (), |_| ());
+}
+
+/// Announces and connects of sources that are within their limits, and wrong ids of one that is banned.
+pub(crate) fn limited(meter: &mut impl Meter) {
+    let rate = |text: &str| Some(text.parse().expect("a rate"));
+    let high = rate("1000000:1000000");
+    let limits =
+        SourceLimits { connects: high, announces: high, wrong_ids: rate("1"), ..SourceLimits::default() };
+    let mut tracker = Tracker::new(());
+    tracker.engine.set_source_limits(&limits);
+    let from = client(7);
+    let connect = samples::datagram(Request::Connect { transaction_id: 7 });
+    let run = || tracker.datagram(black_box(&from), black_box(&connect));
+    meter.measure("engine limited/connect", Amount::One, Some(16), run);
+    let mut unknown = tracker.announce(1, 7, 30);
+    unknown[0] ^= 1;
+    for _ in 0..100 {
+        tracker.datagram(&from, &unknown);
+    }
+    let run = || tracker.datagram(black_box(&from), black_box(&unknown));
+    meter.measure("engine limited/announce, banned", Amount::One, None, run);
+    announces(meter, "engine limited/announce, 30 peers of 1,000", (), |engine| {
+        engine.set_source_limits(&limits);
+    });
 }
 
 /// Announces for torrents that a list has to allow.
@@ -225,7 +250,8 @@ pub(crate) fn listed(meter: &mut impl Meter) {
     (0..LISTED).for_each(|number| hashes.add(samples::info_hash(number), None));
     let mut access = Access::default();
     access.hashes.allow = vec![Arc::new(hashes.finish())];
-    announces(meter, "engine listed/announce, one list of 10,000", (), access);
+    let access = Arc::new(access);
+    announces(meter, "engine listed/announce, one list of 10,000", (), |engine| engine.set_access(access));
 }
 
 /// Announces of which a middleware sees each.
@@ -233,18 +259,23 @@ pub(crate) fn mediated(meter: &mut impl Meter) {
     let plain = |request: &mut RequestContext<'_>| {
         Ok(if black_box(request.connection().ip()).is_loopback() { Then::Stop } else { Then::Next })
     };
-    announces(meter, "engine mediated/announce, one plain function", plain, Access::default());
+    announces(meter, "engine mediated/announce, one plain function", plain, |_| ());
     let waits = from_async(async |request: &mut RequestContext<'_>, next: Next<'_>| {
         black_box(request.connection().ip());
         next.run(request).await
     });
-    announces(meter, "engine mediated/announce, one async function", waits, Access::default());
+    announces(meter, "engine mediated/announce, one async function", waits, |_| ());
 }
 
 /// Announces of a turn to swarms of [`PEERS`] peers.
-fn announces(meter: &mut impl Meter, name: &str, middleware: impl Middleware, access: Access) {
+fn announces(
+    meter: &mut impl Meter,
+    name: &str,
+    middleware: impl Middleware,
+    prepare: impl FnOnce(&mut Engine),
+) {
     let mut tracker = Tracker::new(middleware);
-    tracker.engine.set_access(Arc::new(access));
+    prepare(&mut tracker.engine);
     let mut rng = fastrand::Rng::with_seed(1);
     let mut announces = Vec::new();
     for _ in 0..TURNS * LOOK_AHEAD {

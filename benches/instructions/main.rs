@@ -25,7 +25,7 @@ use cases::{Amount, Meter};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// What is counted, how many instructions it took when this was written, with Rust 1.95.
-const EXPECTED: [(&str, f64); 39] = [
+const EXPECTED: [(&str, f64); 42] = [
     ("udp parse/connect", 21.0),
     ("udp parse/announce", 81.0),
     ("udp parse/announce with its options", 177.0),
@@ -54,13 +54,16 @@ const EXPECTED: [(&str, f64); 39] = [
     ("table/new, swarm of 1,000", 2426.0),
     ("table/stop, swarm of 1,000", 1093.0),
     ("table/complete, swarm of 1,000", 1742.0),
-    ("engine/no magic", 69.0),
-    ("engine/unknown connection id", 279.0),
-    ("engine/connect", 254.0),
-    ("engine/announce, 30 peers of 1,000", 2216.0),
-    ("engine/scrape of 1", 590.0),
-    ("engine/scrape of 74", 13606.0),
-    ("engine listed/announce, one list of 10,000", 2473.0),
+    ("engine/no magic", 68.0),
+    ("engine/unknown connection id", 302.0),
+    ("engine/connect", 273.0),
+    ("engine/announce, 30 peers of 1,000", 2240.0),
+    ("engine/scrape of 1", 635.0),
+    ("engine/scrape of 74", 13649.0),
+    ("engine limited/connect", 442.0),
+    ("engine limited/announce, banned", 176.0),
+    ("engine limited/announce, 30 peers of 1,000", 2498.0),
+    ("engine listed/announce, one list of 10,000", 2507.0),
     ("engine mediated/announce, one plain function", 2522.0),
     ("engine mediated/announce, one async function", 4347.0),
     ("engine http/announce, 50 peers of 1,000", 11715.0),
@@ -117,6 +120,7 @@ fn repeat(name: &str, times: usize) {
         "http answer" => cases::http::answers(&mut repeat),
         "mesh" => cases::mesh::in_one_thread(&mut repeat),
         "engine" => cases::engine::datagrams(&mut repeat),
+        "engine limited" => cases::engine::limited(&mut repeat),
         "engine listed" => cases::engine::listed(&mut repeat),
         "engine mediated" => cases::engine::mediated(&mut repeat),
         "engine http" => cases::engine::requests(&mut repeat),

@@ -22,6 +22,7 @@ warmup=2
 torrents=10000
 seed=1
 keep_alive=true
+admin=
 load_options=()
 words=()
 
@@ -121,6 +122,18 @@ start_server() {
     server=$!
 }
 
+# Starts gyre: $1 the port, then options. With `--admin` it is that listener which is asked for metrics.
+start_gyre() {
+    local port=$1
+    shift
+    if [ "$1" = --admin ]; then admin=${2##*:}; fi
+    start_server "$GYRE_BIN/gyre" serve --allow-root --udp "127.0.0.1:$port" --http "127.0.0.1:$port" \
+        --cores "$server_cores" --stats-interval 0 "$@"
+}
+
+# The CPU time that the server has used, in hundredths of a second.
+cpu_ticks() { sed 's/.*) //' "/proc/$server/stat" | awk '{ print $12 + $13 }'; }
+
 # Waits until the server answers at the port: $1 udp or http, $2 the port.
 await_server() {
     local options=(--target "127.0.0.1:$2" --duration 0.02 --warmup 0 --timeout 100 --peers 10 --torrents 10 --quiet)
@@ -136,6 +149,9 @@ await_server() {
     tail -n 5 "$scratch/server.log" >&2
     exit 1
 }
+
+# Where the server's admin listener is, as it has said: one that was told to choose a port.
+admin_address() { sed -n 's/^gyre: ready: .* admin \([^ ]*\) .*/\1/p' "$scratch/server.log"; }
 
 # Ends the server, if there is one: politely, then not.
 stop_server() {
@@ -171,8 +187,7 @@ start_tracker() {
         start_server sh -c "exec $command"
         ;;
     gyre)
-        start_server "$GYRE_BIN/gyre" serve --no-admin --allow-root --udp "127.0.0.1:$port" --http "127.0.0.1:$port" \
-            --cores "$server_cores" --stats-interval 0
+        start_gyre "$port" --no-admin
         ;;
     floor)
         start_server "$GYRE_BIN/gyre-load" floor "$protocol" --listen "127.0.0.1:$port" --core "${server_cores%%[,-]*}"
@@ -207,6 +222,21 @@ run_load() {
         --duration "$duration" --warmup "$warmup" --pid "$server" --json "$json" --quiet "$@" "${load_options[@]}" ||
         [ -s "$json" ] || exit 1
 }
+
+calculate() { awk "BEGIN { printf \"%.0f\", $1 }"; }
+
+# A figure of the whole run out of what --json has written: $1 its name, $2 the file.
+figure() { sed -n "s/^ *\"$1\": \([0-9.]*\).*/\1/p" "$2" | head -n 1; }
+
+# Reads the metrics of the tracker whose admin listener is at the port `admin`.
+read_metrics() { curl -fsS --max-time 10 -o "$scratch/metrics" "http://127.0.0.1:$admin/metrics"; }
+
+# The sum over a metric's series in what was read: $1 how they begin, as a regular expression.
+metric() { awk -v name="^$1" '$1 ~ name { sum += $NF } END { printf "%.0f", sum }' "$scratch/metrics"; }
+
+# The metric of datagrams that are no request.
+# shellcheck disable=SC2034
+malformed='gyre_bad_requests_total.*(short|magic|action|truncated|source-port)'
 
 # Runs trackers by turns, several times, and prints the table. $1: udp or http, $2: options for gyre-load in one word,
 # then the trackers.

@@ -128,11 +128,19 @@ fn clients_are_told_by_how_their_ids_begin() {
 #[test]
 fn networks_contain_their_addresses() {
     let list = list::<Sources>(
-        "10.1.0.0/16\n10.0.0.0/16\n192.0.2.7\n2001:db8::/32\n::ffff:198.51.100.1\n10.1.2.0/24",
+        "10.1.0.0/16\n10.0.0.0/16\n192.0.2.7\n2001:db8::/32\n::ffff:198.51.100.1\n10.1.2.0/24\n::ffff:203.0.113.0/120",
     );
     let is_in = |ip: &str| list.contains(ip.parse().unwrap());
-    for ip in ["10.0.0.0", "10.1.255.255", "192.0.2.7", "2001:db8:ffff::1", "198.51.100.1", "::ffff:10.0.0.1"]
-    {
+    for ip in [
+        "10.0.0.0",
+        "10.1.255.255",
+        "192.0.2.7",
+        "2001:db8:ffff::1",
+        "198.51.100.1",
+        "::ffff:10.0.0.1",
+        "203.0.113.9",
+        "::ffff:203.0.113.9",
+    ] {
         assert!(is_in(ip), "{ip}");
     }
     for ip in [

@@ -2,7 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -125,7 +125,7 @@ impl Drop for Upload {
 /// Writes the body to a file in the directory of the tracker's own lists.
 async fn receive(directory: &Path, connection: &mut HttpConnection) -> Result<PathBuf, TrackerError> {
     let failed = |error: std::io::Error| TrackerError::internal(error);
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
+    sys::make_directory(directory, None).map_err(failed)?;
     let number = u64::from_ne_bytes(sys::random().map_err(failed)?);
     let path = directory.join(format!("upload-{number:016x}"));
     let file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&path);

@@ -2,7 +2,8 @@
 //!
 //! `docs/operating.md` says what each is good for and which alert it deserves.
 
-use std::fmt::{Error, Result};
+use std::fmt::Result;
+use std::time::Duration;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
@@ -10,10 +11,10 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeCounterValue, EncodeG
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-use crate::counters::{BAD, Counter, DROPS};
+use crate::counters::{BAD, Counter, DROPS, LIMITED};
 use crate::server::{Handle, Status, WorkerState};
 use crate::sys;
-use crate::time::unix_secs;
+use crate::time::unix_time;
 
 /// What the text is.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -50,7 +51,7 @@ macro_rules! labels {
 }
 
 /// All but bad requests and drops, whose causes are known by their lists.
-const METRICS: [Metric; 15] = [
+const METRICS: [Metric; 17] = [
     counter(
         "requests",
         "Requests, but those that are none",
@@ -89,6 +90,7 @@ const METRICS: [Metric; 15] = [
             (labels!(by = "source"), Counter::DeniedSource),
         ],
     ),
+    counter("bans", "Bans of addresses that sent wrong connection ids", &[(&[], Counter::Bans)]),
     counter("mesh_hops", "Messages to other workers", &[(&[], Counter::MeshHops)]),
     counter(
         "ring_overflows",
@@ -106,6 +108,11 @@ const METRICS: [Metric; 15] = [
         ],
     ),
     gauge("connections", "HTTP connections open", &[(&[], Counter::Connections)]),
+    counter(
+        "evicted_connections",
+        "HTTP connections closed while they waited for their client, to make room for others",
+        &[(&[], Counter::EvictedConnections)],
+    ),
     gauge("swarms", "Swarms with peers", &[(&[], Counter::Swarms)]),
     gauge(
         "peers",
@@ -118,8 +125,9 @@ const METRICS: [Metric; 15] = [
 ];
 
 /// What causes are counted of, by protocol.
-const CAUSES: [(&str, &str, &Causes); 2] = [
+const CAUSES: [(&str, &str, &Causes); 3] = [
     ("bad_requests", "Requests that are none, by what is wrong with them", &BAD),
+    ("limited", "Requests of sources that asked for more than they may, by what they asked for", &LIMITED),
     ("drops", "What was lost, by its cause", &DROPS),
 ];
 
@@ -129,7 +137,7 @@ pub fn text(handle: &Handle) -> String {
     registry.register_collector(Box::new(Reading {
         workers: handle.workers(),
         status: handle.status(),
-        uptime_secs: handle.uptime().as_secs(),
+        uptime: handle.uptime(),
     }));
     let mut text = String::new();
     encode(&mut text, &registry).expect("text can be written to a string");
@@ -141,7 +149,7 @@ pub fn text(handle: &Handle) -> String {
 struct Reading {
     workers: Vec<WorkerState>,
     status: Status,
-    uptime_secs: u64,
+    uptime: Duration,
 }
 
 impl Collector for Reading {
@@ -218,7 +226,7 @@ impl Reading {
         to.encode_descriptor("build", "The version", None, MetricType::Info)?
             .encode_info(&[("version", env!("CARGO_PKG_VERSION"))])?;
         gauge_of(to, "resident_bytes", "Memory that the process takes", &sys::resident_bytes())?;
-        let started = unix_secs().saturating_sub(self.uptime_secs);
+        let started = unix_time().saturating_sub(self.uptime).as_secs(); // rounded once: it must not change
         gauge_of(to, "start_time_seconds", "When the tracker was started, since 1970", &started)
     }
 
@@ -257,7 +265,7 @@ fn counter_of(
     name: &str,
     help: &str,
     value: &impl EncodeCounterValue,
-) -> std::result::Result<(), Error> {
+) -> Result {
     to.encode_descriptor(name, help, None, MetricType::Counter)?
         .encode_counter::<NoLabelSet, _, u64>(value, None)
 }

@@ -14,6 +14,7 @@
 //! Whoever reaches the listener reads; what changes something needs the token ([`token`]).
 
 mod doctor;
+mod kept;
 mod lists;
 pub mod metrics;
 mod page;
@@ -36,6 +37,7 @@ use crate::limits::{ADMIN_CONNECTIONS, ADMIN_EVENT_INTERVAL_MS, ADMIN_MEMORY_BYT
 use crate::server::{Bound, Builder, Handle, Inherited, Tracker};
 use crate::web::cache::CacheControl;
 use crate::web::{Event, Handler, HttpConnection};
+use kept::Kept;
 use stats::Stats;
 use swarms::Surveys;
 use token::Token;
@@ -56,7 +58,8 @@ struct Watched {
     config: Config,
     token: Option<Token>,
     surveys: Surveys,
-    doctor: doctor::Office,
+    /// What the doctor has found.
+    findings: Kept<str>,
 }
 
 type Done = Result<(), TrackerError>;
@@ -109,7 +112,7 @@ impl<M: Middleware + Send> Admin<M> {
             config: config.clone(),
             token: token.map_err(ServerError::admin)?,
             surveys: Surveys::default(),
-            doctor: doctor::Office::default(),
+            findings: Kept::default(),
         };
         assert!(self.watched.set(watched).is_ok(), "it is set once, before anybody asks");
         self.bound.start().map_err(ServerError::admin)

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::counters::{BAD, Counter, Counters, DROPS, Turns};
+use crate::counters::{BAD, Counter, Counters, DROPS, LIMITED, Turns};
 use crate::server::{Handle, WorkerState};
 use crate::sys;
 use crate::time::unix_millis;
@@ -141,6 +141,10 @@ pub struct Numbers {
     pub denied: Denied,
     /// Requests that are none, by what is wrong with them.
     pub bad: BTreeMap<String, u64>,
+    /// Requests of sources that asked for more than they may, by what they asked for.
+    pub limited: BTreeMap<String, u64>,
+    /// Bans of addresses that sent wrong connection ids.
+    pub bans: u64,
     /// What was lost, by its cause.
     pub drops: BTreeMap<String, u64>,
     /// Downloads that were completed.
@@ -233,6 +237,8 @@ impl Numbers {
                 sources: get(Counter::DeniedSource),
             },
             bad: causes(&BAD),
+            limited: causes(&LIMITED),
+            bans: get(Counter::Bans),
             drops: causes(&DROPS),
             completed: get(Counter::Completed),
             removed: Removed {

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::Semaphore;
 
+use super::kept::Kept;
 use super::{Done, Watched, no_store, send_json};
 use crate::access::parse_hash;
 use crate::engine::clients::CLIENT_BYTES;
@@ -16,23 +17,21 @@ use crate::limits::{
     ADMIN_LARGEST, ADMIN_PEERS_MAX, ADMIN_SCRAPES, ADMIN_SURVEY_INTERVAL_S, ADMIN_SURVEY_SHARE,
 };
 use crate::server::{Busy, Handle};
-use crate::time::{Clock, Timestamp};
 use crate::types::{InfoHash, SwarmCounts};
 use crate::web::HttpConnection;
 use crate::wire::bencode;
 
 /// Walks over all swarms.
 pub(super) struct Surveys {
-    /// What the last one has found to be largest, and when the next one is due.
-    largest: Mutex<(Option<Arc<Largest>>, Timestamp)>,
+    /// What the last one has found to be largest.
+    largest: Kept<Largest>,
     /// Scrapes of everything that may go on at a time.
     scrapes: Semaphore,
-    clock: Clock,
 }
 
 impl Default for Surveys {
     fn default() -> Self {
-        Self { largest: Mutex::default(), scrapes: Semaphore::new(ADMIN_SCRAPES), clock: Clock::start() }
+        Self { largest: Kept::default(), scrapes: Semaphore::new(ADMIN_SCRAPES) }
     }
 }
 
@@ -117,22 +116,11 @@ struct LargestQuery {
 pub(super) async fn largest(watched: &Watched, connection: &mut HttpConnection) -> Done {
     let query: LargestQuery = connection.query()?.deserialize()?;
     let limit = query.limit.unwrap_or(20).min(ADMIN_LARGEST);
-    let surveys = &watched.surveys;
-    let largest = {
-        let mut known = surveys.largest.lock().await; // who comes meanwhile waits for the same survey
-        let started = surveys.clock.now();
-        match &mut *known {
-            (Some(largest), due) if started < *due => largest.clone(),
-            (largest, due) => {
-                let new = Arc::new(Largest::survey(&watched.handle).await.map_err(unavailable)?);
-                let now = surveys.clock.now();
-                // A walk that takes long is seldom made.
-                let pause = now.since(started) * ADMIN_SURVEY_SHARE;
-                *due = now + pause.max(Duration::from_secs(ADMIN_SURVEY_INTERVAL_S));
-                largest.insert(new).clone()
-            }
-        }
-    };
+    let survey = async { Largest::survey(&watched.handle).await.map(Arc::new).map_err(unavailable) };
+    // A walk that takes long is seldom made.
+    let holds =
+        |took: Duration| (took * ADMIN_SURVEY_SHARE).max(Duration::from_secs(ADMIN_SURVEY_INTERVAL_S));
+    let largest = watched.surveys.largest.get(survey, holds).await?;
     let shown = &largest.0[query.by as usize];
     send_json(connection, &shown[..shown.len().min(limit)].to_vec()).await
 }

@@ -24,13 +24,19 @@ use crate::limits::CONFIG_FILE_MAX_BYTES;
 const COMMENT_COLUMNS: usize = 100;
 
 /// What an option without a default may be, for the printed file.
-const EXAMPLES: [(&str, &str); 9] = [
+const EXAMPLES: [(&str, &str); 15] = [
     ("udp", r#"["0.0.0.0:6969", "[::]:6969"]"#),
     ("http", r#"["0.0.0.0:6969", "[::]:6969"]"#),
     ("min-interval", "900"),
     ("peer-timeout", "3825"),
     ("max-memory", r#""4G""#),
     ("http-connections", "20000"),
+    ("limit-connects", r#""10:100""#),
+    ("limit-announces", r#""20:500""#),
+    ("limit-scrapes", r#""2:50""#),
+    ("limit-http-requests", r#""20:500""#),
+    ("limit-http-connections", r#""10:100""#),
+    ("limit-wrong-ids", r#""1:100""#),
     ("state-dir", r#""/var/lib/gyre""#),
     ("user", r#""gyre""#),
     ("admin-token-file", r#""/etc/gyre/admin-token""#),

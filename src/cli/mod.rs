@@ -202,6 +202,7 @@ mod tests {
 
     use super::*;
     use crate::config::{Config, Cores, Listen, Lists, Steering};
+    use crate::throttle::SourceLimits;
 
     fn config(options: &str) -> Result<Config, clap::Error> {
         let arguments = ["gyre", "serve"].into_iter().chain(options.split_whitespace());
@@ -243,8 +244,11 @@ mod tests {
              --max-peers 30 --busy-poll 50 --http-connections 9 --receive-buffer 65536 --stats-interval 0 \
              --connection-id-window 60 --max-memory 1G --trusted-proxy 10.0.0.0/8 --trusted-proxy ::1 \
              --allow-hashes a --allow-hashes b --deny-hashes c --allow-clients d --deny-clients e --allow-sources f \
-             --deny-sources g --deny-reason no --state-dir h --snapshot-interval 60",
+             --deny-sources g --deny-reason no --state-dir h --snapshot-interval 60 --limit-connects 1 \
+             --limit-announces 2/m --limit-scrapes 3/h:9 --limit-http-requests 4:4 --limit-http-connections 5/s:5 \
+             --limit-wrong-ids 6/m:6 --limit-networks 7 --ban-time 8 --limit-exempt 10.0.0.0/8 --limit-exempt ::1",
         );
+        let rate = |text: &str| Some(text.parse().unwrap());
         let expected = Config {
             udp: Listen::At(vec!["127.0.0.1:0".parse().unwrap(), "[::1]:7000".parse().unwrap()]),
             http: Listen::At(vec![]),
@@ -267,6 +271,17 @@ mod tests {
                 allow_sources: vec!["f".into()],
                 deny_sources: vec!["g".into()],
                 torrent_reason: "no".into(),
+            },
+            source_limits: SourceLimits {
+                connects: rate("1/s:10"),
+                announces: rate("2/m:1"),
+                scrapes: rate("3/h:9"),
+                http_requests: rate("4/s:4"),
+                http_connections: rate("5/s:5"),
+                wrong_ids: rate("6/m:6"),
+                network_share: 7,
+                ban_secs: 8,
+                exempt: vec!["10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()],
             },
             state_dir: Some("h".into()),
             snapshot_interval_secs: 60,
@@ -306,6 +321,11 @@ mod tests {
             "--peer-timeout 0",
             "--trusted-proxy 10.0.0.0/33",
             "--trusted-proxy proxy.example",
+            "--limit-announces 0",
+            "--limit-http-requests 5/d",
+            "--limit-exempt here",
+            "--limit-networks 65537",
+            "--ban-time 0",
             "--log =x",
             "--udp 127.0.0.1:1 --no-udp",
         ] {

@@ -7,23 +7,28 @@ use std::time::Duration;
 
 use clap::builder::RangedI64ValueParser;
 use clap::{Args, ValueEnum};
+use ipnet::IpNet;
 use tracing_subscriber::EnvFilter;
 
 use crate::admin::AdminConfig;
 use crate::config::{Config, Cores, Listen, Lists, Steering, TrustedProxy};
 use crate::limits::{
-    ANNOUNCE_INTERVAL_RANGE_S, BUSY_POLL_RANGE_US, CONNECTION_ID_WINDOW_RANGE_S, DEFAULT_ADMIN_ADDRESS,
-    DEFAULT_ANNOUNCE_INTERVAL_S, DEFAULT_CONNECTION_ID_WINDOW_S, DEFAULT_DENY_REASON, DEFAULT_PEERS,
-    DEFAULT_RECEIVE_BUFFER_BYTES, DEFAULT_SNAPSHOT_INTERVAL_S, DEFAULT_STATS_INTERVAL_S,
-    HTTP_CONNECTIONS_RANGE, MAX_MEMORY_RANGE_BYTES, MAX_PEERS_RANGE, MIN_INTERVAL_RANGE_S,
-    PEER_TIMEOUT_RANGE_S, RECEIVE_BUFFER_RANGE_BYTES, SNAPSHOT_INTERVAL_RANGE_S, STATS_INTERVAL_RANGE_S,
+    ANNOUNCE_INTERVAL_RANGE_S, BAN_RANGE_S, BUSY_POLL_RANGE_US, CONNECTION_ID_WINDOW_RANGE_S,
+    DEFAULT_ADMIN_ADDRESS, DEFAULT_ANNOUNCE_INTERVAL_S, DEFAULT_BAN_S, DEFAULT_CONNECTION_ID_WINDOW_S,
+    DEFAULT_DENY_REASON, DEFAULT_NETWORK_SHARE, DEFAULT_PEERS, DEFAULT_RECEIVE_BUFFER_BYTES,
+    DEFAULT_SNAPSHOT_INTERVAL_S, DEFAULT_STATS_INTERVAL_S, HTTP_CONNECTIONS_RANGE, MAX_MEMORY_RANGE_BYTES,
+    MAX_PEERS_RANGE, MIN_INTERVAL_RANGE_S, NETWORK_SHARE_RANGE, PEER_TIMEOUT_RANGE_S,
+    RECEIVE_BUFFER_RANGE_BYTES, SNAPSHOT_INTERVAL_RANGE_S, STATS_INTERVAL_RANGE_S,
 };
 use crate::server::{Privileges, UserName};
+use crate::throttle::{Rate, SourceLimits};
+use crate::types::parse_network;
 
 /// The headings of the help.
 const WORKERS: &str = "Workers";
 const ANNOUNCES: &str = "Announces";
 const LIMITS: &str = "Limits";
+const SOURCES: &str = "Limits of each source";
 const LISTS: &str = "Lists";
 const STATE: &str = "State";
 const PRIVILEGES: &str = "Privileges";
@@ -153,6 +158,52 @@ pub struct Serve {
     #[arg(long, value_name = "N", value_parser = number(HTTP_CONNECTIONS_RANGE), help_heading = LIMITS)]
     http_connections: Option<u32>,
 
+    /// Connects by UDP that an address may send: `RATE[/s|/m|/h][:BURST]`, so many a second (a minute, an hour), and so
+    /// many at once (what ten seconds bring, if it isn't said). What is more gets no answer. A /64 is one address of
+    /// IPv6 here. Each worker counts what reaches it [default: any number]
+    #[arg(long, value_name = "RATE", help_heading = SOURCES)]
+    limit_connects: Option<Rate>,
+
+    /// The same for announces by UDP with a valid connection id [default: any number]
+    #[arg(long, value_name = "RATE", help_heading = SOURCES)]
+    limit_announces: Option<Rate>,
+
+    /// The same for scrapes by UDP with a valid connection id [default: any number]
+    #[arg(long, value_name = "RATE", help_heading = SOURCES)]
+    limit_scrapes: Option<Rate>,
+
+    /// The same for requests by HTTP of any kind; what is more gets a 429, and the connection is closed
+    /// [default: any number]
+    #[arg(long, value_name = "RATE", help_heading = SOURCES)]
+    limit_http_requests: Option<Rate>,
+
+    /// The same for new connections by HTTP, but for those of trusted proxies; what is more is closed at once
+    /// [default: any number]
+    #[arg(long, value_name = "RATE", help_heading = SOURCES)]
+    limit_http_connections: Option<Rate>,
+
+    /// What a network may as a whole, a /24 of IPv4 or a /48 of IPv6: so many times what one address may. 0: anything.
+    /// 0 to 65536
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_NETWORK_SHARE, value_parser = number(NETWORK_SHARE_RANGE))]
+    #[arg(help_heading = SOURCES)]
+    limit_networks: u32,
+
+    /// Network without these limits, as `10.0.0.0/8`, or an address. May be given several times (at most 256)
+    /// [default: none]
+    #[arg(long, value_name = "CIDR", value_parser = network, help_heading = SOURCES)]
+    limit_exempt: Vec<IpNet>,
+
+    /// Wrong connection ids that an address may send, as --limit-connects; if it sends more, it is banned: its
+    /// announces and scrapes by UDP are dropped unread. Addresses can be forged: who knows those of your clients can
+    /// have them banned [default: any number, nobody is banned]
+    #[arg(long, value_name = "RATE", help_heading = SOURCES)]
+    limit_wrong_ids: Option<Rate>,
+
+    /// Seconds of a ban. 1 to 86400
+    #[arg(long, value_name = "S", default_value_t = DEFAULT_BAN_S, value_parser = number(BAN_RANGE_S))]
+    #[arg(help_heading = SOURCES)]
+    ban_time: u32,
+
     /// Keep the swarms and the secret of the connection ids in this directory, so that a restart loses neither; it is
     /// made if it isn't there. Even `kill -9` loses at most what came since the last snapshot
     /// [default: nothing is kept]
@@ -217,6 +268,10 @@ pub struct Serve {
 
 pub(super) fn number(range: RangeInclusive<u64>) -> RangedI64ValueParser<u32> {
     clap::value_parser!(u32).range(*range.start() as i64..=*range.end() as i64)
+}
+
+fn network(text: &str) -> Result<IpNet, &'static str> {
+    parse_network(text).ok_or("neither a network like `10.0.0.0/8` nor an address")
 }
 
 /// Reads a number of bytes.
@@ -306,6 +361,17 @@ impl Serve {
                 allow_sources: self.allow_sources.clone(),
                 deny_sources: self.deny_sources.clone(),
                 torrent_reason: self.deny_reason.clone(),
+            },
+            source_limits: SourceLimits {
+                connects: self.limit_connects,
+                announces: self.limit_announces,
+                scrapes: self.limit_scrapes,
+                http_requests: self.limit_http_requests,
+                http_connections: self.limit_http_connections,
+                wrong_ids: self.limit_wrong_ids,
+                ban_secs: self.ban_time,
+                network_share: self.limit_networks,
+                exempt: self.limit_exempt.clone(),
             },
             state_dir: self.state_dir.clone(),
             snapshot_interval_secs: self.snapshot_interval,

@@ -18,16 +18,11 @@ impl Engine {
     /// Takes other lists of who may ask, in place of those it has.
     pub fn set_access(&mut self, access: Arc<Access>) {
         self.access = Some(access).filter(|access| !access.is_open());
+        self.look_who_guards();
     }
 
-    /// Whether requests of this address are answered; counts those that are not. Without lists it is one comparison.
-    #[inline(always)]
+    /// Whether lists permit requests of this address; counts those that they don't.
     pub(super) fn permits_source(&mut self, ip: IpAddr) -> bool {
-        self.access.is_none() || self.is_source_listed(ip)
-    }
-
-    #[inline(never)]
-    fn is_source_listed(&mut self, ip: IpAddr) -> bool {
         let permitted = self.access.as_ref().is_none_or(|access| access.permits_source(ip));
         self.counters.add(Counter::DeniedSource, u64::from(!permitted));
         permitted
@@ -45,18 +40,7 @@ impl Engine {
     }
 
     /// Denies an announce by UDP, if it is to be; returns the length of the response, if there is to be one.
-    #[inline(always)]
     pub(super) fn deny_udp(
-        &mut self,
-        now: Timestamp,
-        announce: &udp::Announce<'_>,
-        out: &mut ReplyBuffer,
-    ) -> Option<Option<usize>> {
-        if self.access.is_none() { None } else { self.deny_listed_udp(now, announce, out) }
-    }
-
-    #[inline(never)]
-    fn deny_listed_udp(
         &mut self,
         now: Timestamp,
         announce: &udp::Announce<'_>,

@@ -9,6 +9,7 @@ mod conclude;
 pub mod context;
 mod gate;
 mod gather;
+mod guard;
 mod http;
 mod message;
 pub mod middleware;
@@ -29,6 +30,7 @@ use crate::counters::{Counter, Counters};
 use crate::limits::{DEFAULT_PEERS, INTERVAL_SPREAD_DIVISOR, SHORT_SLICES, TURN_DATAGRAMS, TURN_SWEEP};
 use crate::owner::Owners;
 use crate::swarm::{Position, Saved, Saving, SeenPeer, Shard, Surveyed, Swept};
+use crate::throttle::Throttle;
 use crate::time::Timestamp;
 use crate::types::{InfoHash, SwarmCounts, WorkerId};
 use crate::wire::query::ScrapeQuery;
@@ -84,6 +86,12 @@ pub struct Engine {
     rng: Rng,
     /// Who may ask; nothing if everybody may.
     access: Option<Arc<Access>>,
+    /// How much each source may ask for; nothing if anything.
+    throttle: Option<Box<Throttle>>,
+    /// Whether there is either of both.
+    is_guarded: bool,
+    /// As in [`Seeds::table`].
+    table_key: [u8; 16],
     gathers: Gathers,
     /// Announces by UDP for swarms of this worker's own that are still to be answered in this turn.
     announces: Vec<UdpAnnounce>,
@@ -107,6 +115,9 @@ impl Engine {
             shard: Shard::new(seeds.table, policy.peer_timeout_secs, policy.table_bytes),
             rng: Rng::with_seed(seeds.random),
             access: None,
+            throttle: None,
+            is_guarded: false,
+            table_key: seeds.table,
             gathers: Gathers::default(),
             announces: Vec::with_capacity(TURN_DATAGRAMS),
             queries: Pool::default(),

@@ -12,6 +12,7 @@ use super::*;
 use crate::limits::{
     GATHER_DEADLINE_MS, MAX_GATHERS, MAX_SCRAPE_HASHES, TABLE_MIN_BYTES, UDP_REPLY_MAX_BYTES,
 };
+use crate::throttle::{Rate, SourceLimits};
 use crate::types::{Announce, Event, InfoHash, PeerAddr, PeerId};
 use crate::wire::query::{AnnounceQuery, ScrapeQuery};
 use crate::wire::udp::{self, Request, Response, scrape_counts};
@@ -78,19 +79,23 @@ impl Net {
 
     /// A datagram that reaches this worker; its reply, if it was answered there and then.
     fn datagram(&mut self, worker: usize, from: SocketAddr, datagram: &[u8]) -> Option<Vec<u8>> {
+        self.datagram_at(at(0), worker, from, datagram)
+    }
+
+    fn datagram_at(
+        &mut self,
+        now: Timestamp,
+        worker: usize,
+        from: SocketAddr,
+        datagram: &[u8],
+    ) -> Option<Vec<u8>> {
         self.mail.from = WorkerId(worker as u16);
         let mut out = [0; UDP_REPLY_MAX_BYTES];
         let from = Endpoint { source: from, local: None, socket: 0 };
-        let length = self.engines[worker].datagram(
-            at(0),
-            &from,
-            datagram,
-            &mut out,
-            &mut self.mail,
-            &mut Gate::new(()),
-        );
+        let length =
+            self.engines[worker].datagram(now, &from, datagram, &mut out, &mut self.mail, &mut Gate::new(()));
         let mut own = Sent::default();
-        self.engines[worker].answer_announces(at(0), &mut own);
+        self.engines[worker].answer_announces(now, &mut own);
         match (length, own.0.pop()) {
             (Some(length), None) => Some(out[..length].to_vec()),
             (None, Some((to, reply))) if own.0.is_empty() => {
@@ -460,4 +465,68 @@ fn a_worker_short_of_memory_counts_whom_it_drops() {
     let (evicted, refused) = (net.count(Counter::EvictedPeers), net.count(Counter::DropTableFull));
     assert_eq!(evicted + refused + kept, 80_000);
     assert!(evicted > 10_000 && refused < 1_000, "{evicted} evicted, {refused} refused");
+}
+
+/// How many of ten such requests of this client are answered.
+fn answered(net: &mut Net, millis: u64, from: SocketAddr, request: Request<'_>) -> usize {
+    let mut datagram = Vec::new();
+    request.encode(&mut datagram);
+    (0..10).filter(|_| net.datagram_at(at(millis), 0, from, &datagram).is_some()).count()
+}
+
+fn limited(limits: &SourceLimits) -> Net {
+    let mut net = Net::new(1);
+    net.engines[0].set_source_limits(limits);
+    net
+}
+
+fn rate(text: &str) -> Option<Rate> {
+    Some(text.parse().unwrap())
+}
+
+#[test]
+fn who_asks_for_more_than_it_may_gets_no_answer() {
+    let mut net = limited(&SourceLimits {
+        connects: rate("1/m:4"),
+        announces: rate("1/m:3"),
+        scrapes: rate("1/m:2"),
+        ..SourceLimits::default()
+    });
+    let [mad, calm] = [1, 2].map(|host| SocketAddr::from((Ipv4Addr::new(192, 0, 2, host), 1_000)));
+    let ids = [mad, calm].map(|client| net.id(client));
+    let announce = |id| Request::Announce(announce(id, hash(1), 1));
+    let info_hashes = &[hash(1)];
+    let scrape = |id| Request::Scrape(udp::Scrape { connection_id: id, transaction_id: 1, info_hashes });
+    // What anybody can send in another's name takes nothing of what that one may.
+    assert_eq!(answered(&mut net, 0, mad, announce(ids[0] ^ 2)), 0);
+    assert_eq!(answered(&mut net, 0, mad, Request::Connect { transaction_id: 1 }), 3, "one was for the id");
+    assert_eq!(answered(&mut net, 0, mad, announce(ids[0])), 3);
+    assert_eq!(answered(&mut net, 0, mad, scrape(ids[0])), 2);
+    assert_eq!(answered(&mut net, 0, calm, announce(ids[1])), 3);
+    assert_eq!(answered(&mut net, 61_000, mad, announce(ids[0])), 1, "a minute later");
+    let limited = [Counter::LimitedConnect, Counter::LimitedAnnounce, Counter::LimitedScrape];
+    assert_eq!(limited.map(|counter| net.count(counter)), [7, 7 + 7 + 9, 8]);
+    assert_eq!((net.count(Counter::BadConnectionId), net.count(Counter::Bans)), (10, 0));
+    assert_eq!(net.engines[0].shard.scrape(&InfoHash(hash(1))).leechers, 2);
+
+    net.engines[0].set_source_limits(&SourceLimits::default());
+    assert_eq!(answered(&mut net, 61_000, mad, announce(ids[0])), 10);
+}
+
+#[test]
+fn who_sends_too_many_wrong_ids_is_not_listened_to_for_a_time() {
+    let mut net =
+        limited(&SourceLimits { wrong_ids: rate("1/m:14"), ban_secs: 20, ..SourceLimits::default() });
+    let [bad, good] = [1, 2].map(|host| SocketAddr::from((Ipv4Addr::new(192, 0, 2, host), 1_000)));
+    let ids = [bad, good].map(|client| net.id(client));
+    let announce = |id| Request::Announce(announce(id, hash(1), 1));
+    answered(&mut net, 0, bad, announce(ids[0] ^ 2));
+    assert_eq!(answered(&mut net, 0, bad, announce(ids[0])), 10, "not too many yet");
+    answered(&mut net, 0, bad, announce(ids[0] ^ 2)); // the fifth of these is
+    assert_eq!((net.count(Counter::BadConnectionId), net.count(Counter::Bans)), (15, 1));
+    assert_eq!(answered(&mut net, 19_000, bad, announce(ids[0])), 0);
+    assert_eq!(net.count(Counter::LimitedBanned), 5 + 10);
+    assert_eq!(answered(&mut net, 19_000, good, announce(ids[1])), 10);
+    assert_eq!(answered(&mut net, 19_000, bad, Request::Connect { transaction_id: 1 }), 10);
+    assert_eq!(answered(&mut net, 21_000, bad, announce(ids[0])), 10, "the ban is over");
 }

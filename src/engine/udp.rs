@@ -12,6 +12,7 @@ use crate::engine::middleware::Middleware;
 use crate::engine::scrape::Counted;
 use crate::limits::{LOOK_AHEAD, TURN_DATAGRAMS, UDP_ANNOUNCE_REPLY_BYTES, UDP_REPLY_MAX_BYTES};
 use crate::swarm::{Ahead, PeerSink};
+use crate::throttle::Limited;
 use crate::time::Timestamp;
 use crate::types::{Family, InfoHash, PEER_V4_BYTES, PEER_V6_BYTES, SwarmCounts};
 use crate::wire::udp::{self, Malformed, Options, Request};
@@ -84,29 +85,50 @@ impl Engine {
         mesh: &mut impl Post,
         gate: &mut Gate<impl Middleware>,
     ) -> Option<usize> {
+        match self.is_guarded {
+            false => self.take::<false>(now, from, datagram, out, mesh, gate),
+            true => self.take::<true>(now, from, datagram, out, mesh, gate),
+        }
+    }
+
+    /// The same, with lists and limits or without any: then nothing is left of them.
+    #[inline]
+    fn take<const GUARDED: bool>(
+        &mut self,
+        now: Timestamp,
+        from: &Endpoint,
+        datagram: &[u8],
+        out: &mut ReplyBuffer,
+        mesh: &mut impl Post,
+        gate: &mut Gate<impl Middleware>,
+    ) -> Option<usize> {
         if from.source.port() == 0 {
             self.counters.bump(Counter::BadSourcePort);
             return None;
         }
         let ip = from.source.ip();
-        if !self.permits_source(ip) {
-            return None;
-        }
         let family = Family::of(ip);
         let length = match Request::parse(datagram) {
             Ok(Request::Connect { transaction_id }) => {
                 self.counters.bump(Counter::of(Kind::UdpConnect, family));
+                if GUARDED && !self.permits(now, ip, Limited::Connect) {
+                    return None;
+                }
                 self.udp_connect(now, from, ip, transaction_id, out, gate)
             }
             Ok(Request::Announce(request)) => {
                 self.counters.bump(Counter::of(Kind::UdpAnnounce, family));
-                let known = self.knows(now, ip, request.connection_id);
-                known.then(|| self.udp_announce(now, from, &request, out, mesh, gate)).flatten()
+                if !self.knows::<GUARDED>(now, ip, request.connection_id, Limited::Announce) {
+                    return None;
+                }
+                self.udp_announce::<GUARDED>(now, from, &request, out, mesh, gate)
             }
             Ok(Request::Scrape(request)) => {
                 self.counters.bump(Counter::of(Kind::UdpScrape, family));
-                let known = self.knows(now, ip, request.connection_id);
-                known.then(|| self.udp_scrape(now, from, &request, out, mesh, gate)).flatten()
+                if !self.knows::<GUARDED>(now, ip, request.connection_id, Limited::Scrape) {
+                    return None;
+                }
+                self.udp_scrape(now, from, &request, out, mesh, gate)
             }
             Err(malformed) => {
                 self.counters.bump(match malformed {
@@ -167,16 +189,8 @@ impl Engine {
         }
     }
 
-    /// Whether the client has shown that it receives at its address; counts those that have not.
     #[inline]
-    fn knows(&mut self, now: Timestamp, client: IpAddr, connection_id: u64) -> bool {
-        let valid = self.ids.verify(now, client, connection_id);
-        self.counters.add(Counter::BadConnectionId, u64::from(!valid));
-        valid
-    }
-
-    #[inline]
-    fn udp_announce(
+    fn udp_announce<const GUARDED: bool>(
         &mut self,
         now: Timestamp,
         from: &Endpoint,
@@ -190,7 +204,7 @@ impl Engine {
             self.counters.bump(Counter::Refused);
             return Some(udp::put_error(out, request.transaction_id, "invalid parameter: port"));
         }
-        if let Some(denied) = self.deny_udp(now, request, out) {
+        if GUARDED && let Some(denied) = self.deny_udp(now, request, out) {
             return denied;
         }
         if Options::are_malformed(request.options) {

@@ -151,6 +151,33 @@ fn replies_that_cannot_leave_are_counted() {
     }
 }
 
+/// Failures are told by completions, of which the queue holds fewer than these: the kernel keeps the rest meanwhile,
+/// and ends the receives that it has no room for.
+#[test]
+fn a_completion_queue_that_overflows_loses_nothing() {
+    let (mut ring, bound, _doorbell) = ring(&["127.0.0.1:0"]);
+    let client = socket("127.0.0.1:0");
+    let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let to = Endpoint { source: nowhere, local: None, socket: 0 };
+    let failing = 3 * COMPLETION_ENTRIES as usize;
+    for _ in 0..failing {
+        ring.reply(&to, |_| 1);
+    }
+    let datagrams = 100;
+    (0..datagrams).for_each(|_| assert_eq!(client.send_to(b"datagram", bound[0]).unwrap(), 8));
+    ring.submit().unwrap();
+    let overflown = |ring: &mut UdpRing| ring.uring.submission().cq_overflow();
+    assert!(overflown(&mut ring), "there was room for all: the test tests nothing");
+    let mut failed = turn_until(&mut ring, datagrams, echo).send_failed;
+    while failed < failing as u64 {
+        failed += ring.turn(64, |_, _, _| None).unwrap().send_failed;
+        ring.submit().unwrap();
+    }
+    assert_eq!(failed, failing as u64);
+    assert!(!overflown(&mut ring));
+    (0..datagrams).for_each(|_| assert_eq!(client.recv(&mut [0; 16]).unwrap(), 8));
+}
+
 #[test]
 fn a_sleeper_is_woken_and_a_busy_one_is_not() {
     let (mut ring, bound, doorbell) = ring(&["127.0.0.1:0"]);

@@ -55,6 +55,11 @@ impl Orders {
         }
     }
 
+    /// Wakes each worker.
+    pub(super) fn wake(&self) {
+        self.0.iter().for_each(|(_, doorbell)| doorbell.ring());
+    }
+
     /// Gives one worker an order, without waiting.
     pub(super) fn try_give(&self, worker: WorkerId, order: Order) -> Result<(), Busy> {
         let (worker, doorbell) = &self.0[worker.index()];

@@ -20,7 +20,6 @@ use crate::limits::{
     HANDOVER_TABLES_S, TICKS_PER_TIMEOUT,
 };
 use crate::owner::Owners;
-use crate::sys::Doorbell;
 use crate::time::{Clock, Timestamp};
 use crate::worker::{Bequest, Order, Shutdown};
 
@@ -32,14 +31,13 @@ const TABLES: Duration = Duration::from_secs(HANDOVER_TABLES_S);
 pub(super) struct Crew {
     pub(super) orders: Orders,
     pub(super) shutdown: Arc<Shutdown>,
-    pub(super) doorbells: Vec<Arc<Doorbell>>,
 }
 
 impl Crew {
     /// Asks all to end.
     pub(super) fn stop(&self) {
         self.shutdown.stop();
-        self.doorbells.iter().for_each(|doorbell| doorbell.ring());
+        self.orders.wake();
     }
 
     /// Copies of the descriptors of all sockets, worker by worker.

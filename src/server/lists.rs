@@ -1,9 +1,9 @@
 //! Owns the files of lists: read at the start, and again when they change; and those among them that are the tracker's
 //! own, which it changes itself.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,6 +12,7 @@ use crate::access::{
 };
 use crate::config::Lists;
 use crate::error::ServerError;
+use crate::sys;
 use crate::time::{Clock, Timestamp, unix_secs};
 
 /// All lists.
@@ -23,6 +24,8 @@ pub(super) struct ListFiles {
     /// Where the tracker's own are, one of each name at most, if it has a place for them.
     own: Option<PathBuf>,
     clock: Clock,
+    /// When that was started, by the wall clock: entries end by it.
+    started_unix_secs: u64,
 }
 
 /// What is done to one of the tracker's own lists.
@@ -78,24 +81,38 @@ impl ListFiles {
             torrent_reason: lists.torrent_reason.clone(),
             own,
             clock,
+            started_unix_secs: started(unix_secs(), clock.now()),
         })
     }
 
-    /// Reads those again that have changed; says whether any did. One that can't be read stays as it was.
+    /// Reads those again that have changed; says whether they say anything else now. One that can't be read stays as it
+    /// was.
     pub(super) fn refresh(&mut self) -> bool {
         // Each of them, not only up to the first that has changed.
-        self.hashes.refresh() | self.clients.refresh() | self.sources.refresh()
+        self.hashes.refresh()
+            | self.clients.refresh()
+            | self.sources.refresh()
+            | self.sees_step(unix_secs(), self.clock.now())
+    }
+
+    /// Whether the wall clock has been set since this was asked last, so that entries end at other moments.
+    fn sees_step(&mut self, unix_secs: u64, now: Timestamp) -> bool {
+        let started = started(unix_secs, now);
+        let stepped = started.abs_diff(self.started_unix_secs) > 1; // the two are rounded
+        if stepped {
+            self.started_unix_secs = started;
+        }
+        stepped
     }
 
     /// What they say together.
     pub(super) fn access(&self) -> Arc<Access> {
-        let running = self.clock.now().since(Timestamp::default()).as_secs();
         Arc::new(Access {
             hashes: self.hashes.rule(),
             clients: self.clients.rule(),
             sources: self.sources.rule(),
             torrent_reason: self.torrent_reason.clone(),
-            started_unix_secs: unix_secs().saturating_sub(running),
+            started_unix_secs: self.started_unix_secs,
         })
     }
 
@@ -108,7 +125,7 @@ impl ListFiles {
     /// Changes one of the tracker's own lists, on the disk and here.
     pub(super) fn change(&mut self, name: ListName, change: &ListChange) -> Result<(), ListChangeError> {
         let directory = self.own.as_deref().ok_or(ListChangeError::NoDirectory)?;
-        DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+        sys::make_directory(directory, None)?;
         let path = directory.join(name.as_str());
         match name.of {
             ListOf::Hashes => self.hashes.side(name).change(&path, change),
@@ -116,6 +133,11 @@ impl ListFiles {
             ListOf::Sources => self.sources.side(name).change(&path, change),
         }
     }
+}
+
+/// When the clock was started, by a wall clock that says this now.
+fn started(unix_secs: u64, now: Timestamp) -> u64 {
+    unix_secs.saturating_sub(now.as_secs().into())
 }
 
 /// The lists of one kind.
@@ -303,6 +325,26 @@ impl<E: Entries> ListFile<E> {
                 tracing::error!("{error}; what was read before stays in force");
                 false
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_of_the_wall_clock_is_seen_once() {
+        let mut lists = ListFiles::open(&Lists::default(), None, Clock::start()).unwrap();
+        lists.started_unix_secs = 1_000;
+        let now = Timestamp::from_micros(50_900_000);
+        for (unix_secs, steps) in [(1_050, false), (1_051, false), (4_651, true), (4_651, false), (50, true)]
+        {
+            assert_eq!(lists.sees_step(unix_secs, now), steps, "{unix_secs}");
+            assert_eq!(
+                lists.access().started_unix_secs,
+                if steps { unix_secs - 50 } else { lists.started_unix_secs }
+            );
         }
     }
 }

@@ -138,6 +138,8 @@ impl Tracker {
         self.control.set_interval(Duration::from_secs(config.snapshot_interval_secs.into()));
         let orders = &self.crew.orders;
         orders.give(|| Order::Policy(policy));
+        let source_limits = Arc::new(config.source_limits.clone());
+        orders.give(|| Order::SourceLimits(source_limits.clone()));
         orders.give(|| Order::Connections(connections));
         orders.give(|| Order::TrustedProxies(trusted_proxies.clone()));
         self.config = config;

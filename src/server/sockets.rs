@@ -13,7 +13,7 @@ use crate::config::{Config, Listen, Steering};
 use crate::error::ServerError;
 use crate::limits::{
     BIND_PATIENCE_MS, BIND_RETRY_MS, DEFAULT_HTTP_CONNECTIONS, HTTP_BACKLOG, HTTP_REFUSALS,
-    SPARE_DESCRIPTORS, WORKER_DESCRIPTORS,
+    HTTP_UNSENT_BYTES, SPARE_DESCRIPTORS, WORKER_DESCRIPTORS,
 };
 use crate::owner::Owners;
 use crate::ring::RingSocket;
@@ -243,7 +243,9 @@ fn udp_socket(socket: Socket, receive_buffer_bytes: usize) -> io::Result<RingSoc
 }
 
 fn tcp_listener(socket: Socket) -> io::Result<TcpListener> {
-    socket.set_tcp_nodelay(true)?; // accepted connections inherit it
+    // Accepted connections inherit these.
+    socket.set_tcp_nodelay(true)?;
+    sys::bound_unsent(&socket, HTTP_UNSENT_BYTES)?;
     socket.listen(HTTP_BACKLOG)?;
     Ok(TcpListener::from(socket))
 }

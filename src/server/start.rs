@@ -112,7 +112,7 @@ impl<M: Middleware + Send> Bound<M> {
         let (orders, receivers) = Orders::new(&doorbells);
         let control = Control::start(name, charge, orders.clone());
         let (control, state) = control.map_err(system("a thread can't be started"))?;
-        let crew = Crew { orders, shutdown: Arc::new(Shutdown::new(workers)), doorbells };
+        let crew = Crew { orders, shutdown: Arc::new(Shutdown::new(workers)) };
         let tracker = Tracker {
             udp: sockets.udp_addresses(),
             http: sockets.http_addresses(),
@@ -135,15 +135,15 @@ impl<M: Middleware + Send> Bound<M> {
         site.set_published(tracker.published.clone());
         let site = Arc::new(site);
         let trusted_proxies = trusted(&tracker.config);
-        let parts = sockets.deal().zip(engines).zip(meshes).zip(receivers);
-        for (number, ((((sockets, listeners), engine), mesh), orders)) in parts.enumerate() {
+        let parts = sockets.deal().zip(engines).zip(meshes).zip(receivers).zip(doorbells);
+        for (number, (((((sockets, listeners), engine), mesh), orders), doorbell)) in parts.enumerate() {
             let setup = Setup {
                 core: tracker.cores[number],
                 sockets,
                 listeners,
                 engine,
                 mesh,
-                doorbell: tracker.crew.doorbells[number].clone(),
+                doorbell,
                 clock,
                 published: tracker.published[number].clone(),
                 shutdown: tracker.crew.shutdown.clone(),

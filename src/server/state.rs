@@ -5,15 +5,16 @@
 //!  lock           held while a tracker runs
 //!  snapshot/      the last snapshot, a file for each worker that wrote it
 //!  snapshot.new/  the next one, while it is written; becomes snapshot/ all at once
+//!  snapshot.old/  the last one, for a moment, where the file system can't exchange the two
 //!  late/          what came to a tracker that handed over between its last snapshot and its end
 //!  lists/         the tracker's own lists, which it changes when it is asked to
 //!  damaged/       what could not be read
 //!  handover       the socket at which a tracker takes over from the one that runs
 //! ```
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 
@@ -39,6 +40,7 @@ const SECRET: &str = "secret";
 const LOCK: &str = "lock";
 const SNAPSHOT: &str = "snapshot";
 const NEW_SNAPSHOT: &str = "snapshot.new";
+const OLD_SNAPSHOT: &str = "snapshot.old";
 const LATE: &str = "late";
 const LISTS: &str = "lists";
 const DAMAGED: &str = "damaged";
@@ -139,7 +141,7 @@ impl StateDirectory {
     fn files(&self, name: &str, workers: usize) -> io::Result<Vec<File>> {
         let directory = self.path.join(name);
         remove(&directory)?;
-        DirBuilder::new().mode(0o700).create(&directory)?;
+        sys::make_directory(&directory, None)?;
         (0..workers).map(|worker| File::create_new(directory.join(format!("worker-{worker}")))).collect()
     }
 
@@ -150,12 +152,17 @@ impl StateDirectory {
         File::open(&new)?.sync_all()?;
         match renameat_with(CWD, &new, CWD, &last, RenameFlags::EXCHANGE) {
             Err(Errno::NOENT) => fs::rename(&new, &last)?, // the first one
+            Err(Errno::INVAL | Errno::NOSYS) => match fs::rename(&last, self.path.join(OLD_SNAPSHOT)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => fs::rename(&new, &last)?,
+            },
             done => done?,
         }
         File::open(&self.path)?.sync_all()?;
         if with_late {
             remove(&self.path.join(LATE))?;
         }
+        remove(&self.path.join(OLD_SNAPSHOT))?;
         remove(&new)
     }
 
@@ -174,6 +181,7 @@ impl StateDirectory {
     ) -> Result<Loaded, ServerError> {
         let failed = |source| ServerError::State { path: self.path.clone(), source };
         let _ = remove(&self.path.join(NEW_SNAPSHOT));
+        self.keep_old_snapshot().map_err(failed)?;
         let mut paths = entries(&self.path.join(SNAPSHOT)).map_err(failed)?;
         let late = entries(&self.path.join(LATE)).map_err(failed)?;
         // A peer can be in the snapshot and in what came late, and they are read side by side.
@@ -228,9 +236,15 @@ impl StateDirectory {
         Ok(paths.len())
     }
 
+    /// Puts the last snapshot back in its place if no other one has come there.
+    fn keep_old_snapshot(&self) -> io::Result<()> {
+        let (old, last) = (self.path.join(OLD_SNAPSHOT), self.path.join(SNAPSHOT));
+        if old.exists() && !last.exists() { fs::rename(&old, &last) } else { remove(&old) }
+    }
+
     fn set_aside(&self, path: &Path, damage: &Damage, unix_secs: u64) -> io::Result<()> {
         let directory = self.path.join(DAMAGED);
-        DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
+        sys::make_directory(&directory, None)?;
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let aside = directory.join(format!("{name}-{unix_secs}"));
         fs::rename(path, &aside)?;

@@ -107,7 +107,9 @@ fn engines(
     let policy = policy(config, table_bytes);
     let engine = |number: usize| {
         let seeds = Seeds { table: random()?, random: u64::from_ne_bytes(random()?) };
-        Ok(Engine::new(WorkerId(number as u16), owners, policy, ids, seeds))
+        let mut engine = Engine::new(WorkerId(number as u16), owners, policy, ids, seeds);
+        engine.set_source_limits(&config.source_limits);
+        Ok(engine)
     };
     (0..owners.workers()).map(engine).collect()
 }

@@ -2,8 +2,9 @@
 
 use hashbrown::HashTable;
 
-use super::linear::{self, KeyedHash};
+use super::linear;
 use super::pool::Memory;
+use crate::keyed_hash::KeyedHash;
 use crate::limits::{INDEX_LOAD, TABLE_CHUNK_BYTES};
 use crate::sys::prefetch;
 use crate::types::InfoHash;

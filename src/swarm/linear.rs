@@ -1,32 +1,7 @@
-//! Owns the arithmetic of linear hashing (Litwin 1980), a table of buckets that grows by one bucket at a time, and the
-//! hash that its keys go by.
+//! Owns the arithmetic of linear hashing (Litwin 1980), a table of buckets that grows by one bucket at a time.
 //!
 //! With `2^k` buckets the low `k` bits of a hash say which is whose. Bucket `2^k + i` is then added by splitting bucket
 //! `i`, in this order, so that at any time some buckets go by `k + 1` bits and the others still by `k`.
-
-use std::hash::Hasher;
-
-use foldhash::SharedSeed;
-use foldhash::quality::FoldHasher;
-
-/// The hash of a table's keys. Its seeds are secret, so that nobody can choose keys that meet in one bucket.
-pub(super) struct KeyedHash {
-    seed: u64,
-    shared_seed: SharedSeed,
-}
-
-impl KeyedHash {
-    pub(super) fn new(key: [u64; 2]) -> Self {
-        Self { seed: key[0], shared_seed: SharedSeed::from_u64(key[1]) }
-    }
-
-    #[inline(always)]
-    pub(super) fn of(&self, bytes: &[u8]) -> u64 {
-        let mut hasher = FoldHasher::with_seed(self.seed, &self.shared_seed);
-        hasher.write(bytes);
-        hasher.finish()
-    }
-}
 
 /// The bucket of a hash, of so many.
 #[inline]

@@ -6,10 +6,11 @@
 //! bucket's peers. Announces only grow a set; the sweep shrinks it again.
 
 use super::bucket::{Blocks, Bucket, Peer};
-use super::linear::{self, KeyedHash};
+use super::linear;
 use super::pool::{Memory, Pool};
 use super::ticks::{Census, Mark, Ticks};
 use crate::canary::{self, Canary};
+use crate::keyed_hash::KeyedHash;
 use crate::limits::{BUCKET_LOAD, BUCKET_PEERS_MAX, OVERDUE_SPLITS, TABLE_CHUNK_BYTES};
 use crate::types::PeerId;
 

@@ -23,7 +23,7 @@ pub use process::{
 };
 pub use sandbox::{Enforced, confine_files, deny_calls};
 pub use socket::{
-    attach_steering, choose_port_late, deliver_local_address, detach_steering, kernel_drops,
-    set_receive_buffer,
+    attach_steering, bound_unsent, choose_port_late, deliver_local_address, detach_steering, kernel_drops,
+    send_in_segments, set_receive_buffer,
 };
 pub use user::{User, drop_capabilities, forbid_new_rights, make_directory};

@@ -42,6 +42,16 @@ pub fn deliver_local_address(socket: impl AsFd, family: Family) -> io::Result<()
     set_option::<c_int>(socket.as_fd(), level, name, &1)
 }
 
+/// Bounds what the kernel takes from us to be sent by TCP while the other side is not ready for it. Connections that a
+/// listener accepts inherit it.
+///
+/// # Errors
+///
+/// As `setsockopt(2)`.
+pub fn bound_unsent(socket: impl AsFd, bytes: u32) -> io::Result<()> {
+    set_option(socket.as_fd(), libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, &bytes)
+}
+
 /// Has a socket that is bound to port 0 get its port when it connects: then only the pair with the target's need be
 /// unused, not the port itself.
 ///
@@ -50,6 +60,16 @@ pub fn deliver_local_address(socket: impl AsFd, family: Family) -> io::Result<()
 /// As `setsockopt(2)`.
 pub fn choose_port_late(socket: impl AsFd) -> io::Result<()> {
     set_option::<c_int>(socket.as_fd(), libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, &1)
+}
+
+/// Has the kernel cut what is sent from a UDP socket into datagrams of so many bytes.
+///
+/// # Errors
+///
+/// As `setsockopt(2)`.
+pub fn send_in_segments(socket: impl AsFd, bytes: usize) -> io::Result<()> {
+    let bytes = c_int::try_from(bytes).map_err(|_| io::ErrorKind::InvalidInput)?;
+    set_option(socket.as_fd(), libc::SOL_UDP, libc::UDP_SEGMENT, &bytes)
 }
 
 /// Sets the size of a socket's receive buffer, beyond `net.core.rmem_max` if we may; returns what it became.

@@ -47,10 +47,21 @@ pub(super) enum Micros {
     AtLeast(u64),
 }
 
-/// Why requests were lost or bad.
-#[derive(Clone, Debug, Default, PartialEq)]
+/// What became of requests that were not answered as they wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// They were lost.
+    Dropped,
+    /// Their source asked for more than it may.
+    Limited,
+    /// They are none.
+    Bad,
+}
+
+/// Why that was so.
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Cause {
-    pub(super) lost: bool,
+    pub(super) fate: Fate,
     pub(super) name: String,
     pub(super) rate: f64,
     pub(super) total: u64,
@@ -117,9 +128,9 @@ impl Since {
         }
     }
 
-    fn causes(&self, lost: bool, before: &Counts, now: &Counts) -> Vec<Cause> {
+    fn causes(&self, fate: Fate, before: &Counts, now: &Counts) -> Vec<Cause> {
         let cause = |(name, &total): (&String, &u64)| Cause {
-            lost,
+            fate,
             name: printable(name),
             rate: self.rate(before.get(name).copied().unwrap_or(total), total),
             total,
@@ -242,8 +253,9 @@ impl Model {
         let before = if self.is_read && !restarted { &self.last } else { &now };
         let since = Since::between(before, &now);
         let (was, is) = (&before.stats.total, &now.stats.total);
-        self.causes = since.causes(true, &was.drops, &is.drops);
-        self.causes.extend(since.causes(false, &was.bad, &is.bad));
+        self.causes = since.causes(Fate::Dropped, &was.drops, &is.drops);
+        self.causes.extend(since.causes(Fate::Limited, &was.limited, &is.limited));
+        self.causes.extend(since.causes(Fate::Bad, &was.bad, &is.bad));
         self.rates = (self.is_read && !restarted).then(|| Rates::between(before, &now));
         self.restarts += u32::from(restarted);
         self.note(Sample { at: now.at, requests: self.rates.as_ref().map(|rates| rates.requests) });

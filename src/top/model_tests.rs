@@ -32,8 +32,8 @@ fn rates_are_what_lies_between_two_readings() {
     assert_eq!(rates.requests, Protocols { udp: 200.0, http: 100.0 });
     assert_eq!(rates.responses, Protocols { udp: 200.0, http: 0.0 });
     assert_eq!(rates.workers, [WorkerRates { cpu: 0.1, requests: 300.0, hops: 50.0 }]);
-    let cause = |lost, name: &str, rate, total| Cause { lost, name: name.into(), rate, total };
-    let causes = [cause(true, "send-failed", 0.0, 3), cause(false, "magic", 100.0, 500)];
+    let cause = |fate, name: &str, rate, total| Cause { fate, name: name.into(), rate, total };
+    let causes = [cause(Fate::Dropped, "send-failed", 0.0, 3), cause(Fate::Bad, "magic", 100.0, 500)];
     assert_eq!(model.causes, causes, "what never happened is left out");
 }
 

@@ -6,7 +6,7 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Borders, Cell, Clear, Paragraph, RenderDirection, Row, Sparkline, Table};
 
-use super::model::{Cause, Micros, Model, ORDERS, Protocols};
+use super::model::{Cause, Fate, Micros, Model, ORDERS, Protocols};
 use crate::limits::MAX_WORKERS;
 use crate::text::size;
 
@@ -269,8 +269,12 @@ fn draw_workers(frame: &mut Frame<'_>, area: Rect, model: &Model, view: &mut Vie
 
 fn draw_causes(frame: &mut Frame<'_>, area: Rect, causes: &[Cause], paint: Paint) {
     let rows = causes.iter().map(|cause| {
-        let (kind, color) = if cause.lost { ("drop", Color::Red) } else { ("bad", Color::Yellow) };
-        let cells = [format!("{kind} {}", cause.name), short(cause.rate), short(cause.total as f64)];
+        let (fate, color) = match cause.fate {
+            Fate::Dropped => ("drop", Color::Red),
+            Fate::Limited => ("limit", Color::Yellow),
+            Fate::Bad => ("bad", Color::Yellow),
+        };
+        let cells = [format!("{fate} {}", cause.name), short(cause.rate), short(cause.total as f64)];
         // What goes on is told from what is over.
         row(cells).style(if cause.rate > 0.0 {
             paint.with(color).add_modifier(Modifier::BOLD)
@@ -278,7 +282,7 @@ fn draw_causes(frame: &mut Frame<'_>, area: Rect, causes: &[Cause], paint: Paint
             paint.label()
         })
     });
-    let title = if causes.is_empty() { "nothing dropped, nothing bad" } else { "dropped, and bad" };
+    let title = if causes.is_empty() { "nothing dropped, limited or bad" } else { "dropped, limited, bad" };
     let table = table(paint, title.to_owned(), &["cause", "a second", "in all"], &[8, 7], rows.collect());
     frame.render_widget(table, area);
 }

@@ -100,7 +100,7 @@ fn all_has_its_place_on_small_and_large_screens() {
         assert_words(&lines[3], &["swarms 70", "seeders 30", "leechers 40", "connections 0", "done/s 0"]);
         assert_words(&lines[4], &["last snapshot 5 min 0 s ago, 12 MiB in 40 ms", "sweep lag 0.0 s"]);
         assert_words(&lines[5], &["udp/s, at most 1000", "last 2 s", "http/s, at most 0"]);
-        assert_words(&lines[9], &["workers", "dropped, and bad"]);
+        assert_words(&lines[9], &["workers", "dropped, limited, bad"]);
         assert_words(&lines[10], &["core", "CPU %", "req/s", "hops/s", "swarms", "peers", "cause", "in all"]);
         assert_words(&lines[11], &["0", "0.5", "500", "0", "70", "70", "drop mesh-full", "100", "300"]);
         assert_words(&lines[12], &["1", "0.5", "500", "0", "70", "70", "bad connection-id", "0", "7"]);

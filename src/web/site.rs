@@ -127,8 +127,13 @@ pub struct Served {
 }
 
 impl Site {
-    /// Adds a route; `None` is any method.
-    pub(crate) fn route(
+    /// Adds a route; `None` is any method. A tracker's own site has its routes from the
+    /// [`Builder`](crate::server::Builder); one that is served by another [`Transport`] has them from here.
+    ///
+    /// # Errors
+    ///
+    /// The pattern is none, or another route has it.
+    pub fn route(
         &mut self,
         method: Option<Method>,
         pattern: &str,
@@ -156,7 +161,8 @@ impl Site {
         self.templates = Some(templates);
     }
 
-    pub(crate) fn set_sessions(&mut self, sessions: Sessions) {
+    /// Keeps sessions.
+    pub fn set_sessions(&mut self, sessions: Sessions) {
         self.sessions = Some(sessions);
     }
 

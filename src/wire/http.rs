@@ -24,6 +24,8 @@ pub enum Status {
     RequestTimeout,
     /// 413
     ContentTooLarge,
+    /// 429
+    TooManyRequests,
     /// 431
     HeadTooLarge,
     /// 501
@@ -53,6 +55,7 @@ impl Status {
             Self::MethodNotAllowed => "405 Method Not Allowed",
             Self::RequestTimeout => "408 Request Timeout",
             Self::ContentTooLarge => "413 Content Too Large",
+            Self::TooManyRequests => "429 Too Many Requests",
             Self::HeadTooLarge => "431 Request Header Fields Too Large",
             Self::NotImplemented => "501 Not Implemented",
             Self::Unavailable => "503 Service Unavailable",

@@ -35,15 +35,16 @@ pub(super) enum Answered {
 pub(super) struct Asked<'a, M> {
     pub(super) connection: &'a Connection<'a, M>,
     pub(super) request: &'a Request<'a>,
-    pub(super) head: &'a [u8],
-    /// What follows it in the input.
+    /// The client's address.
+    pub(super) ip: IpAddr,
+    /// What follows the head in the input.
     pub(super) rest: &'a [u8],
 }
 
 impl<M: Middleware> Asked<'_, M> {
     /// Answers an announce. What is before `start` of the output are other answers.
     pub(super) async fn announce(&self, out: &mut Vec<u8>, start: usize) -> Result<Answered, Status> {
-        let (ip, _) = self.connection.client(self.head);
+        let ip = self.ip;
         self.connection.count(Counter::of(Kind::HttpAnnounce, Family::of(ip)));
         let query = match AnnounceQuery::parse(self.request.query.as_bytes()) {
             Ok(query) => query,
@@ -67,7 +68,7 @@ impl<M: Middleware> Asked<'_, M> {
 
     /// Answers a scrape. What is before `start` of the output are other answers.
     pub(super) async fn scrape(&self, out: &mut Vec<u8>, start: usize) -> Result<Answered, Status> {
-        let (ip, _) = self.connection.client(self.head);
+        let ip = self.ip;
         self.connection.count(Counter::of(Kind::HttpScrape, Family::of(ip)));
         // Boxed: it is large and lives while the task waits, and every connection's task has room for it.
         let query = match ScrapeQuery::parse(self.request.query.as_bytes()) {

@@ -2,6 +2,10 @@
 //!
 //! A connection notes in its entry what it waits for and until when: two stores, no timer. A walk over all entries, a
 //! slice a turn, shuts the sockets of those that are late, which ends the operation that they wait in.
+//!
+//! Where there are as many as there may be, one makes room for the next: the one that has idled for longest, or if none
+//! idles, the one that has been reading a request for longest. None does on which the tracker has something to do. Who
+//! begins to wait goes to the end of a queue; who goes on stays in it, which is seen when its turn has come.
 
 use std::net::Shutdown;
 use std::rc::Rc;
@@ -11,6 +15,7 @@ use slab::Slab;
 use tokio_uring::net::TcpStream;
 
 use super::ConnectionLimits;
+use super::queues::Queues;
 use crate::limits::{
     HTTP_HEAD_DEADLINE_MS, HTTP_IDLE_DEADLINE_MS, HTTP_LINGER_DEADLINE_MS, HTTP_REAP_INTERVAL_MS,
     HTTP_WRITE_DEADLINE_MS, TURN_CONNECTIONS,
@@ -48,11 +53,27 @@ impl Phase {
     }
 }
 
+/// The phases in which a connection may have to make room; the first one's go first.
+const YIELDING: [Phase; 2] = [Phase::Idle, Phase::Request];
+
+/// What is to become of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// It goes on.
+    Stays,
+    /// It has missed the deadline of the phase that it was in.
+    IsLate,
+    /// Another one has got its place.
+    MakesRoom,
+    /// It never had one: it is told that there are too many.
+    IsRefused,
+}
+
 struct Entry {
     stream: Rc<TcpStream>,
     phase: Phase,
     deadline: Timestamp,
-    late: bool,
+    fate: Fate,
 }
 
 /// A connection's place in the list.
@@ -66,6 +87,14 @@ pub(super) struct Admission {
 /// The connections that are open.
 pub(super) struct Connections {
     entries: Slab<Entry>,
+    /// Those that wait for their client, a queue for each yielding phase.
+    waiting: Queues<{ YIELDING.len() }>,
+    /// Those that make room, and are still there.
+    leaving: usize,
+    /// Those that are refused, and are still there.
+    refused: usize,
+    /// Those that ever had to.
+    evicted: u64,
     limits: ConnectionLimits,
     next_reap: Timestamp,
     cursor: usize,
@@ -74,27 +103,80 @@ pub(super) struct Connections {
 impl Connections {
     /// None yet, and never more than the limits.
     pub(super) fn new(limits: ConnectionLimits) -> Self {
-        Self { entries: Slab::new(), limits, next_reap: Timestamp::default(), cursor: 0 }
+        Self {
+            entries: Slab::new(),
+            waiting: Queues::new(),
+            leaving: 0,
+            refused: 0,
+            evicted: 0,
+            limits,
+            next_reap: Timestamp::default(),
+            cursor: 0,
+        }
     }
 
-    /// Holds to other limits from now on.
+    /// Holds to other limits from now on. Those that there are too many of then have to go, if they wait for their
+    /// client.
     pub(super) fn set_limits(&mut self, limits: ConnectionLimits) {
         self.limits = limits;
+        while self.staying() > limits.open && self.make_room() {}
     }
 
     pub(super) fn len(&self) -> usize {
         self.entries.len()
     }
 
+    /// How many had to make room for others, ever.
+    pub(super) fn evicted(&self) -> u64 {
+        self.evicted
+    }
+
+    fn staying(&self) -> usize {
+        self.entries.len() - self.leaving - self.refused
+    }
+
+    /// Whether there is no room for another one, not even to tell it so, before one that makes room has gone.
+    pub(super) fn is_making_room(&self) -> bool {
+        self.leaving > 0 && self.entries.len() >= self.limits.open + self.limits.refused
+    }
+
     /// Enters a connection, if only to tell it that there are too many. `None`: there are too many even for that.
     pub(super) fn open(&mut self, now: Timestamp, stream: &Rc<TcpStream>) -> Option<Admission> {
-        let there = self.entries.len();
-        if there >= self.limits.open + self.limits.refused {
+        if self.entries.len() >= self.limits.open + self.limits.refused {
             return None;
         }
+        let refused = self.staying() >= self.limits.open && !self.make_room();
+        let fate = if refused { Fate::IsRefused } else { Fate::Stays };
+        self.refused += usize::from(refused);
         let (phase, deadline) = (Phase::Idle, now + Phase::Idle.lasts());
-        let key = self.entries.insert(Entry { stream: stream.clone(), phase, deadline, late: false });
-        Some(Admission { key, refused: there >= self.limits.open })
+        let key = self.entries.insert(Entry { stream: stream.clone(), phase, deadline, fate });
+        self.wait(key, phase);
+        Some(Admission { key, refused })
+    }
+
+    /// Has the connection go that can best be spared; false if none can.
+    fn make_room(&mut self) -> bool {
+        for (queue, phase) in YIELDING.into_iter().enumerate() {
+            while let Some(key) = self.waiting.first(queue) {
+                self.waiting.leave(key);
+                let entry = &mut self.entries[key];
+                if entry.phase == phase && entry.fate == Fate::Stays {
+                    entry.fate = Fate::MakesRoom;
+                    entry.shut();
+                    self.leaving += 1;
+                    self.evicted += 1;
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
+    /// Goes to the end of the queue of those that wait for this, if there is one.
+    fn wait(&mut self, key: usize, phase: Phase) {
+        if let Some(queue) = YIELDING.iter().position(|&yielding| yielding == phase) {
+            self.waiting.put_last(queue, key);
+        }
     }
 
     /// Notes what a connection waits for. Its time starts when the phase does, not anew with each byte.
@@ -103,16 +185,20 @@ impl Connections {
         if entry.phase != phase {
             entry.phase = phase;
             entry.deadline = now + phase.lasts();
+            self.wait(key, phase);
         }
     }
 
-    /// Whether the connection missed the deadline of the phase that it is in.
-    pub(super) fn is_late(&self, key: usize) -> bool {
-        self.entries[key].late
+    /// What is to become of the connection.
+    pub(super) fn fate(&self, key: usize) -> Fate {
+        self.entries[key].fate
     }
 
     pub(super) fn close(&mut self, key: usize) {
-        self.entries.remove(key);
+        self.waiting.leave(key);
+        let entry = self.entries.remove(key);
+        self.leaving -= usize::from(entry.fate == Fate::MakesRoom);
+        self.refused -= usize::from(entry.fate == Fate::IsRefused);
     }
 
     #[cfg(test)]
@@ -130,7 +216,9 @@ impl Connections {
             if let Some(entry) = self.entries.get_mut(key)
                 && entry.deadline <= now
             {
-                entry.late = true;
+                if entry.fate == Fate::Stays {
+                    entry.fate = Fate::IsLate;
+                }
                 entry.shut();
             }
         }
@@ -157,10 +245,11 @@ impl Connections {
 }
 
 impl Entry {
-    /// Ends the operation that the connection waits in. A request that is late still gets its 408, so that only the
-    /// way in is shut.
+    /// Ends the operation that the connection waits in. A request that is late still gets its 408, and one that comes
+    /// just now to a connection that idled its answer, so that only the way in is shut.
     fn shut(&self) {
         let how = match self.phase {
+            Phase::Request if self.fate == Fate::MakesRoom => Shutdown::Both,
             Phase::Idle | Phase::Request => Shutdown::Read,
             Phase::Answer | Phase::Handler => return,
             Phase::Write | Phase::Linger | Phase::Endless => Shutdown::Both,

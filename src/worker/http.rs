@@ -12,17 +12,18 @@ use tokio_uring::buf::BoundedBuf;
 use tokio_uring::net::TcpStream;
 
 use super::answer::{Answered, Asked};
-use super::connections::{Admission, Phase};
+use super::connections::{Admission, Fate, Phase};
 use super::stream::{Reading, Stream};
-use super::{App, Shared, Trusted};
+use super::{App, Shared, Trusted, spawn};
 use crate::counters::{Counter, Kind};
 use crate::engine::middleware::Middleware;
 use crate::engine::route::Route;
 use crate::limits::{
     HTTP_ACCEPT_PAUSE_MS, HTTP_HEAD_MAX_BYTES, HTTP_HEADERS_MAX, HTTP_LINGER_BYTES, HTTP_POOLED_BUFFER_BYTES,
-    HTTP_POOLED_BUFFERS, HTTP_READ_BYTES, HTTP_WRITE_BATCH_BYTES,
+    HTTP_POOLED_BUFFERS, HTTP_READ_BYTES, HTTP_ROOM_PAUSE_MS, HTTP_WRITE_BATCH_BYTES,
 };
 use crate::sys::Acceptor;
+use crate::throttle::Limited;
 use crate::time::Timestamp;
 use crate::types::Family;
 use crate::web;
@@ -37,16 +38,26 @@ use crate::wire::proxy::{self, Start};
 pub(super) async fn accept<M: Middleware>(app: Rc<App<M>>, acceptor: Acceptor, number: usize) {
     let shared = app.shared.clone();
     loop {
+        while shared.connections.borrow().is_making_room() {
+            tokio::time::sleep(Duration::from_millis(HTTP_ROOM_PAUSE_MS)).await;
+        }
         match acceptor.accept().await {
             Ok((stream, peer)) => {
+                let ip = peer.ip().to_canonical();
+                let now = shared.clock.now();
+                let limited = !is_trusted(&app.trusted_proxies.borrow(), number, ip)
+                    && !shared.permits(now, ip, Limited::HttpConnection);
+                if limited {
+                    continue; // it is closed
+                }
                 let stream = Rc::new(TcpStream::from_std(stream));
-                let admission = shared.connections.borrow_mut().open(shared.clock.now(), &stream);
+                let admission = shared.connections.borrow_mut().open(now, &stream);
                 if admission.is_none_or(|admission| admission.refused) {
                     shared.engine.borrow_mut().counters.bump(Counter::DropConnections);
                 }
                 if let Some(admission) = admission {
-                    let peer = Peer { ip: peer.ip().to_canonical(), is_https: false, listener: number };
-                    tokio_uring::spawn(serve(app.clone(), stream, peer, admission));
+                    let peer = Peer { ip, is_https: false, listener: number };
+                    spawn(&shared, serve(app.clone(), stream, peer, admission));
                 }
             }
             Err(_) => {
@@ -92,6 +103,19 @@ struct Peer {
     is_https: bool,
     /// Through which listener the connection came, by its number.
     listener: usize,
+}
+
+/// Who asks.
+#[derive(Clone, Copy, Debug)]
+struct Client {
+    ip: IpAddr,
+    is_https: bool,
+}
+
+/// Whether the word of this peer on who its client is is taken.
+fn is_trusted(proxies: &[Trusted], listener: usize, ip: IpAddr) -> bool {
+    let here = |only: Option<usize>| only.is_none_or(|only| only == listener);
+    proxies.iter().any(|proxy| here(proxy.listener) && proxy.network.contains(&ip))
 }
 
 /// What comes after the answers that were written.
@@ -171,6 +195,14 @@ impl<M: Middleware> Connection<'_, M> {
         if idle && self.shared.stopping.get() {
             return false;
         }
+        match self.fate() {
+            Fate::Stays => {}
+            Fate::IsLate if !idle => {
+                self.turn_away(Status::RequestTimeout).await;
+                return false;
+            }
+            _ => return false,
+        }
         if idle && self.input.capacity() > HTTP_READ_BYTES {
             self.input = Vec::with_capacity(HTTP_READ_BYTES);
         }
@@ -195,15 +227,19 @@ impl<M: Middleware> Connection<'_, M> {
             }
         };
         self.now.set(self.shared.clock.now());
-        let late = self.shared.connections.borrow().is_late(self.key);
+        // What has come in time counts, whatever is to become of the connection after that.
         match result {
-            Ok(_) if late && !idle => {
+            Ok(0) if !idle && self.fate() == Fate::IsLate => {
                 self.turn_away(Status::RequestTimeout).await;
                 false
             }
-            Ok(bytes) => bytes > 0 && !late,
-            Err(_) => false,
+            result => result.is_ok_and(|bytes| bytes > 0),
         }
+    }
+
+    /// What is to become of the connection, as far as it is known.
+    fn fate(&self) -> Fate {
+        self.shared.connections.borrow().fate(self.key)
     }
 
     /// Ends the connection with no more than a status.
@@ -294,11 +330,13 @@ impl<M: Middleware> Connection<'_, M> {
         out: &mut Vec<u8>,
     ) -> Result<Responded, Status> {
         let route = Route::of(request.path);
-        let stays = !self.shared.stopping.get();
-        if self.app.site.serves(&route, request.path) {
+        let client = self.client(head);
+        let permitted = self.shared.permits(self.now.get(), client.ip, Limited::HttpRequest);
+        let stays = permitted && !self.shared.stopping.get();
+        if permitted && self.app.site.serves(&route, request.path) {
             self.count(Counter::of(Kind::HttpReply, Family::of(self.peer.ip)));
             self.count(Counter::HttpOther);
-            return Ok(Box::pin(self.page(request, head, rest, stays, out)).await);
+            return Ok(Box::pin(self.page(request, head, rest, client, stays, out)).await);
         }
         let skip_bytes = request.skippable_bytes()?;
         self.count(Counter::of(Kind::HttpReply, Family::of(self.peer.ip)));
@@ -311,8 +349,9 @@ impl<M: Middleware> Connection<'_, M> {
         let head_only = request.method == Method::Head;
         let start = out.len();
         let response = ResponseWriter::start(out, Status::Ok, persistence, head_only);
-        let asked = Asked { connection: self, request, head, rest };
+        let asked = Asked { connection: self, request, ip: client.ip, rest };
         let answered = match (request.method, route) {
+            _ if !permitted => Err(Status::TooManyRequests),
             (_, Route::NotFound) => Err(Status::NotFound),
             (Method::Other, _) => Err(Status::MethodNotAllowed),
             (_, Route::Announce { .. }) => asked.announce(out, start).await,
@@ -334,6 +373,8 @@ impl<M: Middleware> Connection<'_, M> {
             Err(status) => {
                 if status != Status::Unavailable {
                     self.count(Counter::HttpOther);
+                }
+                if !matches!(status, Status::Unavailable | Status::TooManyRequests) {
                     self.count(Counter::BadHttp);
                 }
                 out.truncate(start);
@@ -349,6 +390,7 @@ impl<M: Middleware> Connection<'_, M> {
         request: &Request<'_>,
         head: &[u8],
         rest: &[u8],
+        client: Client,
         keep_alive: bool,
         out: &mut Vec<u8>,
     ) -> Responded {
@@ -357,11 +399,10 @@ impl<M: Middleware> Connection<'_, M> {
             return closed;
         }
         let stream = self.stream(rest);
-        let (ip, is_https) = self.client(head);
         let asked = web::Asked {
             head,
-            ip,
-            is_https,
+            ip: client.ip,
+            is_https: client.is_https,
             framing: request.framing,
             expects_continue: request.expects_continue,
             keep_alive: keep_alive && request.keep_alive,
@@ -391,32 +432,27 @@ impl<M: Middleware> Connection<'_, M> {
     }
 
     /// Who asks, and whether by HTTPS: as the proxy says, if it is trusted.
-    pub(super) fn client(&self, head: &[u8]) -> (IpAddr, bool) {
-        let Peer { ip, is_https, .. } = self.peer;
+    fn client(&self, head: &[u8]) -> Client {
+        let Peer { ip, is_https, listener } = self.peer;
         let proxies = self.app.trusted_proxies.borrow();
-        let is_trusted = |ip| self.is_trusted(&proxies, ip);
+        let is_trusted = |ip| is_trusted(&proxies, listener, ip);
         if !is_trusted(ip) {
-            return (ip, is_https);
+            return Client { ip, is_https };
         }
         let mut headers = [httparse::EMPTY_HEADER; HTTP_HEADERS_MAX];
         let mut request = httparse::Request::new(&mut headers);
         if request.parse(head).is_err() {
-            return (ip, is_https); // it was parsed before
+            return Client { ip, is_https }; // it was parsed before
         }
         let fields = request.headers.iter().map(|field| (field.name, field.value));
         let client = client_ip(ip, fields.clone(), is_trusted);
         let protocol = protocol(ip, fields, is_trusted);
-        (client, protocol.map_or(is_https, |protocol| protocol == Protocol::Https))
-    }
-
-    fn is_trusted(&self, proxies: &[Trusted], ip: IpAddr) -> bool {
-        let here = |listener: Option<usize>| listener.is_none_or(|listener| listener == self.peer.listener);
-        proxies.iter().any(|proxy| here(proxy.listener) && proxy.network.contains(&ip))
+        Client { ip: client, is_https: protocol.map_or(is_https, |protocol| protocol == Protocol::Https) }
     }
 
     /// Takes what a trusted proxy says before the client's own bytes; false if not all of it has come.
     fn begin(&mut self) -> Result<bool, Status> {
-        if self.is_trusted(&self.app.trusted_proxies.borrow(), self.peer.ip) {
+        if is_trusted(&self.app.trusted_proxies.borrow(), self.peer.listener, self.peer.ip) {
             match proxy::read(&self.input) {
                 Start::Plain => {}
                 Start::Partial => return Ok(false),
@@ -500,6 +536,10 @@ impl<M: Middleware> Connection<'_, M> {
 }
 
 impl Shared {
+    fn permits(&self, now: Timestamp, ip: IpAddr, limited: Limited) -> bool {
+        self.engine.borrow_mut().permits_http(now, ip, limited)
+    }
+
     fn take_buffer(&self) -> Vec<u8> {
         self.buffers.borrow_mut().pop().unwrap_or_else(|| Vec::with_capacity(HTTP_READ_BYTES))
     }

@@ -9,6 +9,7 @@ mod answer;
 mod connections;
 mod http;
 mod orders;
+mod queues;
 mod save;
 mod stream;
 mod waiting;
@@ -22,6 +23,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::Poll;
+use std::thread;
 use std::time::Duration;
 
 use crossbeam::channel::Receiver;
@@ -141,6 +143,26 @@ struct Shared {
     stopping: Cell<bool>,
     /// An operation was queued on the runtime's ring, which submits only when the thread is about to sleep.
     unsubmitted: Cell<bool>,
+    /// A task has panicked, where that does not abort.
+    panicked: Cell<bool>,
+}
+
+/// Runs a task of the worker's. One that panics has left things half done, so that the worker ends too.
+fn spawn(shared: &Rc<Shared>, task: impl Future<Output = ()> + 'static) -> JoinHandle<()> {
+    struct Witness(Rc<Shared>);
+    impl Drop for Witness {
+        fn drop(&mut self) {
+            if thread::panicking() {
+                self.0.panicked.set(true);
+                self.0.doorbell.ring();
+            }
+        }
+    }
+    let witness = Witness(shared.clone());
+    tokio_uring::spawn(async move {
+        let _witness = witness;
+        task.await;
+    })
 }
 
 /// Runs a worker to its end, on the calling thread. `ready` is called once it serves.
@@ -171,6 +193,7 @@ async fn serve<M: Middleware>(setup: Setup, program: Program<M>, ready: impl FnO
         clock: setup.clock,
         stopping: Cell::new(false),
         unsubmitted: Cell::new(false),
+        panicked: Cell::new(false),
     });
     let app = Rc::new(App {
         shared: shared.clone(),
@@ -198,7 +221,7 @@ async fn serve<M: Middleware>(setup: Setup, program: Program<M>, ready: impl FnO
     driver.turn(setup.clock.now())?; // a kernel that can't do it says so here
     for (number, listener) in setup.listeners.into_iter().enumerate() {
         let acceptor = Acceptor::new(listener.try_clone()?)?;
-        let accepting = tokio_uring::spawn(http::accept(app.clone(), acceptor, number));
+        let accepting = spawn(&app.shared, http::accept(app.clone(), acceptor, number));
         driver.doors.push(Door { listener, accepting });
     }
     let ticking = tokio_uring::spawn(tick(setup.doorbell));
@@ -265,6 +288,9 @@ impl<M: Middleware> Driver<M> {
         let mut busy_until = Timestamp::default();
         let mut last = None;
         while !self.shutdown.stopping() {
+            if self.shared.panicked.get() {
+                return Err(io::Error::other("it panicked"));
+            }
             let now = self.shared.clock.now();
             if let Some(last) = last.take() {
                 self.turns.note(now.since(last));
@@ -297,7 +323,7 @@ impl<M: Middleware> Driver<M> {
             })?;
         engine.answer_announces(now, &mut self.ring);
         while let Some(waiting) = gate.next_waiting() {
-            tokio_uring::spawn(waiting::wait(self.app.clone(), waiting));
+            spawn(&self.shared, waiting::wait(self.app.clone(), waiting));
         }
         for (to, reply) in shared.replies.borrow_mut().drain(..) {
             self.ring.reply(&to, |out| {
@@ -314,7 +340,9 @@ impl<M: Middleware> Driver<M> {
         if now >= self.next_publish {
             self.next_publish = now + Duration::from_millis(HOUSEKEEPING_INTERVAL_MS);
             engine.gauge(now);
-            engine.counters.set(Counter::Connections, shared.connections.borrow().len() as u64);
+            let connections = shared.connections.borrow();
+            engine.counters.set(Counter::Connections, connections.len() as u64);
+            engine.counters.set(Counter::EvictedConnections, connections.evicted());
             let drops = kernel_drops(&self.ring).wrapping_sub(self.drops_before);
             engine.counters.set(Counter::DropReceiveOverrun, drops);
             engine.counters.set(Counter::CpuMicros, sys::thread_cpu_time().as_micros() as u64);

@@ -12,11 +12,12 @@ use crossbeam::channel::Sender;
 use tokio::sync::mpsc;
 
 use super::save::Written;
-use super::{ConnectionLimits, Driver, Shared, Trusted, save};
+use super::{ConnectionLimits, Driver, Shared, Trusted, save, spawn};
 use crate::access::Access;
 use crate::engine::{Engine, Policy};
 use crate::limits::{SURVEY_PAUSE_MS, SURVEY_SLICE};
 use crate::swarm::{Saved, Surveyed};
+use crate::throttle::SourceLimits;
 use crate::time::Timestamp;
 use crate::types::{InfoHash, SwarmCounts};
 
@@ -26,7 +27,9 @@ pub enum Order {
     Access(Arc<Access>),
     /// Another policy for announces, as far as it can change.
     Policy(Policy),
-    /// Another number of connections. Those that are open stay so.
+    /// Other limits of what each source may ask for.
+    SourceLimits(Arc<SourceLimits>),
+    /// Another number of connections. Those beyond it that idle are closed.
     Connections(ConnectionLimits),
     /// Other networks whose word on a client's address is taken.
     TrustedProxies(Arc<[Trusted]>),
@@ -74,15 +77,16 @@ impl<M> Driver<M> {
             match order {
                 Order::Access(access) => engine.set_access(access),
                 Order::Policy(policy) => engine.set_policy(policy),
+                Order::SourceLimits(limits) => engine.set_source_limits(&limits),
                 Order::Connections(limits) => shared.connections.borrow_mut().set_limits(limits),
                 Order::TrustedProxies(networks) => *self.app.trusted_proxies.borrow_mut() = networks,
                 Order::Save { file, done } => {
                     let saved = save::save(shared.clone(), file, None);
-                    tokio_uring::spawn(async move { drop(done.send(saved.await)) });
+                    spawn(shared, async move { drop(done.send(saved.await)) });
                 }
                 Order::Ask(question) => question(engine),
                 Order::Survey(listener) => {
-                    tokio_uring::spawn(survey(shared.clone(), listener));
+                    spawn(shared, survey(shared.clone(), listener));
                 }
                 Order::Sockets(to) => drop(to.send(self.sockets())),
                 Order::Load(saved) => {

@@ -47,6 +47,7 @@ fn shared() -> Rc<Shared> {
         clock: Clock::start(),
         stopping: Cell::new(false),
         unsubmitted: Cell::new(false),
+        panicked: Cell::new(false),
     })
 }
 
@@ -130,6 +131,64 @@ fn who_does_not_take_the_answers_is_cut_off() {
     });
     assert!(sent > 0);
     assert_eq!(left, 1);
+}
+
+/// Has a client send what is left of a request while the worker stands still; then `meanwhile` happens before the
+/// worker gets to read it. Returns what the client hears until the end of its connection.
+fn heard_of_what_comes_at_the_last_moment(
+    begun: &'static str,
+    rest: &'static str,
+    meanwhile: impl FnOnce(&mut Connections),
+) -> String {
+    tokio_uring::start(async {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let shared = shared();
+        tokio_uring::spawn(http::accept(app(&shared, ()), Acceptor::new(listener).unwrap(), 0));
+        let (go, goes) = channel();
+        let (send, sent) = channel();
+        let client = thread::spawn(move || {
+            let mut stream = TcpStream::connect(address).unwrap();
+            stream.write_all(begun.as_bytes()).unwrap();
+            goes.recv().unwrap();
+            stream.write_all(rest.as_bytes()).unwrap();
+            send.send(()).unwrap();
+            read_all(stream)
+        });
+        let phase = if begun.is_empty() { Phase::Idle } else { Phase::Request };
+        while !shared.connections.borrow().has_one_in(phase) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await; // its read is in flight
+        go.send(()).unwrap();
+        sent.recv().unwrap(); // no task runs meanwhile
+        meanwhile(&mut shared.connections.borrow_mut());
+        while shared.connections.borrow().len() > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        client.join().unwrap()
+    })
+}
+
+#[test]
+fn a_request_that_comes_as_its_connection_makes_room_is_answered() {
+    let heard =
+        heard_of_what_comes_at_the_last_moment("", "GET /health HTTP/1.1\r\nHost: t\r\n\r\n", |all| {
+            all.set_limits(ConnectionLimits { open: 0, refused: 1 });
+            assert_eq!(all.evicted(), 1);
+        });
+    assert!(heard.ends_with("ok\n"), "{heard}");
+}
+
+/// The process may have been stopped, or its machine asleep.
+#[test]
+fn a_request_that_came_in_time_is_answered_by_a_worker_that_comes_late() {
+    let (begun, rest) = ("GET /health HTTP/1.1\r\n", "Host: t\r\n\r\n");
+    let late = |all: &mut Connections| assert!(!all.reap(Timestamp::from_secs(1_000)));
+    let heard = heard_of_what_comes_at_the_last_moment(begun, rest, late);
+    assert!(heard.ends_with("ok\n"), "{heard}");
+    let heard = heard_of_what_comes_at_the_last_moment(begun, "Host", late);
+    assert!(heard.starts_with("HTTP/1.1 408 "), "{heard}");
 }
 
 /// It takes the input over and gives it back without a read in flight, and without a buffer.

@@ -48,8 +48,12 @@ struct Floor {
 
 impl Floor {
     fn start(protocol: &str) -> Self {
+        Self::start_with(&[protocol])
+    }
+
+    fn start_with(words: &[&str]) -> Self {
         let mut command = gyre_load();
-        command.args(["floor", protocol, "--listen", "127.0.0.1:0"]).stderr(Stdio::piped());
+        command.args(["floor", "--listen", "127.0.0.1:0"]).args(words).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stderr.take().unwrap()).read_line(&mut line).unwrap();
@@ -137,6 +141,50 @@ fn the_floor_answers_rightly_too() {
         assert!(output.status.success(), "{protocol} {more}: {}", said(&output));
         assert!(number(&figures, "/replies") > 100.0, "{figures}");
     }
+}
+
+#[test]
+fn floods_get_no_more_bytes_than_they_send_unless_they_show_an_id() {
+    let server = tracker();
+    let flood = |kind: &str, target: SocketAddr| {
+        let shape = "--duration 0.3 --warmup 0.2 --rate 5000 --sources 20 --train 8";
+        let (figures, output) =
+            load(&format!("flood-{kind}"), &format!("flood {kind} --target {target} {shape}"));
+        assert!(output.status.success(), "{kind}: {}", said(&output));
+        assert!(number(&figures, "/flood/sent") > 100.0, "{kind}: {figures}");
+        ["sent_bytes", "reply_bytes"].map(|name| number(&figures, &format!("/flood/{name}")))
+    };
+    let target = server.udp_addresses()[0];
+    for kind in ["junk", "bad-magic", "bad-ids"] {
+        assert_eq!(flood(kind, target)[1], 0.0, "{kind}");
+    }
+    let [sent, came_back] = flood("connects", target);
+    assert!(0.0 < came_back && came_back <= 1.1 * sent, "{came_back} bytes for {sent}"); // some from before the window
+    for kind in ["mad", "hash", "worker", "scrapes"] {
+        assert!(flood(kind, target)[1] > 0.0, "{kind}");
+    }
+    let silent = Floor::start_with(&["udp", "--silent"]);
+    assert_eq!(flood("connects", silent.address)[1], 0.0);
+}
+
+#[test]
+fn many_clients_share_a_socket_beside_a_flood_and_are_followed() {
+    let server = tracker();
+    let load_of =
+        "--sources 300 --pipeline 1 --flood bad-ids --flood-rate 2000 --every 0.1 --vanish 0.1 --step 2";
+    let (figures, output) = load(
+        "beside",
+        &format!("udp --target {} {SHORT} --rate 2000 --quiet {load_of}", server.udp_addresses()[0]),
+    );
+    assert!(output.status.success(), "{}", said(&output));
+    assert!((990.0..=1_010.0).contains(&number(&figures, "/requests")), "{figures}");
+    assert!(number(&figures, "/replies") > 500.0 && number(&figures, "/flood/sent") > 100.0, "{figures}");
+    assert_eq!(number(&figures, "/flood/replies"), 0.0);
+    let text = String::from_utf8(output.stdout).unwrap();
+    let moments: Vec<Vec<u64>> =
+        text.lines().map(|line| line.split(' ').map(|word| word.parse().unwrap()).collect()).collect();
+    assert!(!moments.is_empty() && moments.iter().all(|moment| moment.len() == 6), "{text}");
+    assert!(moments.iter().any(|moment| moment[2] > 0 && moment[5] >= moment[4] && moment[4] > 0), "{text}");
 }
 
 /// A tracker by UDP whose response to an announce is what `lie` makes of the right one.
@@ -257,6 +305,8 @@ fn wrong_calls_exit_with_2() {
         "udp --target 127.0.0.1:1 --rate 0",
         "udp --target 127.0.0.1:1 --cores 999",
         "udp --target 127.0.0.1:1 --pid 4294967295",
+        "udp --target [::1]:1 --sources 65",
+        "floor http --listen 127.0.0.1:0 --silent",
         "http --target 127.0.0.1:1 --mix connect:1",
     ] {
         let output = gyre_load().args(arguments.split_whitespace()).output().unwrap();

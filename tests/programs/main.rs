@@ -5,6 +5,7 @@ mod support;
 
 mod doctor;
 mod examples;
+mod faults;
 mod load;
 mod operating;
 mod privileges;

@@ -17,8 +17,16 @@ use crate::verdict::{Verdict, refusal};
 use crate::waits::Waits;
 use crate::watch::{Event, Words};
 
+/// What is counted of sources that ask for too much.
+pub(crate) const LIMITS: [Counter; 4] =
+    [Counter::LimitedConnect, Counter::LimitedAnnounce, Counter::LimitedScrape, Counter::LimitedBanned];
+
 /// Counters that are known in advance, one by one.
-const KNOWN: [Counter; 25] = [
+const KNOWN: [Counter; 29] = [
+    LIMITS[0],
+    LIMITS[1],
+    LIMITS[2],
+    LIMITS[3],
     Counter::UdpConnectV4,
     Counter::UdpConnectV6,
     Counter::UdpAnnounceV4,
@@ -166,7 +174,7 @@ impl Check {
         self.issued.get(&(ip, id)).is_some_and(|issued| window == *issued || window == issued + 1)
     }
 
-    /// What a datagram has to lead to, the middleware being of this mind.
+    /// What a datagram has to lead to, the middleware being of this mind, and the source over this limit.
     pub(crate) fn judge(
         &mut self,
         worker: usize,
@@ -174,26 +182,32 @@ impl Check {
         from: &Endpoint,
         bytes: &[u8],
         verdict: Option<Verdict>,
+        limited: Option<Counter>,
     ) -> Fate {
         let ip = from.source.ip();
         if from.source.port() == 0 {
             return self.silence(worker, Counter::BadSourcePort);
         }
-        if !self.rules[worker].permits_source(ip) {
-            return self.silence(worker, Counter::DeniedSource);
-        }
+        let permitted = self.rules[worker].permits_source(ip);
         let (fate, transaction) = match Datagram::read(bytes, ip) {
             Datagram::Short => return self.silence(worker, Counter::BadShort),
             Datagram::NoMagic => return self.silence(worker, Counter::BadMagic),
             Datagram::NoAction => return self.silence(worker, Counter::BadAction),
             Datagram::Connect { transaction } => {
                 self.bump_of(worker, ip, [Counter::UdpConnectV4, Counter::UdpConnectV6]);
+                if !permitted {
+                    return self.silence(worker, Counter::DeniedSource);
+                }
+                if limited == Some(Counter::LimitedConnect) {
+                    return self.silence(worker, Counter::LimitedConnect);
+                }
                 (Fate::Connect { transaction }, transaction)
             }
             Datagram::Announce { id, transaction, wish, options_are_good } => {
                 self.bump_of(worker, ip, [Counter::UdpAnnounceV4, Counter::UdpAnnounceV6]);
-                if !self.knows(now_us, ip, id) {
-                    return self.silence(worker, Counter::BadConnectionId);
+                let limited = limited.filter(|limited| *limited != Counter::LimitedScrape);
+                if let Some(counter) = self.shuts_out(worker, now_us, ip, id, limited) {
+                    return self.silence(worker, counter);
                 }
                 if let Some(fate) = self.deny(worker, now_us, transaction, &wish) {
                     return fate;
@@ -205,8 +219,9 @@ impl Check {
             }
             Datagram::Scrape { id, transaction, info_hashes } => {
                 self.bump_of(worker, ip, [Counter::UdpScrapeV4, Counter::UdpScrapeV6]);
-                if !self.knows(now_us, ip, id) {
-                    return self.silence(worker, Counter::BadConnectionId);
+                let limited = limited.filter(|limited| *limited != Counter::LimitedAnnounce);
+                if let Some(counter) = self.shuts_out(worker, now_us, ip, id, limited) {
+                    return self.silence(worker, counter);
                 }
                 (Fate::Scrape { transaction, info_hashes }, transaction)
             }
@@ -220,6 +235,24 @@ impl Check {
                 Fate::Refusal { transaction, message: message.to_owned() }
             }
             Some(Verdict::Wait(_)) => Fate::Waits,
+        }
+    }
+
+    /// Why a request that needs a connection id is not answered, if it isn't. Whom the limits stop the tracker has said.
+    fn shuts_out(
+        &self,
+        worker: usize,
+        now_us: u64,
+        ip: IpAddr,
+        id: u64,
+        limited: Option<Counter>,
+    ) -> Option<Counter> {
+        let is_banned = limited == Some(Counter::LimitedBanned);
+        match (self.rules[worker].permits_source(ip), self.knows(now_us, ip, id)) {
+            _ if is_banned => limited,
+            (false, _) => Some(Counter::DeniedSource),
+            (true, false) => Some(Counter::BadConnectionId),
+            (true, true) => limited,
         }
     }
 

@@ -3,6 +3,7 @@
 use fastrand::Rng;
 
 use gyre::engine::Policy;
+use gyre::throttle::{Rate, SourceLimits};
 
 /// How datagrams find their worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +28,7 @@ pub(crate) struct Plan {
     /// The secret of the connection ids outlives the process.
     pub(crate) keeps_secret: bool,
     pub(crate) with_middleware: bool,
+    pub(crate) limits: SourceLimits,
     pub(crate) clients: usize,
     pub(crate) swarms: usize,
     /// So many hashes are asked for once and never again, as a flood would.
@@ -77,6 +79,25 @@ pub(crate) fn one<T: Copy>(rng: &mut Rng, of: &[T]) -> T {
     of[rng.usize(..of.len())]
 }
 
+/// Some of what a source may ask for is limited.
+fn limits(rng: &mut Rng) -> SourceLimits {
+    let mut rate = || -> Option<Rate> {
+        let text = one(rng, &["", "", "1/s:1", "2/s:5", "10/m:2", "100/s:100"]);
+        text.parse().ok()
+    };
+    let (connects, announces, scrapes, http_requests, wrong_ids) = (rate(), rate(), rate(), rate(), rate());
+    SourceLimits {
+        connects,
+        announces,
+        scrapes,
+        http_requests,
+        wrong_ids,
+        ban_secs: one(rng, &[1, 60]),
+        network_share: one(rng, &[0, 3]),
+        ..SourceLimits::default()
+    }
+}
+
 impl Plan {
     pub(crate) fn draw(rng: &mut Rng) -> Self {
         let is_short_of_memory = rng.u8(..8) == 0;
@@ -101,6 +122,7 @@ impl Plan {
             window_secs: one(rng, &[10, 60, 120]),
             keeps_secret: rng.u8(..4) > 0,
             with_middleware: rng.u8(..3) == 0,
+            limits: if rng.u8(..4) == 0 { limits(rng) } else { SourceLimits::default() },
             clients: one(rng, &[3, 20, 80, 300]),
             swarms: one(rng, &[1, 3, 12, 60]),
             strangers: if is_short_of_memory { 900 } else { sometimes(rng, 100) },

@@ -23,7 +23,12 @@ const MANY_SEEDS: u64 = 1_000;
 const CANARY_SEEDS: u64 = 200;
 
 /// What is to have happened in many worlds: without it the simulation has not looked.
-const EVENTS: [&str; 53] = [
+const EVENTS: [&str; 58] = [
+    "announces",
+    "banned",
+    "connects",
+    "http-requests",
+    "scrapes",
     "503",
     "abandoned",
     "action",

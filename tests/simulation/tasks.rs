@@ -17,6 +17,7 @@ use gyre::engine::{Answer, Endpoint, Engine, Gate, Outcome, Source, Ticket, Verd
 use gyre::error::{Code, TrackerError};
 use gyre::limits::{UDP_REPLY_MAX_BYTES, WAIT_DEADLINE_MS};
 use gyre::mesh::Mesh;
+use gyre::throttle::Limited;
 use gyre::time::Timestamp;
 use gyre::types::{InfoHash, PeerId, SwarmCounts};
 use gyre::wire::query::{AnnounceQuery, ScrapeQuery};
@@ -265,7 +266,9 @@ pub(crate) async fn answer<M: Middleware>(
     ip: IpAddr,
     asking: Asking,
 ) {
-    if denies(&shared, ip, &asking) {
+    let now = shared.now.get();
+    let permitted = shared.engine.borrow_mut().permits_http(now, ip, Limited::HttpRequest);
+    if !permitted || denies(&shared, ip, &asking) {
         return;
     }
     let mut request = match &asking {

@@ -13,7 +13,7 @@ use gyre::mesh::Mesh;
 use gyre::swarm::Saved;
 use gyre::time::Timestamp;
 
-use crate::check::Check;
+use crate::check::{Check, LIMITS};
 use crate::rules::Rules;
 use crate::saving::Save;
 use crate::tasks::{Asking, Shared, Task, answer, wait, wait_deadline_us};
@@ -147,11 +147,14 @@ impl<M: Steered> Worker<M> {
         for _ in 0..TURN_DATAGRAMS {
             let Some(Received { from, bytes, verdict }) = self.socket.pop_front() else { break };
             self.mind.set(verdict);
-            let fate = check.judge(me, now_us, &from, &bytes, verdict);
+            let before = LIMITS.map(|limit| engine.counters.get(limit));
             let events = RefCell::default();
             let mut reply = [0xa5; UDP_REPLY_MAX_BYTES];
             let mut watched = Watched { mesh, events: &events };
             let length = engine.datagram(now, &from, &bytes, &mut reply, &mut watched, gate);
+            let limited = (0..LIMITS.len()).find(|at| engine.counters.get(LIMITS[*at]) > before[*at]);
+            let limited = limited.map(|at| LIMITS[at]);
+            let fate = check.judge(me, now_us, &from, &bytes, verdict, limited);
             let answer = length.map(|length| &reply[..length]);
             check.judged(me, now_us, &from, fate, answer, events.into_inner());
             out.extend(answer.map(|answer| (from, answer.to_vec())));

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use gyre::connection_id::ConnectionIds;
-use gyre::counters::{BAD, DROPS};
+use gyre::counters::{BAD, DROPS, LIMITED};
 use gyre::engine::{Endpoint, Engine, Seeds};
 use gyre::limits::WAIT_DEADLINE_MS;
 use gyre::mesh::Mesh;
@@ -105,7 +105,9 @@ impl<M: Steered> World<M> {
         let ids = ConnectionIds::new(*secret, plan.window_secs, Duration::from_micros(*started_unix_us));
         let mut engine = |number: usize| {
             let seeds = Seeds { table: rng.u128(..).to_be_bytes(), random: rng.u64(..) };
-            Engine::new(WorkerId(number as u16), *owners, plan.policy, ids, seeds)
+            let mut engine = Engine::new(WorkerId(number as u16), *owners, plan.policy, ids, seeds);
+            engine.set_source_limits(&plan.limits);
+            engine
         };
         let mut engines: Vec<_> = (0..owners.workers()).map(&mut engine).collect();
         if let Some(snapshot) = snapshot {
@@ -428,7 +430,7 @@ impl<M: Steered> World<M> {
     fn tally(&self) {
         for worker in &self.workers {
             let engine = worker.shared.engine.borrow();
-            for (cause, counter) in DROPS.into_iter().chain(BAD) {
+            for (cause, counter) in DROPS.into_iter().chain(BAD).chain(LIMITED) {
                 self.check.borrow().log.add(cause, engine.counters.get(counter));
             }
         }

@@ -498,34 +498,12 @@ fn a_slow_reader_gets_all_of_its_responses() {
     thread::scope(|scope| {
         let mut writer = client.stream().try_clone().unwrap();
         scope.spawn(move || writer.write_all(requests.as_bytes()).unwrap());
-        eventually("the first responses", || tracker.count(&[Counter::HttpRepliesV4]) > 500);
+        eventually("the first responses", || tracker.count(&[Counter::HttpRepliesV4]) > 100);
         for _ in 0..4_000 {
             let response = client.receive();
             assert_eq!((response.status, response.text().matches("4:port").count()), (200, 49));
         }
     });
-}
-
-#[test]
-fn one_connection_too_many_gets_a_503() {
-    let tracker = Tracker::start(&Config { http_connections: Some(2), ..config(1) });
-    let connect = || HttpClient::connect(tracker.http(Family::V4));
-    let mut inside = [connect(), connect()];
-    inside.iter_mut().for_each(|client| assert_eq!(client.get("/health").status, 200));
-    for asks in [false, true] {
-        let mut third = connect();
-        if asks {
-            let _ = third.stream().write_all(get("/health").as_bytes()); // refused before it has asked
-        }
-        let refused = third.receive();
-        assert_eq!((refused.status, refused.field("Connection")), (503, Some("close")));
-        assert!(refused.field("Retry-After").is_some());
-    }
-    inside.iter_mut().for_each(|client| assert_eq!(client.get("/health").status, 200));
-    tracker.await_count(&[Counter::DropConnections], 2);
-    drop(inside);
-    tracker.await_count(&[Counter::Connections], 0);
-    assert_eq!(connect().get("/health").status, 200, "there is room again");
 }
 
 #[test]

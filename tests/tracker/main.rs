@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod abuse;
 mod admin;
 mod admin_page;
 mod answers;
@@ -12,5 +13,6 @@ mod lists;
 mod middleware;
 mod proxies;
 mod server;
+mod source_limits;
 mod state;
 mod udp;

@@ -128,14 +128,25 @@ fn handlers_are_as_many_as_connections() {
     let most = 5;
     let config = Config { http_connections: Some(most), ..config(1) };
     let tracker = Tracker::listen(with_held(site().config(config), &inside, &open));
+    let mut idler = connect(&tracker);
+    assert_eq!(idler.get("/any").status, 200);
     let mut held: Vec<HttpClient> = (0..most).map(|_| connect(&tracker)).collect();
     held.iter_mut().for_each(|client| client.send(get("/held")));
     inside.eventually(most);
+    assert!(idler.try_request(get("/any")).is_none(), "who idles makes room");
     // What is pipelined behind a handler waits for it, and is no handler of its own.
     held[0].send(get("/held").repeat(3));
-    let mut refused = connect(&tracker);
-    assert_eq!(refused.receive().status, 503);
-    assert!(refused.rest().is_empty());
+    for asks in [false, true] {
+        let mut refused = connect(&tracker);
+        if asks {
+            let _ = refused.stream().write_all(get("/any").as_bytes()); // refused before it has asked
+        }
+        let response = refused.receive();
+        assert_eq!((response.status, response.field("Connection")), (503, Some("close")));
+        assert!(response.field("Retry-After").is_some());
+        assert!(refused.rest().is_empty());
+    }
+    tracker.await_count(&[Counter::DropConnections], 2);
     assert_eq!(inside.0.load(Ordering::Acquire), most);
     UdpClient::connected(tracker.udp(gyre::types::Family::V4));
     open.store(true, Ordering::Release);

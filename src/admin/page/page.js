@@ -3,7 +3,7 @@
 
 import { Chart, Spark, Strip } from "./chart.js";
 import {
-  BAD, DROPS, TAKEN_OUT, TURNED_AWAY, bytes, client, count, duration, micros, percent, rate, short,
+  BAD, DROPS, LIMITED, TAKEN_OUT, TURNED_AWAY, bytes, client, count, duration, micros, percent, rate, short,
 } from "./words.js";
 
 const SPAN_MS = 5 * 60_000; // what the charts reach back
@@ -323,6 +323,7 @@ const named = (group, words) =>
 const CAUSES = [
   ["Lost", cause, named("drops", DROPS)],
   ["Bad requests", explained, named("bad", BAD)],
+  ["Over a limit", explained, named("limited", LIMITED)],
   ["Turned away", explained, TURNED_AWAY],
   ["Peers taken out", explained, TAKEN_OUT],
 ].map(([title, column, causes]) => {

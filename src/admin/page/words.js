@@ -133,6 +133,16 @@ export const BAD = {
   "query": "a wrong query",
 };
 
+/** What sources asked for that are over a limit. */
+export const LIMITED = {
+  "connects": "UDP connects beyond --limit-connects",
+  "announces": "UDP announces beyond --limit-announces",
+  "scrapes": "UDP scrapes beyond --limit-scrapes",
+  "http-requests": "HTTP requests beyond --limit-http-requests; they get a 429",
+  "http-connections": "HTTP connections beyond --limit-http-connections; they are closed",
+  "banned": "of addresses that sent too many wrong connection ids",
+};
+
 /** Who is turned away, and who is taken out: where in the figures, the name, what it means. */
 export const TURNED_AWAY = [
   [(numbers) => numbers.denied.torrents, "torrents", "torrents that are not served"],

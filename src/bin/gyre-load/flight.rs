@@ -19,7 +19,7 @@ pub(crate) struct Request {
     pub(crate) kind: Kind,
     /// When it was to be sent, which latency counts from.
     pub(crate) due: Timestamp,
-    pub(crate) source: u8,
+    pub(crate) source: u16,
     /// The peer's port, of an announce.
     pub(crate) port: u16,
     /// The peer wants so many.

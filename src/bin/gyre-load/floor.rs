@@ -46,7 +46,7 @@ pub(crate) fn run(floor: &Floor) -> io::Result<()> {
     match floor.protocol {
         Protocol::Udp => {
             let socket = UdpSocket::bind(floor.listen).map_err(refused)?;
-            answer_datagrams(socket, &stop)
+            answer_datagrams(socket, floor.silent, &stop)
         }
         Protocol::Http => {
             sys::raise_descriptor_limit(DESCRIPTORS);
@@ -68,13 +68,16 @@ fn say_ready(protocol: &str, address: SocketAddr) -> io::Result<()> {
     writeln!(io::stderr(), "gyre-load: floor ready: {protocol} {address}")
 }
 
-fn answer_datagrams(socket: UdpSocket, stop: &AtomicBool) -> io::Result<()> {
+fn answer_datagrams(socket: UdpSocket, silent: bool, stop: &AtomicBool) -> io::Result<()> {
     sys::set_receive_buffer(&socket, DEFAULT_RECEIVE_BUFFER_BYTES)?;
     let address = socket.local_addr()?;
     let mut ring = UdpRing::new(vec![RingSocket { socket, wildcard: false }], &Doorbell::new()?)?;
     say_ready("udp", address)?;
     while !stop.load(Ordering::Acquire) {
-        let turned = ring.turn(TURN_DATAGRAMS, |_, datagram, out| null_response(datagram, out))?;
+        let turned = ring.turn(TURN_DATAGRAMS, |_, datagram, out| match silent {
+            false => null_response(datagram, out),
+            true => None,
+        })?;
         ring.submit()?;
         if turned.completions == 0 && !ring.has_work() {
             ring.wait(LOOK_INTERVAL)?;

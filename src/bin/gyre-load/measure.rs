@@ -1,11 +1,12 @@
 //! Owns what is measured: how many requests and replies there were of each kind, how long each took, what was wrong.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use gyre::time::Timestamp;
 use hdrhistogram::Histogram;
+use serde::Serialize;
 
 use crate::check::{Answer, Judgement, TWICE_EVERY};
 
@@ -111,19 +112,29 @@ pub(crate) struct Tally {
     pub(crate) late: u64,
     /// HTTP connections that could not be made or broke.
     pub(crate) broken: u64,
+    /// Datagrams that the kernel dropped as the generator's own sockets were full: its fault, not the server's.
+    pub(crate) overrun: u64,
     /// Peers that were given.
     pub(crate) peers: u64,
+    pub(crate) flood: Flooded,
+}
+
+/// The figures of a flood.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub(crate) struct Flooded {
+    /// Datagrams that the kernel took.
+    pub(crate) sent: u64,
+    pub(crate) sent_bytes: u64,
+    /// Those that it did not take.
+    pub(crate) failed: u64,
+    /// What came back, be it what it may.
+    pub(crate) replies: u64,
+    pub(crate) reply_bytes: u64,
 }
 
 impl Default for Tally {
     fn default() -> Self {
-        let of_kind = || OfKind {
-            requests: 0,
-            replies: 0,
-            lost: 0,
-            latency: Histogram::new_with_max(LATENCY_MAX_US, DIGITS)
-                .expect("a range and digits that it knows"),
-        };
+        let of_kind = || OfKind { requests: 0, replies: 0, lost: 0, latency: no_latencies() };
         Self {
             kinds: [of_kind(), of_kind(), of_kind()],
             wrong: [0; Wrong::ALL.len()],
@@ -132,9 +143,16 @@ impl Default for Tally {
             unsent: 0,
             late: 0,
             broken: 0,
+            overrun: 0,
             peers: 0,
+            flood: Flooded::default(),
         }
     }
+}
+
+/// What latencies are counted in.
+pub(crate) fn no_latencies() -> Histogram<u64> {
+    Histogram::new_with_max(LATENCY_MAX_US, DIGITS).expect("a range and digits that it knows")
 }
 
 impl Tally {
@@ -170,7 +188,13 @@ impl Tally {
         self.unsent += other.unsent;
         self.late += other.late;
         self.broken += other.broken;
+        self.overrun += other.overrun;
         self.peers += other.peers;
+        self.flood.sent += other.flood.sent;
+        self.flood.sent_bytes += other.flood.sent_bytes;
+        self.flood.failed += other.flood.failed;
+        self.flood.replies += other.flood.replies;
+        self.flood.reply_bytes += other.flood.reply_bytes;
         if self.first_refusal.is_none() {
             self.first_refusal.clone_from(&other.first_refusal);
         }
@@ -233,6 +257,11 @@ impl Meter {
         self.tally.of(kind).lost += u64::from(self.is_measured(due));
     }
 
+    /// The figures of a flood, if it is measured now.
+    pub(crate) fn flood(&mut self, now: Timestamp) -> Option<&mut Flooded> {
+        self.is_measured(now).then_some(&mut self.tally.flood)
+    }
+
     /// A reply is no answer to anything.
     pub(crate) fn is_wrong(&mut self, wrong: Wrong) {
         Live::add(&self.live.wrong, 1);
@@ -255,7 +284,9 @@ impl Meter {
         self.replies += 1;
         let measured = self.is_measured(due);
         if measured {
-            self.tally.replied(kind, now.since(due));
+            let latency = now.since(due);
+            self.tally.replied(kind, latency);
+            self.live.latency().saturating_record(latency.as_micros() as u64);
         }
         match judgement {
             Ok(Answer::Peers(peers)) if measured => self.tally.peers += *peers as u64,
@@ -277,15 +308,30 @@ impl Meter {
 }
 
 /// What a thread tells while it runs. Counts of all phases, never reset.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Live {
     pub(crate) requests: AtomicU64,
     pub(crate) replies: AtomicU64,
     pub(crate) lost: AtomicU64,
     pub(crate) wrong: AtomicU64,
+    /// In microseconds, since this was last looked at.
+    latency: Mutex<Histogram<u64>>,
+}
+
+impl Default for Live {
+    fn default() -> Self {
+        let [requests, replies, lost, wrong] = Default::default();
+        Self { requests, replies, lost, wrong, latency: Mutex::new(no_latencies()) }
+    }
 }
 
 impl Live {
+    /// The latencies since they were last [taken](std::mem::replace). A lock that nobody else wants is cheap beside
+    /// what a request costs.
+    pub(crate) fn latency(&self) -> MutexGuard<'_, Histogram<u64>> {
+        self.latency.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Adds to a number that only the calling thread writes.
     pub(crate) fn add(number: &AtomicU64, more: u64) {
         number.store(number.load(Ordering::Relaxed) + more, Ordering::Relaxed);

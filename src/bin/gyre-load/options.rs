@@ -15,6 +15,10 @@ use crate::population::Popularity;
 const DURATION_MIN: Duration = Duration::from_millis(10);
 /// Torrents, peers: at most so many, as many as a number of 32 bits leaves room to count.
 const MANY: i64 = 1 << 30;
+/// Sources of a thread, at most.
+pub(crate) const SOURCES_MAX: i64 = 30_000;
+/// Datagrams that the kernel cuts one message into, at most (UDP_MAX_SEGMENTS).
+const TRAIN_MAX: i64 = 64;
 
 /// Loads a BitTorrent tracker as its clients do, checks every reply, and says how fast and how well it answered.
 ///
@@ -32,6 +36,10 @@ pub(crate) enum Command {
     Udp(UdpLoad),
     /// Load a tracker by HTTP (BEP 3).
     Http(HttpLoad),
+    /// Flood a tracker by UDP, as an attacker would.
+    ///
+    /// It waits for no reply, but counts what comes back. `udp --flood` does the same beside clients that behave.
+    Flood(FloodLoad),
     /// Answer without doing anything: the physical limit that trackers are compared with.
     ///
     /// It sends canned replies of the sizes that a tracker's have (30 peers), from one core, with the ring and the
@@ -84,10 +92,111 @@ pub(crate) struct UdpLoad {
     #[arg(long, default_value_t = 32, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
     pub(crate) pipeline: u32,
 
-    /// Sockets of each thread to send from: each on a port of its own, and at a loopback target also on an address of
-    /// its own (127.0.0.1, 127.0.0.2 ...)
-    #[arg(long, default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    /// Clients of each thread to send as: up to 64, each on a port of its own, and at a loopback target also on an
+    /// address of its own, in a network of its own (127.0.0.1, 127.0.1.1 ...); at such a target also more
+    #[arg(long, default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=SOURCES_MAX))]
     pub(crate) sources: u32,
+
+    #[command(flatten)]
+    pub(crate) beside: Beside,
+}
+
+#[derive(Args, Clone, Debug)]
+#[command(args_override_self = true)]
+pub(crate) struct FloodLoad {
+    /// What to send
+    #[arg(value_enum)]
+    pub(crate) kind: FloodKind,
+
+    #[command(flatten)]
+    pub(crate) course: Course,
+
+    /// Addresses of each thread to send from, at a loopback target, each in a network of its own (127.125.0.1,
+    /// 127.125.1.1 ...); at others ports. `mad` has one
+    #[arg(long, default_value_t = 1_000, value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=SOURCES_MAX))]
+    pub(crate) sources: u32,
+
+    /// Datagrams of one source that are handed to the kernel together, and cut apart there (UDP_SEGMENT)
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=TRAIN_MAX))]
+    pub(crate) train: u32,
+}
+
+/// Floods beside a load.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Beside {
+    /// Flood the tracker beside this load, from the same threads (see `gyre-load flood`)
+    #[arg(long, value_enum, value_name = "KIND")]
+    flood: Option<FloodKind>,
+
+    /// Datagrams of the flood a second; or `max`: as fast as they can be sent
+    #[arg(long, default_value = "max", value_name = "N|max")]
+    flood_rate: Rate,
+
+    /// Addresses of the flood, as `--sources` of `gyre-load flood`
+    #[arg(long, default_value_t = 1_000, value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=SOURCES_MAX))]
+    flood_sources: u32,
+
+    /// As `--train` of `gyre-load flood`
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=TRAIN_MAX))]
+    flood_train: u32,
+}
+
+/// A flood, as it is asked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Flooding {
+    pub(crate) kind: FloodKind,
+    pub(crate) rate: Rate,
+    pub(crate) sources: u32,
+    pub(crate) train: u32,
+}
+
+impl FloodLoad {
+    pub(crate) fn flooding(&self) -> Flooding {
+        let Self { kind, course, sources, train } = self;
+        Flooding { kind: *kind, rate: course.rate, sources: *sources, train: *train }
+    }
+}
+
+impl Beside {
+    pub(crate) fn flooding(&self) -> Option<Flooding> {
+        let Self { flood, flood_rate, flood_sources, flood_train } = *self;
+        flood.map(|kind| Flooding { kind, rate: flood_rate, sources: flood_sources, train: flood_train })
+    }
+}
+
+/// What a flood consists of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FloodKind {
+    /// Random bytes, 0 to 1,500 of them
+    Junk,
+    /// Connects with a wrong protocol id
+    BadMagic,
+    /// Announces that look right, with random connection ids
+    BadIds,
+    /// Connects
+    Connects,
+    /// Right announces of one source that has gone mad
+    Mad,
+    /// Right announces for one info-hash
+    Hash,
+    /// Right announces for info-hashes that all belong to one worker, as they have the same first four bytes
+    Worker,
+    /// Right scrapes of 74 info-hashes that nobody has
+    Scrapes,
+}
+
+impl FloodKind {
+    /// A connection id that the tracker has given belongs to it.
+    pub(crate) fn needs_id(self) -> bool {
+        matches!(self, Self::Mad | Self::Hash | Self::Worker | Self::Scrapes)
+    }
+
+    /// As it is written on the command line.
+    pub(crate) fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
 }
 
 #[derive(Args, Clone, Debug)]
@@ -116,13 +225,14 @@ pub(crate) struct HttpLoad {
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(crate) pipeline: u32,
 
-    /// Local addresses to connect from, at a loopback target (127.0.0.1, 127.0.0.2 ...)
+    /// Local addresses to connect from, at a loopback target (127.0.0.1, 127.0.1.1 ...)
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=250))]
     pub(crate) sources: u32,
 }
 
+/// What is the same for all that is sent: where to, how fast, how long, and what is told of it.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct Load {
+pub(crate) struct Course {
     /// The tracker
     #[arg(long, value_name = "HOST:PORT")]
     target: String,
@@ -136,6 +246,11 @@ pub(crate) struct Load {
     #[arg(long, default_value = "max", value_name = "N|max")]
     pub(crate) rate: Rate,
 
+    /// With a rate: milliseconds from one step to the next, at which all leaves together that has become due since;
+    /// spares the core that this runs on, and the programs there. 0: each request leaves by itself
+    #[arg(long, default_value_t = 0, value_name = "MS", value_parser = clap::value_parser!(u32).range(0..=1_000))]
+    pub(crate) step: u32,
+
     /// Seconds to measure
     #[arg(long, default_value = "10", value_name = "S", value_parser = some_seconds)]
     pub(crate) duration: Duration,
@@ -147,6 +262,36 @@ pub(crate) struct Load {
     /// Cores to run on, a thread on each [default: the last one that this process may use]
     #[arg(long, value_name = "LIST")]
     pub(crate) cores: Option<Cores>,
+
+    /// The load repeats if its seed does
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub(crate) seed: u64,
+
+    /// The server's process: report its CPU time and memory
+    #[arg(long, value_name = "PID")]
+    pub(crate) pid: Option<u32>,
+
+    /// Write the figures to this file, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+
+    /// Write a page with plots to this file
+    #[arg(long, value_name = "FILE.html")]
+    pub(crate) report: Option<PathBuf>,
+
+    /// Print a line each so many seconds: seconds since the begin, requests/s, replies/s, lost, p50 us, p99 us
+    #[arg(long, value_name = "S", value_parser = some_seconds)]
+    pub(crate) every: Option<Duration>,
+
+    /// Print nothing but what is wrong
+    #[arg(long)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Load {
+    #[command(flatten)]
+    pub(crate) course: Course,
 
     /// Torrents
     #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MANY))]
@@ -165,6 +310,11 @@ pub(crate) struct Load {
     #[arg(long, default_value = "0.75", value_name = "0..1", value_parser = share)]
     pub(crate) seeders: f64,
 
+    /// Share of the announces after which a peer is gone without a word, and another comes in its place (beside the 3 %
+    /// that stop)
+    #[arg(long, default_value = "0", value_name = "0..1", value_parser = share)]
+    pub(crate) vanish: f64,
+
     /// Peers wanted in each reply
     #[arg(long, default_value_t = 30, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=200))]
     pub(crate) numwant: u16,
@@ -176,29 +326,9 @@ pub(crate) struct Load {
     /// Milliseconds after which a request counts as lost
     #[arg(long, default_value_t = 1_000, value_name = "MS", value_parser = clap::value_parser!(u32).range(1..=60_000))]
     pub(crate) timeout: u32,
-
-    /// The load repeats if its seed does
-    #[arg(long, default_value_t = 1, value_name = "N")]
-    pub(crate) seed: u64,
-
-    /// The server's process: report its CPU time and memory
-    #[arg(long, value_name = "PID")]
-    pub(crate) pid: Option<u32>,
-
-    /// Write the figures to this file, as JSON
-    #[arg(long, value_name = "FILE")]
-    pub(crate) json: Option<PathBuf>,
-
-    /// Write a page with plots to this file
-    #[arg(long, value_name = "FILE.html")]
-    pub(crate) report: Option<PathBuf>,
-
-    /// Print nothing but what is wrong
-    #[arg(long)]
-    pub(crate) quiet: bool,
 }
 
-impl Load {
+impl Course {
     /// The target's address.
     pub(crate) fn target(&self) -> Result<SocketAddr, String> {
         let found = self.target.to_socket_addrs().map_err(|error| {
@@ -230,6 +360,10 @@ pub(crate) struct Floor {
     /// The core to run on [default: wherever the kernel puts it]
     #[arg(long, value_name = "N")]
     pub(crate) core: Option<usize>,
+
+    /// Take datagrams and send nothing: the limit of whoever refuses them
+    #[arg(long)]
+    pub(crate) silent: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -331,9 +465,9 @@ mod tests {
         else {
             panic!("not UDP")
         };
-        assert_eq!(udp.load.rate, Rate::PerSecond(10_000.0));
+        assert_eq!(udp.load.course.rate, Rate::PerSecond(10_000.0));
         assert_eq!(udp.mix, Mix { connect: 0, announce: 2, scrape: 1 });
-        assert_eq!(udp.load.target(), Ok("127.0.0.1:1".parse().unwrap()));
+        assert_eq!(udp.load.course.target(), Ok("127.0.0.1:1".parse().unwrap()));
         for wrong in [
             "gyre-load",
             "gyre-load udp",
@@ -345,6 +479,9 @@ mod tests {
             "gyre-load udp --target 127.0.0.1:1 --duration -1",
             "gyre-load http --target 127.0.0.1:1 --keep-alive --close",
             "gyre-load floor tcp --listen 127.0.0.1:0",
+            "gyre-load flood --target 127.0.0.1:1",
+            "gyre-load flood junk --target 127.0.0.1:1 --train 65",
+            "gyre-load udp --target 127.0.0.1:1 --flood rain",
         ] {
             assert!(read(wrong).is_err(), "{wrong}");
         }
@@ -353,7 +490,7 @@ mod tests {
     #[test]
     fn a_target_needs_an_address_of_its_family() {
         let target = |line: &str| match Cli::try_parse_from(line.split_whitespace()).unwrap().command {
-            Command::Http(http) => http.load.target(),
+            Command::Http(http) => http.load.course.target(),
             _ => panic!("not HTTP"),
         };
         assert!(target("gyre-load http --target [::1]:80 --ipv6").unwrap().is_ipv6());

@@ -12,6 +12,8 @@ use rand_distr::{Distribution, Gamma, Zipf};
 const STOPS_PER_MILLE: u32 = 30;
 /// Of a thousand announces of leechers, so many say that the download is complete.
 const COMPLETES_PER_MILLE: u32 = 40;
+/// A peer that comes for one that is gone has a port so far from that one's.
+const NEXT_PORT: u32 = 32_003;
 /// The lowest port of a peer.
 const FIRST_PORT: u16 = 1_024;
 /// Ports that peers have.
@@ -97,6 +99,8 @@ impl Sampler {
 #[derive(Clone, Copy)]
 struct Peer {
     torrent: u32,
+    /// How many had its place before it.
+    before: u16,
     seeder: bool,
     /// It has announced itself.
     started: bool,
@@ -122,6 +126,7 @@ pub(crate) struct Population {
     cursors: Vec<u32>,
     /// Of the peers that come for one that has stopped, so many are leechers, so that the share of seeders stays.
     new_leechers: f64,
+    vanish: f64,
     /// Sources share an address: their peers have different ports.
     one_address: bool,
     number: u32,
@@ -137,6 +142,8 @@ pub(crate) struct Make {
     pub(crate) peers: u32,
     pub(crate) sources: u32,
     pub(crate) seeders: f64,
+    /// Share of the announces after which the peer is gone without a word.
+    pub(crate) vanish: f64,
     pub(crate) popularity: Popularity,
     pub(crate) one_address: bool,
 }
@@ -148,12 +155,15 @@ impl Population {
         let peers = (0..make.peers.max(make.sources))
             .map(|_| Peer {
                 torrent: sampler.draw(&mut rng),
+                before: 0,
                 seeder: rng.random_bool(make.seeders),
                 started: false,
             })
             .collect();
         let leechers = 1.0 - make.seeders;
-        let gone = f64::from(STOPS_PER_MILLE + COMPLETES_PER_MILLE) / f64::from(STOPS_PER_MILLE);
+        let [stops, completes] =
+            [STOPS_PER_MILLE, COMPLETES_PER_MILLE].map(|share| f64::from(share) / 1_000.0);
+        let gone = 1.0 + completes / (stops + make.vanish);
         Self {
             seed: make.seed,
             rng,
@@ -161,6 +171,7 @@ impl Population {
             peers,
             cursors: (0..make.sources).collect(),
             new_leechers: (leechers * gone).min(1.0),
+            vanish: make.vanish,
             one_address: make.one_address,
             number: make.thread,
         }
@@ -190,10 +201,11 @@ impl Population {
         peer.started = true;
         peer.seeder |= event == Event::Completed;
         let ask = self.ask(at, event);
-        if event == Event::Stopped {
+        if event == Event::Stopped || self.vanish > 0.0 && self.rng.random_bool(self.vanish) {
             let torrent = self.sampler.draw(&mut self.rng);
             let seeder = !self.rng.random_bool(self.new_leechers);
-            self.peers[at] = Peer { torrent, seeder, started: false };
+            let before = self.peers[at].before.wrapping_add(1);
+            self.peers[at] = Peer { torrent, before, seeder, started: false };
         }
         ask
     }
@@ -222,9 +234,10 @@ impl Population {
             true => (at as u32).wrapping_add(self.number.wrapping_mul(self.peers.len() as u32)),
             false => at as u32 / self.cursors.len() as u32,
         };
+        let who = u64::from(self.number) << 48 | u64::from(peer.before) << 32 | at as u64;
         let mut peer_id = *b"-GL0100-............";
-        peer_id[8..16]
-            .copy_from_slice(&mix(self.seed ^ (u64::from(self.number) << 32 | at as u64)).to_be_bytes());
+        peer_id[8..16].copy_from_slice(&mix(self.seed ^ who).to_be_bytes());
+        let number = number.wrapping_add(u32::from(peer.before).wrapping_mul(NEXT_PORT));
         Ask {
             info_hash: info_hash(self.seed, peer.torrent),
             peer_id: PeerId(peer_id),
@@ -263,6 +276,7 @@ mod tests {
             peers: 40_000,
             sources: 4,
             seeders: 0.75,
+            vanish: 0.0,
             popularity,
             one_address: false,
         }
@@ -317,6 +331,22 @@ mod tests {
             (0.02..0.04).contains(&share(Event::Stopped)) && (0.02..0.04).contains(&share(Event::Started))
         );
         assert!((0.005..0.02).contains(&share(Event::Completed)));
+    }
+
+    #[test]
+    fn who_comes_for_one_that_is_gone_is_somebody_else() {
+        let alone = Make { peers: 1, sources: 1, vanish: 0.5, ..make(Popularity::Uniform) };
+        let mut population = Population::new(alone);
+        let asks: Vec<Ask> = (0..1_000).map(|_| population.next(0)).collect();
+        let gone = |pair: &&[Ask]| pair[1].event == Event::Started;
+        let (vanished, stopped): (Vec<_>, Vec<_>) =
+            asks.windows(2).filter(gone).partition(|pair| pair[0].event != Event::Stopped);
+        assert!((400..600).contains(&vanished.len()) && stopped.len() > 5, "{}", vanished.len());
+        for pair in vanished.iter().chain(&stopped) {
+            assert!(pair[0].port != pair[1].port && pair[0].peer_id != pair[1].peer_id, "{pair:?}");
+        }
+        let same = asks.windows(2).filter(|pair| pair[1].event != Event::Started);
+        same.for_each(|pair| assert_eq!((pair[0].port, pair[0].peer_id), (pair[1].port, pair[1].peer_id)));
     }
 
     #[test]

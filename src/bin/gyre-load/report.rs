@@ -5,7 +5,8 @@ use std::fmt::Write;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use crate::measure::{Kind, OfKind, Tally, Wrong};
+use crate::measure::{Flooded, Kind, OfKind, Tally, Wrong};
+use crate::options::FloodKind;
 use crate::watch::Used;
 
 /// A generator that was busy for this part of the time may have been the limit.
@@ -31,6 +32,8 @@ pub(crate) struct Report {
     /// Due, but not sent before the end (in an open loop).
     pub(crate) unsent: u64,
     pub(crate) late: u64,
+    /// UDP: datagrams that the generator's own sockets had no room for, some of the lost among them.
+    pub(crate) overrun: u64,
     pub(crate) refused: u64,
     pub(crate) first_refusal: Option<String>,
     pub(crate) broken_connections: u64,
@@ -40,6 +43,7 @@ pub(crate) struct Report {
     pub(crate) peers_per_announce: f64,
     pub(crate) latency: Latency,
     pub(crate) kinds: Vec<KindReport>,
+    pub(crate) flood: Option<FloodReport>,
     pub(crate) generator: Generator,
     pub(crate) server: Option<Server>,
     pub(crate) timeline: Vec<Moment>,
@@ -89,6 +93,15 @@ pub(crate) struct KindReport {
     pub(crate) latency: Latency,
 }
 
+/// A flood, alone or beside the load.
+#[derive(Debug, Serialize)]
+pub(crate) struct FloodReport {
+    pub(crate) kind: String,
+    pub(crate) sent_per_sec: f64,
+    #[serde(flatten)]
+    pub(crate) counts: Flooded,
+}
+
 /// What the generator itself used.
 #[derive(Debug, Serialize)]
 pub(crate) struct Generator {
@@ -112,6 +125,21 @@ pub(crate) struct Server {
     pub(crate) resident_bytes: u64,
 }
 
+impl Server {
+    /// From what it used while it served so many a second.
+    fn of(used: &Used, served_per_sec: f64) -> Self {
+        let per_reply = |secs: f64| 1e6 * secs / used.secs / served_per_sec;
+        Self {
+            pid: used.pid,
+            user_us_per_reply: per_reply(used.user_secs),
+            system_us_per_reply: per_reply(used.system_secs),
+            cpu_us_per_reply: per_reply(used.user_secs + used.system_secs),
+            cpu: (used.user_secs + used.system_secs) / used.secs,
+            resident_bytes: used.resident_bytes,
+        }
+    }
+}
+
 /// A part of the run.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct Moment {
@@ -120,6 +148,8 @@ pub(crate) struct Moment {
     pub(crate) requests_per_sec: f64,
     pub(crate) replies_per_sec: f64,
     pub(crate) lost: u64,
+    pub(crate) p50_us: u64,
+    pub(crate) p99_us: u64,
 }
 
 /// What a report is made from, beside the tally.
@@ -129,6 +159,7 @@ pub(crate) struct Run {
     pub(crate) target: String,
     pub(crate) rate: Option<f64>,
     pub(crate) duration_secs: f64,
+    pub(crate) flood: Option<FloodKind>,
     pub(crate) busy: Vec<f64>,
     pub(crate) cpu: Vec<f64>,
     pub(crate) server: Option<Used>,
@@ -139,18 +170,8 @@ impl Report {
     pub(crate) fn new(run: Run, tally: &Tally) -> Self {
         let per_sec = |number: u64| number as f64 / run.duration_secs;
         let replies = tally.replies();
-        let answered = replies.max(1) as f64;
-        let server = run.server.map(|used| {
-            let per_reply = |secs: f64| secs / used.secs * run.duration_secs * 1e6 / answered;
-            Server {
-                pid: used.pid,
-                user_us_per_reply: per_reply(used.user_secs),
-                system_us_per_reply: per_reply(used.system_secs),
-                cpu_us_per_reply: per_reply(used.user_secs + used.system_secs),
-                cpu: (used.user_secs + used.system_secs) / used.secs,
-                resident_bytes: used.resident_bytes,
-            }
-        });
+        // A flood alone wants no replies.
+        let served = if tally.requests() > 0 { replies } else { tally.flood.sent }.max(1) as f64;
         let kind_report = |(kind, figures): (Kind, &OfKind)| KindReport {
             kind: kind.name(),
             requests: figures.requests,
@@ -176,6 +197,7 @@ impl Report {
             lost: tally.lost(),
             unsent: tally.unsent,
             late: tally.late,
+            overrun: tally.overrun,
             refused: tally.refused,
             first_refusal: tally.first_refusal.clone(),
             broken_connections: tally.broken,
@@ -190,21 +212,31 @@ impl Report {
                 .filter(|(_, figures)| figures.requests > 0)
                 .map(kind_report)
                 .collect(),
+            flood: run.flood.map(|kind| FloodReport {
+                kind: kind.name(),
+                sent_per_sec: per_sec(tally.flood.sent),
+                counts: tally.flood,
+            }),
             generator: Generator {
                 threads: run.busy.len(),
                 limits: run.busy.iter().all(|busy| *busy > BUSY_LIMIT),
                 busy: run.busy,
                 cpu: run.cpu,
             },
-            server,
+            server: run.server.map(|used| Server::of(&used, served / run.duration_secs)),
             timeline: run.timeline,
             histogram,
         }
     }
 
-    /// Whether all went as it should: there were replies, none was wrong, and not all refused.
+    /// Whether all went as it should: there were replies, none was wrong, and not all refused. A flood alone wants
+    /// none.
     pub(crate) fn is_right(&self) -> bool {
-        self.replies > self.refused && self.wrong == 0
+        self.replies > self.refused && self.wrong == 0 || self.is_flood_alone()
+    }
+
+    fn is_flood_alone(&self) -> bool {
+        self.flood.is_some() && self.requests == 0
     }
 
     /// The figures for a human.
@@ -214,6 +246,49 @@ impl Report {
             let _ = writeln!(text, "{content}"); // a String takes everything
         };
         line(format!("{} {}, {:.1} s, {}", self.protocol, self.target, self.duration_secs, self.machine));
+        if !self.is_flood_alone() {
+            line(self.exchanges());
+        }
+        if let Some(FloodReport { kind, sent_per_sec, counts }) = &self.flood {
+            let Flooded { sent, sent_bytes, failed, replies, reply_bytes } = counts;
+            line(format!(
+                "flood ({kind}): {sent} datagrams, {sent_per_sec:.0}/s, {sent_bytes} bytes; not taken by the kernel: \
+                 {failed}; came back: {replies}, {reply_bytes} bytes"
+            ));
+        }
+        if let Some(server) = &self.server {
+            line(format!(
+                "server (process {}): {:.3} us CPU per {} ({:.3} user, {:.3} system), {:.0} % of a core, \
+                 {:.1} MiB resident",
+                server.pid,
+                server.cpu_us_per_reply,
+                if self.is_flood_alone() { "datagram" } else { "reply" },
+                server.user_us_per_reply,
+                server.system_us_per_reply,
+                100.0 * server.cpu,
+                server.resident_bytes as f64 / f64::from(1 << 20)
+            ));
+        }
+        let percent = |parts: &[f64]| {
+            parts.iter().map(|part| format!("{:.0} %", 100.0 * part)).collect::<Vec<_>>().join(", ")
+        };
+        line(format!(
+            "generator: busy {} of the time, {} of a core{}",
+            percent(&self.generator.busy),
+            percent(&self.generator.cpu),
+            if self.generator.limits {
+                ": THE GENERATOR IS THE LIMIT of this run, not the server"
+            } else {
+                ""
+            }
+        ));
+        text
+    }
+
+    /// What was asked and answered, in lines.
+    fn exchanges(&self) -> String {
+        let mut lines = Vec::new();
+        let mut line = |content: String| lines.push(content);
         line(format!(
             "{:<10} {:>12} {:>12} {:>9} {:>8} {:>8} {:>8} {:>8} {:>9}",
             "", "requests/s", "replies/s", "lost", "p50 us", "p90 us", "p99 us", "p99.9 us", "max us"
@@ -245,36 +320,17 @@ impl Report {
         if self.unsent > 0 {
             line(format!("{} requests were due but could not be sent before the end", self.unsent));
         }
+        if self.overrun > 0 {
+            line(format!(
+                "{} replies came faster than this generator took them, and were dropped",
+                self.overrun
+            ));
+        }
         if self.broken_connections > 0 {
             line(format!("{} connections could not be made or broke", self.broken_connections));
         }
         let causes = self.wrong_by_cause.iter().map(|cause| format!(", {}: {}", cause.cause, cause.replies));
         line(format!("wrong replies: {}{}", self.wrong, causes.collect::<String>()));
-        if let Some(server) = &self.server {
-            line(format!(
-                "server (process {}): {:.3} us CPU per reply ({:.3} user, {:.3} system), {:.0} % of a core, \
-                 {:.1} MiB resident",
-                server.pid,
-                server.cpu_us_per_reply,
-                server.user_us_per_reply,
-                server.system_us_per_reply,
-                100.0 * server.cpu,
-                server.resident_bytes as f64 / f64::from(1 << 20)
-            ));
-        }
-        let percent = |parts: &[f64]| {
-            parts.iter().map(|part| format!("{:.0} %", 100.0 * part)).collect::<Vec<_>>().join(", ")
-        };
-        line(format!(
-            "generator: busy {} of the time, {} of a core{}",
-            percent(&self.generator.busy),
-            percent(&self.generator.cpu),
-            if self.generator.limits {
-                ": THE GENERATOR IS THE LIMIT of this run, not the server"
-            } else {
-                ""
-            }
-        ));
-        text
+        lines.join("\n")
     }
 }

@@ -16,7 +16,7 @@ use gyre::sys;
 use gyre::time::{Clock, Timestamp};
 
 use crate::measure::{Live, Meter, Tally};
-use crate::options::{Load, Mix, Rate};
+use crate::options::{Course, Mix, Rate};
 
 /// A thread looks for work so long before it sleeps: to be woken would cost the server's core some microseconds, and
 /// must not happen while there is a load worth the name.
@@ -35,6 +35,7 @@ pub(crate) struct Shared {
     pub(crate) clock: Clock,
     pub(crate) warmup: Duration,
     pub(crate) duration: Duration,
+    step: Duration,
     threads: usize,
     ready: AtomicUsize,
     failed: OnceLock<String>,
@@ -43,11 +44,12 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(load: &Load, threads: usize) -> Self {
+    pub(crate) fn new(course: &Course, threads: usize) -> Self {
         Self {
             clock: Clock::start(),
-            warmup: load.warmup,
-            duration: load.duration,
+            warmup: course.warmup,
+            duration: course.duration,
+            step: Duration::from_millis(course.step.into()),
             threads,
             ready: AtomicUsize::new(0),
             failed: OnceLock::new(),
@@ -101,21 +103,30 @@ impl Shared {
 pub(crate) struct Schedule {
     begin: Timestamp,
     micros_each: f64,
+    /// They leave at multiples of this alone, if it isn't 0.
+    step_micros: f64,
     /// Requests sent, and the thread's part of a step, so that threads don't send in step.
     sent: f64,
 }
 
 impl Schedule {
     /// The part of a thread of a rate.
-    pub(crate) fn new(rate: Rate, begin: Timestamp, thread: usize, threads: usize) -> Option<Self> {
+    pub(crate) fn new(rate: Rate, begin: Timestamp, thread: usize, shared: &Shared) -> Option<Self> {
         let Rate::PerSecond(rate) = rate else { return None };
-        let sent = thread as f64 / threads as f64;
-        Some(Self { begin, micros_each: 1e6 * threads as f64 / rate, sent })
+        let threads = shared.threads as f64;
+        let step_micros = shared.step.as_micros() as f64;
+        Some(Self { begin, micros_each: 1e6 * threads / rate, step_micros, sent: thread as f64 / threads })
     }
 
     /// When the next request is due.
     pub(crate) fn next(&self) -> Timestamp {
-        self.begin + Duration::from_micros((self.sent * self.micros_each) as u64)
+        let micros = self.sent * self.micros_each;
+        let micros = if self.step_micros > 0.0 {
+            (micros / self.step_micros).ceil() * self.step_micros
+        } else {
+            micros
+        };
+        self.begin + Duration::from_micros(micros as u64)
     }
 
     /// How many are due before `to` and not sent.
@@ -217,7 +228,7 @@ pub(crate) fn drive(mut loader: impl Loader, shared: &Shared, part: &Part) -> io
     };
     let window = shared.window().expect("it has begun");
     loader.meter().window = Some(window);
-    schedule = Schedule::new(part.rate, begin, part.thread, shared.threads);
+    schedule = Schedule::new(part.rate, begin, part.thread, shared);
     loader.enter(Phase::Load);
     let mut cpu = CpuWatch::default();
     loop {
@@ -301,8 +312,13 @@ mod tests {
     #[test]
     fn requests_are_due_evenly_and_threads_take_turns() {
         let begin = Timestamp::from_secs(5);
-        let mut schedules =
-            [0, 1].map(|thread| Schedule::new(Rate::PerSecond(1_000.0), begin, thread, 2).unwrap());
+        let schedule = |thread: usize, step_micros| Schedule {
+            begin,
+            micros_each: 2_000.0,
+            step_micros,
+            sent: thread as f64 / 2.0,
+        };
+        let mut schedules = [0, 1].map(|thread| schedule(thread, 0.0));
         let mut due: Vec<u64> = Vec::new();
         for _ in 0..3 {
             for schedule in &mut schedules {
@@ -314,7 +330,13 @@ mod tests {
         let unsent =
             |micros| schedules.map(|schedule| schedule.unsent(begin + Duration::from_micros(micros)));
         assert_eq!([unsent(5_000), unsent(6_001), unsent(9_000)], [[0, 0], [1, 0], [2, 1]]);
-        assert!(Schedule::new(Rate::Max, begin, 0, 1).is_none());
+        let mut steps = schedule(1, 5_000.0);
+        let due = [(); 4].map(|()| {
+            let due = steps.next().since(begin).as_millis();
+            steps.step();
+            due
+        });
+        assert_eq!(due, [5, 5, 5, 10], "of 1, 3, 5, 7 ms");
     }
 
     #[test]

@@ -2,19 +2,20 @@
 //! announces and scrapes with the id that this gave.
 
 use std::io;
-use std::net::{IpAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use gyre::engine::{Endpoint, Replies};
 use gyre::limits::TURN_DATAGRAMS;
-use gyre::ring::UdpRing;
+use gyre::ring::{RingSocket, UdpRing};
 use gyre::sys::{self, Doorbell};
 use gyre::time::Timestamp;
-use gyre::types::{Event, PeerAddr};
+use gyre::types::{Event, Family, PeerAddr};
 use gyre::wire::udp::{self, Response};
 
 use crate::check::{self, Answer, Judgement, Wanted};
 use crate::flight::{Flight, Match, Request};
+use crate::flood::Flood;
 use crate::measure::{Kind, Meter, Wrong};
 use crate::options::Rate;
 use crate::population::{Ask, Population};
@@ -24,10 +25,14 @@ use crate::run::{self, BURST, Busy, Loader, Outcome, Part, Phase, Schedule, Shar
 const ID_LIFE: Duration = Duration::from_secs(60);
 /// First connects that are lost before the target is said not to answer.
 const CONNECT_TRIES: u32 = 5;
-/// The receive buffer of each socket: what comes in while the generator is not looking must not be lost.
+/// Sources that have a socket each. More share one, which sends from the address that each datagram names.
+pub(crate) const SOCKETS_MAX: usize = 64;
+/// The receive buffer of each socket, and of one that sources share: what comes in while the generator is not looking
+/// must not be lost.
 const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
+const SHARED_BUFFER_BYTES: usize = 64 << 20;
 
-/// A socket's session.
+/// A session: a client's, that has an address and port of its own.
 struct Source {
     endpoint: Endpoint,
     /// As the tracker sees it, if nothing is in between.
@@ -60,25 +65,19 @@ pub(crate) fn run(
     part: &Part,
     pipeline: u32,
     population: Population,
+    flood: Option<Flood>,
     shared: &Shared,
 ) -> io::Result<Outcome> {
-    let mut sources = Vec::new();
-    let mut sockets = Vec::new();
-    for (number, address) in part.sources.iter().enumerate() {
-        let socket = UdpSocket::bind(address)
-            .map_err(|error| io::Error::other(format!("no socket at {address}: {error}")))?;
-        sys::set_receive_buffer(&socket, RECEIVE_BUFFER_BYTES)?;
-        let connected = socket.connect(part.target);
-        connected.map_err(|error| io::Error::other(format!("udp://{}: {error}", part.target)))?;
-        sources.push(Source {
-            endpoint: Endpoint { source: part.target, local: None, socket: number as u8 },
-            ip: socket.local_addr()?.ip(),
-            connection: None,
-            in_flight: 0,
-            to_fill: (population.len() + part.sources.len() - 1 - number) / part.sources.len(),
-        });
-        sockets.push(socket);
-    }
+    let (ring, endpoints) = open(part)?;
+    let count = endpoints.len();
+    let source = |(number, (endpoint, ip))| Source {
+        endpoint,
+        ip,
+        connection: None,
+        in_flight: 0,
+        to_fill: (population.len() + count - 1 - number) / count,
+    };
+    let sources = endpoints.into_iter().enumerate().map(source).collect();
     let client = Client {
         part,
         pipeline,
@@ -89,14 +88,44 @@ pub(crate) fn run(
         meter: Meter::new(shared.live[part.thread].clone()),
         request: Vec::new(),
     };
-    let ring = UdpRing::connected(sockets, &Doorbell::new()?)?;
-    let loader = UdpLoader { ring, client, busy: Busy::default(), shared };
+    let loader = UdpLoader { ring, client, flood, busy: Busy::default(), shared };
     run::drive(loader, shared, part)
+}
+
+/// A ring with the sockets of a thread's sources, what each is addressed by there, and its address.
+fn open(part: &Part) -> io::Result<(UdpRing, Vec<(Endpoint, IpAddr)>)> {
+    let bind = |address: &SocketAddr, buffer_bytes: usize| {
+        let socket = UdpSocket::bind(address);
+        let socket = socket.map_err(|error| io::Error::other(format!("no socket at {address}: {error}")))?;
+        sys::set_receive_buffer(&socket, buffer_bytes).map(|_| socket)
+    };
+    let (doorbell, target) = (Doorbell::new()?, part.target);
+    if part.sources.len() > SOCKETS_MAX {
+        let socket = bind(&SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0), SHARED_BUFFER_BYTES)?;
+        sys::deliver_local_address(&socket, Family::V4)?;
+        let shared = |address: &SocketAddr| {
+            (Endpoint { source: target, local: Some(address.ip()), socket: 0 }, address.ip())
+        };
+        let ring = UdpRing::new(vec![RingSocket { socket, wildcard: true }], &doorbell)?;
+        return Ok((ring, part.sources.iter().map(shared).collect()));
+    }
+    let (mut sockets, mut endpoints) = (Vec::new(), Vec::new());
+    for (number, address) in part.sources.iter().enumerate() {
+        let socket = bind(address, RECEIVE_BUFFER_BYTES)?;
+        let connected = socket.connect(target);
+        connected.map_err(|error| io::Error::other(format!("udp://{target}: {error}")))?;
+        let endpoint = Endpoint { source: target, local: None, socket: number as u8 };
+        endpoints.push((endpoint, socket.local_addr()?.ip()));
+        sockets.push(socket);
+    }
+    Ok((UdpRing::connected(sockets, &doorbell)?, endpoints))
 }
 
 struct UdpLoader<'a> {
     ring: UdpRing,
     client: Client<'a>,
+    /// Beside the load, while that is on.
+    flood: Option<Flood>,
     busy: Busy,
     shared: &'a Shared,
 }
@@ -121,6 +150,15 @@ impl Loader for UdpLoader<'_> {
 
     fn enter(&mut self, phase: Phase) {
         self.client.phase = phase;
+        if phase == Phase::Drain {
+            let dropped = self.ring.sockets().filter_map(|socket| sys::kernel_drops(socket).ok());
+            self.client.meter.tally.overrun = dropped.map(u64::from).sum();
+        }
+        match (&mut self.flood, phase) {
+            (Some(flood), Phase::Load) => flood.begin(self.shared),
+            (Some(flood), Phase::Drain) => flood.end(self.shared.clock.now(), &mut self.client.meter),
+            _ => {}
+        }
     }
 
     fn pending(&self) -> usize {
@@ -147,6 +185,9 @@ impl Loader for UdpLoader<'_> {
             None => self.top_up(now),
         };
         self.ring.submit()?;
+        if let (Some(flood), Phase::Load) = (&mut self.flood, self.client.phase) {
+            worked |= flood.turn(now, &mut self.client.meter)?;
+        }
         self.busy.turn(now, worked, self.client.meter.window);
         if let Some(time) = self.busy.sleep(now, schedule.as_ref()) {
             self.ring.wait(time)?;
@@ -222,9 +263,9 @@ impl Client<'_> {
             return None;
         };
         let request = match self.flight.take(response.transaction_id()) {
-            Match::Reply(request) if request.source == from.socket => request,
+            Match::Reply(request) if self.is_at(from, &request) => request,
             Match::Reply(request) => {
-                // To another of our sockets: that one has not got it.
+                // To another of our sources: that one has not got it.
                 self.sources[usize::from(request.source)].in_flight -= 1;
                 self.meter.lost(request.kind, request.due);
                 self.meter.is_wrong(Wrong::Unasked);
@@ -245,6 +286,12 @@ impl Client<'_> {
             judge(&mut self.sources[source], now, &request, &response, self.meter.looks_closely());
         self.meter.judged(request.kind, request.due, now, &judgement);
         Some(source)
+    }
+
+    /// Whether what came there was for the source of this request.
+    fn is_at(&self, from: &Endpoint, request: &Request) -> bool {
+        let asked = &self.sources[usize::from(request.source)].endpoint;
+        (asked.socket, asked.local) == (from.socket, from.local)
     }
 
     /// Writes a source's next request and enters it; returns its length.
@@ -270,7 +317,7 @@ impl Client<'_> {
         let ask = (kind == Kind::Announce).then(|| self.population.next(number));
         let num_want = if self.phase == Phase::Fill { 0 } else { self.part.num_want };
         let port = ask.map_or(0, |ask| ask.port);
-        let request = Request { kind, due, source: number as u8, port, num_want };
+        let request = Request { kind, due, source: number as u16, port, num_want };
         let transaction_id = self.flight.enter(now, request);
         self.sources[number].in_flight += 1;
         self.meter.asked(kind, due);

@@ -1,14 +1,16 @@
 //! Owns the watch over a run: how far it is (on a terminal as a bar, else in plain lines), how fast it was at each
 //! moment, and what the server's process used meanwhile.
 
-use std::io::{IsTerminal, Write, stderr};
+use std::io::{IsTerminal, Write, stderr, stdout};
 use std::thread;
 use std::time::Duration;
 
 use gyre::time::Timestamp;
+use hdrhistogram::Histogram;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::options::Load;
+use crate::measure::no_latencies;
+use crate::options::Course;
 use crate::process::Usage;
 use crate::report::Moment;
 use crate::run::Shared;
@@ -40,34 +42,41 @@ pub(crate) struct Used {
 }
 
 /// Watches until the threads are done.
-pub(crate) fn watch(shared: &Shared, load: &Load, done: impl Fn() -> bool) -> Watched {
-    let mut display = Display::new(load.quiet);
+pub(crate) fn watch(shared: &Shared, course: &Course, done: impl Fn() -> bool) -> Watched {
+    let mut display = Display::new(course.quiet);
     let (mut usage, mut timeline) = ([None; 2], Vec::new());
-    let step = (load.duration / MOMENTS).max(MOMENT_MIN);
+    let step = course.every.unwrap_or(course.duration / MOMENTS).max(MOMENT_MIN);
     let mut last: Option<(Timestamp, [u64; 4])> = None;
     while !done() {
         thread::sleep(LOOK_INTERVAL);
         let (now, counts) = (shared.clock.now(), counts(shared));
         display.show(now, shared, counts);
         let Some([from, to]) = shared.window().filter(|[from, _]| now >= *from) else { continue };
-        let look = || Some((shared.clock.now(), Usage::of(load.pid?).ok()?));
+        let look = || Some((shared.clock.now(), Usage::of(course.pid?).ok()?));
         usage[0] = usage[0].or_else(look);
         usage[1] = if now < to { look().or(usage[1]) } else { usage[1] };
         let (since, before) = *last.get_or_insert((now, counts));
         if now.since(since) >= step && now <= to {
             let secs = now.since(since).as_secs_f64();
             let [requests, replies, lost, _] = [0, 1, 2, 3].map(|number| counts[number] - before[number]);
-            timeline.push(Moment {
+            let latency = latency(shared);
+            let moment = Moment {
                 at_secs: now.since(from).as_secs_f64(),
                 requests_per_sec: requests as f64 / secs,
                 replies_per_sec: replies as f64 / secs,
                 lost,
-            });
+                p50_us: latency.value_at_quantile(0.5),
+                p99_us: latency.value_at_quantile(0.99),
+            };
+            if course.every.is_some() {
+                tell(&moment);
+            }
+            timeline.push(moment);
             last = Some((now, counts));
         }
     }
     display.end();
-    let server = match (load.pid, usage) {
+    let server = match (course.pid, usage) {
         (Some(pid), [Some((begin, before)), Some((end, after))]) if end > begin => Some(Used {
             pid,
             secs: end.since(begin).as_secs_f64(),
@@ -87,6 +96,23 @@ fn counts(shared: &Shared) -> [u64; 4] {
         sum.iter_mut().zip(live.read()).for_each(|(sum, number)| *sum += number);
     }
     sum
+}
+
+/// The latencies of all threads since the last look.
+fn latency(shared: &Shared) -> Histogram<u64> {
+    let mut sum = no_latencies();
+    for live in &shared.live {
+        let part = std::mem::replace(&mut *live.latency(), no_latencies());
+        sum.add(part).expect("histograms of one range");
+    }
+    sum
+}
+
+/// Prints a moment for whoever follows the run.
+fn tell(moment: &Moment) {
+    let Moment { at_secs, requests_per_sec, replies_per_sec, lost, p50_us, p99_us } = moment;
+    let line = format!("{at_secs:.0} {requests_per_sec:.0} {replies_per_sec:.0} {lost} {p50_us} {p99_us}\n");
+    let _ = stdout().write_all(line.as_bytes()); // who has heard enough may close the pipe
 }
 
 /// How far the run is, for a human.

@@ -305,7 +305,7 @@ proptest! {
                     };
                     prop_assert!(taken.0.0.len() <= usize::from(announce.num_want));
                 }
-                Step::Scrape(_) => {}
+                Step::Scrape(_) | Step::Save(_) | Step::Restore { .. } => {}
                 Step::Sweep(budget) => drop(shard.sweep(Timestamp::from_secs(now), budget)),
                 Step::Pass(secs) => {
                     now += u64::from(secs);

@@ -2,26 +2,6 @@
 
 use super::*;
 
-fn pieces(shard: &Shard, at_once: usize) -> Vec<Saved> {
-    let (mut all, mut position) = (Vec::new(), Position::default());
-    loop {
-        let mut walk = shard.save(position);
-        let before = all.len();
-        all.extend(walk.by_ref().take(at_once));
-        if all.len() - before < at_once {
-            return all;
-        }
-        position = walk.position();
-    }
-}
-
-fn sorted(mut pieces: Vec<Saved>) -> Vec<String> {
-    pieces.retain(|piece| !matches!(piece, Saved::Swarm { downloaded: 0, .. }));
-    let mut texts: Vec<String> = pieces.iter().map(|piece| format!("{piece:?}")).collect();
-    texts.sort();
-    texts
-}
-
 #[test]
 fn what_is_saved_comes_back() {
     let mut shard = Shard::new([1; 16], TIMEOUT, usize::MAX);
