@@ -108,7 +108,7 @@ impl Oracle {
     }
 
     /// Time passes for a worker. If all of a timeout has gone by since it last looked nobody is left.
-    fn pass(&mut self, worker: usize, now_us: u64) {
+    pub(crate) fn pass(&mut self, worker: usize, now_us: u64) {
         let part = &mut self.parts[worker];
         let tick = (now_us / self.tick_us) as i64;
         part.now_us = now_us;

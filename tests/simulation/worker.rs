@@ -124,6 +124,7 @@ impl<M: Steered> Worker<M> {
                     check.rules[self.shared.me] = rules;
                 }
                 Order::Load(saved) => {
+                    check.oracle.pass(self.shared.me, now.as_micros());
                     for piece in &saved {
                         check.oracle.load(self.shared.me, now.as_micros(), piece, true);
                     }

@@ -10,7 +10,7 @@ use fastrand::Rng;
 use gyre::connection_id::ConnectionIds;
 use gyre::counters::{BAD, DROPS, LIMITED};
 use gyre::engine::{Endpoint, Engine, Seeds};
-use gyre::limits::WAIT_DEADLINE_MS;
+use gyre::limits::{HOUSEKEEPING_INTERVAL_MS, WAIT_DEADLINE_MS};
 use gyre::mesh::Mesh;
 use gyre::owner::Owners;
 use gyre::sys::Doorbell;
@@ -32,6 +32,8 @@ use crate::worker::{Order, Received, Worker};
 
 /// Time of day at which the first process starts.
 const FIRST_DAY_US: u64 = 1_800_000_077_250_000;
+/// Workers sleep for no longer.
+const HOUSEKEEPING_US: u64 = HOUSEKEEPING_INTERVAL_MS * 1_000;
 /// Turns that a tracker gets to come to rest.
 const TURNS_TO_REST: u32 = 20_000;
 
@@ -139,6 +141,10 @@ impl<M: Steered> World<M> {
     pub(crate) fn step(&mut self) {
         self.at_us += self.rng.u64(..=self.plan.step_us);
         self.deliver();
+        if self.plan.step_us > HOUSEKEEPING_US {
+            // However little there is to do, a worker wakes now and then.
+            (0..self.workers.len()).for_each(|worker| self.turn(worker, false));
+        }
         match self.rng.u8(..10) {
             0..4 => {
                 let worker = self.rng.usize(..self.workers.len());
