@@ -238,7 +238,7 @@ impl Check {
         }
     }
 
-    /// Why a request that needs a connection id is not answered, if it isn't. Whom the limits stop the tracker has said.
+    /// Why a request that needs a connection id is not answered, if it isn't. Whom the limits stop the tracker says.
     fn shuts_out(
         &self,
         worker: usize,

@@ -23,7 +23,10 @@ mod world;
 use run::{Seeds, run_all, run_one};
 
 /// Seeds that have found something once, each with what that was.
-const REGRESSIONS: [(u64, &str); 0] = [];
+const REGRESSIONS: [(u64, &str); 1] = [(
+    25,
+    "the lag of the sweep was the longer one of the present lap and the last, where it is both together",
+)];
 
 #[test]
 fn what_was_found_once_stays_fixed() {
@@ -46,7 +49,7 @@ fn many_worlds_hold() {
 
 #[test]
 fn a_seed_is_the_same_world_each_time() {
-    for seed in 0..8 {
+    for seed in 0..3 {
         let [one, other] = [(); 2].map(|()| run_one(seed).unwrap_or_else(|failure| panic!("{failure}")));
         assert_eq!(one, other);
     }

@@ -1,8 +1,8 @@
 //! Owns the naive tracker: what the swarms hold, done the plainest way, a worker's part beside another's.
 //!
 //! It is exact wherever the tracker promises something exact, and learns from the tracker where that is free: when the
-//! sweep comes by within its time, whom it takes out when memory is short, whom a full table refuses. What it learns has
-//! to fit what the tracker counts of it, and what it is allowed to do.
+//! sweep comes by within its time, whom it takes out when memory is short, whom a full table refuses. What it learns
+//! has to fit what the tracker counts of it, and what it is allowed to do.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

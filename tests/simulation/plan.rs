@@ -1,4 +1,4 @@
-//! Owns what a seed decides at once: how large the world is, how fast its time goes, what goes wrong in it and how often.
+//! Owns what a seed decides at once: how large the world is, how fast its time goes, what goes wrong in it, how often.
 
 use fastrand::Rng;
 

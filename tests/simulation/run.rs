@@ -14,7 +14,7 @@ use crate::verdict::{Fickle, Steered};
 use crate::world::World;
 
 /// Seeds that are run unless the environment says otherwise: some seconds without optimisation.
-const USUAL_SEEDS: u64 = 60;
+const USUAL_SEEDS: u64 = 12;
 /// From so many on everything is to have happened.
 const MANY_SEEDS: u64 = 1_000;
 
@@ -161,7 +161,8 @@ pub(crate) fn run_one(seed: u64) -> Result<Report, String> {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     let why = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic");
     Err(format!(
-        "seed {seed} fails: {why}\nthe last events:\n{}of {plan:#?}\nagain: GYRE_SIM_SEED={seed} cargo test --test simulation many_worlds",
+        "seed {seed} fails: {why}\nthe last events:\n{}of {plan:#?}\n\
+         again: GYRE_SIM_SEED={seed} cargo test --test simulation many_worlds",
         log.last()
     ))
 }

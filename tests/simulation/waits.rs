@@ -94,8 +94,8 @@ impl Waits {
         counts: &[SwarmCounts],
     ) {
         let is_it = |wait: &Wait| {
-            let asked = matches!(wait.who, Who::Udp { to: asker, transaction } if asker == *to && transaction == number);
-            asked && wait.missing == 0
+            let Who::Udp { to: asker, transaction } = wait.who else { return false };
+            asker == *to && transaction == number && wait.missing == 0
         };
         let at = self.waits[worker].iter().position(is_it);
         let at = at.unwrap_or_else(|| panic!("nobody at {} waits for the scrape {number:#x}", to.source));

@@ -1,5 +1,5 @@
-//! Owns a simulated worker: an engine, its end of the mesh, a socket and tasks, and the turn of `worker::Driver` without
-//! the kernel.
+//! Owns a simulated worker: an engine, its end of the mesh, a socket and tasks, and the turn of `worker::Driver`
+//! without the kernel.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
