@@ -15,7 +15,7 @@ costs: junk, a wrong protocol id and a wrong connection id, beside a server that
 
   --capacity N          what gyre answers a second [default: measured]
   --rate N|max          datagrams of a flood a second [default: max]
-  --limits OPTIONS      of gyre, for a second run of each, in one word [default: those that docs/operating.md has for a
+  --limits OPTIONS      of gyre, for a second run of what they limit, in one word [default: those that docs/operating.md has for a
                         public tracker]; none if it is empty
   --train N             of one source, handed to the kernel together [default: 16]' "$@"
 given=()
@@ -73,7 +73,13 @@ refuse() {
     local port before after taken json=$scratch/refuse.json
     port=$(free_port)
     case $1 in
-    floor) start_server "$GYRE_BIN/gyre-load" floor udp --silent --listen "127.0.0.1:$port" --core "${server_cores%%[,-]*}" && sleep 0.5 ;;
+    floor)
+        start_server "$GYRE_BIN/gyre-load" floor udp --silent --listen "127.0.0.1:$port" --core "${server_cores%%[,-]*}"
+        until grep -q 'floor ready' "$scratch/server.log"; do
+            kill -0 "$server" 2>/dev/null || die "$(cat "$scratch/server.log")"
+            sleep 0.1
+        done
+        ;;
     gyre) start_gyre "$port" --no-admin && await_server udp "$port" ;;
     esac
     before=$(cpu_ticks)
@@ -107,7 +113,7 @@ beside none ''
 for kind in "${kinds[@]}"; do
     flood=(--flood "$kind" --flood-rate "$rate" --flood-train "$train")
     beside "$kind" '' "${flood[@]}"
-    if [ -n "$limits" ]; then beside "$kind, limits" "$limits" "${flood[@]}"; fi
+    if [ -n "$limits" ] && [[ $kind != @(junk|bad-*) ]]; then beside "$kind, limits" "$limits" "${flood[@]}"; fi
 done
 
 printf '\n%-10s %9s %9s %6s %12s %12s %10s\n' refusing 'floor us' 'gyre us' ratio 'floor core' 'gyre core' taken/s

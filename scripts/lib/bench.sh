@@ -150,8 +150,14 @@ await_server() {
     exit 1
 }
 
-# Where the server's admin listener is, as it has said: one that was told to choose a port.
-admin_address() { sed -n 's/^gyre: ready: .* admin \([^ ]*\) .*/\1/p' "$scratch/server.log"; }
+# Where the server's admin listener is, as it says when it is ready: one that was told to choose a port.
+admin_address() {
+    for _ in $(seq 100); do
+        sed -n 's/^gyre: ready: .* admin \([^ ]*\) .*/\1/p' "$scratch/server.log" | grep . && return
+        sleep 0.1
+    done
+    die "the server does not say where its admin listener is"
+}
 
 # Ends the server, if there is one: politely, then not.
 stop_server() {

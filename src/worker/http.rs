@@ -14,7 +14,7 @@ use tokio_uring::net::TcpStream;
 use super::answer::{Answered, Asked};
 use super::connections::{Admission, Fate, Phase};
 use super::stream::{Reading, Stream};
-use super::{App, Shared, Trusted, spawn};
+use super::{App, Shared, Trusted, Witness};
 use crate::counters::{Counter, Kind};
 use crate::engine::middleware::Middleware;
 use crate::engine::route::Route;
@@ -57,7 +57,7 @@ pub(super) async fn accept<M: Middleware>(app: Rc<App<M>>, acceptor: Acceptor, n
                 }
                 if let Some(admission) = admission {
                     let peer = Peer { ip, is_https: false, listener: number };
-                    spawn(&shared, serve(app.clone(), stream, peer, admission));
+                    tokio_uring::spawn(serve(app.clone(), stream, peer, admission));
                 }
             }
             Err(_) => {
@@ -71,6 +71,7 @@ pub(super) async fn accept<M: Middleware>(app: Rc<App<M>>, acceptor: Acceptor, n
 /// Serves one connection to its end.
 async fn serve<M: Middleware>(app: Rc<App<M>>, stream: Rc<TcpStream>, peer: Peer, admission: Admission) {
     let shared = &app.shared;
+    let _witness = Witness(shared.clone());
     let mut connection = Connection {
         input: Vec::with_capacity(HTTP_READ_BYTES),
         searched: 0,

@@ -147,22 +147,17 @@ struct Shared {
     panicked: Cell<bool>,
 }
 
-/// Runs a task of the worker's. One that panics has left things half done, so that the worker ends too.
-fn spawn(shared: &Rc<Shared>, task: impl Future<Output = ()> + 'static) -> JoinHandle<()> {
-    struct Witness(Rc<Shared>);
-    impl Drop for Witness {
-        fn drop(&mut self) {
-            if thread::panicking() {
-                self.0.panicked.set(true);
-                self.0.doorbell.ring();
-            }
+/// Each task of a worker has one. A task that panics has left things half done, so that the worker ends too. (It is
+/// not wrapped around the task, which would be held twice then.)
+struct Witness(Rc<Shared>);
+
+impl Drop for Witness {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.panicked.set(true);
+            self.0.doorbell.ring();
         }
     }
-    let witness = Witness(shared.clone());
-    tokio_uring::spawn(async move {
-        let _witness = witness;
-        task.await;
-    })
 }
 
 /// Runs a worker to its end, on the calling thread. `ready` is called once it serves.
@@ -221,7 +216,7 @@ async fn serve<M: Middleware>(setup: Setup, program: Program<M>, ready: impl FnO
     driver.turn(setup.clock.now())?; // a kernel that can't do it says so here
     for (number, listener) in setup.listeners.into_iter().enumerate() {
         let acceptor = Acceptor::new(listener.try_clone()?)?;
-        let accepting = spawn(&app.shared, http::accept(app.clone(), acceptor, number));
+        let accepting = tokio_uring::spawn(http::accept(app.clone(), acceptor, number));
         driver.doors.push(Door { listener, accepting });
     }
     let ticking = tokio_uring::spawn(tick(setup.doorbell));
@@ -323,7 +318,7 @@ impl<M: Middleware> Driver<M> {
             })?;
         engine.answer_announces(now, &mut self.ring);
         while let Some(waiting) = gate.next_waiting() {
-            spawn(&self.shared, waiting::wait(self.app.clone(), waiting));
+            tokio_uring::spawn(waiting::wait(self.app.clone(), waiting));
         }
         for (to, reply) in shared.replies.borrow_mut().drain(..) {
             self.ring.reply(&to, |out| {

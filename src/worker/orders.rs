@@ -12,7 +12,7 @@ use crossbeam::channel::Sender;
 use tokio::sync::mpsc;
 
 use super::save::Written;
-use super::{ConnectionLimits, Driver, Shared, Trusted, save, spawn};
+use super::{ConnectionLimits, Driver, Shared, Trusted, Witness, save};
 use crate::access::Access;
 use crate::engine::{Engine, Policy};
 use crate::limits::{SURVEY_PAUSE_MS, SURVEY_SLICE};
@@ -82,11 +82,11 @@ impl<M> Driver<M> {
                 Order::TrustedProxies(networks) => *self.app.trusted_proxies.borrow_mut() = networks,
                 Order::Save { file, done } => {
                     let saved = save::save(shared.clone(), file, None);
-                    spawn(shared, async move { drop(done.send(saved.await)) });
+                    tokio_uring::spawn(async move { drop(done.send(saved.await)) });
                 }
                 Order::Ask(question) => question(engine),
                 Order::Survey(listener) => {
-                    spawn(shared, survey(shared.clone(), listener));
+                    tokio_uring::spawn(survey(shared.clone(), listener));
                 }
                 Order::Sockets(to) => drop(to.send(self.sockets())),
                 Order::Load(saved) => {
@@ -108,6 +108,7 @@ impl<M> Driver<M> {
 
 /// Tells of all swarms, a slice at a time between the worker's turns.
 async fn survey(shared: Rc<Shared>, listener: mpsc::Sender<Slice>) {
+    let _witness = Witness(shared.clone());
     let mut surveyed = Surveyed::default();
     loop {
         let slice = shared.engine.borrow().survey(&mut surveyed, SURVEY_SLICE);

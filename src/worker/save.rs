@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio_uring::fs::File;
 
-use super::Shared;
+use super::{Shared, Witness};
 use crate::limits::{SNAPSHOT_PAUSE_MS, SNAPSHOT_SLICE};
 use crate::snapshot::{file_head, put_block, put_slice};
 use crate::swarm::Position;
@@ -27,6 +27,7 @@ pub(super) async fn save(
     file: std::fs::File,
     young_secs: Option<u32>,
 ) -> io::Result<Written> {
+    let _witness = Witness(shared.clone());
     let file = File::from_std(file);
     let (mut out, mut written) = (file_head().to_vec(), Written::default());
     let mut position = Some(Position::default());

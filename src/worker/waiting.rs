@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_core::future::LocalBoxFuture;
 
-use super::{App, Shared};
+use super::{App, Shared, Witness};
 use crate::counters::{Counter, Kind};
 use crate::engine::context::RequestContext;
 use crate::engine::middleware::{Middleware, Rest};
@@ -77,6 +77,7 @@ fn unavailable() -> TrackerError {
 pub(super) async fn wait<M: Middleware>(app: Rc<App<M>>, waiting: Waiting) {
     let Waiting { mut request, passed, to } = waiting;
     let shared = &app.shared;
+    let _witness = Witness(shared.clone());
     let _place = Place(&app); // the gate has taken it
     let middleware = app.gate.borrow().middleware();
     let ended = {

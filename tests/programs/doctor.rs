@@ -115,7 +115,7 @@ fn the_text_has_a_line_for_each_finding() {
         assert_eq!(below, amiss, "{text}");
     }
     let last = text.lines().last().unwrap_or_default();
-    assert!(last.contains("findings: ") && last.contains("failures"), "{last}");
+    assert!(last.contains("findings: ") && last.contains("failure"), "{last}");
 }
 
 /// The URLs of a tracker, and the options that it listens by.

@@ -89,6 +89,7 @@ fn without_descriptors_what_is_open_goes_on_and_what_comes_waits() {
     let mut tracker = Watched::serve("--http-connections 500");
     let mut open = HttpClient::connect(tracker.http);
     assert_eq!(open.get("/health").status, 200);
+    assert_eq!(tracker.metric("gyre_build"), 1.0); // so that this connection is taken in as well
     let limit_files = |tracker: &Watched, current: u64| {
         let limit = Rlimit { current: Some(current), maximum: Some(4_096) };
         prlimit(Pid::from_raw(tracker.program.id() as i32), Resource::Nofile, limit).expect("a limit");

@@ -147,7 +147,7 @@ fn the_floor_answers_rightly_too() {
 fn floods_get_no_more_bytes_than_they_send_unless_they_show_an_id() {
     let server = tracker();
     let flood = |kind: &str, target: SocketAddr| {
-        let shape = "--duration 0.3 --warmup 0.2 --rate 5000 --sources 20 --train 8";
+        let shape = "--duration 0.5 --warmup 0 --rate 5000 --sources 20 --train 8";
         let (figures, output) =
             load(&format!("flood-{kind}"), &format!("flood {kind} --target {target} {shape}"));
         assert!(output.status.success(), "{kind}: {}", said(&output));
@@ -159,7 +159,7 @@ fn floods_get_no_more_bytes_than_they_send_unless_they_show_an_id() {
         assert_eq!(flood(kind, target)[1], 0.0, "{kind}");
     }
     let [sent, came_back] = flood("connects", target);
-    assert!(0.0 < came_back && came_back <= 1.1 * sent, "{came_back} bytes for {sent}"); // some from before the window
+    assert!(0.0 < came_back && came_back <= sent, "{came_back} bytes for {sent}");
     for kind in ["mad", "hash", "worker", "scrapes"] {
         assert!(flood(kind, target)[1] > 0.0, "{kind}");
     }

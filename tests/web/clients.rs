@@ -130,6 +130,8 @@ fn handlers_are_as_many_as_connections() {
     let tracker = Tracker::listen(with_held(site().config(config), &inside, &open));
     let mut idler = connect(&tracker);
     assert_eq!(idler.get("/any").status, 200);
+    assert_eq!(connect(&tracker).get("/any").status, 200);
+    tracker.await_count(&[Counter::HttpOther], 2); // it idles by now, before any of those that follow
     let mut held: Vec<HttpClient> = (0..most).map(|_| connect(&tracker)).collect();
     held.iter_mut().for_each(|client| client.send(get("/held")));
     inside.eventually(most);
