@@ -154,8 +154,8 @@ impl Shard {
         Swept { is_short: slice.is_short(&self.books), ..swept }
     }
 
-    /// How long ago the sweep began the last lap that it has finished: the most by which a peer outlives its time in the
-    /// counts. (Who was passed by at the beginning of that lap, just in time, may still be to come in the present one.)
+    /// How long ago the sweep began the last lap that it has finished: the most by which a peer outlives its time in
+    /// the counts. (Who was passed by at the beginning of that lap, just in time, may still be to come in this one.)
     pub fn sweep_lag(&self, now: Timestamp) -> Duration {
         self.cursor.last_lap + now.since(self.cursor.lap_started)
     }
