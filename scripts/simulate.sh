@@ -28,4 +28,5 @@ while [ $# -gt 0 ]; do
     shift
 done
 export GYRE_SIM_SEEDS=$seeds
-exec cargo test --locked --no-default-features "${features[@]}" --profile simulation --test simulation -- --nocapture "$test"
+exec cargo test --locked --no-default-features "${features[@]}" --profile simulation --test simulation -- \
+    --nocapture "$test"
