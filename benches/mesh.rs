@@ -12,7 +12,7 @@ use std::thread;
 use cases::mesh::{self, THERE, connect, message, number};
 use cases::{Amount, Meter, timed};
 use criterion::Criterion;
-use gyre::engine::Post;
+use gyre::engine::{Mailbox, Post};
 use gyre::mesh::Mesh;
 use gyre::sys::{self, Doorbell};
 use rustix::event::{PollFd, PollFlags};

@@ -91,6 +91,8 @@ struct Readme;
 
 pub mod access;
 pub mod admin;
+#[doc(hidden)]
+pub mod canary;
 pub mod cli;
 pub mod config;
 pub mod connection_id;

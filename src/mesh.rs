@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crossbeam::queue::ArrayQueue;
 use crossbeam::utils::CachePadded;
 
-use crate::engine::{Message, Post};
+use crate::engine::{Mailbox, Message, Post};
 use crate::limits::{MAX_WORKERS, MESH_INBOX_BYTES, MESH_QUEUE_MAX, MESH_QUEUE_MIN};
 use crate::sys::Doorbell;
 use crate::types::WorkerId;
@@ -115,27 +115,6 @@ impl Mesh {
         }
     }
 
-    /// Takes one message, if there is one; who sent it comes with it. Senders take turns.
-    pub fn take(&mut self) -> Option<(WorkerId, Message)> {
-        let mail = &self.inboxes[self.me.index()].mail;
-        for (unread, mail) in self.unread.0.iter_mut().zip(mail) {
-            if mail.load(Ordering::Relaxed) != 0 {
-                *unread |= mail.swap(0, Ordering::SeqCst);
-            }
-        }
-        while let Some(sender) = self.unread.next_from(self.turn) {
-            let queue = self.from[sender].as_ref().expect("nobody sends to itself");
-            match queue.pop() {
-                Some(message) => {
-                    self.turn = (sender + 1) % MAX_WORKERS;
-                    return Some((WorkerId(sender as u16), message));
-                }
-                None => self.unread.remove(sender),
-            }
-        }
-        None
-    }
-
     /// Says that this worker is about to sleep. False if there is mail: then it must not.
     pub fn fall_asleep(&self) -> bool {
         let inbox = &self.inboxes[self.me.index()];
@@ -159,6 +138,28 @@ impl Post for Mesh {
         self.to[to.index()].as_ref().expect("nobody sends to itself").push(message)?;
         self.unannounced.insert(to.index());
         Ok(())
+    }
+}
+
+impl Mailbox for Mesh {
+    fn take(&mut self) -> Option<(WorkerId, Message)> {
+        let mail = &self.inboxes[self.me.index()].mail;
+        for (unread, mail) in self.unread.0.iter_mut().zip(mail) {
+            if mail.load(Ordering::Relaxed) != 0 {
+                *unread |= mail.swap(0, Ordering::SeqCst);
+            }
+        }
+        while let Some(sender) = self.unread.next_from(self.turn) {
+            let queue = self.from[sender].as_ref().expect("nobody sends to itself");
+            match queue.pop() {
+                Some(message) => {
+                    self.turn = (sender + 1) % MAX_WORKERS;
+                    return Some((WorkerId(sender as u16), message));
+                }
+                None => self.unread.remove(sender),
+            }
+        }
+        None
     }
 }
 

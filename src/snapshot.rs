@@ -12,9 +12,11 @@
 
 use std::io::{self, ErrorKind, Read};
 
-use crate::limits::SNAPSHOT_BLOCK_MAX_BYTES;
-use crate::swarm::Saved;
-use crate::types::{InfoHash, PeerAddr};
+use crate::canary::{self, Canary};
+use crate::limits::{SNAPSHOT_BLOCK_MAX_BYTES, SNAPSHOT_SLICE};
+use crate::owner::Owners;
+use crate::swarm::{Position, Saved, Saving};
+use crate::types::{InfoHash, PeerAddr, WorkerId};
 
 const MAGIC: &[u8; 8] = b"gyreswrm";
 const VERSION: u32 = 1;
@@ -60,6 +62,44 @@ pub fn put_block(out: &mut Vec<u8>, unix_secs: u64, pieces: impl IntoIterator<It
     out[start + 8..start + BLOCK_HEAD_BYTES].copy_from_slice(&unix_secs.to_le_bytes());
     let checksum = crc32fast::hash(&out[start + 8..]);
     out[start + 4..start + 8].copy_from_slice(&checksum.to_le_bytes());
+}
+
+/// Writes the next pieces of a walk as a block, so many of them, and of these the peers that announced within
+/// `young_secs` alone, if that is said. Says where the walk is to go on; `None`: it was at its end.
+pub fn put_slice(
+    out: &mut Vec<u8>,
+    mut walk: Saving<'_>,
+    at_most: usize,
+    unix_secs: u64,
+    young_secs: Option<u32>,
+) -> Option<Position> {
+    if canary::on(Canary::SavesLess) {
+        walk.next();
+    }
+    let mut pieces = walk.by_ref().take(at_most).peekable();
+    pieces.peek()?; // an empty block is the end
+    match young_secs.map(|secs| young(pieces.by_ref(), secs)) {
+        None => put_block(out, unix_secs, pieces),
+        Some(young) if young.is_empty() => {}
+        Some(young) => put_block(out, unix_secs, young),
+    }
+    Some(walk.position())
+}
+
+/// The peers that announced within so many seconds, and their swarms. (The downloads of a swarm that a slice begins in
+/// the middle of are left out.)
+fn young(pieces: impl Iterator<Item = Saved>, secs: u32) -> Vec<Saved> {
+    let (mut kept, mut swarm) = (Vec::new(), None);
+    for piece in pieces {
+        match piece {
+            Saved::Swarm { .. } => swarm = Some(piece),
+            Saved::Peer { age_secs, .. } if age_secs <= secs => {
+                kept.extend(swarm.take().into_iter().chain([piece]));
+            }
+            Saved::Peer { .. } => {}
+        }
+    }
+    kept
 }
 
 fn put_swarm(out: &mut Vec<u8>, info_hash: &InfoHash, downloaded: u32) {
@@ -174,6 +214,41 @@ impl<R: Read> Reader<R> {
         self.at += bytes.len() as u64;
         Ok(())
     }
+}
+
+/// Reads a file and deals its pieces, with their ages as of `now_unix_secs`, to their owners, who are given them by the
+/// hand.
+///
+/// # Errors
+///
+/// The file is damaged; what came before the damage was dealt.
+pub fn deal(
+    from: impl Read,
+    now_unix_secs: u64,
+    owners: &Owners,
+    give: impl Fn(WorkerId, Vec<Saved>),
+) -> Result<(), Damage> {
+    let mut reader = Reader::new(from)?;
+    let mut hands: Vec<Vec<Saved>> = vec![Vec::new(); owners.workers()];
+    let mut pieces = Vec::new();
+    let ended = loop {
+        match reader.block(now_unix_secs, &mut pieces) {
+            Ok(true) => {}
+            Ok(false) => break Ok(()),
+            Err(damage) => break Err(damage),
+        }
+        for piece in pieces.drain(..) {
+            let (Saved::Swarm { info_hash, .. } | Saved::Peer { info_hash, .. }) = piece;
+            let owner = owners.of(&info_hash);
+            let hand = &mut hands[owner.index()];
+            hand.push(piece);
+            if hand.len() >= SNAPSHOT_SLICE {
+                give(owner, std::mem::replace(hand, Vec::with_capacity(SNAPSHOT_SLICE)));
+            }
+        }
+    };
+    hands.into_iter().enumerate().for_each(|(owner, hand)| give(WorkerId(owner as u16), hand));
+    ended
 }
 
 /// `None`: these are no pieces.

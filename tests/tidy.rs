@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// The modules from the bottom to the top; each may use those below it, none beside it.
 const LAYERS: [&[&str]; 15] = [
-    &["types"],
+    &["types", "canary"],
     &["limits", "time", "data", "text", "keyed_hash"],
     &["owner", "connection_id", "counters", "wire", "access", "throttle"],
     &["config"],

@@ -5,7 +5,7 @@ use std::hint::black_box;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use gyre::engine::{Endpoint, Message, Post, UdpAnnounce};
+use gyre::engine::{Endpoint, Mailbox, Message, Post, UdpAnnounce};
 use gyre::limits::{MESH_QUEUE_MAX, TURN_DATAGRAMS};
 use gyre::mesh::Mesh;
 use gyre::sys::Doorbell;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use slab::Slab;
 
+use crate::canary::{self, Canary};
 use crate::engine::message::{Answer, Endpoint, ScrapeCounts, ScrapeJob, Ticket};
 use crate::engine::peers::PeerList;
 use crate::limits::{GATHER_DEADLINE_MS, MAX_GATHERS, POOLED_BOXES, TURN_GATHERS};
@@ -173,6 +174,7 @@ impl Gathers {
             }
             let slot = &mut self.slots[ticket.slot as usize];
             match &mut slot.asker {
+                Asker::Udp { .. } if canary::on(Canary::LeaksWait) => {}
                 Asker::Udp { .. } => self.close(ticket),
                 Asker::Http { waker } => {
                     if slot.gathered.is_ready() {
@@ -257,7 +259,7 @@ fn is_open(slots: &Slab<Slot>, ticket: Ticket) -> bool {
 }
 
 fn wake(waker: &mut Option<Waker>) {
-    if let Some(waker) = waker.take() {
+    if let Some(waker) = waker.take().filter(|_| !canary::on(Canary::WakesNobody)) {
         waker.wake();
     }
 }

@@ -128,6 +128,12 @@ pub trait Post {
     fn post(&mut self, to: WorkerId, message: Message) -> Result<(), Message>;
 }
 
+/// Carries messages both ways.
+pub trait Mailbox: Post {
+    /// Takes one message, if there is one; who sent it comes with it. Senders take turns.
+    fn take(&mut self) -> Option<(WorkerId, Message)>;
+}
+
 /// Sends UDP responses to requests that came in another way than by the datagram at hand.
 pub trait Replies {
     /// Sends what `write` puts into the buffer; it returns the length.

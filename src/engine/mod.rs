@@ -17,6 +17,7 @@ mod peers;
 mod receive;
 pub mod route;
 mod scrape;
+mod turn;
 mod udp;
 
 use std::sync::Arc;
@@ -38,9 +39,10 @@ pub use gate::{Gate, Verdict, Waiting};
 use gather::{Gathers, Pool};
 pub use http::Outcome;
 pub use message::{
-    Answer, Endpoint, Message, Post, Replies, ScrapeCounts, ScrapeJob, Source, Ticket, UdpAnnounce,
+    Answer, Endpoint, Mailbox, Message, Post, Replies, ScrapeCounts, ScrapeJob, Source, Ticket, UdpAnnounce,
 };
 pub use peers::PeerList;
+pub use turn::Tended;
 
 /// What the operator decides about announces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +98,8 @@ pub struct Engine {
     /// Boxes for the hashes of scrapes that middleware sees.
     queries: Pool<ScrapeQuery>,
     clients: Clients,
+    /// When the next slice of the sweep is due.
+    next_sweep: Timestamp,
     /// What this worker has counted.
     pub counters: Counters,
 }
@@ -118,6 +122,7 @@ impl Engine {
             announces: Vec::with_capacity(TURN_DATAGRAMS),
             queries: Pool::default(),
             clients: Clients::default(),
+            next_sweep: Timestamp::default(),
             counters: Counters::default(),
         }
     }

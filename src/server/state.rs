@@ -27,12 +27,13 @@ use super::control::Orders;
 use super::passing::Channel;
 use crate::engine::Engine;
 use crate::error::ServerError;
-use crate::limits::{LOAD_BATCHES, SNAPSHOT_SLICE};
+use crate::limits::LOAD_BATCHES;
 use crate::owner::Owners;
-use crate::snapshot::{Damage, Reader};
+use crate::snapshot::{self, Damage};
 use crate::swarm::Saved;
 use crate::sys;
 use crate::time::{Timestamp, unix_secs};
+use crate::types::WorkerId;
 use crate::worker::Order;
 
 const SECRET: &str = "secret";
@@ -196,7 +197,7 @@ impl StateDirectory {
                 .iter()
                 .map(|path| {
                     let senders = senders.clone();
-                    let give = move |owner: usize, hand| drop(senders[owner].send(hand));
+                    let give = move |owner: WorkerId, hand| drop(senders[owner.index()].send(hand));
                     scope.spawn(move || deal(path, now_unix_secs, owners, give))
                 })
                 .collect();
@@ -227,7 +228,7 @@ impl StateDirectory {
     pub(super) fn load_late(&self, owners: &Owners, orders: &Orders) -> io::Result<usize> {
         let (paths, unix_secs) = (entries(&self.path.join(LATE))?, unix_secs());
         for path in &paths {
-            let give = |owner: usize, hand| orders.give_one(owner, Order::Load(hand));
+            let give = |owner: WorkerId, hand| orders.give_one(owner.index(), Order::Load(hand));
             if let Err(damage) = deal(path, unix_secs, owners, give) {
                 self.set_aside(path, &damage, unix_secs)?;
             }
@@ -272,33 +273,14 @@ pub(super) struct Loaded {
     pub(super) peers: u64,
 }
 
-/// Reads a file and deals its pieces to their owners, who are given them by the hand.
+/// Deals the pieces of a file to their owners.
 fn deal(
     path: &Path,
     unix_secs: u64,
     owners: &Owners,
-    give: impl Fn(usize, Vec<Saved>),
+    give: impl Fn(WorkerId, Vec<Saved>),
 ) -> Result<(), Damage> {
-    let mut reader = Reader::new(BufReader::new(File::open(path)?))?;
-    let mut hands: Vec<Vec<Saved>> = vec![Vec::new(); owners.workers()];
-    let mut pieces = Vec::new();
-    let ended = loop {
-        match reader.block(unix_secs, &mut pieces) {
-            Ok(true) => {}
-            Ok(false) => break Ok(()),
-            Err(damage) => break Err(damage),
-        }
-        for piece in pieces.drain(..) {
-            let (Saved::Swarm { info_hash, .. } | Saved::Peer { info_hash, .. }) = piece;
-            let owner = usize::from(owners.of(&info_hash).0);
-            hands[owner].push(piece);
-            if hands[owner].len() >= SNAPSHOT_SLICE {
-                give(owner, std::mem::replace(&mut hands[owner], Vec::with_capacity(SNAPSHOT_SLICE)));
-            }
-        }
-    };
-    hands.into_iter().enumerate().for_each(|(owner, hand)| give(owner, hand));
-    ended
+    snapshot::deal(BufReader::new(File::open(path)?), unix_secs, owners, give)
 }
 
 fn remove(directory: &Path) -> io::Result<()> {

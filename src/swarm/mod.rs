@@ -86,6 +86,7 @@ use sweep::Cursor;
 pub use sweep::Swept;
 use ticks::{Census, Mark, Ticks};
 
+use crate::canary::{self, Canary};
 use crate::limits::{TABLE_CHUNK_BYTES, TABLE_MAX_BYTES};
 use crate::time::Timestamp;
 use crate::types::{
@@ -131,6 +132,7 @@ impl Totals {
         }
         match was_seeder {
             Some(true) => self.seeders -= 1,
+            Some(false) if canary::on(Canary::CountsTwice) => {}
             Some(false) => self.leechers -= 1,
             None => self.v6_peers += u64::from(announce.peer.family() == Family::V6),
         }

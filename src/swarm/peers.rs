@@ -9,6 +9,7 @@ use super::bucket::{Blocks, Bucket, Peer};
 use super::linear;
 use super::pool::{Memory, Pool};
 use super::ticks::{Census, Mark, Ticks};
+use crate::canary::{self, Canary};
 use crate::keyed_hash::KeyedHash;
 use crate::limits::{BUCKET_LOAD, BUCKET_PEERS_MAX, OVERDUE_SPLITS, TABLE_CHUNK_BYTES};
 use crate::types::PeerId;
@@ -332,7 +333,7 @@ impl<const N: usize> Peers<N> {
         let mut at = 0;
         while at < bucket.len() {
             let mark = self.blocks.columns(bucket).marks[at];
-            if books.ticks.age(mark) < age {
+            if books.ticks.age(mark) < age || (at == 0 && canary::on(Canary::ForgetsOne)) {
                 at += 1;
                 continue;
             }

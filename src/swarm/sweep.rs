@@ -154,10 +154,10 @@ impl Shard {
         Swept { is_short: slice.is_short(&self.books), ..swept }
     }
 
-    /// How long the sweep has been on its present lap, or took for its last one if that was longer: the most by which a
-    /// peer outlives its time in the counts.
+    /// How long ago the sweep began the last lap that it has finished: the most by which a peer outlives its time in
+    /// the counts. (Who was passed by at the beginning of that lap, just in time, may still be to come in this one.)
     pub fn sweep_lag(&self, now: Timestamp) -> Duration {
-        self.cursor.last_lap.max(now.since(self.cursor.lap_started))
+        self.cursor.last_lap + now.since(self.cursor.lap_started)
     }
 
     /// Decides who has to go.

@@ -33,13 +33,9 @@ use tokio::task::JoinHandle;
 use crate::counters::{Counter, Published, Turns};
 use crate::engine::middleware::Middleware;
 use crate::engine::{Endpoint, Engine, Gate, Replies};
-use crate::limits::{
-    HOUSEKEEPING_INTERVAL_MS, RUNTIME_RING_ENTRIES, SHUTDOWN_GRACE_MS, SWEEP_SLICES_PER_SECOND,
-    TURN_DATAGRAMS, TURN_MESSAGES,
-};
+use crate::limits::{HOUSEKEEPING_INTERVAL_MS, RUNTIME_RING_ENTRIES, SHUTDOWN_GRACE_MS, TURN_DATAGRAMS};
 use crate::mesh::Mesh;
 use crate::ring::{RingSocket, Turned, UdpRing};
-use crate::swarm::Swept;
 use crate::sys::{self, Acceptor, Doorbell, Sleeper};
 use crate::time::{Clock, Timestamp};
 use crate::web::Site;
@@ -214,7 +210,6 @@ async fn serve<M: Middleware>(setup: Setup, program: Program<M>, ready: impl FnO
         orders: setup.orders,
         bequest: None,
         doors: Vec::new(),
-        next_sweep: Timestamp::default(),
         next_publish: Timestamp::default(),
         submission: None,
     };
@@ -278,7 +273,6 @@ struct Driver<M> {
     drops_before: u64,
     /// Where connections come in; none once the worker is to end.
     doors: Vec<Door>,
-    next_sweep: Timestamp,
     next_publish: Timestamp,
     /// In flight: a no-op that completes once all that HTTP queued before it has been submitted.
     submission: Option<Pin<Box<dyn Future<Output = io::Result<()>>>>>,
@@ -335,28 +329,8 @@ impl<M: Middleware> Driver<M> {
         engine.counters.add(Counter::DropSendFailed, send_failed);
         engine.counters.add(Counter::BadTruncated, truncated);
         engine.counters.add(Counter::RingOverflows, overflows);
-        let mut messages = 0;
-        while messages < TURN_MESSAGES
-            && let Some((from, message)) = mesh.take()
-        {
-            engine.receive(now, from, message, mesh, &mut self.ring);
-            messages += 1;
-        }
-        engine.answer_announces(now, &mut self.ring);
-        unfinished |= messages == TURN_MESSAGES;
-        unfinished |= engine.expire_gathers(now);
-        if now >= self.next_sweep {
-            let swept = engine.sweep(now);
-            // Slices that a busy or sleeping worker is behind with are made up for, one a turn, up to a lap.
-            let step = Duration::from_micros(1_000_000 / SWEEP_SLICES_PER_SECOND);
-            let behind = now.since(self.next_sweep) >= Duration::from_millis(2 * HOUSEKEEPING_INTERVAL_MS);
-            self.next_sweep = match swept {
-                Swept { is_short: true, .. } => now, // whoever comes next may find no memory
-                Swept { lap_ended, .. } if lap_ended || behind => now + step,
-                _ => self.next_sweep + step,
-            };
-            unfinished |= now >= self.next_sweep;
-        }
+        let tended = engine.tend(now, mesh, &mut self.ring);
+        unfinished |= tended.unfinished;
         unfinished |= shared.connections.borrow_mut().reap(now);
         if now >= self.next_publish {
             self.next_publish = now + Duration::from_millis(HOUSEKEEPING_INTERVAL_MS);
@@ -371,7 +345,7 @@ impl<M: Middleware> Driver<M> {
         }
         self.ring.submit()?;
         mesh.flush();
-        Ok(Turn { worked: completions > 0 || messages > 0, unfinished })
+        Ok(Turn { worked: completions > 0 || tended.messages > 0, unfinished })
     }
 
     /// Lets the runtime run some of the tasks that are ready, and comes back.

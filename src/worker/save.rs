@@ -8,8 +8,8 @@ use tokio_uring::fs::File;
 
 use super::{Shared, Witness};
 use crate::limits::{SNAPSHOT_PAUSE_MS, SNAPSHOT_SLICE};
-use crate::snapshot::{file_head, put_block};
-use crate::swarm::{Position, Saved};
+use crate::snapshot::{file_head, put_block, put_slice};
+use crate::swarm::Position;
 use crate::time::unix_secs;
 
 /// What was written.
@@ -34,7 +34,10 @@ pub(super) async fn save(
     loop {
         let done = position.is_none();
         let began = shared.clock.now();
-        position = position.and_then(|from| put_slice(&shared, from, young_secs, &mut out));
+        position = position.and_then(|from| {
+            let engine = shared.engine.borrow();
+            put_slice(&mut out, engine.save(from), SNAPSHOT_SLICE, unix_secs(), young_secs)
+        });
         if done {
             put_block(&mut out, 0, []);
         }
@@ -60,39 +63,4 @@ pub(super) async fn save(
     shared.unsubmitted.set(true);
     file.close().await?;
     Ok(written)
-}
-
-/// Writes the next slice as a block, if anything is left; says where to go on.
-fn put_slice(
-    shared: &Shared,
-    from: Position,
-    young_secs: Option<u32>,
-    out: &mut Vec<u8>,
-) -> Option<Position> {
-    let engine = shared.engine.borrow();
-    let mut walk = engine.save(from);
-    let mut pieces = walk.by_ref().take(SNAPSHOT_SLICE).peekable();
-    pieces.peek()?; // an empty block is the end
-    match young_secs.map(|secs| young(pieces.by_ref(), secs)) {
-        None => put_block(out, unix_secs(), pieces),
-        Some(young) if young.is_empty() => {}
-        Some(young) => put_block(out, unix_secs(), young),
-    }
-    Some(walk.position())
-}
-
-/// The peers that announced within so many seconds, and their swarms. (The downloads of a swarm that a slice begins in
-/// the middle of are left out.)
-fn young(pieces: impl Iterator<Item = Saved>, secs: u32) -> Vec<Saved> {
-    let (mut kept, mut swarm) = (Vec::new(), None);
-    for piece in pieces {
-        match piece {
-            Saved::Swarm { .. } => swarm = Some(piece),
-            Saved::Peer { age_secs, .. } if age_secs <= secs => {
-                kept.extend(swarm.take().into_iter().chain([piece]));
-            }
-            Saved::Peer { .. } => {}
-        }
-    }
-    kept
 }

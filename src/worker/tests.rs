@@ -16,8 +16,8 @@ use crate::engine::middleware::{Next, from_async};
 use crate::engine::{Policy, Seeds};
 use crate::error::TrackerError;
 use crate::limits::{
-    HTTP_HEAD_DEADLINE_MS, HTTP_IDLE_DEADLINE_MS, HTTP_WRITE_DEADLINE_MS, TURN_SWEEP, UDP_REPLY_MAX_BYTES,
-    WAIT_DEADLINE_MS,
+    HTTP_HEAD_DEADLINE_MS, HTTP_IDLE_DEADLINE_MS, HTTP_WRITE_DEADLINE_MS, SWEEP_SLICES_PER_SECOND,
+    TURN_SWEEP, UDP_REPLY_MAX_BYTES, WAIT_DEADLINE_MS,
 };
 use crate::owner::Owners;
 use crate::types::{Announce, Event, InfoHash, PeerAddr, PeerId, WorkerId};
@@ -315,7 +315,6 @@ fn what_is_due_keeps_a_worker_awake() {
             bequest: None,
             drops_before: 0,
             doors: Vec::new(),
-            next_sweep: Timestamp::default(),
             next_publish: Timestamp::default(),
             submission: None,
         };

@@ -57,6 +57,22 @@ fn what_is_left_of_a_large_table_moves_together() {
     }
 }
 
+/// One is passed by just before its time is over, then the sweep stands still in the next lap.
+#[test]
+fn nobody_outlives_its_time_by_more_than_the_lag() {
+    let mut shard = Shard::new([1; 16], TIMEOUT, usize::MAX);
+    fill(&mut shard, Timestamp::default(), 10, 1, 0);
+    let at = |tenths: u64| Timestamp::from_micros(tenths * 100_000);
+    let over = at(10 * u64::from(TIMEOUT + 1));
+    assert_eq!(lap(&mut shard, at(1_004), 100), 0);
+    assert_eq!(shard.sweep(at(1_005), 1).expired, 0);
+    assert_eq!(lap(&mut shard, at(1_040), 100), 9);
+    let now = at(1_100);
+    assert_eq!(shard.totals().seeders + shard.totals().leechers, 1, "one is still there");
+    assert!(shard.sweep_lag(now) >= now.since(over), "{:?}", shard.sweep_lag(now));
+    assert_eq!(lap(&mut shard, now, 100), 1);
+}
+
 #[test]
 fn after_a_leap_of_the_clock_nobody_is_left() {
     let mut shard = Shard::new([1; 16], TIMEOUT, usize::MAX);

@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Runs the simulated tracker (tests/simulation) in many worlds, optimised and on all cores, and prints what happened in
+# them.
+#   scripts/simulate.sh               2,000 seeds: some minutes on two cores
+#   scripts/simulate.sh --seeds N     so many
+#   scripts/simulate.sh --seed S      one alone, as a failure says
+#   scripts/simulate.sh --canaries    bugs planted on purpose, and in which world each is found
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+fail() {
+    echo "$*" >&2
+    exit 2
+}
+
+number() {
+    [[ ${2-} =~ ^[0-9]+$ ]] || fail "$1 needs a number, not ${2-nothing}"
+}
+
+seeds=2000 features=() test=many_worlds_hold
+while [ $# -gt 0 ]; do
+    case $1 in
+    --seeds) number "$@" && seeds=$2 && shift ;;
+    --seed) number "$@" && export GYRE_SIM_SEED=$2 && shift ;;
+    --canaries) features=(--features canary) test=each_planted_bug_is_found ;;
+    *) fail "what is $1? --seeds N, --seed S or --canaries" ;;
+    esac
+    shift
+done
+export GYRE_SIM_SEEDS=$seeds
+exec cargo test --locked --no-default-features "${features[@]}" --profile simulation --test simulation -- \
+    --nocapture "$test"

@@ -1,0 +1,64 @@
+//! Owns what happened in a run: the last events for whoever has to understand a failure, how many there were of each
+//! kind, and a hash of all of them, which two runs of one seed have in common.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt::{Arguments, Write as _};
+use std::rc::Rc;
+
+/// Events that are shown of a run that has failed.
+const SHOWN: usize = 60;
+
+/// The events of a run, wherever they are noted.
+#[derive(Clone, Default)]
+pub(crate) struct Log(Rc<RefCell<Events>>);
+
+#[derive(Default)]
+struct Events {
+    hash: u64,
+    last: VecDeque<String>,
+    counts: BTreeMap<&'static str, u64>,
+}
+
+impl Log {
+    /// Notes an event of this kind.
+    pub(crate) fn note(&self, kind: &'static str, what: Arguments<'_>) {
+        let events = &mut *self.0.borrow_mut();
+        let mut line = match events.last.len() {
+            SHOWN => events.last.pop_front().unwrap_or_default(),
+            _ => String::new(),
+        };
+        line.clear();
+        let _ = write!(line, "{kind}: {what}");
+        for byte in line.bytes() {
+            events.hash = (events.hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+        events.last.push_back(line);
+        *events.counts.entry(kind).or_default() += 1;
+    }
+
+    /// Counts events that nobody needs to know more of.
+    pub(crate) fn add(&self, kind: &'static str, more: u64) {
+        *self.0.borrow_mut().counts.entry(kind).or_default() += more;
+    }
+
+    pub(crate) fn hash(&self) -> u64 {
+        self.0.borrow().hash
+    }
+
+    /// What has happened, and how often.
+    pub(crate) fn counts(&self) -> BTreeMap<&'static str, u64> {
+        self.0
+            .borrow()
+            .counts
+            .iter()
+            .map(|(kind, count)| (*kind, *count))
+            .filter(|(_, count)| *count > 0)
+            .collect()
+    }
+
+    /// The last events, one to a line.
+    pub(crate) fn last(&self) -> String {
+        self.0.borrow().last.iter().fold(String::new(), |text, line| text + "  " + line + "\n")
+    }
+}
