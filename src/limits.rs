@@ -445,13 +445,13 @@ pub const ACCESS_LIST_MAX_ENTRIES: usize = 100_000_000;
 
 // ---- snapshots ----
 
-/// Pieces (swarms and peers) of the table that a worker writes at a time: a fifth of a millisecond if each is a miss of
-/// the caches.
+/// Pieces (swarms and peers) of the table that a worker writes at a time, and what is left of a bucket: a fifth of a
+/// millisecond if each is a miss of the caches.
 pub const SNAPSHOT_SLICE: usize = 2_048;
 /// Pause of a worker between two slices, for whoever asks it something.
 pub const SNAPSHOT_PAUSE_MS: u64 = 1;
 /// A block of a file is shorter, or it is none: a slice of IPv6 peers, each of a swarm of its own.
-pub const SNAPSHOT_BLOCK_MAX_BYTES: usize = SNAPSHOT_SLICE * (26 + 24);
+pub const SNAPSHOT_BLOCK_MAX_BYTES: usize = (SNAPSHOT_SLICE + BUCKET_PEERS_MAX) * (26 + 24);
 /// Seconds between two snapshots; 0 for none but the last.
 pub const SNAPSHOT_INTERVAL_RANGE_S: RangeInclusive<u64> = 0..=86_400;
 /// The same, if nothing is said.

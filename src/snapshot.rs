@@ -11,6 +11,7 @@
 //! seconds before the block's time. The end block is empty: a file without it was cut short.
 
 use std::io::{self, ErrorKind, Read};
+use std::iter;
 
 use crate::canary::{self, Canary};
 use crate::limits::{SNAPSHOT_BLOCK_MAX_BYTES, SNAPSHOT_SLICE};
@@ -64,24 +65,29 @@ pub fn put_block(out: &mut Vec<u8>, unix_secs: u64, pieces: impl IntoIterator<It
     out[start + 4..start + 8].copy_from_slice(&checksum.to_le_bytes());
 }
 
-/// Writes the next pieces of a walk as a block, so many of them, and of these the peers that announced within
-/// `young_secs` alone, if that is said. Says where the walk is to go on; `None`: it was at its end.
+/// Writes the next [slice](Saving::slice) of a walk as a block, and of it the peers that announced within `young_secs`
+/// alone, if that is said. Says where the walk is to go on; `None`: it was at its end.
 pub fn put_slice(
     out: &mut Vec<u8>,
     mut walk: Saving<'_>,
-    at_most: usize,
+    at_least: usize,
     unix_secs: u64,
     young_secs: Option<u32>,
 ) -> Option<Position> {
     if canary::on(Canary::SavesLess) {
         walk.next();
     }
-    let mut pieces = walk.by_ref().take(at_most).peekable();
-    pieces.peek()?; // an empty block is the end
-    match young_secs.map(|secs| young(pieces.by_ref(), secs)) {
+    let mut slice = walk.slice(at_least);
+    let first = slice.next()?; // an empty block is the end
+    let pieces = iter::once(first).chain(slice);
+    match young_secs {
         None => put_block(out, unix_secs, pieces),
-        Some(young) if young.is_empty() => {}
-        Some(young) => put_block(out, unix_secs, young),
+        Some(secs) => {
+            let young = young(pieces, secs);
+            if !young.is_empty() {
+                put_block(out, unix_secs, young);
+            }
+        }
     }
     Some(walk.position())
 }

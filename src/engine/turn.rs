@@ -14,6 +14,8 @@ use crate::time::Timestamp;
 pub struct Tended {
     /// Messages that were taken.
     pub messages: usize,
+    /// It was time for a slice of the sweep.
+    pub swept: bool,
     /// Something that is due has to go on in the next turn.
     pub unfinished: bool,
 }
@@ -29,17 +31,14 @@ impl Engine {
             messages += 1;
         }
         self.answer_announces(now, replies);
-        let mut unfinished = messages == TURN_MESSAGES;
-        unfinished |= self.expire_gathers(now);
-        unfinished |= self.sweep_if_due(now);
-        Tended { messages, unfinished }
+        let late = self.expire_gathers(now);
+        let swept = now >= self.next_sweep;
+        let behind = swept && self.sweep_next(now);
+        Tended { messages, swept, unfinished: messages == TURN_MESSAGES || late || behind }
     }
 
-    /// Does a slice of the sweep if it is time for one; true if it is time for the next.
-    fn sweep_if_due(&mut self, now: Timestamp) -> bool {
-        if now < self.next_sweep {
-            return false;
-        }
+    /// Does the slice of the sweep that is due; true if it is time for the next.
+    fn sweep_next(&mut self, now: Timestamp) -> bool {
         let swept = self.sweep(now);
         // Slices that a busy or sleeping worker is behind with are made up for, one a turn, up to a lap.
         let step = Duration::from_micros(1_000_000 / SWEEP_SLICES_PER_SECOND);

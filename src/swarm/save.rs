@@ -1,9 +1,9 @@
 //! Owns the table's way out of the process and back in: a walk over all that it holds, which can stop and go on.
 
-use super::peers::Set;
+use super::peers::{LEECHERS, Set};
 use super::record::{Body, Few, Swarm};
 use super::ticks::Mark;
-use super::{Peers, SEEDERS, Shard};
+use super::{Peers, SEEDERS, Shard, linear};
 use crate::time::Timestamp;
 use crate::types::{Announce, Event, InfoHash, PeerAddr, PeerId};
 
@@ -30,9 +30,13 @@ pub enum Saved {
     },
 }
 
-/// How far a walk has come. The walk goes from the last swarm to the first, as the sweep does and for its reason: a
-/// swarm that moves while the walk pauses is at worst met twice. (But of the one swarm that a pause falls into, a peer
-/// can be missed that was moved to a place already passed: when another one left, or when it became a seeder.)
+/// How far a walk has come; it is between two buckets of a swarm, or between two swarms.
+///
+/// Whoever stays while a walk pauses is met, however much comes and goes. The walk goes from the last swarm to the
+/// first, as the sweep does and for its reason: a swarm that moves is at worst met twice. In a swarm it goes by the
+/// hashes of its peers in the order of [`linear::range`], so that those of a bucket that is split or merged are at worst
+/// met twice too. Leechers come before seeders, as they become seeders; only a seeder that turns into a leecher, in the
+/// one swarm that a pause falls into, can be missed.
 #[derive(Clone, Copy, Debug)]
 pub struct Position {
     below: u32,
@@ -40,12 +44,22 @@ pub struct Position {
     within: Option<(InfoHash, Within)>,
 }
 
-/// A place in a swarm: the set (0 to 3, as in the record), the bucket, and the peer in it.
+/// The sets of a swarm as a walk comes by them: of IPv4 and `true`, or of IPv6, and in which role.
+const SETS: [(bool, usize); 4] = [(true, LEECHERS), (true, SEEDERS), (false, LEECHERS), (false, SEEDERS)];
+
+/// A place in a swarm.
 #[derive(Clone, Copy, Debug, Default)]
 struct Within {
+    /// Which of [`SETS`]; behind them: the swarm is done.
     set: usize,
-    bucket: u32,
+    /// Where in the order of hashes the bucket is.
+    from: u64,
+    /// The peer in it; 0 wherever a walk pauses.
     at: usize,
+}
+
+impl Within {
+    const END: Self = Self { set: SETS.len(), from: 0, at: 0 };
 }
 
 impl Default for Position {
@@ -68,9 +82,33 @@ pub struct Saving<'a> {
 }
 
 impl Saving<'_> {
-    /// From where another walk can go on.
+    /// The next pieces, so many of them, and as many more (fewer than [`BUCKET_PEERS_MAX`]) as it takes to come to where
+    /// the walk can pause.
+    ///
+    /// [`BUCKET_PEERS_MAX`]: crate::limits::BUCKET_PEERS_MAX
+    pub fn slice(&mut self, at_least: usize) -> impl Iterator<Item = Saved> {
+        let mut left = at_least;
+        std::iter::from_fn(move || {
+            if left == 0 && self.can_pause() {
+                return None;
+            }
+            left = left.saturating_sub(1);
+            self.next()
+        })
+    }
+
+    /// From where another walk can go on, after a whole [`slice`](Self::slice).
+    ///
+    /// # Panics
+    ///
+    /// In the middle of a bucket.
     pub fn position(&self) -> Position {
+        assert!(self.can_pause(), "a walk does not pause in the middle of a bucket");
         self.position
+    }
+
+    fn can_pause(&self) -> bool {
+        self.position.within.is_none_or(|(_, within)| within.at == 0)
     }
 }
 
@@ -101,8 +139,8 @@ impl Iterator for Saving<'_> {
 }
 
 impl Shard {
-    /// Walks over what the shard holds, from a position on (the default one: from the start). Take as many pieces as
-    /// time allows, and go on later from the walk's [`position`](Saving::position).
+    /// Walks over what the shard holds, from a position on (the default one: from the start). Take a
+    /// [`slice`](Saving::slice) as large as time allows, and go on later from the walk's [`position`](Saving::position).
     pub fn save(&self, from: Position) -> Saving<'_> {
         Saving { shard: self, position: from }
     }
@@ -218,40 +256,51 @@ impl Shard {
     }
 
     /// The peer at a place, or the next one there is; the place moves behind it.
-    fn peer_at(&self, body: &Body, within: &mut Within) -> Option<(PeerAddr, bool, u8)> {
-        let sets = match body {
-            Body::Few(few) => {
-                let peer = *few.unpack().get(within.at)?;
-                within.at += 1;
-                return Some((peer.addr, peer.seeder, peer.mark));
-            }
-            Body::Sets(sets) => sets,
-        };
-        while within.set < 4 {
-            let role = within.set % 2;
-            let found = match within.set / 2 {
-                0 => self.v4.peer_at(&sets.v4[role], within).map(|(addr, mark)| (PeerAddr::V4(addr), mark)),
-                _ => self.v6.peer_at(&sets.v6[role], within).map(|(addr, mark)| (PeerAddr::V6(addr), mark)),
+    fn peer_at(&self, body: &Body, within: &mut Within) -> Option<(PeerAddr, bool, Mark)> {
+        while let Some((is_v4, role)) = SETS.get(within.set) {
+            let sets = match body {
+                Body::Few(few) => {
+                    let peers = few.unpack();
+                    let peer = *peers.get(within.at)?;
+                    within.at += 1;
+                    if within.at == peers.len() {
+                        *within = Within::END;
+                    }
+                    return Some((peer.addr, peer.seeder, peer.mark));
+                }
+                Body::Sets(sets) => sets,
+            };
+            let found = match is_v4 {
+                true => {
+                    self.v4.peer_at(&sets.v4[*role], within).map(|(addr, mark)| (PeerAddr::V4(addr), mark))
+                }
+                false => {
+                    self.v6.peer_at(&sets.v6[*role], within).map(|(addr, mark)| (PeerAddr::V6(addr), mark))
+                }
             };
             if let Some((addr, mark)) = found {
-                return Some((addr, role == SEEDERS, mark));
+                return Some((addr, *role == SEEDERS, mark));
             }
-            *within = Within { set: within.set + 1, bucket: 0, at: 0 };
+            *within = Within { set: within.set + 1, ..Within::default() };
         }
         None
     }
 }
 
 impl<const N: usize> Peers<N> {
-    fn peer_at(&self, set: &Set, within: &mut Within) -> Option<([u8; N], u8)> {
-        while within.bucket < self.buckets(set) {
-            let bucket = self.bucket(set, within.bucket);
-            if within.at < bucket.len() {
-                let peer = self.blocks.peer(bucket, within.at);
-                within.at += 1;
+    fn peer_at(&self, set: &Set, within: &mut Within) -> Option<([u8; N], Mark)> {
+        let view = set.view(&self.directories);
+        while within.from < linear::RANGE_END {
+            let number = view.home((within.from as u32).reverse_bits());
+            let bucket = view.buckets[number as usize];
+            let found = (within.at < bucket.len()).then(|| self.blocks.peer(bucket, within.at));
+            within.at += 1;
+            if within.at >= bucket.len() {
+                (within.from, within.at) = (linear::range(number, view.buckets.len() as u32).end, 0);
+            }
+            if let Some(peer) = found {
                 return Some((peer.addr, peer.mark));
             }
-            (within.bucket, within.at) = (within.bucket + 1, 0);
         }
         None
     }

@@ -452,7 +452,7 @@ impl Check {
     }
 
     /// After a turn: all is answered that had to be, counted as it was, and in the table that is in the oracle's.
-    pub(crate) fn after_turn(&mut self, worker: usize, now_us: u64, engine: &Engine) {
+    pub(crate) fn after_turn(&mut self, worker: usize, now_us: u64, engine: &Engine, swept: bool) {
         assert_eq!(self.unanswered[worker], 0, "announces that this turn has not answered");
         self.hold_counters(worker, engine);
         let counted = |counter| engine.counters.get(counter);
@@ -467,6 +467,12 @@ impl Check {
             evicted: all.evicted - before.evicted,
             denied: all.denied - before.denied,
         };
+        if swept {
+            self.oracle.pass(worker, now_us);
+        }
+        if !self.oracle.is_due(worker, gone) {
+            return;
+        }
         let gone = self.oracle.compare(worker, now_us, engine, gone, &self.rules[worker]);
         for (kind, count) in
             [("expired", gone.expired), ("evicted", gone.evicted), ("swept as denied", gone.denied)]

@@ -14,8 +14,8 @@ use gyre::types::{Event, InfoHash, SwarmCounts};
 use crate::bytes::Wish;
 use crate::rules::Rules;
 
-/// Slices of the sweep are no further apart.
-const SWEEP_STEP_US: u64 = 2_500;
+/// A table in which nothing has changed is looked at once in so many turns.
+const TURNS_UNSEEN: u32 = 16;
 
 /// A peer of a swarm.
 #[derive(Clone, Copy, Debug)]
@@ -37,8 +37,8 @@ pub(crate) struct Swarm {
     pub(crate) downloaded: u32,
     /// The tick in which it lost its last peer.
     empty_since: i64,
-    /// How often somebody left or changed sides.
-    pub(crate) changes: u64,
+    /// How often a seeder became a leecher.
+    pub(crate) relapses: u64,
     met: u64,
 }
 
@@ -59,6 +59,9 @@ pub(crate) struct Part {
     pub(crate) refused: u64,
     /// Peers that a leap of time took all at once, and that are still to be counted.
     leapt: u64,
+    /// Something was entered, or left, since all was compared; and how many turns ago that was.
+    has_changed: bool,
+    turns: u32,
 }
 
 /// What the sweep of a turn has counted.
@@ -107,6 +110,11 @@ impl Oracle {
         Self { timeout_us, tick_us, life, is_limited, parts, serial: 0 }
     }
 
+    fn changes(&mut self, worker: usize) -> &mut Part {
+        self.parts[worker].has_changed = true;
+        &mut self.parts[worker]
+    }
+
     /// Time passes for a worker. If all of a timeout has gone by since it last looked nobody is left.
     pub(crate) fn pass(&mut self, worker: usize, now_us: u64) {
         let part = &mut self.parts[worker];
@@ -115,6 +123,7 @@ impl Oracle {
         if tick - std::mem::replace(&mut part.tick, tick) > self.life && !part.swarms.is_empty() {
             part.leapt += part.swarms.values().map(|swarm| swarm.peers.len() as u64).sum::<u64>();
             part.swarms.clear();
+            part.has_changed = true;
         }
     }
 
@@ -157,8 +166,9 @@ impl Oracle {
 
     /// Does what the announce says, unless the answer's counts say that there was no room and that may be.
     fn enter(&mut self, worker: usize, wish: &Wish, said: &Said<'_>) -> bool {
-        let (life_serial, is_limited) = (self.serial + 1, self.is_limited);
-        let part = &mut self.parts[worker];
+        self.serial += 1;
+        let (new, is_limited) = (self.serial, self.is_limited);
+        let part = self.changes(worker);
         let was = part.swarms.get(&wish.info_hash).and_then(|swarm| swarm.peers.get(&wish.peer)).copied();
         if wish.event == Event::Stopped {
             if was.is_some() {
@@ -176,13 +186,12 @@ impl Oracle {
         }
         let swarm = part.swarms.entry(wish.info_hash).or_default();
         let was_seeder = was.is_some_and(|was| was.seeder);
-        swarm.changes += u64::from(was.is_some_and(|was| was.seeder != wish.seeder));
+        swarm.relapses += u64::from(was_seeder && !wish.seeder);
         if wish.event == Event::Completed && wish.seeder && !was_seeder {
             swarm.downloaded += 1;
             part.completed += 1;
         }
-        let serial = was.map_or(life_serial, |was| was.serial);
-        self.serial = life_serial;
+        let serial = was.map_or(new, |was| was.serial);
         let (tick, seen_us) = (part.tick, Some(part.now_us));
         let peer = Peer { seeder: wish.seeder, id: wish.peer_id, tick, seen_us, serial, met: 0 };
         swarm.peers.insert(wish.peer, peer);
@@ -218,6 +227,16 @@ impl Oracle {
         assert!(overdue || said.peers.len() == wanted, "{} peers of {wanted}", said.peers.len());
     }
 
+    /// Whether a table has to be looked at after a turn in which the sweep took out so many: always if something may
+    /// have changed, now and then if nothing should have.
+    pub(crate) fn is_due(&mut self, worker: usize, counted: Gone) -> bool {
+        let part = &mut self.parts[worker];
+        part.turns += 1;
+        // That a swarm without peers has gone is not counted.
+        let may_change = || self.is_limited || part.swarms.values().any(|swarm| swarm.peers.is_empty());
+        counted != Gone::default() || part.has_changed || part.turns >= TURNS_UNSEEN || may_change()
+    }
+
     /// Compares all that a worker holds with what it should, after a turn in which the sweep took out so many.
     pub(crate) fn compare(
         &mut self,
@@ -227,12 +246,9 @@ impl Oracle {
         counted: Gone,
         rules: &Rules,
     ) -> Gone {
-        // A slice of the sweep looks at the time: in this turn, or else it is not long since the last one did.
-        let looked_us =
-            if counted == Gone::default() { now_us.saturating_sub(SWEEP_STEP_US) } else { now_us };
-        self.pass(worker, looked_us.max(self.parts[worker].now_us));
         self.serial += 1;
         let stamp = self.serial;
+        (self.parts[worker].has_changed, self.parts[worker].turns) = (false, 0);
         for piece in engine.save(Position::default()) {
             self.meet(worker, now_us, stamp, &piece);
         }
@@ -321,7 +337,7 @@ impl Oracle {
         self.pass(worker, now_us);
         self.serial += 1;
         let (tick_us, life, serial) = (self.tick_us, self.life, self.serial);
-        let part = &mut self.parts[worker];
+        let part = self.changes(worker);
         match piece {
             Saved::Swarm { downloaded: 0, .. } => {}
             Saved::Swarm { info_hash, downloaded } => {
@@ -380,7 +396,6 @@ impl Part {
     fn leave(&mut self, info_hash: &InfoHash, address: &SocketAddr) {
         let Some(swarm) = self.swarms.get_mut(info_hash) else { return };
         swarm.peers.remove(address);
-        swarm.changes += 1;
         if swarm.peers.is_empty() {
             swarm.empty_since = self.tick;
             if swarm.downloaded == 0 {

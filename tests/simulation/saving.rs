@@ -23,9 +23,9 @@ pub(crate) struct Save {
     /// Who was there when it began, each by its serial number.
     there: BTreeMap<(InfoHash, SocketAddr), u64>,
     met: BTreeSet<(InfoHash, SocketAddr)>,
-    /// The swarm that the last slice ended in, and how often it had changed by then.
+    /// The swarm that the last slice ended in, and how often a seeder had become a leecher by then.
     paused_in: Option<(InfoHash, u64)>,
-    /// Swarms that a pause fell into, in which somebody left or changed sides meanwhile: of these one may be missed.
+    /// Swarms that a pause fell into, in which a seeder became a leecher meanwhile: of these one may be missed.
     excused: BTreeSet<InfoHash>,
 }
 
@@ -58,28 +58,28 @@ impl Save {
         self.position.is_none()
     }
 
-    /// Writes a slice of so many pieces; true at the end.
+    /// Writes a slice of so many pieces at least; true at the end.
     pub(crate) fn slice(
         &mut self,
         worker: usize,
         engine: &Engine,
         check: &Check,
-        at_most: usize,
+        at_least: usize,
         unix_secs: u64,
     ) -> bool {
         let swarms = &check.oracle.parts[worker].swarms;
-        let changes = |hash: &InfoHash| swarms.get(hash).map(|swarm| swarm.changes);
+        let relapses = |hash: &InfoHash| swarms.get(hash).map(|swarm| swarm.relapses);
         if let Some((hash, before)) = self.paused_in
-            && changes(&hash) != Some(before)
+            && relapses(&hash) != Some(before)
         {
             self.excused.insert(hash);
         }
         let Some(from) = self.position else { return true };
         let start = self.file.len();
-        self.position = put_slice(&mut self.file, engine.save(from), at_most, unix_secs, self.young_secs);
+        self.position = put_slice(&mut self.file, engine.save(from), at_least, unix_secs, self.young_secs);
         for piece in pieces(&self.file[start..], unix_secs) {
             let (Saved::Swarm { info_hash, .. } | Saved::Peer { info_hash, .. }) = piece;
-            self.paused_in = changes(&info_hash).map(|changes| (info_hash, changes));
+            self.paused_in = relapses(&info_hash).map(|relapses| (info_hash, relapses));
             let swarm = swarms.get(&info_hash).unwrap_or_else(|| panic!("a swarm that is none: {piece:?}"));
             match piece {
                 // Where a slice begins in the middle of a swarm nothing is said of its downloads.

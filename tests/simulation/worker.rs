@@ -104,7 +104,7 @@ impl<M: Steered> Worker<M> {
         let engine = &mut *shared.engine.borrow_mut();
         let mut check = shared.check.borrow_mut();
         check.hold_late(me, now_us, engine, !tended.unfinished);
-        check.after_turn(me, now_us, engine);
+        check.after_turn(me, now_us, engine, tended.swept);
         if now >= self.next_gauge {
             self.next_gauge = now + std::time::Duration::from_millis(HOUSEKEEPING_INTERVAL_MS);
             engine.gauge(now);

@@ -10,7 +10,7 @@ use fastrand::Rng;
 use gyre::connection_id::ConnectionIds;
 use gyre::counters::{BAD, DROPS, LIMITED};
 use gyre::engine::{Endpoint, Engine, Seeds};
-use gyre::limits::{HOUSEKEEPING_INTERVAL_MS, WAIT_DEADLINE_MS};
+use gyre::limits::{HOUSEKEEPING_INTERVAL_MS, SWEEP_SLICES_PER_SECOND, WAIT_DEADLINE_MS};
 use gyre::mesh::Mesh;
 use gyre::owner::Owners;
 use gyre::sys::Doorbell;
@@ -34,6 +34,8 @@ use crate::worker::{Order, Received, Worker};
 const FIRST_DAY_US: u64 = 1_800_000_077_250_000;
 /// Workers sleep for no longer.
 const HOUSEKEEPING_US: u64 = HOUSEKEEPING_INTERVAL_MS * 1_000;
+/// Turns of a worker that wakes, at most: slices of the sweep that it has slept through.
+const TURNS_TO_CATCH_UP: u64 = SWEEP_SLICES_PER_SECOND * HOUSEKEEPING_INTERVAL_MS / 1_000;
 /// Turns that a tracker gets to come to rest.
 const TURNS_TO_REST: u32 = 20_000;
 
@@ -139,12 +141,8 @@ impl<M: Steered> World<M> {
 
     /// Lets the world go on for a step.
     pub(crate) fn step(&mut self) {
-        self.at_us += self.rng.u64(..=self.plan.step_us);
+        self.pass();
         self.deliver();
-        if self.plan.step_us > HOUSEKEEPING_US {
-            // However little there is to do, a worker wakes now and then.
-            (0..self.workers.len()).for_each(|worker| self.turn(worker, false));
-        }
         match self.rng.u8(..10) {
             0..4 => {
                 let worker = self.rng.usize(..self.workers.len());
@@ -175,6 +173,23 @@ impl<M: Steered> World<M> {
         if happens(&mut self.rng, faults.restart) {
             self.restart();
         }
+    }
+
+    /// Time passes. However little there is to do, workers wake now and then, and go on until they have caught up.
+    fn pass(&mut self) {
+        let until_us = self.at_us + self.rng.u64(..=self.plan.step_us);
+        while self.at_us + HOUSEKEEPING_US < until_us {
+            self.at_us += HOUSEKEEPING_US;
+            for worker in 0..self.workers.len() {
+                for _ in 0..TURNS_TO_CATCH_UP {
+                    self.turn(worker, false);
+                    if !self.workers[worker].unfinished {
+                        break;
+                    }
+                }
+            }
+        }
+        self.at_us = until_us;
     }
 
     /// What has arrived goes to sockets and clients.

@@ -319,13 +319,13 @@ pub(crate) fn lap(shard: &mut Shard, now: Timestamp, budget: usize) -> usize {
     }
 }
 
-/// All that a shard holds, by walks of so many pieces.
+/// All that a shard holds, by slices of so many pieces at least.
 pub(crate) fn pieces(shard: &Shard, at_once: usize) -> Vec<Saved> {
     let (mut all, mut position) = (Vec::new(), Position::default());
     loop {
         let mut walk = shard.save(position);
         let before = all.len();
-        all.extend(walk.by_ref().take(at_once));
+        all.extend(walk.slice(at_once));
         if all.len() - before < at_once {
             return all;
         }

@@ -74,7 +74,7 @@ fn a_walk_with_pauses_misses_nobody_who_stays() {
     let (mut position, mut met) = (Position::default(), HashSet::new());
     for step in 0..10 {
         let mut walk = shard.save(position);
-        let part = walk.by_ref().take(usize::from(swarms) * 5 / 14);
+        let part = walk.slice(usize::from(swarms) * 5 / 14);
         met.extend(
             part.filter(|piece| matches!(piece, Saved::Peer { .. })).map(|piece| format!("{piece:?}")),
         );
@@ -88,6 +88,42 @@ fn a_walk_with_pauses_misses_nobody_who_stays() {
     let left: Vec<_> = left.iter().filter(|piece| matches!(piece, Saved::Peer { .. })).collect();
     assert!(left.len() >= usize::from(swarms) / 10);
     assert!(left.iter().all(|piece| met.contains(&format!("{piece:?}"))));
+}
+
+/// The one swarm that a walk pauses in grows from a few peers to many and shrinks again; leechers become seeders.
+#[test]
+fn a_walk_misses_nobody_in_a_swarm_that_grows_and_shrinks() {
+    let most = if cfg!(miri) { 150 } else { 2_000_u16 };
+    for stays in [2, 40, most / 2] {
+        let mut shard = Shard::new([1; 16], TIMEOUT, usize::MAX);
+        let mut rng = Rng::with_seed(5);
+        let mut tell = |shard: &mut Shard, number: u16, event, seeder| {
+            let announce = announce(0, peer(number, number % 5 == 0), event, seeder, 0);
+            shard.announce(Timestamp::default(), &announce, &mut rng, &mut Taken::default());
+        };
+        (0..stays).for_each(|number| tell(&mut shard, number, Event::Started, false));
+        let (mut position, mut met, mut peers) = (Position::default(), HashSet::new(), stays);
+        for step in 0.. {
+            let mut walk = shard.save(position);
+            let part: Vec<_> = walk.slice(1).collect();
+            position = walk.position();
+            if part.is_empty() {
+                break;
+            }
+            met.extend(part.into_iter().filter_map(|piece| match piece {
+                Saved::Peer { peer, .. } => Some(peer),
+                Saved::Swarm { .. } => None,
+            }));
+            tell(&mut shard, step % stays, Event::Completed, true);
+            // Twice up, and as often down again.
+            let target = if step % 6 < 3 { most } else { stays };
+            (peers..target).for_each(|number| tell(&mut shard, number, Event::Started, number % 2 == 0));
+            (target..peers).for_each(|number| tell(&mut shard, number, Event::Stopped, false));
+            peers = target;
+            (0..3).for_each(|_| drop(lap(&mut shard, Timestamp::default(), 10)));
+        }
+        assert!((0..stays).all(|number| met.contains(&peer(number, number % 5 == 0))), "of {stays}");
+    }
 }
 
 /// Takes peers with their ids.
