@@ -19,7 +19,7 @@ step "formatting"
 cargo fmt --check
 
 step "lints"
-cargo clippy --locked --all-targets -- -D warnings
+cargo clippy --locked --all-targets --features canary -- -D warnings
 
 step "documentation"
 RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps

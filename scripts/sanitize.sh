@@ -25,7 +25,7 @@ nightly() {
     local sanitizer=$1
     shift
     # C code of dependencies is not built with it; an allocator of their own would hide what it looks for.
-    CARGO_TARGET_DIR=$folder/sanitize-$sanitizer RUSTFLAGS="-Zsanitizer=$sanitizer --cfg sanitize" \
+    CARGO_TARGET_DIR=$folder/sanitize-$sanitizer RUSTFLAGS=-Zsanitizer=$sanitizer \
         rustup run nightly cargo test --locked --no-default-features --target "$HOST" "$@"
 }
 

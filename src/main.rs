@@ -123,7 +123,7 @@ struct Ready<M> {
 /// Binds the sockets, or gets them from whoever has them, and gives up the rights, before there is a thread that would
 /// keep any.
 fn bind(serve: &Serve) -> Result<Ready<impl Middleware + Send + use<>>, ServerError> {
-    let signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGUSR2]).map_err(unwatched)?;
+    let signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGUSR2, libc::SIGXFSZ]).map_err(unwatched)?;
     let mut inherited = Inherited::from_service_manager()?;
     if let Some(state_dir) = serve.take_over() {
         inherited = inherited.take_over(state_dir)?;
@@ -283,7 +283,8 @@ struct Asked {
     succeed: AtomicBool,
 }
 
-/// Notes the first SIGINT or SIGTERM, and each SIGHUP and SIGUSR2; at the second of the former the process is gone.
+/// Notes the first SIGINT or SIGTERM, and each SIGHUP and SIGUSR2; at the second of the former the process is gone. Of
+/// SIGXFSZ it would be, if nobody took that.
 fn watch(mut signals: Signals) -> std::io::Result<Arc<Asked>> {
     let asked = Arc::new(Asked::default());
     let seen = asked.clone();
@@ -292,6 +293,7 @@ fn watch(mut signals: Signals) -> std::io::Result<Arc<Asked>> {
             match signal {
                 SIGHUP => seen.reload.store(true, Ordering::Release),
                 SIGUSR2 => seen.succeed.store(true, Ordering::Release),
+                libc::SIGXFSZ => {} // who writes beyond a limit of file sizes gets an error
                 _ if seen.stop.swap(true, Ordering::AcqRel) => std::process::exit(EXIT_INTERRUPTED),
                 _ => {}
             }

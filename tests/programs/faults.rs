@@ -181,6 +181,21 @@ fn a_read_only_state_directory_costs_no_more_than_the_snapshots_of_that_time() {
 }
 
 #[test]
+fn a_limit_of_file_sizes_costs_no_more_than_the_snapshots_of_that_time() {
+    let directory = TempDir::new();
+    let options = format!("--state-dir {} --snapshot-interval 1", directory.path().display());
+    let mut tracker = Watched::serve(&options);
+    let pid = Pid::from_raw(tracker.program.id() as i32);
+    let limit = |bytes| {
+        let limit = Rlimit { current: bytes, maximum: None };
+        prlimit(pid, Resource::Fsize, limit).expect("a limit");
+    };
+    // Whether the writer gets a signal, too, depends on the file system: it may write in a thread of the kernel's.
+    rustix::process::kill_process(pid.expect("a process"), Signal::XFSZ).expect("a signal");
+    does_without_its_disk(&mut tracker, directory.path(), || limit(Some(10)), || limit(None));
+}
+
+#[test]
 fn what_a_complete_snapshot_holds_outlives_a_kill() {
     let directory = TempDir::new();
     let options = format!("{ANYWHERE} --state-dir {} --snapshot-interval 1", directory.path().display());

@@ -470,7 +470,7 @@ impl Check {
         if swept {
             self.oracle.pass(worker, now_us);
         }
-        if !self.oracle.is_due(worker, gone) {
+        if !self.oracle.is_due(worker, now_us, gone, &self.rules[worker]) {
             return;
         }
         let gone = self.oracle.compare(worker, now_us, engine, gone, &self.rules[worker]);

@@ -14,8 +14,8 @@ use gyre::types::{Event, InfoHash, SwarmCounts};
 use crate::bytes::Wish;
 use crate::rules::Rules;
 
-/// A table in which nothing has changed is looked at once in so many turns.
-const TURNS_UNSEEN: u32 = 16;
+/// A table in which nothing has changed is looked at once in so many turns; a large one, once in more.
+const TURNS_UNSEEN: usize = 16;
 
 /// A peer of a swarm.
 #[derive(Clone, Copy, Debug)]
@@ -61,7 +61,9 @@ pub(crate) struct Part {
     leapt: u64,
     /// Something was entered, or left, since all was compared; and how many turns ago that was.
     has_changed: bool,
-    turns: u32,
+    turns: usize,
+    /// Swarms that had no peers then.
+    empty: Vec<InfoHash>,
 }
 
 /// What the sweep of a turn has counted.
@@ -229,12 +231,19 @@ impl Oracle {
 
     /// Whether a table has to be looked at after a turn in which the sweep took out so many: always if something may
     /// have changed, now and then if nothing should have.
-    pub(crate) fn is_due(&mut self, worker: usize, counted: Gone) -> bool {
+    pub(crate) fn is_due(&mut self, worker: usize, now_us: u64, counted: Gone, rules: &Rules) -> bool {
+        let (life, is_limited) = (self.life, self.is_limited);
         let part = &mut self.parts[worker];
         part.turns += 1;
-        // That a swarm without peers has gone is not counted.
-        let may_change = || self.is_limited || part.swarms.values().any(|swarm| swarm.peers.is_empty());
-        counted != Gone::default() || part.has_changed || part.turns >= TURNS_UNSEEN || may_change()
+        // That a swarm has gone which had no peers is not counted.
+        let may_go = |info_hash: &InfoHash| {
+            let is_over = part.tick - part.swarms[info_hash].empty_since > life;
+            is_limited || is_over || !rules.permits_torrent(now_us, info_hash)
+        };
+        counted != Gone::default()
+            || part.has_changed
+            || part.turns >= TURNS_UNSEEN.max(part.swarms.len() / 32)
+            || part.empty.iter().any(may_go)
     }
 
     /// Compares all that a worker holds with what it should, after a turn in which the sweep took out so many.
@@ -321,6 +330,8 @@ impl Oracle {
             assert!(swarm.met == stamp || self.is_limited, "{info_hash:?} is lost");
         }
         part.swarms.retain(|_, swarm| swarm.met == stamp);
+        let empty = part.swarms.iter().filter(|(_, swarm)| swarm.peers.is_empty());
+        part.empty = empty.map(|(info_hash, _)| *info_hash).collect();
         gone
     }
 

@@ -102,7 +102,7 @@ impl Plan {
     pub(crate) fn draw(rng: &mut Rng) -> Self {
         let is_short_of_memory = rng.u8(..8) == 0;
         let table_bytes = match is_short_of_memory {
-            true => rng.usize(96..700) << 10,
+            true => rng.usize(96..350) << 10,
             false => usize::MAX,
         };
         let policy = Policy {

@@ -45,6 +45,8 @@ pub(crate) struct World<M: Steered> {
     pub(crate) rng: Rng,
     /// Microseconds since the world began.
     at_us: u64,
+    /// When the workers wake next, whatever comes.
+    next_wake_us: u64,
     /// When the process was started, in the world's time and in that of day.
     began_us: u64,
     started_unix_us: u64,
@@ -82,6 +84,7 @@ impl<M: Steered> World<M> {
             plan,
             rng,
             at_us: 0,
+            next_wake_us: HOUSEKEEPING_US,
             began_us: 0,
             started_unix_us: birth.started_unix_us,
             wall_step_us: 0,
@@ -178,8 +181,9 @@ impl<M: Steered> World<M> {
     /// Time passes. However little there is to do, workers wake now and then, and go on until they have caught up.
     fn pass(&mut self) {
         let until_us = self.at_us + self.rng.u64(..=self.plan.step_us);
-        while self.at_us + HOUSEKEEPING_US < until_us {
-            self.at_us += HOUSEKEEPING_US;
+        while self.next_wake_us <= until_us {
+            self.at_us = self.at_us.max(self.next_wake_us);
+            self.next_wake_us = self.at_us + HOUSEKEEPING_US;
             for worker in 0..self.workers.len() {
                 for _ in 0..TURNS_TO_CATCH_UP {
                     self.turn(worker, false);

@@ -185,8 +185,7 @@ fn each_parameter_by_udp_is_told_by_itself() {
     let (tracker, log) = listener();
     let mut client = udp(&tracker);
     let path = "/key/announce";
-    let options = [&[2, path.len() as u8], path.as_bytes()].concat();
-    let options: &'static [u8] = options.leak();
+    let options = b"\x02\x0d/key/announce";
     type Ask = fn(&mut Announce<'static>);
     type Tell = fn(&mut Told);
     let changes: [(Ask, Tell); 12] = [
