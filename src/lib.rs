@@ -59,6 +59,7 @@
 //! | [`connection_id`], [`counters`], [`owner`] | BEP 15's ids; what is counted; who owns a swarm | pure |
 //! | [`text`] | how sizes, and words of others, are written for a human | pure |
 //! | [`limits`], [`time`], [`data`], [`types`] | every bound; the clock; values by type; the words | pure |
+//! | `canary` | bugs that are planted for a test of the tests (with the feature `canary`) | pure |
 //!
 //! # Example
 //!

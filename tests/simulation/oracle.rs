@@ -376,26 +376,29 @@ impl Oracle {
         }
     }
 
-    /// After pieces were loaded into a table of limited memory: those that are not there were refused.
+    /// After pieces were loaded into a table of limited memory: those that are not there as they should be were refused.
     pub(crate) fn learn_refused(&mut self, worker: usize, engine: &Engine) {
         let mut there = BTreeMap::new();
         let mut swarms = Vec::new();
         for piece in engine.save(Position::default()) {
             match piece {
-                Saved::Peer { info_hash, peer, seeder, .. } => {
-                    there.insert((info_hash, peer.unpack()), seeder);
+                Saved::Peer { info_hash, peer, seeder, age_secs } => {
+                    there.insert((info_hash, peer.unpack()), (seeder, age_secs));
                 }
                 Saved::Swarm { info_hash, downloaded } => swarms.push((info_hash, downloaded)),
             }
         }
+        let tick_us = self.tick_us;
         let part = &mut self.parts[worker];
         for (info_hash, swarm) in &mut part.swarms {
-            swarm.peers.retain(|address, peer| match there.get(&(*info_hash, *address)) {
-                Some(seeder) => {
-                    peer.seeder = *seeder;
-                    true
+            swarm.peers.retain(|address, peer| {
+                let Some((seeder, age_secs)) = there.get(&(*info_hash, *address)) else { return false };
+                if *seeder != peer.seeder {
+                    // It was to change sides, and there was no room on the other one.
+                    let age = (u64::from(*age_secs) * 1_000_000).div_ceil(tick_us) as i64;
+                    *peer = Peer { seeder: *seeder, tick: part.tick - age, seen_us: None, ..*peer };
                 }
-                None => false,
+                true
             });
         }
         part.swarms.retain(|info_hash, _| swarms.iter().any(|(other, _)| other == info_hash));
