@@ -42,7 +42,8 @@ thread() {
     # With one kind of panic: a standard library that is built for two does not fit together.
     export CARGO_PROFILE_DEV_PANIC=unwind
     nightly thread -Zbuild-std --lib -- mesh counters doorbell session worker ring
-    nightly thread -Zbuild-std --test tracker
+    # The program has an allocator in C, which is not seen to synchronise; and thousands that wait take too long here.
+    nightly thread -Zbuild-std --test tracker -- --skip the_program_serves_it --skip only_so_many_wait
 }
 
 (($#)) || set -- address thread

@@ -34,9 +34,9 @@ pub enum Saved {
 ///
 /// Whoever stays while a walk pauses is met, however much comes and goes. The walk goes from the last swarm to the
 /// first, as the sweep does and for its reason: a swarm that moves is at worst met twice. In a swarm it goes by the
-/// hashes of its peers in the order of [`linear::range`], so that those of a bucket that is split or merged are at worst
-/// met twice too. Leechers come before seeders, as they become seeders; only a seeder that turns into a leecher, in the
-/// one swarm that a pause falls into, can be missed.
+/// hashes of the peers in the order of [`linear::range`], so that those of a bucket that is split or merged are at
+/// worst met twice too. Leechers come before seeders, as they become seeders; only a seeder that turns into a leecher,
+/// in the one swarm that a pause falls into, can be missed.
 #[derive(Clone, Copy, Debug)]
 pub struct Position {
     below: u32,
@@ -82,8 +82,8 @@ pub struct Saving<'a> {
 }
 
 impl Saving<'_> {
-    /// The next pieces, so many of them, and as many more (fewer than [`BUCKET_PEERS_MAX`]) as it takes to come to where
-    /// the walk can pause.
+    /// The next pieces, so many of them, and as many more (fewer than [`BUCKET_PEERS_MAX`]) as it takes to come to a
+    /// place where the walk can pause.
     ///
     /// [`BUCKET_PEERS_MAX`]: crate::limits::BUCKET_PEERS_MAX
     pub fn slice(&mut self, at_least: usize) -> impl Iterator<Item = Saved> {
@@ -140,7 +140,7 @@ impl Iterator for Saving<'_> {
 
 impl Shard {
     /// Walks over what the shard holds, from a position on (the default one: from the start). Take a
-    /// [`slice`](Saving::slice) as large as time allows, and go on later from the walk's [`position`](Saving::position).
+    /// [slice](Saving::slice) as large as time allows, and go on later from the walk's [position](Saving::position).
     pub fn save(&self, from: Position) -> Saving<'_> {
         Saving { shard: self, position: from }
     }
@@ -270,13 +270,12 @@ impl Shard {
                 }
                 Body::Sets(sets) => sets,
             };
-            let found = match is_v4 {
-                true => {
-                    self.v4.peer_at(&sets.v4[*role], within).map(|(addr, mark)| (PeerAddr::V4(addr), mark))
-                }
-                false => {
-                    self.v6.peer_at(&sets.v6[*role], within).map(|(addr, mark)| (PeerAddr::V6(addr), mark))
-                }
+            let found = if *is_v4 {
+                let found = self.v4.peer_at(&sets.v4[*role], within);
+                found.map(|(addr, mark)| (PeerAddr::V4(addr), mark))
+            } else {
+                let found = self.v6.peer_at(&sets.v6[*role], within);
+                found.map(|(addr, mark)| (PeerAddr::V6(addr), mark))
             };
             if let Some((addr, mark)) = found {
                 return Some((addr, *role == SEEDERS, mark));

@@ -376,7 +376,8 @@ impl Oracle {
         }
     }
 
-    /// After pieces were loaded into a table of limited memory: those that are not there as they should be were refused.
+    /// After pieces were loaded into a table of limited memory: those that are not there as they should be were
+    /// refused.
     pub(crate) fn learn_refused(&mut self, worker: usize, engine: &Engine) {
         let mut there = BTreeMap::new();
         let mut swarms = Vec::new();
