@@ -1,6 +1,6 @@
 //! Owns bugs that are planted on purpose, to see that the simulation of the tracker (tests/simulation) finds them. They
 //! are there with the feature `canary` alone, which no program is built with, and sleep until a test wakes one of them
-//! for its own thread. Without the feature [`on`] is `false` when it is compiled, and nothing is left of them.
+//! for its own thread. Without the feature `on` is `false` when it is compiled, and nothing is left of them.
 
 #[cfg(all(feature = "canary", not(debug_assertions)))]
 compile_error!(

@@ -34,9 +34,9 @@ pub enum Saved {
 ///
 /// Whoever stays while a walk pauses is met, however much comes and goes. The walk goes from the last swarm to the
 /// first, as the sweep does and for its reason: a swarm that moves is at worst met twice. In a swarm it goes by the
-/// hashes of the peers, in an order in which those of a bucket are an unbroken range, so that those of one that is split
-/// or merged are at worst met twice too. Leechers come before seeders, as they become seeders; only a seeder that turns into a leecher,
-/// in the one swarm that a pause falls into, can be missed.
+/// hashes of the peers, in an order in which those of a bucket are an unbroken range, so that those of one that is
+/// split or merged are at worst met twice too. Leechers come before seeders, as they become seeders; only a seeder
+/// that turns into a leecher, in the one swarm that a pause falls into, can be missed.
 #[derive(Clone, Copy, Debug)]
 pub struct Position {
     below: u32,
