@@ -3,6 +3,7 @@
 # them.
 #   scripts/simulate.sh               2,000 seeds: some minutes on two cores
 #   scripts/simulate.sh --seeds N     so many
+#   scripts/simulate.sh --from S      others, from this one on
 #   scripts/simulate.sh --seed S      one alone, as a failure says
 #   scripts/simulate.sh --canaries    bugs planted on purpose, and in which world each is found
 set -euo pipefail
@@ -21,9 +22,10 @@ seeds=2000 features=() test=many_worlds_hold
 while [ $# -gt 0 ]; do
     case $1 in
     --seeds) number "$@" && seeds=$2 && shift ;;
+    --from) number "$@" && export GYRE_SIM_FROM=$2 && shift ;;
     --seed) number "$@" && export GYRE_SIM_SEED=$2 && shift ;;
     --canaries) features=(--features canary) test=each_planted_bug_is_found ;;
-    *) fail "what is $1? --seeds N, --seed S or --canaries" ;;
+    *) fail "what is $1? --seeds N, --from S, --seed S or --canaries" ;;
     esac
     shift
 done

@@ -91,12 +91,15 @@ pub(crate) struct Seeds {
 }
 
 impl Seeds {
-    /// `GYRE_SIM_SEED` names one; `GYRE_SIM_SEEDS` says how many, from 0 on.
+    /// `GYRE_SIM_SEED` names one; `GYRE_SIM_SEEDS` says how many, from `GYRE_SIM_FROM` or 0 on.
     pub(crate) fn asked() -> Self {
         let number = |name| std::env::var(name).ok().map(|text| text.parse().expect("a number"));
         match number("GYRE_SIM_SEED") {
             Some(first) => Self { first, count: 1 },
-            None => Self { first: 0, count: number("GYRE_SIM_SEEDS").unwrap_or(USUAL_SEEDS) },
+            None => Self {
+                first: number("GYRE_SIM_FROM").unwrap_or(0),
+                count: number("GYRE_SIM_SEEDS").unwrap_or(USUAL_SEEDS),
+            },
         }
     }
 

@@ -76,9 +76,10 @@ impl<M: Steered> Worker<M> {
         }
     }
 
-    /// Whether nothing is left to do.
+    /// Whether nothing is left to do, nor to wait for.
     pub(crate) fn is_idle(&self) -> bool {
-        self.socket.is_empty() && self.orders.is_empty() && self.tasks.is_empty() && !self.unfinished
+        let waits = self.unfinished || self.shared.engine.borrow().is_waiting();
+        self.socket.is_empty() && self.orders.is_empty() && self.tasks.is_empty() && !waits
     }
 
     /// A turn, as `worker::Driver` has it; what leaves is added to `out`.
