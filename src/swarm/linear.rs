@@ -65,9 +65,9 @@ mod tests {
 
     #[test]
     fn ranges_are_those_of_the_buckets_and_leave_nothing_out() {
-        for buckets in 1..70 {
+        for buckets in 1..40 {
             let mut ranges: Vec<_> = (0..buckets).map(|number| range(number, buckets)).collect();
-            for hash in (0..u32::MAX).step_by(0x00ff_f1f3) {
+            for hash in (0..u32::MAX).step_by(0x03ff_f1f3) {
                 let home = &ranges[bucket(hash, buckets) as usize];
                 assert!(home.contains(&u64::from(hash.reverse_bits())), "{hash:#x} of {buckets}");
             }
