@@ -38,6 +38,12 @@ need ethtool ethtool
 need ip iproute2
 scripts/tuning-test.sh
 
+# Links for minutes on one core, beside what follows; load doesn't change what it counts.
+count() { cargo bench --locked --no-default-features --bench instructions "$@"; }
+count --no-run &
+counter=$!
+trap 'kill "$counter" 2>/dev/null || true' EXIT
+
 step "the swarm table under Miri"
 scripts/miri.sh
 
@@ -50,7 +56,8 @@ scripts/deny.sh
 
 step "instructions of the hot functions"
 need valgrind valgrind
-cargo bench --locked --no-default-features --bench instructions
+wait "$counter"
+count
 
 # What follows tries the programs that the tests were run with: a release takes minutes to link.
 GYRE_BIN=$(realpath "${CARGO_TARGET_DIR:-target}/debug")
