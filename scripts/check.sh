@@ -39,8 +39,8 @@ need ip iproute2
 scripts/tuning-test.sh
 
 # Links for minutes on one core, beside what follows; load doesn't change what it counts.
-count() { cargo bench --locked --no-default-features --bench instructions "$@"; }
-count --no-run &
+count=(cargo bench --locked --no-default-features --bench instructions)
+"${count[@]}" --no-run &
 counter=$!
 trap 'kill "$counter" 2>/dev/null || true' EXIT
 
@@ -57,7 +57,8 @@ scripts/deny.sh
 step "instructions of the hot functions"
 need valgrind valgrind
 wait "$counter"
-count
+trap - EXIT # its number may be another program's by now
+"${count[@]}"
 
 # What follows tries the programs that the tests were run with: a release takes minutes to link.
 GYRE_BIN=$(realpath "${CARGO_TARGET_DIR:-target}/debug")

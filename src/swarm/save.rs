@@ -257,19 +257,20 @@ impl Shard {
 
     /// The peer at a place, or the next one there is; the place moves behind it.
     fn peer_at(&self, body: &Body, within: &mut Within) -> Option<(PeerAddr, bool, Mark)> {
-        while let Some((is_v4, role)) = SETS.get(within.set) {
-            let sets = match body {
-                Body::Few(few) => {
-                    let peers = few.unpack();
-                    let peer = *peers.get(within.at)?;
-                    within.at += 1;
-                    if within.at == peers.len() {
-                        *within = Within::END;
-                    }
-                    return Some((peer.addr, peer.seeder, peer.mark));
+        let sets = match body {
+            Body::Few(_) if within.set == SETS.len() => return None,
+            Body::Few(few) => {
+                let peers = few.unpack();
+                let peer = *peers.get(within.at)?;
+                within.at += 1;
+                if within.at == peers.len() {
+                    *within = Within::END;
                 }
-                Body::Sets(sets) => sets,
-            };
+                return Some((peer.addr, peer.seeder, peer.mark));
+            }
+            Body::Sets(sets) => sets,
+        };
+        while let Some((is_v4, role)) = SETS.get(within.set) {
             let found = if *is_v4 {
                 let found = self.v4.peer_at(&sets.v4[*role], within);
                 found.map(|(addr, mark)| (PeerAddr::V4(addr), mark))

@@ -470,10 +470,9 @@ impl Check {
         if swept {
             self.oracle.pass(worker, now_us);
         }
-        if !self.oracle.is_due(worker, now_us, gone, &self.rules[worker]) {
-            return;
+        if self.oracle.is_due(worker, now_us, gone, &self.rules[worker]) {
+            self.oracle.compare(worker, now_us, engine, gone, &self.rules[worker]);
         }
-        let gone = self.oracle.compare(worker, now_us, engine, gone, &self.rules[worker]);
         for (kind, count) in
             [("expired", gone.expired), ("evicted", gone.evicted), ("swept as denied", gone.denied)]
         {

@@ -153,9 +153,8 @@ impl Oracle {
         said: &Said<'_>,
     ) -> bool {
         self.pass(worker, now_us);
-        let before = self.counts(worker, &wish.info_hash);
         let refused = self.enter(worker, wish, said);
-        let counts = if refused { before } else { self.counts(worker, &wish.info_hash) };
+        let counts = self.counts(worker, &wish.info_hash);
         assert_eq!((said.seeders, said.leechers), (counts.seeders, counts.leechers), "counts of {wish:?}");
         assert!(said.downloaded.is_none_or(|said| said == counts.downloaded), "downloads of {wish:?}");
         if refused || wish.event == Event::Stopped {
@@ -254,7 +253,7 @@ impl Oracle {
         engine: &Engine,
         counted: Gone,
         rules: &Rules,
-    ) -> Gone {
+    ) {
         self.serial += 1;
         let stamp = self.serial;
         (self.parts[worker].has_changed, self.parts[worker].turns) = (false, 0);
@@ -270,7 +269,6 @@ impl Oracle {
             counted,
             "who has gone, and what was counted"
         );
-        counted
     }
 
     fn meet(&mut self, worker: usize, now_us: u64, stamp: u64, piece: &Saved) {
