@@ -90,37 +90,27 @@
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-pub mod access;
 pub mod admin;
-#[doc(hidden)]
-pub mod canary;
 pub mod cli;
-pub mod config;
-pub mod connection_id;
-pub mod counters;
-pub mod data;
 pub mod doctor;
-pub mod engine;
 pub mod error;
-mod keyed_hash;
 pub mod launcher;
 pub mod limits;
-pub mod mesh;
-pub mod owner;
 pub mod report;
 pub mod ring;
 pub mod server;
-pub mod snapshot;
-pub mod swarm;
 pub mod sys;
-pub mod text;
-pub mod throttle;
-pub mod time;
 #[cfg(feature = "top")]
 pub mod top;
-pub mod types;
-pub mod web;
-pub mod wire;
 pub mod worker;
+
+// What the core and the web hold. Users name it by these paths: the two crates promise no stability of their own.
+#[doc(inline)]
+pub use gyre_core::{
+    access, config, connection_id, counters, data, engine, mesh, owner, snapshot, swarm, text, throttle,
+    time, types, wire,
+};
+#[doc(inline)]
+pub use gyre_web as web;
 
 pub use server::Tracker;

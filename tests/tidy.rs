@@ -4,17 +4,21 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+/// The sources of the crates; the root's modules name those of the others as if they were its own.
+const CRATES: [&str; 4] = ["src", "crates/gyre-core/src", "crates/gyre-web/src", "crates/gyre-load/src"];
 /// The modules from the bottom to the top; each may use those below it, none beside it.
-const LAYERS: [&[&str]; 15] = [
+const LAYERS: [&[&str]; 17] = [
     &["types", "canary"],
-    &["limits", "time", "data", "text", "keyed_hash"],
+    &["time", "data", "text", "keyed_hash"],
+    &["limits"],
     &["owner", "connection_id", "counters", "wire", "access", "throttle"],
     &["config"],
     &["error"],
-    &["sys"],
     &["swarm"],
     &["engine", "snapshot"],
-    &["mesh", "ring", "web"],
+    &["mesh", "web"],
+    &["sys"],
+    &["ring"],
     &["worker"],
     &["server"],
     &["doctor", "report", "launcher"],
@@ -23,8 +27,10 @@ const LAYERS: [&[&str]; 15] = [
     &["cli"],
 ];
 /// Modules that know no clock, no randomness and no system call.
-const PURE: [&str; 14] = [
+const PURE: [&str; 17] = [
     "types",
+    "canary",
+    "data",
     "text",
     "limits",
     "keyed_hash",
@@ -35,17 +41,24 @@ const PURE: [&str; 14] = [
     "config",
     "access",
     "throttle",
+    "error",
     "swarm",
     "engine",
     "snapshot",
 ];
-const MAY_BE_UNSAFE: [&str; 2] = ["ring", "sys"];
+/// Files and folders that may be unsafe.
+const MAY_BE_UNSAFE: [&str; 4] =
+    ["src/ring/", "src/sys/", "crates/gyre-core/src/swarm/prefetch.rs", "crates/gyre-load/src/tcp_ring.rs"];
 const FILE_LINES: usize = 600;
 const FUNCTION_LINES: usize = 70;
 
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
 fn sources(folder: &str) -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
-    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)];
+    let mut folders = vec![root().join(folder)];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
@@ -53,24 +66,34 @@ fn sources(folder: &str) -> Vec<(PathBuf, String)> {
                 folders.push(path);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
                 let text = fs::read_to_string(&path).unwrap();
-                found.push((path, text));
+                found.push((path.strip_prefix(root()).unwrap().to_owned(), text));
             }
         }
     }
+    assert!(!found.is_empty(), "a folder without sources");
     found
 }
 
 fn all_sources() -> Vec<(PathBuf, String)> {
-    ["src", "tests", "benches", "examples", "fuzz/fuzz_targets"].into_iter().flat_map(sources).collect()
+    ["src", "crates", "tests", "benches", "examples", "fuzz/fuzz_targets"]
+        .into_iter()
+        .flat_map(sources)
+        .collect()
 }
 
-/// The top-level module of a file under `src`; `None` for the crate's roots.
-fn module(path: &Path) -> Option<String> {
-    let inner = path.strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).unwrap();
-    let first = inner.components().next().unwrap().as_os_str().to_str().unwrap();
-    let name = first.trim_end_matches(".rs");
-    // A program of its own sees the library from outside.
-    (!["lib", "main", "bin"].contains(&name)).then(|| name.to_owned())
+/// The sources of the crates whose modules have layers, each with its module; roots of crates have none.
+fn layered() -> Vec<(PathBuf, String, String)> {
+    let mut found = Vec::new();
+    for (path, text) in ["src", "crates/gyre-core/src"].into_iter().flat_map(sources) {
+        let inner = path.strip_prefix("src").or_else(|_| path.strip_prefix("crates/gyre-core/src")).unwrap();
+        let first = inner.components().next().unwrap().as_os_str().to_str().unwrap();
+        let module = first.trim_end_matches(".rs").to_owned();
+        if !["lib", "main"].contains(&module.as_str()) {
+            found.push((path, text, module));
+        }
+    }
+    found.extend(sources("crates/gyre-web/src").into_iter().map(|(path, text)| (path, text, "web".into())));
+    found
 }
 
 fn layer(module: &str) -> usize {
@@ -79,31 +102,92 @@ fn layer(module: &str) -> usize {
 
 /// The text without its unit tests, which may use anything, and without comments.
 fn code(path: &Path, text: &str) -> String {
-    if path.file_name().is_some_and(|name| name.to_str().unwrap().contains("tests")) {
+    if path.components().any(|part| ["tests", "tests.rs"].contains(&part.as_os_str().to_str().unwrap())) {
         return String::new();
     }
     let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
     text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
 }
 
+/// The modules that paths from a crate's root name: `crate::a`, and each of `crate::{a, b::{c, d}}`.
+fn used_modules<'a>(code: &'a str, root: &str) -> Vec<&'a str> {
+    let mut used = Vec::new();
+    for (at, _) in code.match_indices(root) {
+        if code[..at].ends_with(|before: char| before.is_alphanumeric() || before == '_') {
+            continue;
+        }
+        let rest = &code[at + root.len()..];
+        let Some(group) = rest.strip_prefix('{') else {
+            used.push(name(rest));
+            continue;
+        };
+        let (mut depth, mut is_start) = (0, true);
+        for (at, c) in group.char_indices() {
+            match c {
+                '}' if depth == 0 => break,
+                '{' => depth += 1,
+                '}' => depth -= 1,
+                ',' if depth == 0 => is_start = true,
+                _ if is_start && !c.is_whitespace() => {
+                    used.push(name(&group[at..]));
+                    is_start = false;
+                }
+                _ => {}
+            }
+        }
+    }
+    used
+}
+
+fn name(path: &str) -> &str {
+    path.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap()
+}
+
+#[test]
+fn each_module_of_a_path_is_seen() {
+    let code =
+        "use crate::a::B; use crate::{\n    c,\n    d::{E, f},\n    g::h,\n}; x(crate::i::j()) not_crate::k";
+    assert_eq!(used_modules(code, "crate::"), ["a", "c", "d", "g", "i"]);
+}
+
 #[test]
 fn imports_go_one_way() {
-    for (path, text) in sources("src") {
-        let Some(module) = module(&path) else { continue };
+    for (path, text, module) in layered() {
         let code = code(&path, &text);
-        for used in code.split("crate::").skip(1) {
-            let name: String = used.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
-            let allowed = name == module || name.is_empty() || layer(&name) < layer(&module);
-            assert!(allowed, "{} uses crate::{name}, which is not below it", path.display());
+        let own = if module == "web" { Vec::new() } else { used_modules(&code, "crate::") };
+        let others = ["gyre_core::", "gyre_web::"].into_iter().flat_map(|root| used_modules(&code, root));
+        for name in own.into_iter().chain(others) {
+            let is_module = LAYERS.iter().any(|layer| layer.contains(&name));
+            let is_root = ["limits", "error"].contains(&module.as_str()); // the root's re-export the core's
+            let allowed = name == module || is_root || !is_module || layer(name) < layer(&module);
+            assert!(allowed, "{} uses {name}, which is not below it", path.display());
+        }
+    }
+}
+
+#[test]
+fn crates_know_only_those_below() {
+    for (folder, others) in [
+        ("crates/gyre-core/src", ["gyre_web::", "gyre::", "tokio", "io_uring"].as_slice()),
+        ("crates/gyre-web/src", &["gyre::", "tokio_uring", "io_uring", "TcpStream", "UdpSocket"]),
+    ] {
+        for (path, text) in sources(folder) {
+            let code = code(&path, &text);
+            for other in others {
+                let uses = code.match_indices(other).any(|(at, _)| {
+                    // Nor a target of the log.
+                    !code[..at].ends_with(|before: char| before.is_alphanumeric() || "_\"".contains(before))
+                });
+                assert!(!uses, "{} uses {other}", path.display());
+            }
         }
     }
 }
 
 #[test]
 fn pure_modules_are_pure() {
-    for (path, text) in sources("src") {
-        let Some(module) = module(&path) else { continue };
-        if PURE.contains(&module.as_str()) {
+    for (path, text, module) in layered() {
+        if PURE.contains(&module.as_str()) && path.starts_with("crates/gyre-core") {
             let code = code(&path, &text);
             for impure in [
                 "std::time::Instant",
@@ -116,6 +200,7 @@ fn pure_modules_are_pure() {
                 "rustix",
                 "getrandom",
                 "tokio",
+                "tracing",
                 "Rng::new()",
                 "std::env",
             ] {
@@ -127,8 +212,8 @@ fn pure_modules_are_pure() {
 
 #[test]
 fn unsafe_stays_where_it_belongs() {
-    for (path, text) in sources("src") {
-        let allowed = module(&path).is_some_and(|module| MAY_BE_UNSAFE.contains(&module.as_str()));
+    for (path, text) in CRATES.into_iter().flat_map(sources) {
+        let allowed = MAY_BE_UNSAFE.iter().any(|start| path.to_str().unwrap().starts_with(start));
         let has = code(&path, &text).contains("allow(unsafe_code)");
         assert!(allowed || !has, "{} allows unsafe code", path.display());
     }
@@ -148,18 +233,46 @@ fn each_file_says_what_it_owns_and_stays_short() {
     }
 }
 
+/// Small ones stand in `mod tests { ... }` at the end of their file, large ones in `<module>/tests.rs`.
+#[test]
+fn unit_tests_stand_in_one_of_two_places() {
+    for (path, text) in CRATES.into_iter().flat_map(sources) {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        assert!(!name.ends_with("_tests.rs"), "{} belongs into a folder, as tests.rs", path.display());
+        assert!(!text.contains("#[path"), "{} names a path", path.display());
+    }
+}
+
+/// Whether a line starts a function: with `pub`, `const`, `async`, `unsafe` and `extern` before it, or none of them.
+fn starts_function(line: &str) -> bool {
+    let mut words = line.split_whitespace().skip_while(|word| {
+        ["pub", "const", "async", "unsafe", "extern", "\"C\""].contains(word) || word.starts_with("pub(")
+    });
+    let mut first = words.next();
+    if first.is_some_and(|word| word.ends_with(')') && !word.contains('(')) {
+        first = words.next(); // the end of `pub(in path)`
+    }
+    first == Some("fn")
+}
+
 #[test]
 fn functions_stay_short() {
+    for (line, starts) in [
+        ("pub(super) const fn a() {", true),
+        ("    pub async fn b(", true),
+        ("pub(in crate::x) fn c()", true),
+        ("unsafe extern \"C\" fn d() {", true),
+        ("// fn e() {", false),
+        ("let f = |fn_name| {", false),
+    ] {
+        assert_eq!(starts_function(line), starts, "{line}");
+    }
     for (path, text) in all_sources() {
         let mut open: Option<(usize, String)> = None;
         for (number, line) in text.lines().enumerate() {
             let indent = line.len() - line.trim_start().len();
-            let starts =
-                ["fn ", "pub fn ", "pub(super) fn ", "pub(crate) fn ", "async fn ", "pub(super) async fn "];
             match &open {
-                None if starts.iter().any(|start| line.trim_start().starts_with(start))
-                    && !line.ends_with(';') =>
-                {
+                None if starts_function(line) && !line.ends_with(';') && !line.ends_with('}') => {
                     open = Some((number, format!("{}}}", " ".repeat(indent))));
                 }
                 Some((start, end)) if line == end => {

@@ -4,9 +4,9 @@ use std::hint::black_box;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use gyre::connection_id::ConnectionIds;
-use gyre::limits::DEFAULT_CONNECTION_ID_WINDOW_S;
-use gyre::time::Timestamp;
+use gyre_core::connection_id::ConnectionIds;
+use gyre_core::limits::DEFAULT_CONNECTION_ID_WINDOW_S;
+use gyre_core::time::Timestamp;
 
 use super::{Amount, Meter};
 

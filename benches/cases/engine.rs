@@ -10,23 +10,23 @@ use std::time::Duration;
 
 use futures_core::future::LocalBoxFuture;
 
-use gyre::access::{Access, Entries, Hashes};
-use gyre::connection_id::ConnectionIds;
-use gyre::engine::context::{RequestContext, Terms};
-use gyre::engine::middleware::{Middleware, Next, Rest, Then, from_async};
-use gyre::engine::route::Route;
-use gyre::engine::{
+use gyre_core::access::{Access, Entries, Hashes};
+use gyre_core::connection_id::ConnectionIds;
+use gyre_core::engine::context::{RequestContext, Terms};
+use gyre_core::engine::middleware::{Middleware, Next, Rest, Then, from_async};
+use gyre_core::engine::route::Route;
+use gyre_core::engine::{
     Answer, Endpoint, Engine, Gate, Message, Outcome, Policy, Post, Replies, Seeds, Source, Waiting,
 };
-use gyre::error::TrackerError;
-use gyre::limits::{LOOK_AHEAD, MAX_SCRAPE_HASHES, UDP_REPLY_MAX_BYTES};
-use gyre::owner::Owners;
-use gyre::throttle::SourceLimits;
-use gyre::time::Timestamp;
-use gyre::types::{Event, WorkerId};
-use gyre::wire::http::{Persistence, Request as HttpRequest, ResponseWriter, Status, head_end};
-use gyre::wire::query::{AnnounceQuery, ScrapeQuery};
-use gyre::wire::udp::{Announce, Request, Scrape};
+use gyre_core::error::TrackerError;
+use gyre_core::limits::{LOOK_AHEAD, MAX_SCRAPE_HASHES, UDP_REPLY_MAX_BYTES};
+use gyre_core::owner::Owners;
+use gyre_core::throttle::SourceLimits;
+use gyre_core::time::Timestamp;
+use gyre_core::types::{Event, WorkerId};
+use gyre_core::wire::http::{Persistence, Request as HttpRequest, ResponseWriter, Status, head_end};
+use gyre_core::wire::query::{AnnounceQuery, ScrapeQuery};
+use gyre_core::wire::udp::{Announce, Request, Scrape};
 
 use super::{Amount, Meter, samples};
 

@@ -2,10 +2,10 @@
 
 use std::hint::black_box;
 
-use gyre::types::{Event, InfoHash, PeerId, SwarmCounts, unpack_v4, unpack_v6};
-use gyre::wire::bencode::{self, Form};
-use gyre::wire::http::{Persistence, Request, ResponseWriter, Status, head_end};
-use gyre::wire::query::{AnnounceQuery, QueryError, ScrapeQuery};
+use gyre_core::types::{Event, InfoHash, PeerId, SwarmCounts, unpack_v4, unpack_v6};
+use gyre_core::wire::bencode::{self, Form};
+use gyre_core::wire::http::{Persistence, Request, ResponseWriter, Status, head_end};
+use gyre_core::wire::query::{AnnounceQuery, QueryError, ScrapeQuery};
 
 use super::samples::{self, COUNTS, Crowd, LIBTORRENT_QUERY};
 use super::{Amount, Meter};

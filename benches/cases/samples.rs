@@ -4,12 +4,12 @@
 use std::net::IpAddr;
 use std::sync::LazyLock;
 
-use gyre::limits::MAX_SCRAPE_HASHES;
-use gyre::types::{Event, InfoHash, PEER_V4_BYTES, PEER_V6_BYTES, PeerAddr, PeerId, SwarmCounts};
-use gyre::wire::bencode::{AnnounceReply, Form, Peers};
-use gyre::wire::http::{Framing, Method, Request};
-use gyre::wire::query::AnnounceQuery;
-use gyre::wire::udp;
+use gyre_core::limits::MAX_SCRAPE_HASHES;
+use gyre_core::types::{Event, InfoHash, PEER_V4_BYTES, PEER_V6_BYTES, PeerAddr, PeerId, SwarmCounts};
+use gyre_core::wire::bencode::{AnnounceReply, Form, Peers};
+use gyre_core::wire::http::{Framing, Method, Request};
+use gyre_core::wire::query::AnnounceQuery;
+use gyre_core::wire::udp;
 
 /// What a swarm counts.
 pub(crate) const COUNTS: SwarmCounts = SwarmCounts { seeders: 1_234, leechers: 345, downloaded: 98_765 };

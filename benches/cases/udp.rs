@@ -2,9 +2,9 @@
 
 use std::hint::black_box;
 
-use gyre::limits::{MAX_SCRAPE_HASHES, UDP_ANNOUNCE_REPLY_BYTES, UDP_REPLY_MAX_BYTES};
-use gyre::types::{PEER_V4_BYTES, PEER_V6_BYTES, SwarmCounts};
-use gyre::wire::udp::{
+use gyre_core::limits::{MAX_SCRAPE_HASHES, UDP_ANNOUNCE_REPLY_BYTES, UDP_REPLY_MAX_BYTES};
+use gyre_core::types::{PEER_V4_BYTES, PEER_V6_BYTES, SwarmCounts};
+use gyre_core::wire::udp::{
     Announce, Malformed, Request, Scrape, put_announce_head, put_connect, put_error, put_scrape,
 };
 

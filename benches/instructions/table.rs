@@ -1,10 +1,10 @@
 //! Owns the announces to the table of swarms, each by itself or looked ahead for as the engine does.
 
 use fastrand::Rng;
-use gyre::limits::LOOK_AHEAD;
-use gyre::swarm::{Ahead, PeerSink, Shard};
-use gyre::time::Timestamp;
-use gyre::types::{Announce, Event, PEER_V4_BYTES, PEER_V6_BYTES, PeerAddr, PeerId};
+use gyre_core::limits::LOOK_AHEAD;
+use gyre_core::swarm::{Ahead, PeerSink, Shard};
+use gyre_core::time::Timestamp;
+use gyre_core::types::{Announce, Event, PEER_V4_BYTES, PEER_V6_BYTES, PeerAddr, PeerId};
 
 use crate::MANY;
 use crate::cases::samples;

@@ -2,7 +2,7 @@
 //! by a mixing function, so that each run and each table sees the same.
 
 use fastrand::Rng;
-use gyre::types::{Announce, Event, InfoHash, PEER_V4_BYTES, PeerAddr, PeerId};
+use gyre_core::types::{Announce, Event, InfoHash, PEER_V4_BYTES, PeerAddr, PeerId};
 
 /// Of a hundred announces 90 renew a peer, 6 enter a new one, 3 stop; the last completes.
 const REFRESHES: u32 = 90;

@@ -16,8 +16,8 @@ use std::io::Write;
 use std::process::{Command, ExitCode, Stdio};
 use std::thread;
 
-use gyre::limits::SWEEP_SLICES_PER_SECOND;
-use gyre::sys;
+use gyre_core::limits::SWEEP_SLICES_PER_SECOND;
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use crate::crowd::Crowding;
 use crate::run::Extent;
@@ -110,8 +110,11 @@ fn say(line: &str) {
 
 /// The core that all is measured on.
 fn pin() {
-    let cores = sys::allowed_cores().expect("the cores of this process");
-    sys::pin(cores[cores.len() - 1]).expect("a core");
+    let allowed = sched_getaffinity(None).expect("the cores of this process");
+    let last = (0..CpuSet::MAX_CPU).rfind(|core| allowed.is_set(*core)).expect("a core");
+    let mut cores = CpuSet::new();
+    cores.set(last);
+    sched_setaffinity(None, &cores).expect("a core");
 }
 
 /// The yardstick of this machine. (In a thread, which alone is pinned and whose memory goes with it.)

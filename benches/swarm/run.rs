@@ -6,9 +6,9 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use arrayvec::ArrayVec;
-use gyre::limits::SWEEP_SLICES_PER_SECOND;
-use gyre::time::Timestamp;
-use gyre::types::Announce;
+use gyre_core::limits::SWEEP_SLICES_PER_SECOND;
+use gyre_core::time::Timestamp;
+use gyre_core::types::Announce;
 
 use crate::crowd::{Crowd, Crowding};
 use crate::table::{PEER_TIMEOUT_SECS, Reply, TURN, Table};

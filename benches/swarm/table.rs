@@ -1,10 +1,10 @@
 //! Owns what is measured: gyre's shard, and a straightforward table to compare it with.
 
 use foldhash::fast::FixedState;
-use gyre::limits::{LOOK_AHEAD, TURN_SWEEP, UDP_ANNOUNCE_REPLY_BYTES, UDP_REPLY_MAX_BYTES};
-use gyre::swarm::{Ahead, PeerSink, Shard};
-use gyre::time::Timestamp;
-use gyre::types::{Announce, Event, InfoHash, PEER_V4_BYTES, PEER_V6_BYTES, PeerAddr, SwarmCounts};
+use gyre_core::limits::{LOOK_AHEAD, TURN_SWEEP, UDP_ANNOUNCE_REPLY_BYTES, UDP_REPLY_MAX_BYTES};
+use gyre_core::swarm::{Ahead, PeerSink, Shard};
+use gyre_core::time::Timestamp;
+use gyre_core::types::{Announce, Event, InfoHash, PEER_V4_BYTES, PEER_V6_BYTES, PeerAddr, SwarmCounts};
 use hashbrown::HashMap;
 use indexmap::IndexMap;
 

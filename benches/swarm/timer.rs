@@ -3,7 +3,7 @@
 
 use std::hint::black_box;
 
-use gyre::time::Clock;
+use gyre_core::time::Clock;
 
 /// The counter, read when all before it is done and before anything behind it begins.
 #[cfg(target_arch = "x86_64")]

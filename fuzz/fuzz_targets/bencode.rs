@@ -5,9 +5,9 @@
 use std::net::IpAddr;
 
 use arbitrary::{Arbitrary, Unstructured};
-use gyre::types::{InfoHash, PeerId, SwarmCounts};
-use gyre::wire::answer::{Announced, Value, scraped};
-use gyre::wire::bencode::{AnnounceReply, Form, Peers, put_announce, put_failure, put_scrape};
+use gyre_core::types::{InfoHash, PeerId, SwarmCounts};
+use gyre_core::wire::answer::{Announced, Value, scraped};
+use gyre_core::wire::bencode::{AnnounceReply, Form, Peers, put_announce, put_failure, put_scrape};
 use libfuzzer_sys::fuzz_target;
 
 #[derive(Arbitrary, Debug)]

@@ -4,7 +4,7 @@
 
 mod cuts;
 
-use gyre::wire::chunked::{Decoder, LAST_CHUNK, Malformed, put_chunk};
+use gyre_core::wire::chunked::{Decoder, LAST_CHUNK, Malformed, put_chunk};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|wire: &[u8]| {

@@ -11,22 +11,22 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use arbitrary::Arbitrary;
-use gyre::access::{Access, Clients, Entries, Hashes, Rule, Sources, read};
-use gyre::connection_id::ConnectionIds;
-use gyre::engine::context::Terms;
-use gyre::engine::{
+use gyre_core::access::{Access, Clients, Entries, Hashes, Rule, Sources, read};
+use gyre_core::connection_id::ConnectionIds;
+use gyre_core::engine::context::Terms;
+use gyre_core::engine::{
     Answer, Endpoint, Engine, Gate, Message, Outcome, Policy, Post, Replies, Seeds, Source, Ticket,
 };
-use gyre::limits::{
+use gyre_core::limits::{
     GATHER_DEADLINE_MS, MAX_SCRAPE_HASHES, UDP_REPLY_MAX_BYTES, UDP_REQUEST_MAX_BYTES, UDP_V4_PAYLOAD_BYTES,
     UDP_V6_PAYLOAD_BYTES,
 };
-use gyre::owner::Owners;
-use gyre::time::Timestamp;
-use gyre::types::{Event, InfoHash, PeerId, WorkerId};
-use gyre::wire::answer::{Announced, scraped};
-use gyre::wire::query::{AnnounceQuery, ScrapeQuery};
-use gyre::wire::udp::{self, Request, Response};
+use gyre_core::owner::Owners;
+use gyre_core::time::Timestamp;
+use gyre_core::types::{Event, InfoHash, PeerId, WorkerId};
+use gyre_core::wire::answer::{Announced, scraped};
+use gyre_core::wire::query::{AnnounceQuery, ScrapeQuery};
+use gyre_core::wire::udp::{self, Request, Response};
 use libfuzzer_sys::fuzz_target;
 
 #[derive(Arbitrary, Debug)]

@@ -5,8 +5,8 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use gyre::limits::WEB_PROXIES_MAX;
-use gyre::wire::forwarded::{client_ip, protocol};
+use gyre_core::limits::WEB_PROXIES_MAX;
+use gyre_core::wire::forwarded::{client_ip, protocol};
 use libfuzzer_sys::fuzz_target;
 
 const PROXY: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);

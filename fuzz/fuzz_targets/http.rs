@@ -3,9 +3,9 @@
 
 #![no_main]
 
-use gyre::engine::route::Route;
-use gyre::limits::{HTTP_BODY_SKIP_BYTES, HTTP_PASSKEY_BYTES};
-use gyre::wire::http::{
+use gyre_core::engine::route::Route;
+use gyre_core::limits::{HTTP_BODY_SKIP_BYTES, HTTP_PASSKEY_BYTES};
+use gyre_core::wire::http::{
     Framing, Method, Persistence, Request, ResponseWriter, Status, head_end, leading_empty_lines, put_status,
 };
 use libfuzzer_sys::fuzz_target;

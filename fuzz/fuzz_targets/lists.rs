@@ -7,11 +7,11 @@ mod cuts;
 use std::io::{self, BufRead, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use gyre::access::{
+use gyre_core::access::{
     ClientList, Clients, Entries, HashList, Hashes, ListError, SourceList, Sources, copy_without, parse_hash,
     parse_time, read,
 };
-use gyre::types::{InfoHash, PeerId, parse_network};
+use gyre_core::types::{InfoHash, PeerId, parse_network};
 use ipnet::IpNet;
 use libfuzzer_sys::fuzz_target;
 use percent_encoding::percent_decode;

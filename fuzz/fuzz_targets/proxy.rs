@@ -5,8 +5,8 @@
 
 use std::net::IpAddr;
 
-use gyre::limits::PROXY_HEADER_MAX_BYTES;
-use gyre::wire::proxy::{Header, Start, read};
+use gyre_core::limits::PROXY_HEADER_MAX_BYTES;
+use gyre_core::wire::proxy::{Header, Start, read};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {

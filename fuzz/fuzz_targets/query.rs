@@ -5,10 +5,10 @@
 
 use std::collections::BTreeMap;
 
-use gyre::limits::{MAX_SCRAPE_HASHES, UDP_V4_PEERS};
-use gyre::types::Event;
-use gyre::web::query::Query;
-use gyre::wire::query::{AnnounceQuery, QueryError, ScrapeQuery, parameter};
+use gyre_core::limits::{MAX_SCRAPE_HASHES, UDP_V4_PEERS};
+use gyre_core::types::Event;
+use gyre_web::query::Query;
+use gyre_core::wire::query::{AnnounceQuery, QueryError, ScrapeQuery, parameter};
 use libfuzzer_sys::fuzz_target;
 use percent_encoding::percent_decode;
 

@@ -4,9 +4,9 @@
 #![no_main]
 
 use fastrand::Rng;
-use gyre::snapshot::{Damage, Reader, file_head, put_block};
-use gyre::swarm::{Position, Saved, Shard};
-use gyre::time::Timestamp;
+use gyre_core::snapshot::{Damage, Reader, file_head, put_block};
+use gyre_core::swarm::{Position, Saved, Shard};
+use gyre_core::time::Timestamp;
 use libfuzzer_sys::fuzz_target;
 
 const NOW: u64 = 1_800_000_000;

@@ -2,8 +2,8 @@
 
 #![no_main]
 
-use gyre::limits::{MAX_SCRAPE_HASHES, MAX_URL_DATA_BYTES, UDP_REPLY_MAX_BYTES};
-use gyre::wire::udp::{
+use gyre_core::limits::{MAX_SCRAPE_HASHES, MAX_URL_DATA_BYTES, UDP_REPLY_MAX_BYTES};
+use gyre_core::wire::udp::{
     Options, Request, Response, put_announce_head, put_connect, put_error, put_scrape, scrape_counts,
 };
 use libfuzzer_sys::fuzz_target;
@@ -58,7 +58,7 @@ fn check_response(datagram: &[u8], response: Response<'_>) {
             put_connect(&mut out, transaction_id, connection_id)
         }
         Response::Announce { transaction_id, interval_secs, leechers, seeders, .. } => {
-            let counts = gyre::types::SwarmCounts { seeders, leechers, downloaded: 0 };
+            let counts = gyre_core::types::SwarmCounts { seeders, leechers, downloaded: 0 };
             put_announce_head(&mut out, transaction_id, interval_secs, counts);
             20
         }

@@ -10,13 +10,13 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::{Arc, LazyLock};
 
-use gyre::error::{Code, TrackerError};
-use gyre::limits::HTTP_HEAD_MAX_BYTES;
-use gyre::time;
-use gyre::web::session::{MemoryStore, Sessions};
-use gyre::web::{Asked, HttpConnection, Served, Site, transport};
-use gyre::wire::chunked::Decoder;
-use gyre::wire::http::{Framing, Request, head_end, leading_empty_lines};
+use gyre_core::error::{Code, TrackerError};
+use gyre_core::limits::HTTP_HEAD_MAX_BYTES;
+use gyre_core::time;
+use gyre_web::session::{MemoryStore, Sessions};
+use gyre_web::{Asked, HttpConnection, Served, Site, transport};
+use gyre_core::wire::chunked::Decoder;
+use gyre_core::wire::http::{Framing, Request, head_end, leading_empty_lines};
 use libfuzzer_sys::fuzz_target;
 
 #[path = "../../src/web/test_transport.rs"]
@@ -106,7 +106,7 @@ fn check_response(written: &[u8], request: &Request<'_>) {
     let length = response.headers.iter().find(|field| field.name == "Content-Length");
     match length.map(|field| str::from_utf8(field.value).expect("digits").parse::<usize>().expect("a number"))
     {
-        Some(_) if request.method == gyre::wire::http::Method::Head => assert!(body.is_empty()),
+        Some(_) if request.method == gyre_core::wire::http::Method::Head => assert!(body.is_empty()),
         Some(length) => assert_eq!(body.len(), length),
         None => assert!([204, 304].contains(&status) && body.is_empty()),
     }

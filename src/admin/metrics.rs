@@ -51,7 +51,7 @@ macro_rules! labels {
 }
 
 /// All but bad requests and drops, whose causes are known by their lists.
-const METRICS: [Metric; 17] = [
+const METRICS: [Metric; 18] = [
     counter(
         "requests",
         "Requests, but those that are none",
@@ -81,6 +81,7 @@ const METRICS: [Metric; 17] = [
     ),
     counter("refusals", "Requests that were refused in the tracker's own words", &[(&[], Counter::Refused)]),
     counter("silenced", "Requests that middleware ended without an answer", &[(&[], Counter::Silenced)]),
+    counter("faults", "Requests that failed by a fault of the program", &[(&[], Counter::Faults)]),
     counter(
         "denied",
         "Requests that lists deny, by what is denied",

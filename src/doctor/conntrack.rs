@@ -344,5 +344,4 @@ fn holds(value: &Value, port: u16) -> bool {
 }
 
 #[cfg(test)]
-#[path = "conntrack_tests.rs"]
 mod tests;

@@ -408,5 +408,4 @@ fn judge_stolen(stolen: &[(usize, u64)]) -> Finding {
 }
 
 #[cfg(test)]
-#[path = "cores_tests.rs"]
 mod tests;

@@ -242,5 +242,4 @@ pub(super) fn udp_rows(text: &str) -> Vec<UdpRow> {
 }
 
 #[cfg(test)]
-#[path = "parse_tests.rs"]
 mod tests;

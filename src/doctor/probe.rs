@@ -388,5 +388,4 @@ fn judge_interval(name: &str, interval: Option<i64>) -> Finding {
 }
 
 #[cfg(test)]
-#[path = "probe_tests.rs"]
 mod tests;

@@ -39,15 +39,24 @@ impl Drop for SharedMemory {
 
 /// [`RECEIVE_BUFFERS`] buffers of [`RECEIVE_BYTES`] bytes. A buffer is the kernel's until a completion names it, then
 /// ours until it is recycled.
-pub(super) struct ReceiveBuffers {
+pub struct ReceiveBuffers {
     entries: SharedMemory,
     data: SharedMemory,
     tail: u16,
 }
 
 impl ReceiveBuffers {
-    /// Registers the buffers and hands them all to the kernel. They must outlive the ring's receives.
-    pub(super) fn register(submitter: &Submitter<'_>, group: u16) -> io::Result<Self> {
+    /// Registers the buffers and hands them all to the kernel.
+    ///
+    /// # Errors
+    ///
+    /// As io_uring_register(2).
+    ///
+    /// # Safety
+    ///
+    /// The kernel writes into the buffers while receives of this group are in flight: all must have ended before the
+    /// buffers are dropped.
+    pub unsafe fn register(submitter: &Submitter<'_>, group: u16) -> io::Result<Self> {
         let count = usize::from(RECEIVE_BUFFERS);
         let mut buffers = Self {
             entries: SharedMemory::new(count * size_of::<BufRingEntry>()),
@@ -68,7 +77,7 @@ impl ReceiveBuffers {
     /// # Panics
     ///
     /// If there is no such buffer, or it isn't that long.
-    pub(super) fn filled(&self, buffer: u16, length: usize) -> &[u8] {
+    pub fn filled(&self, buffer: u16, length: usize) -> &[u8] {
         let start = self.start_of(buffer);
         assert!(length <= RECEIVE_BYTES, "a completion of {length} bytes in a buffer of {RECEIVE_BYTES}");
         // SAFETY: within the allocation, initialized (zeroed at first), and not written to by the kernel between the
@@ -77,7 +86,7 @@ impl ReceiveBuffers {
     }
 
     /// Gives a buffer back; the kernel sees it after [`publish`](Self::publish).
-    pub(super) fn recycle(&mut self, buffer: u16) {
+    pub fn recycle(&mut self, buffer: u16) {
         let start = self.start_of(buffer);
         let place = usize::from(self.tail % RECEIVE_BUFFERS);
         let entries = self.entries.start.cast::<BufRingEntry>();
@@ -93,7 +102,7 @@ impl ReceiveBuffers {
     }
 
     /// Shows the kernel what was recycled.
-    pub(super) fn publish(&mut self) {
+    pub fn publish(&mut self) {
         let entries = self.entries.start.cast::<BufRingEntry>();
         // SAFETY: the address of the first entry, which is valid.
         let tail = unsafe { BufRingEntry::tail(entries.as_ptr()) };

@@ -1,6 +1,5 @@
 //! Owns the rings. [`UdpRing`] is a worker's: multishot receives into provided buffers, replies that leave with the
-//! submission, and the end in which everything is cancelled, drained and only then freed. [`TcpRing`] is that of a
-//! client with many connections.
+//! submission, and the end in which everything is cancelled, drained and only then freed.
 //!
 //! The ring is used by one thread, its worker's (`SINGLE_ISSUER`), and does its work when that thread enters the kernel
 //! (`DEFER_TASKRUN`). While the worker is busy it is not told of new completions; before it sleeps it asks to be
@@ -10,7 +9,6 @@
 mod buffers;
 mod recv;
 mod send;
-mod tcp;
 
 use std::io;
 use std::net::UdpSocket;
@@ -25,10 +23,9 @@ use crate::limits::{
     COMPLETION_ENTRIES, RECEIVE_FAILURES_MAX, SUBMISSION_ENTRIES, SUBMIT_TRIES, UDP_REPLY_MAX_BYTES,
 };
 use crate::sys::Doorbell;
-use buffers::ReceiveBuffers;
+pub use buffers::ReceiveBuffers;
 use recv::ReceiveLayout;
 use send::ReplySlots;
-pub use tcp::{Happened, Orders, TcpRing};
 
 /// The group of the provided buffers; there is one.
 const BUFFER_GROUP: u16 = 0;
@@ -149,7 +146,8 @@ impl UdpRing {
         if !descriptors.is_empty() {
             uring.submitter().register_files(&descriptors)?;
         }
-        let buffers = ReceiveBuffers::register(&uring.submitter(), BUFFER_GROUP)?;
+        // SAFETY: `drop` waits for the end of all receives before the buffers go.
+        let buffers = unsafe { ReceiveBuffers::register(&uring.submitter(), BUFFER_GROUP) }?;
         let mut ring = Self {
             uring,
             listeners,
@@ -392,8 +390,12 @@ fn push(submissions: &mut SubmissionQueue<'_>, entry: &squeue::Entry) {
     pushed.expect("the submission queue has room for all slots and sockets");
 }
 
-/// Sleeps until a ring has a completion, or for so long.
-fn wait(submitter: &Submitter<'_>, at_most: Duration) -> io::Result<()> {
+/// Submits, and sleeps until a ring has a completion, or until `at_most` has passed.
+///
+/// # Errors
+///
+/// As `io_uring_enter(2)`.
+pub fn wait(submitter: &Submitter<'_>, at_most: Duration) -> io::Result<()> {
     let time = types::Timespec::from(at_most);
     match submitter.submit_with_args(1, &types::SubmitArgs::new().timespec(&time)) {
         Err(error)

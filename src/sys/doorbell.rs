@@ -10,6 +10,8 @@ use rustix::event::{EventfdFlags, eventfd};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use crate::mesh::Bell;
+
 /// An eventfd. It is never read: each ring is an edge, which epoll reports once.
 #[derive(Debug)]
 pub struct Doorbell(OwnedFd);
@@ -44,6 +46,12 @@ impl Doorbell {
         let minute = rustix::event::Timespec { tv_sec: 60, tv_nsec: 0 };
         assert_eq!(rustix::event::poll(&mut fds, Some(&minute)).unwrap(), 1, "nobody rang for a minute");
         self.rung();
+    }
+}
+
+impl Bell for Doorbell {
+    fn ring(&self) {
+        Self::ring(self);
     }
 }
 

@@ -2,22 +2,18 @@
 //! below a directory, and what a process gives up.
 
 mod acceptor;
-mod beneath;
 mod cpu;
 mod doorbell;
 mod given;
-mod prefetch;
 mod process;
 mod sandbox;
 mod socket;
 mod user;
 
 pub use acceptor::Acceptor;
-pub use beneath::{open_beneath, open_directory, open_to_read};
 pub use cpu::{allowed_cores, pin};
 pub use doorbell::{Doorbell, Sleeper};
 pub use given::given_descriptors;
-pub use prefetch::{prefetch, prefetch_lines};
 pub use process::{
     memory_bytes, raise_descriptor_limit, raise_locked_limit, random, resident_bytes, thread_cpu_time,
 };

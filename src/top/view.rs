@@ -378,5 +378,4 @@ fn micros(bound: Option<Micros>) -> String {
 }
 
 #[cfg(test)]
-#[path = "view_tests.rs"]
 mod tests;

@@ -335,6 +335,9 @@ impl<M: Middleware> Driver<M> {
         if now >= self.next_publish {
             self.next_publish = now + Duration::from_millis(HOUSEKEEPING_INTERVAL_MS);
             engine.gauge(now);
+            if let Some(fault) = engine.take_fault() {
+                tracing::warn!("a request failed: {fault} ({} so far)", engine.counters.get(Counter::Faults));
+            }
             let connections = shared.connections.borrow();
             engine.counters.set(Counter::Connections, connections.len() as u64);
             engine.counters.set(Counter::EvictedConnections, connections.evicted());

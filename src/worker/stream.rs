@@ -5,6 +5,7 @@
 //! its end is how a client is seen to go.
 
 use std::cell::{Cell, RefCell};
+use std::fs::File;
 use std::future::poll_fn;
 use std::io;
 use std::net::IpAddr;
@@ -14,6 +15,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use futures_core::future::LocalBoxFuture;
+use tokio_uring::buf::BoundedBuf;
 use tokio_uring::net::TcpStream;
 
 use super::Shared;
@@ -22,7 +24,7 @@ use crate::limits::{
     HTTP_READ_BYTES, WEB_INPUT_BYTES, WEB_KEEP_MAX_MS, WEB_KEEP_MS, WEB_READ_BYTES_PER_SECOND,
 };
 use crate::time::Timestamp;
-use crate::web::transport::Transport;
+use crate::web::transport::{FileReader, Transport};
 
 /// A read in flight, and the buffer that it fills.
 pub(super) type Reading = LocalBoxFuture<'static, (io::Result<usize>, Vec<u8>)>;
@@ -216,5 +218,38 @@ impl Transport for Stream {
 
     fn now(&self) -> Timestamp {
         self.shared.clock.now()
+    }
+
+    fn open(&self, file: File) -> Box<dyn FileReader> {
+        Box::new(RingFile(tokio_uring::fs::File::from_std(file)))
+    }
+
+    /// A task that yielded would be ready all the time, and the runtime submits what others have queued on its ring only
+    /// when no task is.
+    fn pause(&self) -> LocalBoxFuture<'_, ()> {
+        Box::pin(async { drop(tokio_uring::no_op().await) })
+    }
+}
+
+/// A file that is read on the runtime's ring.
+struct RingFile(tokio_uring::fs::File);
+
+impl FileReader for RingFile {
+    fn read_at(
+        &self,
+        mut buffer: Vec<u8>,
+        offset: u64,
+        length: usize,
+    ) -> LocalBoxFuture<'_, (io::Result<usize>, Vec<u8>)> {
+        buffer.clear();
+        buffer.reserve_exact(length);
+        Box::pin(async move {
+            let (result, slice) = self.0.read_at(buffer.slice(..length), offset).await;
+            (result, slice.into_inner())
+        })
+    }
+
+    fn close(self: Box<Self>) -> LocalBoxFuture<'static, io::Result<()>> {
+        Box::pin(self.0.close())
     }
 }

@@ -20,7 +20,8 @@ use crate::limits::{
     TURN_SWEEP, UDP_REPLY_MAX_BYTES, WAIT_DEADLINE_MS,
 };
 use crate::owner::Owners;
-use crate::types::{Announce, Event, InfoHash, PeerAddr, PeerId, WorkerId};
+use crate::swarm::Saved;
+use crate::types::{InfoHash, PeerAddr, WorkerId};
 use crate::wire::udp::Request;
 use connections::Phase;
 
@@ -318,17 +319,14 @@ fn what_is_due_keeps_a_worker_awake() {
             next_publish: Timestamp::default(),
             submission: None,
         };
-        let enter = |number: u32| {
+        let peers = 40 * TURN_SWEEP as u32;
+        let saved = |number: u32| {
             let mut info_hash = InfoHash([0; 20]);
             info_hash.0[..4].copy_from_slice(&number.to_be_bytes());
             let peer = PeerAddr::new([10, 0, 0, 1].into(), 1);
-            let (peer_id, event) = (PeerId::UNKNOWN, Event::Started);
-            Announce { info_hash, peer_id, peer, event, seeder: false, num_want: 0, wants_ids: false }
+            Saved::Peer { info_hash, peer, seeder: false, age_secs: 0 }
         };
-        let peers = 40 * TURN_SWEEP as u32;
-        for number in 0..peers {
-            driver.shared.engine.borrow_mut().enter(Timestamp::default(), &enter(number));
-        }
+        driver.shared.engine.borrow_mut().load(Timestamp::default(), (0..peers).map(saved).collect());
         let interval = Duration::from_millis(HOUSEKEEPING_INTERVAL_MS);
         let mut now = Timestamp::from_secs(10);
         driver.turn(now).unwrap(); // far behind: starts anew

@@ -6,7 +6,6 @@ mod support;
 mod doctor;
 mod examples;
 mod faults;
-mod load;
 mod operating;
 mod privileges;
 mod program;

@@ -1,0 +1,237 @@
+//! Owns what a request means: a pure [`Engine`] that takes requests and messages and says what to answer.
+//!
+//! It knows no socket and no clock. A worker hands it what came in and the time; what leaves goes through the traits
+//! [`Post`] (to another worker) and [`Replies`] (UDP responses to requests that another worker took in).
+
+mod access;
+pub mod clients;
+mod conclude;
+pub mod context;
+mod gate;
+mod gather;
+mod guard;
+mod http;
+mod message;
+pub mod middleware;
+mod peers;
+mod receive;
+pub mod route;
+mod scrape;
+mod turn;
+mod udp;
+
+use std::sync::Arc;
+
+use fastrand::Rng;
+
+use crate::access::Access;
+use crate::connection_id::ConnectionIds;
+use crate::counters::{Counter, Counters};
+use crate::error::TrackerError;
+use crate::limits::{DEFAULT_PEERS, INTERVAL_SPREAD_DIVISOR, SHORT_SLICES, TURN_DATAGRAMS, TURN_SWEEP};
+use crate::owner::Owners;
+use crate::swarm::{Position, Saved, Saving, SeenPeer, Shard, Surveyed, Swept};
+use crate::throttle::Throttle;
+use crate::time::Timestamp;
+use crate::types::{InfoHash, SwarmCounts, WorkerId};
+use crate::wire::query::ScrapeQuery;
+use clients::Clients;
+pub use gate::{Gate, Verdict, Waiting};
+use gather::{Gathers, Pool};
+pub use http::Outcome;
+pub use message::{
+    Answer, Endpoint, Mailbox, Message, Post, Replies, ScrapeCounts, ScrapeJob, Source, Ticket, UdpAnnounce,
+};
+pub use peers::PeerList;
+pub use turn::Tended;
+
+/// What the operator decides about announces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Seconds that clients are asked to let pass between announces, before the random spread.
+    pub announce_interval_secs: u32,
+    /// Seconds that clients must let pass (HTTP alone can say so).
+    pub min_interval_secs: u32,
+    /// Peers in a reply, at most.
+    pub max_peers: u16,
+    /// Seconds after its last announce at which a peer is gone.
+    pub peer_timeout_secs: u32,
+    /// Memory that the worker's table may take.
+    pub table_bytes: usize,
+}
+
+impl Policy {
+    /// How many peers a request gets that asks for so many, or doesn't say.
+    fn num_want(&self, asked: Option<u16>) -> u16 {
+        asked.unwrap_or(DEFAULT_PEERS as u16).min(self.max_peers)
+    }
+}
+
+/// The secrets and random numbers of one worker's engine. The key of the connection ids is that of the process: an id
+/// that one worker gave must hold with all.
+#[derive(Clone, Copy)]
+pub struct Seeds {
+    /// Keys the hash tables.
+    pub table: [u8; 16],
+    /// Seeds the choice of peers and the spread of intervals.
+    pub random: u64,
+}
+
+/// One worker's part of the tracker.
+pub struct Engine {
+    me: WorkerId,
+    owners: Owners,
+    policy: Policy,
+    ids: ConnectionIds,
+    shard: Shard,
+    rng: Rng,
+    /// Who may ask; nothing if everybody may.
+    access: Option<Arc<Access>>,
+    /// How much each source may ask for; nothing if anything.
+    throttle: Option<Box<Throttle>>,
+    /// Whether there is either of both.
+    is_guarded: bool,
+    /// As in [`Seeds::table`].
+    table_key: [u8; 16],
+    gathers: Gathers,
+    /// Announces by UDP for swarms of this worker's own that are still to be answered in this turn.
+    announces: Vec<UdpAnnounce>,
+    /// Boxes for the hashes of scrapes that middleware sees.
+    queries: Pool<ScrapeQuery>,
+    clients: Clients,
+    /// When the next slice of the sweep is due.
+    next_sweep: Timestamp,
+    /// The last fault of the program that a request met, until it is logged.
+    fault: Option<TrackerError>,
+    /// What this worker has counted.
+    pub counters: Counters,
+}
+
+impl Engine {
+    /// An engine without any swarm.
+    pub fn new(me: WorkerId, owners: Owners, policy: Policy, ids: ConnectionIds, seeds: Seeds) -> Self {
+        Self {
+            me,
+            owners,
+            policy,
+            ids,
+            shard: Shard::new(seeds.table, policy.peer_timeout_secs, policy.table_bytes),
+            rng: Rng::with_seed(seeds.random),
+            access: None,
+            throttle: None,
+            is_guarded: false,
+            table_key: seeds.table,
+            gathers: Gathers::default(),
+            announces: Vec::with_capacity(TURN_DATAGRAMS),
+            queries: Pool::default(),
+            clients: Clients::default(),
+            next_sweep: Timestamp::default(),
+            fault: None,
+            counters: Counters::default(),
+        }
+    }
+
+    /// Takes another policy, but for the timeout and the memory, which the table was made with.
+    pub fn set_policy(&mut self, policy: Policy) {
+        let Policy { peer_timeout_secs, table_bytes, .. } = self.policy;
+        self.policy = Policy { peer_timeout_secs, table_bytes, ..policy };
+    }
+
+    /// Does a slice of the sweep, or some while memory is short.
+    pub fn sweep(&mut self, now: Timestamp) -> Swept {
+        let mut swept = Swept::default();
+        for _ in 0..SHORT_SLICES {
+            swept = match &self.access {
+                Some(access) => {
+                    let permits = |info_hash: &InfoHash| access.permits_torrent(now, info_hash);
+                    self.shard.sweep_permitted(now, TURN_SWEEP, permits)
+                }
+                None => self.shard.sweep(now, TURN_SWEEP),
+            };
+            self.counters.add(Counter::DeniedPeers, swept.denied);
+            self.counters.add(Counter::ExpiredPeers, swept.expired);
+            self.counters.add(Counter::EvictedPeers, swept.evicted);
+            if !swept.is_short {
+                break;
+            }
+        }
+        swept
+    }
+
+    /// Walks over the table, from a position on.
+    pub fn save(&self, from: Position) -> Saving<'_> {
+        self.shard.save(from)
+    }
+
+    /// Enters what was saved, beside what is there; returns how many peers were entered.
+    pub fn load(&mut self, now: Timestamp, saved: Vec<Saved>) -> u64 {
+        self.shard.load(now, saved)
+    }
+
+    /// The same before anybody has announced.
+    pub fn restore(&mut self, now: Timestamp, saved: Vec<Saved>) -> u64 {
+        self.shard.restore(now, saved)
+    }
+
+    /// The next swarms of a survey of the table, so many of them, with their counts; none at its end.
+    pub fn survey(&self, surveyed: &mut Surveyed, at_most: usize) -> Vec<(InfoHash, SwarmCounts)> {
+        self.shard.survey(surveyed, at_most)
+    }
+
+    /// A swarm of this worker's own: its counts, and so many of its peers.
+    pub fn look_at(&self, info_hash: &InfoHash, peers: usize) -> (SwarmCounts, Vec<SeenPeer>) {
+        (self.shard.scrape(info_hash), self.shard.peers(info_hash, peers))
+    }
+
+    /// Which clients announce.
+    pub fn clients(&self) -> &Clients {
+        &self.clients
+    }
+
+    /// Gives up on some of what has waited for other workers for too long. True if there is more of it.
+    pub fn expire_gathers(&mut self, now: Timestamp) -> bool {
+        let late = self.gathers.expire(now);
+        self.counters.add(Counter::DropGatherLate, late as u64);
+        self.gathers.is_any_due(now)
+    }
+
+    /// Takes the last fault of the program that a request met since this was called before. [`Counter::Faults`] counts
+    /// all of them.
+    pub fn take_fault(&mut self) -> Option<TrackerError> {
+        self.fault.take()
+    }
+
+    /// Whether requests of this worker wait for others.
+    pub fn is_waiting(&self) -> bool {
+        !self.gathers.is_empty()
+    }
+
+    /// Brings those counters up to date that say how things stand now.
+    pub fn gauge(&mut self, now: Timestamp) {
+        let totals = self.shard.totals();
+        self.counters.set(Counter::Swarms, totals.swarms);
+        self.counters.set(Counter::Seeders, totals.seeders);
+        self.counters.set(Counter::Leechers, totals.leechers);
+        self.counters.set(Counter::V6Peers, totals.v6_peers);
+        self.counters.set(Counter::Completed, totals.completed);
+        self.counters.set(Counter::DropTableFull, totals.refused);
+        self.counters.set(Counter::TableBytes, self.shard.memory().allocated as u64);
+        self.clients.fade(now);
+        self.counters.set(Counter::SweepLagMs, self.shard.sweep_lag(now).as_millis() as u64);
+    }
+
+    /// Enters a peer, as an announce that nobody reads the answer of.
+    #[cfg(test)]
+    pub(crate) fn enter(&mut self, now: Timestamp, announce: &crate::types::Announce) {
+        self.shard.announce(now, announce, &mut self.rng, &mut PeerList::default());
+    }
+
+    /// The interval for one reply: up to a sixteenth longer than configured, so that clients don't fall into step.
+    fn interval_secs(&mut self) -> u32 {
+        let interval = self.policy.announce_interval_secs;
+        interval + self.rng.u32(..=interval / INTERVAL_SPREAD_DIVISOR)
+    }
+}
+
+#[cfg(test)]
+mod tests;

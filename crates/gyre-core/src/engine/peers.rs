@@ -1,0 +1,143 @@
+//! Owns the peers of an answer, as they travel between workers and through middleware.
+
+use std::net::SocketAddr;
+
+use arrayvec::ArrayVec;
+
+use crate::limits::MAX_PEERS;
+use crate::swarm::PeerSink;
+use crate::types::{Family, PEER_V4_BYTES, PEER_V6_BYTES, PeerAddr, PeerId, unpack_v4, unpack_v6};
+
+/// The peers of an answer: at most [`MAX_PEERS`] of each family, packed as they are sent.
+///
+/// ```
+/// # use gyre_core as gyre;
+/// use gyre::engine::PeerList;
+///
+/// let mut peers = PeerList::default();
+/// peers.push("192.0.2.7:6881".parse().unwrap(), None);
+/// peers.push("[2001:db8::7]:6881".parse().unwrap(), None);
+/// peers.retain(|address| address.is_ipv6());
+/// assert_eq!(peers.iter().map(|(address, _)| address.port()).collect::<Vec<_>>(), [6881]);
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PeerList {
+    /// Packed IPv4 peers.
+    pub v4: ArrayVec<[u8; PEER_V4_BYTES], MAX_PEERS>,
+    /// Packed IPv6 peers.
+    pub v6: ArrayVec<[u8; PEER_V6_BYTES], MAX_PEERS>,
+    /// What the IPv4 peers call themselves: all zeros where that isn't known.
+    pub v4_ids: ArrayVec<PeerId, MAX_PEERS>,
+    /// The same of the IPv6 peers.
+    pub v6_ids: ArrayVec<PeerId, MAX_PEERS>,
+}
+
+impl PeerList {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.v4.len() + self.v6.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Adds a peer. False: there are [`MAX_PEERS`] of its family already.
+    pub fn push(&mut self, address: SocketAddr, id: Option<PeerId>) -> bool {
+        let id = id.unwrap_or(PeerId::UNKNOWN);
+        match PeerAddr::new(address.ip(), address.port()) {
+            PeerAddr::V4(packed) => self.v4.try_push(packed).is_ok() && self.v4_ids.try_push(id).is_ok(),
+            PeerAddr::V6(packed) => self.v6.try_push(packed).is_ok() && self.v6_ids.try_push(id).is_ok(),
+        }
+    }
+
+    /// The peers, those of IPv4 first, and what they call themselves where that is known.
+    pub fn iter(&self) -> impl Iterator<Item = (SocketAddr, Option<PeerId>)> {
+        let named = |id: &PeerId| (*id != PeerId::UNKNOWN).then_some(*id);
+        let v4 = self.v4.iter().zip(&self.v4_ids).map(move |(peer, id)| (unpack_v4(peer), named(id)));
+        let v6 = self.v6.iter().zip(&self.v6_ids).map(move |(peer, id)| (unpack_v6(peer), named(id)));
+        v4.chain(v6)
+    }
+
+    /// Keeps those peers alone for which `keep` is true.
+    pub fn retain(&mut self, mut keep: impl FnMut(SocketAddr) -> bool) {
+        let mut kept = Self::default();
+        for (address, id) in self.iter().filter(|(address, _)| keep(*address)) {
+            kept.push(address, id);
+        }
+        *self = kept;
+    }
+
+    /// Takes all out.
+    pub fn clear(&mut self) {
+        self.v4.clear();
+        self.v6.clear();
+        self.v4_ids.clear();
+        self.v6_ids.clear();
+    }
+}
+
+impl PeerSink for PeerList {
+    const BOTH_FAMILIES: bool = true;
+
+    fn v4(&mut self, peers: &[[u8; PEER_V4_BYTES]], ids: &[[u8; 20]]) {
+        self.v4.extend(peers.iter().copied());
+        put_ids(&mut self.v4_ids, peers.len(), ids);
+    }
+
+    fn v6(&mut self, peers: &[[u8; PEER_V6_BYTES]], ids: &[[u8; 20]]) {
+        self.v6.extend(peers.iter().copied());
+        put_ids(&mut self.v6_ids, peers.len(), ids);
+    }
+}
+
+fn put_ids(list: &mut ArrayVec<PeerId, MAX_PEERS>, peers: usize, ids: &[[u8; 20]]) {
+    list.extend((0..peers).map(|at| ids.get(at).map_or(PeerId::UNKNOWN, |id| PeerId(*id))));
+}
+
+/// The same list for a client that is given peers of its own family alone, as UDP does (BEP 15).
+pub(super) struct OwnFamily<'a>(pub(super) &'a mut PeerList);
+
+impl PeerSink for OwnFamily<'_> {
+    const BOTH_FAMILIES: bool = false;
+
+    fn v4(&mut self, peers: &[[u8; PEER_V4_BYTES]], ids: &[[u8; 20]]) {
+        self.0.v4(peers, ids);
+    }
+
+    fn v6(&mut self, peers: &[[u8; PEER_V6_BYTES]], ids: &[[u8; 20]]) {
+        self.0.v6(peers, ids);
+    }
+}
+
+impl PeerList {
+    /// The packed peers of one family.
+    pub(super) fn packed(&self, family: Family) -> &[u8] {
+        match family {
+            Family::V4 => self.v4.as_flattened(),
+            Family::V6 => self.v6.as_flattened(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_pushed_comes_back_and_the_list_stays_bounded() {
+        let mut peers = PeerList::default();
+        let (v4, v6) = ("192.0.2.7:1".parse().unwrap(), "[2001:db8::1]:2".parse().unwrap());
+        assert!(peers.is_empty() && peers.push(v6, Some(PeerId([7; 20]))) && peers.push(v4, None));
+        assert_eq!(peers.iter().collect::<Vec<_>>(), [(v4, None), (v6, Some(PeerId([7; 20])))]);
+        peers.retain(|address| address == v6);
+        assert_eq!(peers.iter().collect::<Vec<_>>(), [(v6, Some(PeerId([7; 20])))]);
+        for _ in 0..MAX_PEERS {
+            peers.push(v4, None);
+        }
+        assert!(!peers.push(v4, None) && peers.len() == MAX_PEERS + 1);
+        peers.clear();
+        assert!(peers.is_empty());
+    }
+}

@@ -1,0 +1,254 @@
+//! Owns the way from an info-hash to its swarm's record: lines of a dozen numbers each, by linear hashing.
+
+use hashbrown::HashTable;
+
+use super::linear;
+use super::pool::Memory;
+use crate::keyed_hash::KeyedHash;
+use crate::limits::{INDEX_LOAD, TABLE_CHUNK_BYTES};
+use crate::swarm::prefetch::prefetch;
+use crate::types::InfoHash;
+
+const SLOTS: usize = 12;
+
+/// A cache line of the index.
+///
+/// ```text
+///  | number of a record × 12 (4 bytes each) | tag × 12 (1 byte each) | len | - | spilled (2 bytes) |
+/// ```
+#[derive(Clone, Copy, Default)]
+#[repr(align(64))]
+struct Line {
+    numbers: [u32; SLOTS],
+    /// A byte of each one's hash, so that a record is hardly ever looked at in vain.
+    tags: [u8; SLOTS],
+    len: u8,
+    /// How many more belong here but had no room.
+    spilled: u16,
+}
+
+const _: () = assert!(size_of::<Line>() == 64 && INDEX_LOAD < SLOTS);
+/// A spill table of so little capacity isn't worth shrinking.
+const SPILL_MIN: usize = 64;
+const CHUNK_LINES: usize = TABLE_CHUNK_BYTES / size_of::<Line>();
+
+/// What had no room in its line.
+#[derive(Debug)]
+struct Spilled {
+    line: u32,
+    number: u32,
+}
+
+/// The index of all swarms.
+pub(super) struct Index {
+    hash: KeyedHash,
+    chunks: Vec<Box<[Line]>>,
+    lines: u32,
+    len: usize,
+    /// A few per cent of all; by line.
+    spill: HashTable<Spilled>,
+}
+
+/// The hash of an info-hash: the lower half says which line, the top byte is the tag.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Hash(u64);
+
+impl Hash {
+    fn tag(self) -> u8 {
+        (self.0 >> 56) as u8
+    }
+
+    fn line(self, lines: u32) -> u32 {
+        linear::bucket(self.0 as u32, lines)
+    }
+}
+
+impl Index {
+    /// Of nothing. The key is secret, so that chosen info-hashes can't be made to meet in one line.
+    pub(super) fn new(key: [u64; 2]) -> Self {
+        Self { hash: KeyedHash::new(key), chunks: Vec::new(), lines: 0, len: 0, spill: HashTable::new() }
+    }
+
+    #[inline]
+    pub(super) fn hash(&self, info_hash: &InfoHash) -> Hash {
+        Hash(self.hash.of(&info_hash.0))
+    }
+
+    /// The record of which `is` is true, of those with this hash.
+    #[inline]
+    pub(super) fn find(&self, hash: Hash, mut is: impl FnMut(u32) -> bool) -> Option<u32> {
+        if self.lines == 0 {
+            return None;
+        }
+        let number = hash.line(self.lines);
+        let line = self.line(number);
+        let tag = hash.tag();
+        for at in 0..usize::from(line.len) {
+            if line.tags[at] == tag && is(line.numbers[at]) {
+                return Some(line.numbers[at]);
+            }
+        }
+        if line.spilled == 0 {
+            return None;
+        }
+        let found =
+            self.spill.find(spill_hash(number), |spilled| spilled.line == number && is(spilled.number));
+        found.map(|spilled| spilled.number)
+    }
+
+    /// Enters a record that isn't there. `name_of` tells the info-hashes of those that are.
+    pub(super) fn insert(
+        &mut self,
+        hash: Hash,
+        number: u32,
+        name_of: impl Fn(u32) -> InfoHash,
+        memory: &mut Memory,
+    ) {
+        if self.len >= self.lines as usize * INDEX_LOAD {
+            self.add_line(name_of, memory);
+        }
+        self.place(hash, number, memory);
+        self.len += 1;
+    }
+
+    /// Takes a record out.
+    ///
+    /// # Panics
+    ///
+    /// If it isn't there.
+    pub(super) fn remove(&mut self, hash: Hash, number: u32) {
+        self.len -= 1;
+        let at = hash.line(self.lines);
+        let line = self.line_mut(at);
+        let len = usize::from(line.len);
+        if let Some(place) = line.numbers[..len].iter().position(|other| *other == number) {
+            line.numbers[place] = line.numbers[len - 1];
+            line.tags[place] = line.tags[len - 1];
+            line.len -= 1;
+            return; // what has spilled comes back when the line is split or merged
+        }
+        line.spilled -= 1;
+        let spilled = self.spill.find_entry(spill_hash(at), |spilled| spilled.number == number);
+        spilled.expect("every swarm is in the index").remove();
+    }
+
+    /// Enters that a record has moved.
+    pub(super) fn moved(&mut self, hash: Hash, from: u32, to: u32) {
+        let at = hash.line(self.lines);
+        let line = self.line_mut(at);
+        let len = usize::from(line.len);
+        let place = match line.numbers[..len].iter().position(|other| *other == from) {
+            Some(place) => &mut line.numbers[place],
+            None => {
+                let spilled = self.spill.find_mut(spill_hash(at), |spilled| spilled.number == from);
+                &mut spilled.expect("every swarm is in the index").number
+            }
+        };
+        *place = to;
+    }
+
+    /// Takes a line away, if there are far more than needed. True if it did, and may go on.
+    pub(super) fn shrink(&mut self, name_of: impl Fn(u32) -> InfoHash, memory: &mut Memory) -> bool {
+        if self.lines == 0 || self.len * 2 > (self.lines as usize - 1) * INDEX_LOAD {
+            return false;
+        }
+        let last = self.lines - 1;
+        let moving = self.empty_line(last);
+        self.lines -= 1;
+        if self.lines as usize == (self.chunks.len() - 1) * CHUNK_LINES {
+            self.chunks.pop();
+            memory.resized(TABLE_CHUNK_BYTES, 0);
+        }
+        for number in moving {
+            self.place(self.hash(&name_of(number)), number, memory);
+        }
+        if self.spill.capacity() > 4 * self.spill.len() + SPILL_MIN {
+            let before = self.spill.allocation_size();
+            self.spill.shrink_to(2 * self.spill.len(), |spilled| spill_hash(spilled.line));
+            memory.resized(before, self.spill.allocation_size());
+        }
+        self.lines > 0
+    }
+
+    /// Begins to fetch the line that [`find`](Self::find) will read.
+    #[inline]
+    pub(super) fn fetch(&self, hash: Hash) {
+        if self.lines > 0 {
+            prefetch(self.line(hash.line(self.lines)));
+        }
+    }
+
+    /// The record that is probably meant, without a look at it.
+    #[inline]
+    pub(super) fn guess(&self, hash: Hash) -> Option<u32> {
+        let line = (self.lines > 0).then(|| self.line(hash.line(self.lines)))?;
+        let at = line.tags[..usize::from(line.len)].iter().position(|tag| *tag == hash.tag())?;
+        Some(line.numbers[at])
+    }
+
+    fn place(&mut self, hash: Hash, number: u32, memory: &mut Memory) {
+        let at = hash.line(self.lines);
+        let line = self.line_mut(at);
+        let len = usize::from(line.len);
+        if len < SLOTS {
+            (line.numbers[len], line.tags[len]) = (number, hash.tag());
+            line.len += 1;
+            return;
+        }
+        line.spilled += 1;
+        let before = self.spill.allocation_size();
+        self.spill
+            .insert_unique(spill_hash(at), Spilled { line: at, number }, |spilled| spill_hash(spilled.line));
+        memory.resized(before, self.spill.allocation_size());
+    }
+
+    /// Adds a line and gives it its part of the one that it belonged to.
+    fn add_line(&mut self, name_of: impl Fn(u32) -> InfoHash, memory: &mut Memory) {
+        if self.lines as usize == self.chunks.len() * CHUNK_LINES {
+            self.chunks.push(vec![Line::default(); CHUNK_LINES].into_boxed_slice());
+            memory.resized(0, TABLE_CHUNK_BYTES);
+        }
+        self.lines += 1;
+        *self.line_mut(self.lines - 1) = Line::default();
+        if self.lines > 1 {
+            for number in self.empty_line(linear::parent(self.lines - 1)) {
+                self.place(self.hash(&name_of(number)), number, memory);
+            }
+        }
+    }
+
+    /// Takes everything out that belongs to a line.
+    fn empty_line(&mut self, at: u32) -> Vec<u32> {
+        let line = std::mem::take(self.line_mut(at));
+        let mut numbers = line.numbers[..usize::from(line.len)].to_vec();
+        for _ in 0..line.spilled {
+            let spilled = self.spill.find_entry(spill_hash(at), |spilled| spilled.line == at);
+            numbers.push(spilled.expect("a line knows what it has spilled").remove().0.number);
+        }
+        numbers
+    }
+
+    fn line(&self, at: u32) -> &Line {
+        &self.chunks[at as usize / CHUNK_LINES][at as usize % CHUNK_LINES]
+    }
+
+    fn line_mut(&mut self, at: u32) -> &mut Line {
+        &mut self.chunks[at as usize / CHUNK_LINES][at as usize % CHUNK_LINES]
+    }
+}
+
+/// Spreads the numbers of lines over hashbrown's table, which wants the top bits to differ too.
+fn spill_hash(line: u32) -> u64 {
+    u64::from(line).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+#[cfg(test)]
+impl Index {
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.chunks.len() * TABLE_CHUNK_BYTES + self.spill.allocation_size()
+    }
+}

@@ -1,0 +1,32 @@
+//! Owns the hint to the processor that something will be needed soon.
+
+/// Begins to fetch the cache line at the start of `data`, without waiting for it.
+#[inline(always)]
+pub(super) fn prefetch<T>(data: &T) {
+    hint(std::ptr::from_ref(data).cast());
+}
+
+/// Begins to fetch so many cache lines of a slice, from its start on. If it has fewer, the last one is asked for again:
+/// that costs less than to foretell wrongly how many there are.
+#[inline(always)]
+pub(super) fn prefetch_lines<T>(data: &[T], lines: usize) {
+    const LINE_BYTES: usize = 64;
+    let range = data.as_ptr_range();
+    let last = range.end.cast::<u8>().wrapping_sub(1);
+    for line in 0..lines {
+        hint(range.start.cast::<u8>().wrapping_add(line * LINE_BYTES).min(last));
+    }
+}
+
+#[inline(always)]
+#[allow(unsafe_code)]
+fn hint(address: *const u8) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a hint reads nothing that the program could see, whatever the address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) };
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    let _ = address;
+}

@@ -1,0 +1,37 @@
+//! Owns how sizes, and words that come from others, are written for a human.
+
+/// A number of bytes: exact, or with two digits at least.
+pub fn size(bytes: u64) -> String {
+    let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
+    let fits = |bits: i32| bytes >> bits >= 10 || bytes != 0 && bytes.trailing_zeros() as i32 >= bits;
+    let found = units.iter().find(|(bits, _)| fits(*bits));
+    found.map_or(format!("{bytes} B"), |(bits, unit)| format!("{} {unit}", bytes >> bits))
+}
+
+/// What comes from others (names of threads, answers of trackers, ids of clients) must not steer the terminal.
+///
+/// ```
+/// # use gyre_core as gyre;
+/// assert_eq!(gyre::text::printable("a\u{1b}[2Jb"), "a\u{fffd}[2Jb");
+/// ```
+pub fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (1_500, "1500 B"),
+            (8 << 20, "8 MiB"),
+            (720_896, "704 KiB"),
+            (24_000_000_000, "22 GiB"),
+        ] {
+            assert_eq!(size(bytes), text);
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! Owns the protocol as a client knows it (BEP 15), written once more: datagrams out, datagrams in. What the tracker is
+//! held to must not come from its own parser.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use gyre_core::types::{Event, InfoHash, SwarmCounts};
+
+const MAGIC: u64 = 0x0417_2710_1980;
+
+/// What an announce wants of the tracker, however it comes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Wish {
+    pub(crate) info_hash: InfoHash,
+    pub(crate) peer_id: [u8; 20],
+    /// Where the peer can be reached.
+    pub(crate) peer: SocketAddr,
+    pub(crate) event: Event,
+    pub(crate) seeder: bool,
+    /// Peers wanted; `None`: it doesn't say.
+    pub(crate) num_want: Option<u16>,
+}
+
+/// What a datagram is to a tracker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Datagram {
+    Short,
+    NoMagic,
+    NoAction,
+    Connect { transaction: u32 },
+    Announce { id: u64, transaction: u32, wish: Wish, options_are_good: bool },
+    Scrape { id: u64, transaction: u32, info_hashes: Vec<InfoHash> },
+}
+
+fn number<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+    bytes[at..at + N].try_into().expect("the length was looked at")
+}
+
+fn word(bytes: &[u8], at: usize) -> u32 {
+    u32::from_be_bytes(number(bytes, at))
+}
+
+fn long(bytes: &[u8], at: usize) -> u64 {
+    u64::from_be_bytes(number(bytes, at))
+}
+
+pub(crate) fn connect(transaction: u32) -> Vec<u8> {
+    [&MAGIC.to_be_bytes()[..], &0_u32.to_be_bytes(), &transaction.to_be_bytes()].concat()
+}
+
+/// An announce of a peer at this port; `num_want` as it is sent.
+pub(crate) fn announce(id: u64, transaction: u32, wish: &Wish, num_want: i32, options: &[u8]) -> Vec<u8> {
+    let event: u32 = match wish.event {
+        Event::None => 0,
+        Event::Completed => 1,
+        Event::Started => 2,
+        Event::Stopped => 3,
+    };
+    let left = u64::from(!wish.seeder);
+    [
+        &id.to_be_bytes()[..],
+        &1_u32.to_be_bytes(),
+        &transaction.to_be_bytes(),
+        &wish.info_hash.0,
+        &wish.peer_id,
+        &77_u64.to_be_bytes(),
+        &left.to_be_bytes(),
+        &78_u64.to_be_bytes(),
+        &event.to_be_bytes(),
+        &[9; 4], // an address that must not be taken
+        &[8; 4],
+        &num_want.to_be_bytes(),
+        &wish.peer.port().to_be_bytes(),
+        options,
+    ]
+    .concat()
+}
+
+pub(crate) fn scrape(id: u64, transaction: u32, info_hashes: &[InfoHash]) -> Vec<u8> {
+    let mut out = [&id.to_be_bytes()[..], &2_u32.to_be_bytes(), &transaction.to_be_bytes()].concat();
+    info_hashes.iter().for_each(|hash| out.extend(hash.0));
+    out
+}
+
+/// Whether options (BEP 41) end where they should.
+fn options_are_good(mut options: &[u8]) -> bool {
+    while let [kind, rest @ ..] = options {
+        options = match kind {
+            0 => return true,
+            1 => rest,
+            _ => match rest {
+                [length, data @ ..] if data.len() >= usize::from(*length) => &data[usize::from(*length)..],
+                _ => return false,
+            },
+        };
+    }
+    true
+}
+
+impl Datagram {
+    /// Reads what came from this address.
+    pub(crate) fn read(bytes: &[u8], from: IpAddr) -> Self {
+        if bytes.len() < 16 {
+            return Self::Short;
+        }
+        let (id, action, transaction) = (long(bytes, 0), word(bytes, 8), word(bytes, 12));
+        match action {
+            0 if id == MAGIC => Self::Connect { transaction },
+            0 => Self::NoMagic,
+            1 if bytes.len() < 98 => Self::Short,
+            1 => {
+                let num_want = word(bytes, 92).cast_signed();
+                let wish = Wish {
+                    info_hash: InfoHash(number(bytes, 16)),
+                    peer_id: number(bytes, 36),
+                    peer: SocketAddr::new(from, u16::from_be_bytes(number(bytes, 96))),
+                    event: match word(bytes, 80) {
+                        1 => Event::Completed,
+                        2 => Event::Started,
+                        3 => Event::Stopped,
+                        _ => Event::None,
+                    },
+                    seeder: long(bytes, 64) == 0,
+                    num_want: (num_want >= 0).then(|| num_want.min(65_535) as u16),
+                };
+                Self::Announce { id, transaction, wish, options_are_good: options_are_good(&bytes[98..]) }
+            }
+            2 if bytes.len() < 36 => Self::Short,
+            2 => {
+                let hashes = bytes[16..].as_chunks().0.iter().take(74);
+                Self::Scrape { id, transaction, info_hashes: hashes.map(|hash| InfoHash(*hash)).collect() }
+            }
+            _ => Self::NoAction,
+        }
+    }
+}
+
+/// What a tracker says to a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Reply {
+    Connect { id: u64 },
+    Announce { interval_secs: u32, seeders: u32, leechers: u32, peers: Vec<SocketAddr> },
+    Scrape { counts: Vec<SwarmCounts> },
+    Error { message: String },
+}
+
+/// Reads packed peers of one family.
+pub(crate) fn peers(bytes: &[u8], v6: bool) -> Vec<SocketAddr> {
+    let port = |bytes: &[u8]| u16::from_be_bytes([bytes[0], bytes[1]]);
+    let chunk = if v6 { 18 } else { 6 };
+    assert_eq!(bytes.len() % chunk, 0, "a peer is cut");
+    let read = |peer: &[u8]| match v6 {
+        false => SocketAddr::new(IpAddr::from(Ipv4Addr::from(number::<4>(peer, 0))), port(&peer[4..])),
+        true => SocketAddr::new(IpAddr::from(Ipv6Addr::from(number::<16>(peer, 0))), port(&peer[16..])),
+    };
+    bytes.chunks(chunk).map(read).collect()
+}
+
+impl Reply {
+    /// Reads a datagram to this client, with the number of its request.
+    pub(crate) fn read(bytes: &[u8], to: SocketAddr) -> (u32, Self) {
+        assert!(bytes.len() >= 8 && bytes.len() <= 1_472, "a reply of {} bytes", bytes.len());
+        let transaction = word(bytes, 4);
+        let reply = match word(bytes, 0) {
+            0 => {
+                assert_eq!(bytes.len(), 16, "the length of a connect's reply");
+                Self::Connect { id: long(bytes, 8) }
+            }
+            1 => Self::Announce {
+                interval_secs: word(bytes, 8),
+                leechers: word(bytes, 12),
+                seeders: word(bytes, 16),
+                peers: peers(&bytes[20..], to.is_ipv6()),
+            },
+            2 => {
+                let (entries, rest) = bytes[8..].as_chunks::<12>();
+                assert!(rest.is_empty(), "a scrape's reply is cut");
+                let counts = |entry: &[u8; 12]| SwarmCounts {
+                    seeders: word(entry, 0),
+                    downloaded: word(entry, 4),
+                    leechers: word(entry, 8),
+                };
+                Self::Scrape { counts: entries.iter().map(counts).collect() }
+            }
+            3 => Self::Error { message: String::from_utf8(bytes[8..].to_vec()).expect("plain text") },
+            other => panic!("a reply of action {other}"),
+        };
+        (transaction, reply)
+    }
+}

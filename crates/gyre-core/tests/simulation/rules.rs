@@ -1,0 +1,104 @@
+//! Owns lists of who may ask, twice: as the tracker has them, and as anybody would write them down.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use fastrand::Rng;
+
+use gyre_core::access::{Access, Clients, Entries, Hashes, Sources};
+use gyre_core::types::InfoHash;
+
+/// Who may ask, and for what.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Rules {
+    /// Without it every torrent is allowed.
+    allowed: Option<BTreeSet<InfoHash>>,
+    /// Each until so many seconds after 1970, if it has an end.
+    denied: BTreeMap<InfoHash, Option<u64>>,
+    clients: BTreeSet<[u8; 4]>,
+    sources: BTreeSet<IpAddr>,
+    /// What is said to those whose torrent is not; nothing if it is empty.
+    pub(crate) reason: String,
+    started_unix_secs: u64,
+}
+
+impl Rules {
+    /// Draws lists over these torrents, clients and addresses.
+    pub(crate) fn draw(
+        rng: &mut Rng,
+        started_unix_secs: u64,
+        now_us: u64,
+        hashes: &[InfoHash],
+        clients: &[[u8; 4]],
+        sources: &[IpAddr],
+    ) -> Self {
+        let mut rules = Self { started_unix_secs, ..Self::default() };
+        if rng.u8(..4) == 0 {
+            return rules; // everything is allowed again
+        }
+        if rng.u8(..4) == 0 {
+            rules.allowed = Some(hashes.iter().filter(|_| rng.u8(..4) > 0).copied().collect());
+        }
+        let unix_secs = started_unix_secs + now_us / 1_000_000;
+        let denied = hashes.iter().filter(|_| rng.u8(..4) == 0).copied().collect::<Vec<_>>();
+        for hash in denied {
+            rules.denied.insert(hash, rng.bool().then(|| unix_secs + rng.u64(..60)));
+        }
+        rules.clients = clients.iter().filter(|_| rng.u8(..6) == 0).copied().collect();
+        rules.sources = sources.iter().filter(|_| rng.u8(..8) == 0).copied().collect();
+        rules.reason = if rng.bool() { String::new() } else { "not here".to_owned() };
+        rules
+    }
+
+    /// The same for the tracker.
+    pub(crate) fn access(&self) -> Arc<Access> {
+        let mut access = Access {
+            torrent_reason: self.reason.clone(),
+            started_unix_secs: self.started_unix_secs,
+            ..Access::default()
+        };
+        if let Some(allowed) = &self.allowed {
+            let mut hashes = Hashes::default();
+            allowed.iter().for_each(|hash| hashes.add(*hash, None));
+            access.hashes.allow.push(Arc::new(hashes.finish()));
+        }
+        if !self.denied.is_empty() {
+            let mut hashes = Hashes::default();
+            self.denied.iter().for_each(|(hash, until)| hashes.add(*hash, until.map(|until| until as u32)));
+            access.hashes.deny.push(Arc::new(hashes.finish()));
+        }
+        if !self.clients.is_empty() {
+            let mut clients = Clients::default();
+            self.clients.iter().for_each(|client| clients.enter(&[client]).expect("a client's name"));
+            access.clients.deny.push(Arc::new(clients.finish()));
+        }
+        if !self.sources.is_empty() {
+            let mut sources = Sources::default();
+            for source in &self.sources {
+                sources.enter(&[source.to_string().as_bytes()]).expect("an address");
+            }
+            access.sources.deny.push(Arc::new(sources.finish()));
+        }
+        Arc::new(access)
+    }
+
+    /// The same lists in a process that was started at another time.
+    pub(crate) fn of_process(&self, started_unix_secs: u64) -> Self {
+        Self { started_unix_secs, ..self.clone() }
+    }
+
+    pub(crate) fn permits_torrent(&self, now_us: u64, hash: &InfoHash) -> bool {
+        let now = self.started_unix_secs + now_us / 1_000_000;
+        let is_denied = self.denied.get(hash).is_some_and(|until| until.is_none_or(|until| now < until));
+        !is_denied && self.allowed.as_ref().is_none_or(|allowed| allowed.contains(hash))
+    }
+
+    pub(crate) fn permits_client(&self, peer_id: &[u8; 20]) -> bool {
+        !self.clients.iter().any(|client| peer_id.starts_with(client))
+    }
+
+    pub(crate) fn permits_source(&self, ip: IpAddr) -> bool {
+        !self.sources.contains(&ip)
+    }
+}

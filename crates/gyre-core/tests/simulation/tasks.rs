@@ -1,0 +1,396 @@
+//! Owns requests that a worker answers from a task, as `worker::answer` and `worker::waiting` do it: those by HTTP, and
+//! whatever the middleware waits with. Here the world is the executor.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Wake, Waker};
+
+use futures_core::future::LocalBoxFuture;
+use gyre_core::counters::Counter;
+use gyre_core::engine::context::{AnnounceRequest, RequestContext, Response, ScrapeRequest};
+use gyre_core::engine::middleware::{Middleware, Rest};
+use gyre_core::engine::{
+    Answer, Endpoint, Engine, Gate, Outcome, Source, Ticket, Verdict as Judged, Waiting,
+};
+use gyre_core::error::{Code, TrackerError};
+use gyre_core::limits::{UDP_REPLY_MAX_BYTES, WAIT_DEADLINE_MS};
+use gyre_core::mesh::Mesh;
+use gyre_core::throttle::Limited;
+use gyre_core::time::Timestamp;
+use gyre_core::types::{InfoHash, PeerId, SwarmCounts};
+use gyre_core::wire::query::{AnnounceQuery, ScrapeQuery};
+
+use crate::bytes::{self, Reply, Wish};
+use crate::check::Check;
+use crate::verdict::refusal;
+use crate::watch::{Event, Watched};
+
+/// What a worker's tasks share.
+pub(crate) struct Shared {
+    pub(crate) me: usize,
+    pub(crate) engine: RefCell<Engine>,
+    pub(crate) mesh: RefCell<Mesh>,
+    pub(crate) check: Rc<RefCell<Check>>,
+    pub(crate) now: Cell<Timestamp>,
+    /// Responses by UDP of tasks, that leave with the next turn.
+    pub(crate) replies: RefCell<Vec<(Endpoint, Vec<u8>)>>,
+}
+
+/// What a client asks by HTTP.
+#[derive(Clone, Debug)]
+pub(crate) enum Asking {
+    Announce { wish: Wish, wants_ids: bool },
+    Scrape(Vec<InfoHash>),
+}
+
+/// Set when a task is to be looked after.
+#[derive(Default)]
+pub(crate) struct Flag(AtomicBool);
+
+impl Wake for Flag {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A request in the hands of a task.
+pub(crate) struct Task {
+    future: LocalBoxFuture<'static, ()>,
+    woken: Arc<Flag>,
+    /// When the middleware has waited for too long, if it waits.
+    pub(crate) deadline_us: Option<u64>,
+    pub(crate) by_http: bool,
+}
+
+impl Task {
+    pub(crate) fn new(
+        future: impl Future<Output = ()> + 'static,
+        deadline_us: Option<u64>,
+        by_http: bool,
+    ) -> Self {
+        let woken = Arc::new(Flag(AtomicBool::new(true)));
+        Self { future: Box::pin(future), woken, deadline_us, by_http }
+    }
+
+    /// Looks after it, if somebody has woken it. True: it has come to its end.
+    pub(crate) fn run(&mut self) -> bool {
+        let is_woken = self.woken.0.swap(false, Ordering::Relaxed);
+        let waker = Waker::from(self.woken.clone());
+        is_woken && self.future.as_mut().poll(&mut Context::from_waker(&waker)).is_ready()
+    }
+}
+
+/// When the middleware has waited with a request of now for too long.
+pub(crate) fn wait_deadline_us(now: Timestamp) -> u64 {
+    now.as_micros() + WAIT_DEADLINE_MS * 1_000
+}
+
+/// A place among those who wait, given back when the task goes.
+struct Place<M: Middleware>(Rc<RefCell<Gate<M>>>);
+
+impl<M: Middleware> Drop for Place<M> {
+    fn drop(&mut self) {
+        self.0.borrow_mut().end_waiting();
+    }
+}
+
+impl Shared {
+    fn now_us(&self) -> u64 {
+        self.now.get().as_micros()
+    }
+
+    fn check(&self) -> std::cell::RefMut<'_, Check> {
+        self.check.borrow_mut()
+    }
+
+    /// Asks the engine something, and tells the workers that it asked.
+    fn ask(
+        &self,
+        ask: impl FnOnce(&mut Engine, &mut Watched<'_>) -> Option<Outcome>,
+    ) -> (Option<Outcome>, Vec<Event>) {
+        let events = RefCell::default();
+        let mesh = &mut *self.mesh.borrow_mut();
+        let outcome = ask(&mut self.engine.borrow_mut(), &mut Watched { mesh, events: &events });
+        mesh.flush();
+        (outcome, events.into_inner())
+    }
+
+    /// Waits for what others were asked; `None`: it came too late.
+    async fn await_answer(&self, ticket: Ticket) -> Option<Answer> {
+        let _abandoned = Abandoned { shared: self, ticket };
+        poll_fn(|context| {
+            let polled = self.engine.borrow_mut().poll(ticket, context);
+            self.check().polled(self.me, ticket, &polled);
+            polled
+        })
+        .await
+    }
+
+    /// What came of asking: the answer, at once or later. `None`: there is none.
+    async fn answer(&self, outcome: Outcome) -> Option<Answer> {
+        match outcome {
+            Outcome::Ready(answer) => Some(answer),
+            Outcome::Waiting(ticket) => self.await_answer(ticket).await,
+            Outcome::Busy => None,
+        }
+    }
+
+    fn hold_asked(&self, request: &RequestContext<'_>, outcome: &Outcome, events: Vec<Event>) {
+        let now_us = self.now_us();
+        match request {
+            RequestContext::Announce(asked) => {
+                let source = if asked.is_source_udp() { Source::Udp } else { Source::Http };
+                let wish = wish_of(asked.ip, &asked.query);
+                self.check().announce_asked(self.me, now_us, &wish, source, outcome, &events);
+            }
+            RequestContext::Scrape(asked) => {
+                self.check().scrape_asked_by_task(self.me, now_us, &asked.query.info_hashes, outcome, events);
+            }
+            RequestContext::Connect(_) => panic!("a connect asks nobody"),
+        }
+    }
+}
+
+/// A wait that is given up when the task that waits goes.
+struct Abandoned<'a> {
+    shared: &'a Shared,
+    ticket: Ticket,
+}
+
+impl Drop for Abandoned<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return; // somebody may have it in hand
+        }
+        self.shared.engine.borrow_mut().abandon(self.ticket);
+        self.shared.check().abandoned(self.shared.me, self.ticket);
+    }
+}
+
+fn wish_of(ip: IpAddr, query: &AnnounceQuery) -> Wish {
+    Wish {
+        info_hash: query.info_hash,
+        peer_id: query.peer_id.0,
+        peer: (ip, query.port).into(),
+        event: query.event,
+        seeder: query.left == Some(0),
+        num_want: query.num_want,
+    }
+}
+
+fn query_of(wish: &Wish, wants_ids: bool) -> AnnounceQuery {
+    AnnounceQuery {
+        info_hash: wish.info_hash,
+        peer_id: PeerId(wish.peer_id),
+        port: wish.peer.port(),
+        uploaded: 0,
+        downloaded: 0,
+        left: Some(u64::from(!wish.seeder)),
+        event: wish.event,
+        num_want: wish.num_want,
+        compact: !wants_ids,
+        no_peer_id: false,
+    }
+}
+
+/// What comes after the middleware of a task.
+struct Swarms<'a>(&'a Shared);
+
+impl Rest for Swarms<'_> {
+    fn run<'a>(
+        &'a self,
+        request: &'a mut RequestContext<'_>,
+    ) -> LocalBoxFuture<'a, Result<(), TrackerError>> {
+        Box::pin(async move {
+            let (shared, now) = (self.0, self.0.now.get());
+            let (outcome, events) = shared.ask(|engine, mesh| engine.ask(now, request, mesh));
+            let answer = match outcome {
+                None => None,
+                Some(outcome) => {
+                    shared.hold_asked(request, &outcome, events);
+                    let busy = || TrackerError::new(Code::Unavailable, "busy");
+                    Some(shared.answer(outcome).await.ok_or_else(busy)?)
+                }
+            };
+            let response = shared.engine.borrow_mut().respond(now, request, answer);
+            if let Response::Connect(connect) = &response {
+                let ip = request.connection().ip();
+                shared.check().issue(now.as_micros(), ip, connect.connection_id);
+            }
+            request.send(response)
+        })
+    }
+}
+
+/// Waits with a request that came by UDP.
+pub(crate) async fn wait<M: Middleware>(shared: Rc<Shared>, gate: Rc<RefCell<Gate<M>>>, waiting: Waiting) {
+    let Waiting { mut request, passed, to } = waiting;
+    let middleware = gate.borrow().middleware();
+    let _place = Place(gate);
+    let result = middleware.run(Some(passed), &mut request, &Swarms(&shared)).await;
+    let is_busy = |error: &TrackerError| error.code() == Code::Unavailable;
+    if result.as_ref().is_err_and(is_busy) {
+        shared.check().log.add("waited in vain", 1);
+        return; // counted already
+    }
+    let (refused, sent) = (result.is_err(), request.sent());
+    let mut out = [0; UDP_REPLY_MAX_BYTES];
+    let length = shared.engine.borrow_mut().conclude_udp(&mut request, result, &mut out);
+    let mut check = shared.check();
+    match length {
+        None => {
+            assert!(!refused && !sent, "silence");
+            check.bump(shared.me, Counter::Silenced);
+        }
+        Some(length) => {
+            if refused {
+                check.bump(shared.me, Counter::Refused);
+                let message = refusal(request.is_connect()).to_owned();
+                assert_eq!(Reply::read(&out[..length], to.source).1, Reply::Error { message });
+            }
+            check.replied(shared.me, &to, "answered after a wait");
+            let counters = [Counter::UdpRepliesV4, Counter::UdpRepliesV6];
+            let counter = counters[usize::from(to.source.is_ipv6())];
+            shared.engine.borrow_mut().counters.bump(counter); // the worker's own
+            shared.replies.borrow_mut().push((to, out[..length].to_vec()));
+        }
+    }
+}
+
+/// Answers a request by HTTP.
+pub(crate) async fn answer<M: Middleware>(
+    shared: Rc<Shared>,
+    gate: Rc<RefCell<Gate<M>>>,
+    ip: IpAddr,
+    asking: Asking,
+) {
+    let now = shared.now.get();
+    let permitted = shared.engine.borrow_mut().permits_http(now, ip, Limited::HttpRequest);
+    if !permitted || denies(&shared, ip, &asking) {
+        return;
+    }
+    let mut request = match &asking {
+        Asking::Announce { wish, wants_ids } => {
+            let query = query_of(wish, *wants_ids);
+            RequestContext::Announce(AnnounceRequest::http(ip, "/announce?a=1", query))
+        }
+        Asking::Scrape(info_hashes) => {
+            let query = Box::new(ScrapeQuery { info_hashes: info_hashes.iter().copied().collect() });
+            RequestContext::Scrape(ScrapeRequest::http(ip, "/scrape?a=1", query))
+        }
+    };
+    let judged = gate.borrow().ask(&mut request);
+    match judged {
+        Judged::Pass => pass(&shared, ip, &asking).await,
+        Judged::Concluded(result) => conclude(&shared, &mut request, result),
+        Judged::Wait(passed) => {
+            let has_place = gate.borrow_mut().start_waiting();
+            assert!(has_place, "the world has fewer requests than may wait");
+            let middleware = gate.borrow().middleware();
+            let _place = Place(gate);
+            let result = middleware.run(Some(passed), &mut request, &Swarms(&shared)).await;
+            conclude(&shared, &mut request, result);
+        }
+    }
+}
+
+/// Holds whether the lists deny a request by HTTP.
+fn denies(shared: &Shared, ip: IpAddr, asking: &Asking) -> bool {
+    let (mut body, now) = (Vec::new(), shared.now.get());
+    let query = match asking {
+        Asking::Announce { wish, .. } => Some(query_of(wish, false)),
+        Asking::Scrape(_) => None,
+    };
+    let denied = shared.engine.borrow_mut().deny_http(now, ip, query.as_ref(), &mut body);
+    let mut check = shared.check();
+    let permitted = check.rules[shared.me].permits_source(ip);
+    let expected = match asking {
+        _ if !permitted => {
+            check.bump(shared.me, Counter::DeniedSource);
+            Some("this address is not allowed".to_owned())
+        }
+        Asking::Announce { wish, .. } => check.denial(shared.me, now.as_micros(), wish),
+        Asking::Scrape(_) => None,
+    };
+    assert_eq!(denied, expected.is_some(), "whether the lists deny it");
+    if let Some(mut reason) = expected {
+        if reason.is_empty() {
+            reason = gyre_core::limits::DEFAULT_DENY_REASON.to_owned();
+        }
+        check.bump(shared.me, Counter::Refused);
+        let expected = format!("d14:failure reason{}:{reason}e", reason.len());
+        assert_eq!(String::from_utf8_lossy(&body), expected);
+    }
+    denied
+}
+
+/// Asks the swarms without a wait of the middleware's, and writes the answer.
+async fn pass(shared: &Shared, ip: IpAddr, asking: &Asking) {
+    let now = shared.now.get();
+    match asking {
+        Asking::Announce { wish, wants_ids } => {
+            let query = query_of(wish, *wants_ids);
+            let (outcome, events) =
+                shared.ask(|engine, mesh| Some(engine.announce(now, ip, &query, Source::Http, mesh)));
+            let outcome = outcome.expect("an announce leads to something");
+            shared.check().announce_asked(shared.me, now.as_micros(), wish, Source::Http, &outcome, &events);
+            let Some(Answer::Announced { counts, peers }) = shared.answer(outcome).await else {
+                return shared.check().log.add("503", 1);
+            };
+            let (v4, v6) = (peers.v4.as_flattened().to_vec(), peers.v6.as_flattened().to_vec());
+            let mut body = Vec::new();
+            let terms = gyre_core::engine::context::Terms::default();
+            shared.engine.borrow_mut().write_announced(&mut body, ip, &query, &terms, counts, peers);
+            if !wants_ids {
+                hold_body(&body, counts, &v4, &v6);
+            }
+            shared.check().log.add("answered announces by HTTP", 1);
+        }
+        Asking::Scrape(info_hashes) => {
+            let query = ScrapeQuery { info_hashes: info_hashes.iter().copied().collect() };
+            let (outcome, events) = shared.ask(|engine, mesh| Some(engine.scrape(now, &query, mesh)));
+            let outcome = outcome.expect("a scrape leads to something");
+            shared.check().scrape_asked_by_task(shared.me, now.as_micros(), info_hashes, &outcome, events);
+            let Some(Answer::Scraped(counts)) = shared.answer(outcome).await else {
+                return shared.check().log.add("503", 1);
+            };
+            let mut body = Vec::new();
+            shared.engine.borrow_mut().write_scraped(&mut body, &query, counts);
+            assert!(body.starts_with(b"d5:filesd20:") && body.ends_with(b"eee"));
+            shared.check().log.add("answered scrapes by HTTP", 1);
+        }
+    }
+}
+
+/// Holds a compact answer's body to what it is to say.
+fn hold_body(body: &[u8], counts: SwarmCounts, v4: &[u8], v6: &[u8]) {
+    let SwarmCounts { seeders, leechers, downloaded } = counts;
+    let head = format!("d8:completei{seeders}e10:downloadedi{downloaded}e11:external ip");
+    assert!(body.starts_with(head.as_bytes()), "{}", body.escape_ascii());
+    let mut end = [format!("5:peers{}:", v4.len()).as_bytes(), v4].concat();
+    if !v6.is_empty() {
+        end.extend([format!("6:peers6{}:", v6.len()).as_bytes(), v6].concat());
+    }
+    end.push(b'e');
+    assert!(body.ends_with(&end), "{}", body.escape_ascii());
+    assert!(body.windows(20).any(|bytes| bytes.starts_with(format!("incompletei{leechers}e").as_bytes())));
+    assert_eq!(bytes::peers(v4, false).len() + bytes::peers(v6, true).len(), v4.len() / 6 + v6.len() / 18);
+}
+
+/// Writes what the middleware has come to.
+fn conclude(shared: &Shared, request: &mut RequestContext<'_>, result: Result<(), TrackerError>) {
+    let (refused, sent, mut body) = (result.is_err(), request.sent(), Vec::new());
+    let status = shared.engine.borrow_mut().conclude_http(request, result, &mut body);
+    let mut check = shared.check();
+    match (refused, sent) {
+        (true, _) => check.bump(shared.me, Counter::Refused),
+        (false, false) => check.bump(shared.me, Counter::Silenced),
+        (false, true) => check.log.add("answered by HTTP after a wait", 1),
+    }
+    assert_eq!(status.as_u16(), if refused || sent { 200 } else { 403 });
+    assert_eq!(body.is_empty(), !refused && !sent, "a body");
+}

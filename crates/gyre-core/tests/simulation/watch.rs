@@ -1,0 +1,101 @@
+//! Owns the eyes on an engine: whatever leaves it and comes to it from other workers is written down, in its order.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+
+use gyre_core::engine::{
+    Endpoint, Mailbox, Message, PeerList, Post, Replies, ScrapeJob, Source, Ticket, UdpAnnounce,
+};
+use gyre_core::limits::UDP_REPLY_MAX_BYTES;
+use gyre_core::mesh::Mesh;
+use gyre_core::types::{Announce, InfoHash, SwarmCounts, WorkerId};
+
+/// What a message says.
+#[derive(Clone, Debug)]
+pub(crate) enum Words {
+    UdpAnnounce(UdpAnnounce),
+    Announce { ticket: Ticket, announce: Announce, source: Source },
+    Announced { ticket: Ticket, counts: SwarmCounts, peers: Peers },
+    Scrape { ticket: Ticket, swarms: Vec<(InfoHash, u8, SwarmCounts)> },
+    Scraped { ticket: Ticket, swarms: Vec<(InfoHash, u8, SwarmCounts)> },
+}
+
+/// Peers as they are handed out, and what they call themselves where that is said.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Peers {
+    pub(crate) addresses: Vec<SocketAddr>,
+    pub(crate) ids: Vec<Option<[u8; 20]>>,
+}
+
+impl Peers {
+    pub(crate) fn of(list: &PeerList) -> Self {
+        assert_eq!((list.v4.len(), list.v6.len()), (list.v4_ids.len(), list.v6_ids.len()), "an id for each");
+        let (addresses, ids) = list.iter().map(|(address, id)| (address, id.map(|id| id.0))).unzip();
+        Self { addresses, ids }
+    }
+}
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub(crate) enum Event {
+    /// A datagram left.
+    Reply { to: Endpoint, bytes: Vec<u8> },
+    /// A message was given to the mesh, which took it or not.
+    Posted { to: usize, words: Words, was_taken: bool },
+    /// A message came.
+    Took { from: usize, words: Words },
+}
+
+impl Words {
+    fn of(message: &Message) -> Self {
+        let swarms = |job: &ScrapeJob| job.swarms.to_vec();
+        match message {
+            Message::UdpAnnounce(announce) => Self::UdpAnnounce(*announce),
+            Message::Announce { ticket, announce, source, peers } => {
+                assert!(peers.is_empty(), "a list that is to be filled is empty");
+                Self::Announce { ticket: *ticket, announce: *announce, source: *source }
+            }
+            Message::Announced { ticket, counts, peers } => {
+                Self::Announced { ticket: *ticket, counts: *counts, peers: Peers::of(peers) }
+            }
+            Message::Scrape { ticket, job } => Self::Scrape { ticket: *ticket, swarms: swarms(job) },
+            Message::Scraped { ticket, job } => Self::Scraped { ticket: *ticket, swarms: swarms(job) },
+        }
+    }
+}
+
+/// A worker's end of the mesh, watched.
+pub(crate) struct Watched<'a> {
+    pub(crate) mesh: &'a mut Mesh,
+    pub(crate) events: &'a RefCell<Vec<Event>>,
+}
+
+impl Post for Watched<'_> {
+    fn post(&mut self, to: WorkerId, message: Message) -> Result<(), Message> {
+        let words = Words::of(&message);
+        let posted = self.mesh.post(to, message);
+        let event = Event::Posted { to: to.index(), words, was_taken: posted.is_ok() };
+        self.events.borrow_mut().push(event);
+        posted
+    }
+}
+
+impl Mailbox for Watched<'_> {
+    fn take(&mut self) -> Option<(WorkerId, Message)> {
+        let (from, message) = self.mesh.take()?;
+        let words = Words::of(&message);
+        self.events.borrow_mut().push(Event::Took { from: from.index(), words });
+        Some((from, message))
+    }
+}
+
+/// Where responses by UDP leave, watched.
+pub(crate) struct Leaving<'a>(pub(crate) &'a RefCell<Vec<Event>>);
+
+impl Replies for Leaving<'_> {
+    fn reply(&mut self, to: &Endpoint, write: impl FnOnce(&mut [u8; UDP_REPLY_MAX_BYTES]) -> usize) {
+        let mut out = [0x5a; UDP_REPLY_MAX_BYTES];
+        let length = write(&mut out);
+        self.0.borrow_mut().push(Event::Reply { to: *to, bytes: out[..length].to_vec() });
+    }
+}

@@ -1,0 +1,42 @@
+//! Owns what the site does with a connection around its handler: what is sent in its stead, and what is left to do.
+
+use http::header::{ALLOW, HeaderValue};
+
+use super::{HttpConnection, Progress};
+use crate::site::Served;
+use gyre_core::error::TrackerError;
+
+impl HttpConnection {
+    pub(crate) fn allow(&mut self, methods: &str) {
+        let value = HeaderValue::from_str(methods).expect("methods are tokens");
+        self.response.headers.insert(ALLOW, value);
+    }
+
+    /// What is left to do with the connection.
+    pub(crate) fn served(&self) -> Served {
+        Served {
+            keep_alive: self.keep_alive && self.progress == Progress::Sent,
+            skip_bytes: self.incoming.unread().unwrap_or(0),
+        }
+    }
+
+    /// The connection is closed after the response.
+    pub(crate) fn end_after_response(&mut self) {
+        self.keep_alive = false;
+    }
+
+    /// Whether the handler wants no response to be sent in its stead.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// Answers with an error that a handler returned; the error's route finds it among the connection's data.
+    pub(crate) async fn fail(&mut self, error: TrackerError) -> Result<(), TrackerError> {
+        if error.code().is_fault() {
+            tracing::warn!(target: "gyre::web", "{} {}: {error}", self.request.method, self.path());
+        }
+        let status = error.code().status().as_u16();
+        self.data.insert(error);
+        self.error(status).await
+    }
+}

@@ -1,0 +1,96 @@
+//! Owns what can be sent as a body, and the type that each kind has unless another is set.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use serde::Serialize;
+
+use gyre_core::error::TrackerError;
+
+/// What [`HttpConnection::send`](super::HttpConnection::send) takes: text, bytes, JSON or nothing.
+///
+/// ```
+/// # use gyre_web::testing as gyre;
+/// use gyre::error::TrackerError;
+/// use gyre::web::Payload;
+///
+/// struct Csv(Vec<[u32; 2]>);
+///
+/// impl Payload for Csv {
+///     const TYPE: Option<&'static str> = Some("text/csv; charset=utf-8");
+///
+///     fn into_body(self) -> Result<bytes::Bytes, TrackerError> {
+///         Ok(self.0.iter().map(|[a, b]| format!("{a},{b}\n")).collect::<String>().into())
+///     }
+/// }
+/// ```
+pub trait Payload {
+    /// The media type, unless the connection has one set; `None` for nothing.
+    const TYPE: Option<&'static str>;
+
+    /// The bytes to send.
+    ///
+    /// # Errors
+    ///
+    /// It has no such form; [`Code::Internal`](gyre_core::error::Code::Internal).
+    fn into_body(self) -> Result<Bytes, TrackerError>;
+}
+
+const TEXT: Option<&str> = Some("text/plain; charset=utf-8");
+const BYTES: Option<&str> = Some("application/octet-stream");
+const JSON: Option<&str> = Some("application/json");
+
+impl Payload for () {
+    const TYPE: Option<&'static str> = None;
+
+    fn into_body(self) -> Result<Bytes, TrackerError> {
+        Ok(Bytes::new())
+    }
+}
+
+macro_rules! payload {
+    ($type:ty, $media:expr, $this:ident => $bytes:expr) => {
+        impl Payload for $type {
+            const TYPE: Option<&'static str> = $media;
+
+            fn into_body(self) -> Result<Bytes, TrackerError> {
+                let $this = self;
+                Ok($bytes)
+            }
+        }
+    };
+}
+
+payload!(&str, TEXT, text => Bytes::copy_from_slice(text.as_bytes()));
+payload!(String, TEXT, text => text.into());
+payload!(Cow<'_, str>, TEXT, text => text.into_owned().into());
+payload!(&[u8], BYTES, bytes => Bytes::copy_from_slice(bytes));
+payload!(Vec<u8>, BYTES, bytes => bytes.into());
+payload!(Bytes, BYTES, bytes => bytes);
+payload!(serde_json::Value, JSON, value => value.to_string().into());
+
+/// Anything that serde can write as JSON.
+///
+/// ```
+/// # use gyre_web::testing as gyre;
+/// use gyre::web::{HttpConnection, Json};
+///
+/// #[derive(serde::Serialize)]
+/// struct Health {
+///     healthy: bool,
+/// }
+///
+/// async fn health(connection: &mut HttpConnection) -> Result<(), gyre::error::TrackerError> {
+///     connection.send(Json(Health { healthy: true })).await
+/// }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Json<T>(pub T);
+
+impl<T: Serialize> Payload for Json<T> {
+    const TYPE: Option<&'static str> = JSON;
+
+    fn into_body(self) -> Result<Bytes, TrackerError> {
+        serde_json::to_vec(&self.0).map(Bytes::from).map_err(TrackerError::internal)
+    }
+}
