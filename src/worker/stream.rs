@@ -224,8 +224,8 @@ impl Transport for Stream {
         Box::new(RingFile(tokio_uring::fs::File::from_std(file)))
     }
 
-    /// A task that yielded would be ready all the time, and the runtime submits what others have queued on its ring only
-    /// when no task is.
+    /// A task that yields stays ready, and the runtime submits what others have queued on its ring only when no task is
+    /// ready.
     fn pause(&self) -> LocalBoxFuture<'_, ()> {
         Box::pin(async { drop(tokio_uring::no_op().await) })
     }
