@@ -85,11 +85,6 @@
 //! ```
 #![doc = include_str!("../docs/library.md")]
 
-/// The README's example, so that it compiles.
-#[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-struct Readme;
-
 pub mod admin;
 pub mod cli;
 pub mod doctor;
