@@ -1,5 +1,5 @@
-//! Owns every bound of the core: the wire, the table, the engine, the mesh, and what options may be. Each is named, with
-//! its unit in the name and its sum shown. The relations between them are checked at compile time.
+//! Owns every bound of the core: the wire, the table, the engine, the mesh, and the options. Each is named, with its
+//! unit in the name and its sum shown. The relations between them are checked at compile time.
 
 use std::ops::RangeInclusive;
 
