@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// The sources of the crates; the root's modules name those of the others as if they were its own.
 const CRATES: [&str; 4] = ["src", "crates/gyre-core/src", "crates/gyre-web/src", "crates/gyre-load/src"];
 /// The modules from the bottom to the top; each may use those below it, none beside it.
-const LAYERS: [&[&str]; 17] = [
+const LAYERS: [&[&str]; 18] = [
     &["types", "canary"],
     &["time", "data", "text", "keyed_hash"],
     &["limits"],
@@ -15,7 +15,8 @@ const LAYERS: [&[&str]; 17] = [
     &["config"],
     &["error"],
     &["swarm"],
-    &["engine", "snapshot"],
+    &["snapshot"],
+    &["engine"],
     &["mesh", "web"],
     &["sys"],
     &["ring"],

@@ -8,17 +8,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use futures_core::future::LocalBoxFuture;
-
 use gyre_core::access::{Access, Entries, Hashes};
 use gyre_core::connection_id::ConnectionIds;
 use gyre_core::engine::context::{RequestContext, Terms};
-use gyre_core::engine::middleware::{Middleware, Next, Rest, Then, from_async};
+use gyre_core::engine::middleware::{Middleware, Next, Then, from_async};
 use gyre_core::engine::route::Route;
 use gyre_core::engine::{
-    Answer, Endpoint, Engine, Gate, Message, Outcome, Policy, Post, Replies, Seeds, Source, Waiting,
+    Answer, Endpoint, Engine, Gate, Mailbox, Message, Outcome, Policy, Post, Replies, Seeds, Source, Waiting,
+    task,
 };
-use gyre_core::error::TrackerError;
 use gyre_core::limits::{LOOK_AHEAD, MAX_SCRAPE_HASHES, UDP_REPLY_MAX_BYTES};
 use gyre_core::owner::Owners;
 use gyre_core::throttle::SourceLimits;
@@ -49,7 +47,7 @@ const TURNS: usize = 64;
 
 /// A tracker of one worker, and what leaves it.
 struct Tracker<M> {
-    engine: Engine,
+    worker: OneWorker,
     gate: Gate<M>,
     ids: ConnectionIds,
     out: [u8; UDP_REPLY_MAX_BYTES],
@@ -64,22 +62,33 @@ impl Post for Alone {
     }
 }
 
-/// What comes after the last middleware in a task.
-struct Swarms<'a>(RefCell<&'a mut Engine>);
+impl Mailbox for Alone {
+    fn take(&mut self) -> Option<(WorkerId, Message)> {
+        None
+    }
 
-impl Rest for Swarms<'_> {
-    fn run<'a>(
-        &'a self,
-        request: &'a mut RequestContext<'_>,
-    ) -> LocalBoxFuture<'a, Result<(), TrackerError>> {
-        Box::pin(async move {
-            let mut engine = self.0.borrow_mut();
-            let Some(Outcome::Ready(answer)) = engine.ask(NOW, request, &mut Alone) else {
-                panic!("there are no other workers")
-            };
-            let response = engine.respond(NOW, request, Some(answer));
-            request.send(response)
-        })
+    fn flush(&mut self) {}
+}
+
+/// The one worker, as its tasks see it.
+struct OneWorker {
+    engine: RefCell<Engine>,
+    mailbox: RefCell<Alone>,
+}
+
+impl task::Worker for OneWorker {
+    type Mailbox = Alone;
+
+    fn now(&self) -> Timestamp {
+        NOW
+    }
+
+    fn engine(&self) -> &RefCell<Engine> {
+        &self.engine
+    }
+
+    fn mailbox(&self) -> &RefCell<Alone> {
+        &self.mailbox
     }
 }
 
@@ -101,7 +110,8 @@ impl<M: Middleware> Tracker<M> {
         let ids = ConnectionIds::new([9; 16], 120, Duration::ZERO);
         let seeds = Seeds { table: [7; 16], random: 2 };
         let engine = Engine::new(WorkerId(0), Owners::new(1, [1, 2, 3]), POLICY, ids, seeds);
-        let mut tracker = Self { engine, gate: Gate::new(middleware), ids, out: [0; UDP_REPLY_MAX_BYTES] };
+        let worker = OneWorker { engine: RefCell::new(engine), mailbox: RefCell::new(Alone) };
+        let mut tracker = Self { worker, gate: Gate::new(middleware), ids, out: [0; UDP_REPLY_MAX_BYTES] };
         for swarm in 0..SWARMS {
             for peer in 0..PEERS {
                 let datagram = tracker.announce(swarm, peer, 0);
@@ -124,7 +134,14 @@ impl<M: Middleware> Tracker<M> {
 
     /// Takes a datagram; returns the length of what is answered at once.
     fn datagram(&mut self, from: &Endpoint, datagram: &[u8]) -> Option<usize> {
-        self.engine.datagram(NOW, from, datagram, black_box(&mut self.out), &mut Alone, &mut self.gate)
+        self.worker.engine.get_mut().datagram(
+            NOW,
+            from,
+            datagram,
+            black_box(&mut self.out),
+            &mut Alone,
+            &mut self.gate,
+        )
     }
 
     /// Takes the datagrams of a turn; returns the bytes of all responses.
@@ -137,7 +154,7 @@ impl<M: Middleware> Tracker<M> {
             bytes += self.wait(waiting).unwrap_or(0);
         }
         let mut sent = Sent { out: &mut self.out, bytes };
-        self.engine.answer_announces(NOW, &mut sent);
+        self.worker.engine.get_mut().answer_announces(NOW, &mut sent);
         sent.bytes
     }
 
@@ -145,14 +162,14 @@ impl<M: Middleware> Tracker<M> {
     fn wait(&mut self, waiting: Waiting) -> Option<usize> {
         let Waiting { mut request, passed, .. } = waiting;
         let middleware = self.gate.middleware().clone();
-        let swarms = Swarms(RefCell::new(&mut self.engine));
+        let swarms = task::Swarms(&self.worker);
         let mut task = Box::pin(middleware.run(Some(passed), &mut request, &swarms));
         let Poll::Ready(result) = task.as_mut().poll(&mut Context::from_waker(Waker::noop())) else {
             return None;
         };
         drop(task);
         self.gate.end_waiting();
-        self.engine.conclude_udp(&mut request, result, black_box(&mut self.out))
+        self.worker.engine.get_mut().conclude_udp(&mut request, result, black_box(&mut self.out))
     }
 
     /// Answers a request by HTTP, as a connection's task does. `None`: it is not one that can be answered at once.
@@ -162,9 +179,16 @@ impl<M: Middleware> Tracker<M> {
         match Route::of(request.path) {
             Route::Announce { .. } => {
                 let query = AnnounceQuery::parse(request.query.as_bytes()).ok()?;
-                match self.engine.announce(NOW, ip, &query, Source::Http, &mut Alone) {
+                match self.worker.engine.get_mut().announce(NOW, ip, &query, Source::Http, &mut Alone) {
                     Outcome::Ready(Answer::Announced { counts, peers }) => {
-                        self.engine.write_announced(out, ip, &query, &Terms::default(), counts, peers);
+                        self.worker.engine.get_mut().write_announced(
+                            out,
+                            ip,
+                            &query,
+                            &Terms::default(),
+                            counts,
+                            peers,
+                        );
                     }
                     _ => return None,
                 }
@@ -172,9 +196,9 @@ impl<M: Middleware> Tracker<M> {
             Route::Scrape { .. } => {
                 let query = ScrapeQuery::parse(request.query.as_bytes()).ok()?;
                 let query = Box::new(query);
-                match self.engine.scrape(NOW, &query, &mut Alone) {
+                match self.worker.engine.get_mut().scrape(NOW, &query, &mut Alone) {
                     Outcome::Ready(Answer::Scraped(counts)) => {
-                        self.engine.write_scraped(out, &query, counts);
+                        self.worker.engine.get_mut().write_scraped(out, &query, counts);
                     }
                     _ => return None,
                 }
@@ -227,7 +251,7 @@ pub(crate) fn limited(meter: &mut impl Meter) {
     let limits =
         SourceLimits { connects: high, announces: high, wrong_ids: rate("1"), ..SourceLimits::default() };
     let mut tracker = Tracker::new(());
-    tracker.engine.set_source_limits(&limits);
+    tracker.worker.engine.get_mut().set_source_limits(&limits);
     let from = client(7);
     let connect = samples::datagram(Request::Connect { transaction_id: 7 });
     let run = || tracker.datagram(black_box(&from), black_box(&connect));
@@ -275,7 +299,7 @@ fn announces(
     prepare: impl FnOnce(&mut Engine),
 ) {
     let mut tracker = Tracker::new(middleware);
-    prepare(&mut tracker.engine);
+    prepare(tracker.worker.engine.get_mut());
     let mut rng = fastrand::Rng::with_seed(1);
     let mut announces = Vec::new();
     for _ in 0..TURNS * LOOK_AHEAD {

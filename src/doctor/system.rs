@@ -250,7 +250,7 @@ pub(super) fn try_ring() -> io::Result<()> {
         for _ in 0..100 {
             ring.submit()?;
             let mut received = false;
-            ring.turn(TURN_DATAGRAMS, |_, datagram, _| {
+            ring.take(TURN_DATAGRAMS, |_, datagram, _| {
                 received |= datagram == b"doctor";
                 None
             })?;

@@ -18,7 +18,8 @@ use std::time::Duration;
 
 use io_uring::{IoUring, SubmissionQueue, Submitter, cqueue, opcode, squeue, types};
 
-use crate::engine::{Endpoint, Replies};
+use crate::engine::middleware::Middleware;
+use crate::engine::{Datagrams, Endpoint, Intake, Post, Received, Replies};
 use crate::limits::{
     COMPLETION_ENTRIES, RECEIVE_FAILURES_MAX, SUBMISSION_ENTRIES, SUBMIT_TRIES, UDP_REPLY_MAX_BYTES,
 };
@@ -38,19 +39,6 @@ pub struct RingSocket {
     pub wildcard: bool,
 }
 
-/// What a turn of the ring did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Turned {
-    /// Completions taken.
-    pub completions: usize,
-    /// Replies that the kernel did not take, or that found no room in the queue to it.
-    pub send_failed: u64,
-    /// Datagrams longer than any request, dropped.
-    pub truncated: u64,
-    /// Receives that ended early for want of buffers or queue space, and were begun again.
-    pub overflows: u64,
-}
-
 /// A socket as the ring works with it.
 struct Listener {
     socket: UdpSocket,
@@ -68,7 +56,7 @@ pub struct UdpRing {
     /// All sockets are connected: what they send goes there.
     connected: bool,
     buffers: ReceiveBuffers,
-    turned: Turned,
+    received: Received,
     first_armed: usize,
     /// Datagrams are wanted.
     receiving: bool,
@@ -154,7 +142,7 @@ impl UdpRing {
             replies: ReplySlots::new(),
             connected,
             buffers,
-            turned: Turned::default(),
+            received: Received::default(),
             first_armed: 0,
             receiving: true,
         };
@@ -175,11 +163,11 @@ impl UdpRing {
     /// # Errors
     ///
     /// If a socket can't be received from (any more); on a kernel without multishot receives the first turn says so.
-    pub fn turn(
+    pub fn take(
         &mut self,
         budget: usize,
         mut answer: impl FnMut(&Endpoint, &[u8], &mut [u8; UDP_REPLY_MAX_BYTES]) -> Option<usize>,
-    ) -> io::Result<Turned> {
+    ) -> io::Result<Received> {
         let (submitter, mut submissions, mut completions) = self.uring.split();
         completions.sync();
         let mut datagrams = 0;
@@ -187,11 +175,11 @@ impl UdpRing {
         while datagrams < budget
             && let Some(completion) = completions.next()
         {
-            self.turned.completions += 1;
+            self.received.completions += 1;
             let socket = match Tag::decode(completion.user_data()) {
                 Tag::Receive(socket) => socket,
                 Tag::Reply => {
-                    self.turned.send_failed += 1; // those that succeed are silent
+                    self.received.send_failed += 1; // those that succeed are silent
                     continue;
                 }
                 Tag::Cancel => continue,
@@ -206,7 +194,7 @@ impl UdpRing {
                 let error = -completion.result();
                 let starved = error == libc::ENOBUFS; // other sockets have taken all buffers: no failure of this one
                 listener.failures += u32::from(!starved);
-                self.turned.overflows += 1;
+                self.received.overflows += 1;
                 let unknown = matches!(error, libc::EINVAL | libc::EOPNOTSUPP);
                 if unknown || listener.failures > RECEIVE_FAILURES_MAX {
                     return Err(io::Error::from_raw_os_error(error));
@@ -228,10 +216,10 @@ impl UdpRing {
                                 self.replies.use_next();
                             }
                         }
-                        None => self.turned.send_failed += 1, // the kernel takes nothing: better not to answer at all
+                        None => self.received.send_failed += 1, // the kernel takes nothing: better not to answer at all
                     }
                 }
-                None => self.turned.truncated += 1,
+                None => self.received.truncated += 1,
             }
             self.buffers.recycle(buffer);
         }
@@ -240,7 +228,7 @@ impl UdpRing {
         if self.receiving {
             self.arm_receives();
         }
-        Ok(std::mem::take(&mut self.turned))
+        Ok(std::mem::take(&mut self.received))
     }
 
     /// Takes no more in. What the kernel has given us until it hears of that with the next [`submit`](Self::submit) is
@@ -363,8 +351,22 @@ impl Replies for UdpRing {
                 push(&mut self.uring.submission(), &entry);
                 self.replies.use_next();
             }
-            None => self.turned.send_failed += 1,
+            None => self.received.send_failed += 1,
         }
+    }
+}
+
+impl Datagrams for UdpRing {
+    fn receive<M: Middleware, P: Post>(
+        &mut self,
+        at_most: usize,
+        intake: &mut Intake<'_, M, P>,
+    ) -> io::Result<Received> {
+        self.take(at_most, |from, datagram, out| intake.take(from, datagram, out))
+    }
+
+    fn submit(&mut self) -> io::Result<()> {
+        UdpRing::submit(self)
     }
 }
 

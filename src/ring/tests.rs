@@ -38,12 +38,12 @@ fn turn_until(
     ring: &mut UdpRing,
     datagrams: usize,
     mut answer: impl FnMut(&Endpoint, &[u8], &mut [u8; UDP_REPLY_MAX_BYTES]) -> Option<usize>,
-) -> Turned {
+) -> Received {
     let clock = Clock::start();
-    let (mut seen, mut all) = (0, Turned::default());
+    let (mut seen, mut all) = (0, Received::default());
     while seen < datagrams {
         let turned = ring
-            .turn(64, |from, datagram, out| {
+            .take(64, |from, datagram, out| {
                 seen += 1;
                 answer(from, datagram, out)
             })
@@ -145,7 +145,7 @@ fn replies_that_cannot_leave_are_counted() {
     let clock = Clock::start();
     let mut failed = 0;
     while failed < 3 * REPLY_SLOTS as u64 {
-        failed += ring.turn(64, |_, _, _| None).unwrap().send_failed;
+        failed += ring.take(64, |_, _, _| None).unwrap().send_failed;
         ring.submit().unwrap();
         assert!(clock.now().as_micros() < LONG.as_micros() as u64, "{failed} failures were seen");
     }
@@ -170,7 +170,7 @@ fn a_completion_queue_that_overflows_loses_nothing() {
     assert!(overflown(&mut ring), "there was room for all: the test tests nothing");
     let mut failed = turn_until(&mut ring, datagrams, echo).send_failed;
     while failed < failing as u64 {
-        failed += ring.turn(64, |_, _, _| None).unwrap().send_failed;
+        failed += ring.take(64, |_, _, _| None).unwrap().send_failed;
         ring.submit().unwrap();
     }
     assert_eq!(failed, failing as u64);

@@ -16,6 +16,7 @@ use super::state::StateDirectory;
 use tokio::sync::oneshot;
 
 use crate::access::{Access, ListName};
+use crate::engine;
 use crate::limits::{CONTROL_COMMANDS, CONTROL_INTERVAL_MS, SNAPSHOT_DEADLINE_S, WORKER_ORDERS};
 use crate::sys::Doorbell;
 use crate::time::{Clock, Timestamp, unix_secs};
@@ -303,7 +304,7 @@ impl Watch {
 
     fn give_access(&mut self) {
         let access = self.lists.access();
-        self.orders.give(|| Order::Access(access.clone()));
+        self.orders.give(|| engine::Order::Access(access.clone()).into());
         self.given.push(access);
         self.update(|status| status.lists = self.lists.known());
     }

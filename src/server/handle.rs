@@ -11,6 +11,7 @@ use super::control::{Control, Orders, Status};
 use super::lists::{ListChange, ListChangeError};
 use crate::access::ListName;
 use crate::counters::{Counters, Published, Turns};
+use crate::engine;
 use crate::engine::Engine;
 use crate::engine::clients::CLIENT_BYTES;
 use crate::limits::SURVEY_SLICES;
@@ -155,7 +156,7 @@ impl Handle {
     ) -> Result<T, Busy> {
         let (answer, answered) = oneshot::channel();
         let ask = move |engine: &Engine| drop(answer.send(question(engine)));
-        self.orders.try_give(worker, Order::Ask(Box::new(ask)))?;
+        self.orders.try_give(worker, engine::Order::Ask(Box::new(ask)).into())?;
         answered.await.map_err(|_| Busy)
     }
 }

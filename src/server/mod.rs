@@ -24,6 +24,7 @@ use crossbeam::channel::Receiver;
 
 use crate::config::Config;
 use crate::counters::{Counters, Published};
+use crate::engine;
 use crate::error::ServerError;
 use crate::owner::Owners;
 use crate::time::Clock;
@@ -137,9 +138,9 @@ impl Tracker {
         self.control.set_lists(lists);
         self.control.set_interval(Duration::from_secs(config.snapshot_interval_secs.into()));
         let orders = &self.crew.orders;
-        orders.give(|| Order::Policy(policy));
+        orders.give(|| engine::Order::Policy(policy).into());
         let source_limits = Arc::new(config.source_limits.clone());
-        orders.give(|| Order::SourceLimits(source_limits.clone()));
+        orders.give(|| engine::Order::SourceLimits(source_limits.clone()).into());
         orders.give(|| Order::Connections(connections));
         orders.give(|| Order::TrustedProxies(trusted_proxies.clone()));
         self.config = config;

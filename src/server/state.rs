@@ -25,6 +25,7 @@ use socket2::Socket;
 
 use super::control::Orders;
 use super::passing::Channel;
+use crate::engine;
 use crate::engine::Engine;
 use crate::error::ServerError;
 use crate::limits::LOAD_BATCHES;
@@ -34,7 +35,6 @@ use crate::swarm::Saved;
 use crate::sys;
 use crate::time::{Timestamp, unix_secs};
 use crate::types::WorkerId;
-use crate::worker::Order;
 
 const SECRET: &str = "secret";
 const LOCK: &str = "lock";
@@ -228,7 +228,8 @@ impl StateDirectory {
     pub(super) fn load_late(&self, owners: &Owners, orders: &Orders) -> io::Result<usize> {
         let (paths, unix_secs) = (entries(&self.path.join(LATE))?, unix_secs());
         for path in &paths {
-            let give = |owner: WorkerId, hand| orders.give_one(owner.index(), Order::Load(hand));
+            let give =
+                |owner: WorkerId, hand| orders.give_one(owner.index(), engine::Order::Load(hand).into());
             if let Err(damage) = deal(path, unix_secs, owners, give) {
                 self.set_aside(path, &damage, unix_secs)?;
             }

@@ -1,20 +1,19 @@
 //! Owns the answers to announces and scrapes by HTTP: what is read of the query, what the middleware says, what the
 //! swarm says, perhaps that of another worker.
 
-use std::future::poll_fn;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use http::StatusCode;
 
-use super::Shared;
 use super::connections::Phase;
 use super::http::Connection;
-use super::waiting::{Place, Swarms};
+use super::waiting::Place;
 use crate::counters::{Counter, Kind};
 use crate::engine::context::{AnnounceRequest, RequestContext, ScrapeRequest, Terms};
 use crate::engine::middleware::Middleware;
-use crate::engine::{Answer, Engine, Outcome, Source, Ticket, Verdict};
+use crate::engine::task::{self, Swarms};
+use crate::engine::{Answer, Engine, Outcome, Source, Verdict};
 use crate::limits::WAIT_DEADLINE_MS;
 use crate::mesh::Mesh;
 use crate::time::Timestamp;
@@ -124,12 +123,12 @@ impl<M: Middleware> Asked<'_, M> {
         ask: impl FnOnce(&mut Engine, Timestamp, &mut Mesh) -> Outcome,
     ) -> Result<Answer, Status> {
         let shared = self.connection.shared;
-        match shared.ask(self.connection.now.get(), ask) {
+        match task::ask(&**shared, self.connection.now.get(), ask) {
             Outcome::Ready(answer) => Ok(answer),
             Outcome::Busy => Err(Status::Unavailable),
             Outcome::Waiting(ticket) => {
                 self.connection.enter(Phase::Answer);
-                shared.await_answer(ticket).await.ok_or(Status::Unavailable)
+                task::answer(&**shared, ticket).await.ok_or(Status::Unavailable)
             }
         }
     }
@@ -172,7 +171,7 @@ impl<M: Middleware> Asked<'_, M> {
         let stream = connection.stream(self.rest);
         request.watch(stream.aborted().clone());
         let middleware = app.gate.borrow().middleware();
-        let swarms = Swarms(connection.shared);
+        let swarms = Swarms(&**connection.shared);
         let deadline = Duration::from_millis(WAIT_DEADLINE_MS);
         let running = tokio::time::timeout(deadline, middleware.run(Some(passed), &mut request, &swarms));
         let ended = stream.attend(running).await;
@@ -207,36 +206,4 @@ enum Mediated<'a> {
     /// The swarm is to be asked.
     Passed(RequestContext<'a>),
     Answered(Answered),
-}
-
-impl Shared {
-    /// Asks the engine, and tells the workers that it asked.
-    pub(super) fn ask(
-        &self,
-        now: Timestamp,
-        ask: impl FnOnce(&mut Engine, Timestamp, &mut Mesh) -> Outcome,
-    ) -> Outcome {
-        let mesh = &mut *self.mesh.borrow_mut();
-        let outcome = ask(&mut self.engine.borrow_mut(), now, mesh);
-        mesh.flush();
-        outcome
-    }
-
-    /// Waits for what other workers were asked. `None`: it came too late.
-    pub(super) async fn await_answer(&self, ticket: Ticket) -> Option<Answer> {
-        let _abandoned = Abandoned { shared: self, ticket };
-        poll_fn(|context| self.engine.borrow_mut().poll(ticket, context)).await
-    }
-}
-
-/// A wait that is given up when the task that waits goes.
-struct Abandoned<'a> {
-    shared: &'a Shared,
-    ticket: Ticket,
-}
-
-impl Drop for Abandoned<'_> {
-    fn drop(&mut self) {
-        self.shared.engine.borrow_mut().abandon(self.ticket);
-    }
 }

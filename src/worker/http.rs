@@ -538,7 +538,7 @@ impl<M: Middleware> Connection<'_, M> {
 
 impl Shared {
     fn permits(&self, now: Timestamp, ip: IpAddr, limited: Limited) -> bool {
-        self.engine.borrow_mut().permits_http(now, ip, limited)
+        self.engine.borrow_mut().is_within_rate(now, ip, limited)
     }
 
     fn take_buffer(&self) -> Vec<u8> {

@@ -1,9 +1,7 @@
-//! Owns a worker: one thread on one core, with its sockets, its rings and its shard, and the turn in which it does
-//! everything.
+//! Owns a worker: one thread on one core, with its sockets, its rings and its shard. The order of a turn is the engine's
+//! ([`Engine::turn`]); here stand the thread that it runs on, what it looks after beside, and when it sleeps.
 //!
-//! A turn reads the clock once and then takes, each up to a constant: completions of the UDP ring, messages of other
-//! workers, a slice of the sweep, a slice of the connections' deadlines. Then it submits what is to be sent and rings
-//! who sleeps. Between two turns the runtime runs the HTTP tasks; when there is nothing to do all sleep in one epoll.
+//! Between two turns the runtime runs the HTTP tasks. When there is nothing to do all sleep in one epoll.
 
 mod answer;
 mod connections;
@@ -30,12 +28,13 @@ use crossbeam::channel::Receiver;
 use ipnet::IpNet;
 use tokio::task::JoinHandle;
 
-use crate::counters::{Counter, Published, Turns};
+use crate::counters::{Counter, Counters, Published, Turns};
 use crate::engine::middleware::Middleware;
-use crate::engine::{Endpoint, Engine, Gate, Replies};
-use crate::limits::{HOUSEKEEPING_INTERVAL_MS, RUNTIME_RING_ENTRIES, SHUTDOWN_GRACE_MS, TURN_DATAGRAMS};
+use crate::engine::{self, Engine, Gate, Host, Turned, Waiting, task};
+use crate::error::TrackerError;
+use crate::limits::{HOUSEKEEPING_INTERVAL_MS, RUNTIME_RING_ENTRIES, SHUTDOWN_GRACE_MS};
 use crate::mesh::Mesh;
-use crate::ring::{RingSocket, Turned, UdpRing};
+use crate::ring::{RingSocket, UdpRing};
 use crate::sys::{self, Acceptor, Doorbell, Sleeper};
 use crate::time::{Clock, Timestamp};
 use crate::web::Site;
@@ -136,8 +135,6 @@ struct Shared {
     mesh: RefCell<Mesh>,
     connections: RefCell<Connections>,
     buffers: RefCell<Vec<Vec<u8>>>,
-    /// Responses by UDP that middleware has come to, to be sent with the next turn; bounded by how many may wait.
-    replies: RefCell<Vec<(Endpoint, Box<[u8]>)>>,
     doorbell: Arc<Doorbell>,
     clock: Clock,
     stopping: Cell<bool>,
@@ -183,7 +180,6 @@ async fn serve<M: Middleware>(setup: Setup, program: Program<M>, ready: impl FnO
         mesh: RefCell::new(setup.mesh),
         connections: RefCell::new(Connections::new(setup.connections)),
         buffers: RefCell::new(Vec::new()),
-        replies: RefCell::new(Vec::new()),
         doorbell: setup.doorbell.clone(),
         clock: setup.clock,
         stopping: Cell::new(false),
@@ -202,7 +198,6 @@ async fn serve<M: Middleware>(setup: Setup, program: Program<M>, ready: impl FnO
         drops_before: kernel_drops(&ring),
         ring,
         app: app.clone(),
-        shared,
         published: setup.published,
         turns: Turns::default(),
         shutdown: setup.shutdown,
@@ -210,7 +205,6 @@ async fn serve<M: Middleware>(setup: Setup, program: Program<M>, ready: impl FnO
         orders: setup.orders,
         bequest: None,
         doors: Vec::new(),
-        next_publish: Timestamp::default(),
         submission: None,
     };
     driver.turn(setup.clock.now())?; // a kernel that can't do it says so here
@@ -242,26 +236,16 @@ fn kernel_drops(ring: &UdpRing) -> u64 {
 /// How long a worker that has nothing left to finish sleeps before it looks whether the others have.
 const NAP: Duration = Duration::from_millis(1);
 
-/// What came of a turn.
-#[derive(Clone, Copy, Debug)]
-struct Turn {
-    /// Somebody wanted something.
-    worked: bool,
-    /// Something that is due has to go on in the next turn.
-    unfinished: bool,
-}
-
 /// A listener, and the task that takes connections from it.
 struct Door {
     listener: TcpListener,
     accepting: JoinHandle<()>,
 }
 
-/// What turns.
+/// The worker's thread.
 struct Driver<M> {
     ring: UdpRing,
     app: Rc<App<M>>,
-    shared: Rc<Shared>,
     published: Arc<Published>,
     turns: Turns,
     shutdown: Arc<Shutdown>,
@@ -273,7 +257,6 @@ struct Driver<M> {
     drops_before: u64,
     /// Where connections come in; none once the worker is to end.
     doors: Vec<Door>,
-    next_publish: Timestamp,
     /// In flight: a no-op that completes once all that HTTP queued before it has been submitted.
     submission: Option<Pin<Box<dyn Future<Output = io::Result<()>>>>>,
 }
@@ -283,14 +266,14 @@ impl<M: Middleware> Driver<M> {
         let mut busy_until = Timestamp::default();
         let mut last = None;
         while !self.shutdown.stopping() {
-            if self.shared.panicked.get() {
+            if self.app.shared.panicked.get() {
                 return Err(io::Error::other("it panicked"));
             }
-            let now = self.shared.clock.now();
+            let now = self.app.shared.clock.now();
             if let Some(last) = last.take() {
                 self.turns.note(now.since(last));
             }
-            let Turn { worked, unfinished } = self.turn(now)?;
+            let Turned { worked, unfinished, .. } = self.turn(now)?;
             if worked {
                 busy_until = now + self.busy_poll;
             }
@@ -298,57 +281,18 @@ impl<M: Middleware> Driver<M> {
                 last = Some(now);
                 self.pass().await?;
             } else {
-                self.turns.note(self.shared.clock.now().since(now));
+                self.turns.note(self.app.shared.clock.now().since(now));
                 self.sleep(sleeper).await?;
             }
         }
         self.finish().await
     }
 
-    /// One turn.
-    fn turn(&mut self, now: Timestamp) -> io::Result<Turn> {
-        let mut unfinished = self.obey(now);
-        let shared = &*self.shared;
-        let engine = &mut *shared.engine.borrow_mut();
-        let mesh = &mut *shared.mesh.borrow_mut();
-        let gate = &mut *self.app.gate.borrow_mut();
-        let Turned { completions, send_failed, truncated, overflows } =
-            self.ring.turn(TURN_DATAGRAMS, |from, datagram, out| {
-                engine.datagram(now, from, datagram, out, mesh, gate)
-            })?;
-        engine.answer_announces(now, &mut self.ring);
-        while let Some(waiting) = gate.next_waiting() {
-            tokio_uring::spawn(waiting::wait(self.app.clone(), waiting));
-        }
-        for (to, reply) in shared.replies.borrow_mut().drain(..) {
-            self.ring.reply(&to, |out| {
-                out[..reply.len()].copy_from_slice(&reply);
-                reply.len()
-            });
-        }
-        engine.counters.add(Counter::DropSendFailed, send_failed);
-        engine.counters.add(Counter::BadTruncated, truncated);
-        engine.counters.add(Counter::RingOverflows, overflows);
-        let tended = engine.tend(now, mesh, &mut self.ring);
-        unfinished |= tended.unfinished;
-        unfinished |= shared.connections.borrow_mut().reap(now);
-        if now >= self.next_publish {
-            self.next_publish = now + Duration::from_millis(HOUSEKEEPING_INTERVAL_MS);
-            engine.gauge(now);
-            if let Some(fault) = engine.take_fault() {
-                tracing::warn!("a request failed: {fault} ({} so far)", engine.counters.get(Counter::Faults));
-            }
-            let connections = shared.connections.borrow();
-            engine.counters.set(Counter::Connections, connections.len() as u64);
-            engine.counters.set(Counter::EvictedConnections, connections.evicted());
-            let drops = kernel_drops(&self.ring).wrapping_sub(self.drops_before);
-            engine.counters.set(Counter::DropReceiveOverrun, drops);
-            engine.counters.set(Counter::CpuMicros, sys::thread_cpu_time().as_micros() as u64);
-            self.published.publish(&engine.counters, &self.turns);
-        }
-        self.ring.submit()?;
-        mesh.flush();
-        Ok(Turn { worked: completions > 0 || tended.messages > 0, unfinished })
+    fn turn(&mut self, now: Timestamp) -> io::Result<Turned> {
+        let app = self.app.clone();
+        let shared = &*app.shared;
+        let (engine, mesh) = (&mut *shared.engine.borrow_mut(), &mut *shared.mesh.borrow_mut());
+        engine.turn(now, &mut app.gate.borrow_mut(), mesh, self)
     }
 
     /// Lets the runtime run some of the tasks that are ready, and comes back.
@@ -358,7 +302,7 @@ impl<M: Middleware> Driver<M> {
     /// behind it and waits instead of yielding. The runtime then goes to sleep, submits, and is woken by the no-op's
     /// completion. If tasks are ready meanwhile they come first, and the worker has its turns between them.
     async fn pass(&mut self) -> io::Result<()> {
-        if self.submission.is_none() && self.shared.unsubmitted.replace(false) {
+        if self.submission.is_none() && self.app.shared.unsubmitted.replace(false) {
             self.submission = Some(Box::pin(tokio_uring::no_op()));
         }
         let Some(submission) = &mut self.submission else {
@@ -383,7 +327,7 @@ impl<M: Middleware> Driver<M> {
 
     /// Sleeps until there is something to do, unless there is already.
     async fn sleep(&mut self, sleeper: &Sleeper) -> io::Result<()> {
-        if !self.shared.mesh.borrow().fall_asleep() {
+        if !self.app.shared.mesh.borrow().fall_asleep() {
             return self.pass().await;
         }
         let slept = match self.ring.fall_asleep() {
@@ -394,30 +338,30 @@ impl<M: Middleware> Driver<M> {
                 slept
             }
         };
-        self.shared.mesh.borrow().wake_up();
+        self.app.shared.mesh.borrow().wake_up();
         slept
     }
 
     /// Takes no new connections and datagrams, finishes the requests in flight, and helps the other workers to finish
     /// theirs.
     async fn finish(mut self) -> io::Result<()> {
-        let started = self.shared.clock.now();
+        let started = self.app.shared.clock.now();
         let grace = Duration::from_millis(SHUTDOWN_GRACE_MS);
-        self.shared.stopping.set(true);
+        self.app.shared.stopping.set(true);
         self.ring.stop_receiving();
         self.doors.drain(..).for_each(|door| door.accepting.abort());
-        self.shared.connections.borrow_mut().close_idle();
+        self.app.shared.connections.borrow_mut().close_idle();
         let mut finished = false;
         loop {
-            let now = self.shared.clock.now();
-            let Turn { worked, .. } = self.turn(now)?;
+            let now = self.app.shared.clock.now();
+            let Turned { worked, .. } = self.turn(now)?;
             let late = now.since(started) >= grace;
             if late {
-                self.shared.connections.borrow_mut().close_all();
+                self.app.shared.connections.borrow_mut().close_all();
             }
             let in_flight = self.ring.is_receiving()
-                || self.shared.connections.borrow().len() > 0
-                || self.shared.engine.borrow().is_waiting()
+                || self.app.shared.connections.borrow().len() > 0
+                || self.app.shared.engine.borrow().is_waiting()
                 || self.app.gate.borrow().waiting() > 0;
             if !finished && (late || !in_flight) {
                 finished = true;
@@ -433,12 +377,64 @@ impl<M: Middleware> Driver<M> {
         }
         // The tasks whose connections were closed just now see it in their next step.
         tokio::time::sleep(NAP).await;
-        self.next_publish = Timestamp::default();
-        self.turn(self.shared.clock.now())?;
+        self.app.shared.engine.borrow_mut().publish_soon();
+        self.turn(self.app.shared.clock.now())?;
         if let Some(Bequest { file, young_secs, done }) = self.bequest {
-            let _ = done.send(save::save(self.shared, file, Some(young_secs)).await);
+            let _ = done.send(save::save(self.app.shared.clone(), file, Some(young_secs)).await);
         }
         Ok(())
+    }
+}
+
+impl<M: Middleware> Host for Driver<M> {
+    type Datagrams = UdpRing;
+
+    #[inline]
+    fn datagrams(&mut self) -> &mut UdpRing {
+        &mut self.ring
+    }
+
+    #[inline]
+    fn next_order(&mut self) -> Option<engine::Order> {
+        if self.orders.is_empty() { None } else { self.follow_orders() }
+    }
+
+    fn start_wait(&mut self, waiting: Waiting) {
+        tokio_uring::spawn(waiting::wait(self.app.clone(), waiting));
+    }
+
+    #[inline]
+    fn tend(&mut self, now: Timestamp) -> bool {
+        self.app.shared.connections.borrow_mut().reap(now)
+    }
+
+    fn publish(&mut self, _: Timestamp, counters: &mut Counters, fault: Option<TrackerError>) {
+        if let Some(fault) = fault {
+            tracing::warn!("a request failed: {fault} ({} so far)", counters.get(Counter::Faults));
+        }
+        let connections = self.app.shared.connections.borrow();
+        counters.set(Counter::Connections, connections.len() as u64);
+        counters.set(Counter::EvictedConnections, connections.evicted());
+        let drops = kernel_drops(&self.ring).wrapping_sub(self.drops_before);
+        counters.set(Counter::DropReceiveOverrun, drops);
+        counters.set(Counter::CpuMicros, sys::thread_cpu_time().as_micros() as u64);
+        self.published.publish(counters, &self.turns);
+    }
+}
+
+impl task::Worker for Shared {
+    type Mailbox = Mesh;
+
+    fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    fn engine(&self) -> &RefCell<Engine> {
+        &self.engine
+    }
+
+    fn mailbox(&self) -> &RefCell<Mesh> {
+        &self.mesh
     }
 }
 

@@ -13,22 +13,15 @@ use tokio::sync::mpsc;
 
 use super::save::Written;
 use super::{ConnectionLimits, Driver, Shared, Trusted, Witness, save};
-use crate::access::Access;
-use crate::engine::{Engine, Policy};
+use crate::engine;
 use crate::limits::{SURVEY_PAUSE_MS, SURVEY_SLICE};
-use crate::swarm::{Saved, Surveyed};
-use crate::throttle::SourceLimits;
-use crate::time::Timestamp;
+use crate::swarm::Surveyed;
 use crate::types::{InfoHash, SwarmCounts};
 
 /// What a worker is told.
 pub enum Order {
-    /// Other lists of who may ask.
-    Access(Arc<Access>),
-    /// Another policy for announces, as far as it can change.
-    Policy(Policy),
-    /// Other limits of what each source may ask for.
-    SourceLimits(Arc<SourceLimits>),
+    /// What the engine is told.
+    Engine(engine::Order),
     /// Another number of connections. Those beyond it that idle are closed.
     Connections(ConnectionLimits),
     /// Other networks whose word on a client's address is taken.
@@ -40,16 +33,18 @@ pub enum Order {
         /// Who is told; there is room.
         done: Sender<io::Result<Written>>,
     },
-    /// Answer a question, at once.
-    Ask(Box<dyn FnOnce(&Engine) + Send>),
     /// Tell of all swarms, slice by slice, for as long as somebody listens.
     Survey(mpsc::Sender<Slice>),
     /// Give copies of the descriptors of all sockets.
     Sockets(Sender<io::Result<Vec<OwnedFd>>>),
-    /// Enter what was saved, as far as it isn't known better.
-    Load(Vec<Saved>),
     /// At the end, when nothing comes in any more, write what is young of the table.
     Leave(Bequest),
+}
+
+impl From<engine::Order> for Order {
+    fn from(order: engine::Order) -> Self {
+        Self::Engine(order)
+    }
 }
 
 /// What a worker is to leave behind.
@@ -66,37 +61,26 @@ pub struct Bequest {
 pub type Slice = Vec<(InfoHash, SwarmCounts)>;
 
 impl<M> Driver<M> {
-    /// Follows the orders that there are; of those to load, one. True if more may wait.
-    pub(super) fn obey(&mut self, now: Timestamp) -> bool {
-        if self.orders.is_empty() {
-            return false;
-        }
-        let shared = &self.shared;
-        let engine = &mut *shared.engine.borrow_mut();
+    /// Follows the orders for the worker itself, up to the next one for its engine.
+    pub(super) fn follow_orders(&mut self) -> Option<engine::Order> {
+        let shared = &self.app.shared;
         while let Ok(order) = self.orders.try_recv() {
             match order {
-                Order::Access(access) => engine.set_access(access),
-                Order::Policy(policy) => engine.set_policy(policy),
-                Order::SourceLimits(limits) => engine.set_source_limits(&limits),
+                Order::Engine(order) => return Some(order),
                 Order::Connections(limits) => shared.connections.borrow_mut().set_limits(limits),
                 Order::TrustedProxies(networks) => *self.app.trusted_proxies.borrow_mut() = networks,
                 Order::Save { file, done } => {
                     let saved = save::save(shared.clone(), file, None);
                     tokio_uring::spawn(async move { drop(done.send(saved.await)) });
                 }
-                Order::Ask(question) => question(engine),
                 Order::Survey(listener) => {
                     tokio_uring::spawn(survey(shared.clone(), listener));
                 }
                 Order::Sockets(to) => drop(to.send(self.sockets())),
-                Order::Load(saved) => {
-                    engine.load(now, saved);
-                    return true;
-                }
                 Order::Leave(bequest) => self.bequest = Some(bequest),
             }
         }
-        false
+        None
     }
 
     /// Copies of the descriptors of all sockets.

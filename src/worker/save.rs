@@ -7,9 +7,8 @@ use std::time::Duration;
 use tokio_uring::fs::File;
 
 use super::{Shared, Witness};
+use crate::engine::SnapshotWriter;
 use crate::limits::{SNAPSHOT_PAUSE_MS, SNAPSHOT_SLICE};
-use crate::snapshot::{file_head, put_block, put_slice};
-use crate::swarm::Position;
 use crate::time::unix_secs;
 
 /// What was written.
@@ -29,18 +28,11 @@ pub(super) async fn save(
 ) -> io::Result<Written> {
     let _witness = Witness(shared.clone());
     let file = File::from_std(file);
-    let (mut out, mut written) = (file_head().to_vec(), Written::default());
-    let mut position = Some(Position::default());
-    loop {
-        let done = position.is_none();
+    let (mut out, mut written) = (Vec::new(), Written::default());
+    let mut writer = SnapshotWriter::start(young_secs, &mut out);
+    while !writer.is_done() {
         let began = shared.clock.now();
-        position = position.and_then(|from| {
-            let engine = shared.engine.borrow();
-            put_slice(&mut out, engine.save(from), SNAPSHOT_SLICE, unix_secs(), young_secs)
-        });
-        if done {
-            put_block(&mut out, 0, []);
-        }
+        shared.engine.borrow().save_slice(&mut writer, SNAPSHOT_SLICE, unix_secs(), &mut out);
         written.longest_slice = written.longest_slice.max(shared.clock.now().since(began));
         if out.is_empty() {
             continue; // nothing young
@@ -51,10 +43,7 @@ pub(super) async fn save(
         out = buffer;
         written.bytes += out.len() as u64;
         out.clear();
-        if done {
-            break;
-        }
-        if young_secs.is_none() {
+        if young_secs.is_none() && !writer.is_done() {
             tokio::time::sleep(Duration::from_millis(SNAPSHOT_PAUSE_MS)).await;
         }
     }

@@ -13,7 +13,7 @@ use super::*;
 use crate::connection_id::ConnectionIds;
 use crate::engine::context::RequestContext;
 use crate::engine::middleware::{Next, from_async};
-use crate::engine::{Policy, Seeds};
+use crate::engine::{Endpoint, Policy, Seeds};
 use crate::error::TrackerError;
 use crate::limits::{
     HTTP_HEAD_DEADLINE_MS, HTTP_IDLE_DEADLINE_MS, HTTP_WRITE_DEADLINE_MS, SWEEP_SLICES_PER_SECOND,
@@ -43,7 +43,6 @@ fn shared() -> Rc<Shared> {
         mesh: RefCell::new(Mesh::connect(&doorbells).remove(0)),
         connections: RefCell::new(Connections::new(ConnectionLimits { open: 10, refused: 1 })),
         buffers: RefCell::new(Vec::new()),
-        replies: RefCell::new(Vec::new()),
         doorbell: doorbells[0].clone(),
         clock: Clock::start(),
         stopping: Cell::new(false),
@@ -248,7 +247,7 @@ fn who_waits_too_long_by_udp_gets_no_answer() {
         assert_eq!((late(), app.gate.borrow().waiting()), (0, 1));
         let rest = Duration::from_secs(2);
         assert!(tokio::time::timeout(rest, waiting.as_mut()).await.is_ok(), "too late");
-        assert_eq!((late(), shared.replies.borrow().len()), (1, 0));
+        assert_eq!((late(), app.gate.borrow().answered().len()), (1, 0));
     });
 }
 
@@ -307,7 +306,6 @@ fn what_is_due_keeps_a_worker_awake() {
         let mut driver = Driver {
             ring: UdpRing::new(Vec::new(), &Doorbell::new().unwrap()).unwrap(),
             app: app(&shared, ()),
-            shared,
             published: Arc::default(),
             turns: Turns::default(),
             shutdown: Arc::new(Shutdown::new(1)),
@@ -316,7 +314,6 @@ fn what_is_due_keeps_a_worker_awake() {
             bequest: None,
             drops_before: 0,
             doors: Vec::new(),
-            next_publish: Timestamp::default(),
             submission: None,
         };
         let peers = 40 * TURN_SWEEP as u32;
@@ -326,7 +323,7 @@ fn what_is_due_keeps_a_worker_awake() {
             let peer = PeerAddr::new([10, 0, 0, 1].into(), 1);
             Saved::Peer { info_hash, peer, seeder: false, age_secs: 0 }
         };
-        driver.shared.engine.borrow_mut().load(Timestamp::default(), (0..peers).map(saved).collect());
+        shared.engine.borrow_mut().load(Timestamp::default(), (0..peers).map(saved).collect());
         let interval = Duration::from_millis(HOUSEKEEPING_INTERVAL_MS);
         let mut now = Timestamp::from_secs(10);
         driver.turn(now).unwrap(); // far behind: starts anew
@@ -342,7 +339,7 @@ fn what_is_due_keeps_a_worker_awake() {
         assert!(turns >= 40.min(slices_due), "{turns} turns for {slices_due} slices");
         let expired = Timestamp::from_secs(100_000);
         let mut later = expired;
-        while driver.shared.engine.borrow().counters.get(Counter::ExpiredPeers) < u64::from(peers) {
+        while shared.engine.borrow().counters.get(Counter::ExpiredPeers) < u64::from(peers) {
             driver.turn(later).unwrap();
             later = later + Duration::from_millis(5);
             assert!(later < expired + Duration::from_secs(5), "the sweep stands still");

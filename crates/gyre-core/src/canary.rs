@@ -20,18 +20,24 @@ pub enum Canary {
     RepliesTwice,
     /// Each slice of a snapshot leaves its first piece out.
     SavesLess,
+    /// A turn skips one of its steps: requests whose answers are late are not given up.
+    SkipsDeadlines,
+    /// A turn swaps two of its steps: replies are submitted before messages are taken.
+    SubmitsEarly,
     /// A task is not woken when the answer that it waits for has come.
     WakesNobody,
 }
 
 impl Canary {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::CountsTwice,
         Self::ForgetsOne,
         Self::LeaksWait,
         Self::RepliesTwice,
         Self::SavesLess,
+        Self::SkipsDeadlines,
+        Self::SubmitsEarly,
         Self::WakesNobody,
     ];
 }

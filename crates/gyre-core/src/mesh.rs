@@ -1,7 +1,7 @@
 //! Owns the ways between workers: a bounded lock-free queue for each ordered pair, and how a sleeping worker is woken.
 //!
 //! A queue has one sender and one receiver. What a worker sends in a turn is announced at the turn's end with one
-//! [`flush`](Mesh::flush): a bit for each receiver that has mail, and its doorbell if it said that it sleeps. Either
+//! [`flush`](Mailbox::flush): a bit for each receiver that has mail, and its doorbell if it said that it sleeps. Either
 //! the sender sees the receiver asleep and rings, or the receiver sees the mail and stays awake; both sides use
 //! sequentially consistent operations on the two words, so that neither can miss the other.
 
@@ -111,19 +111,6 @@ impl Mesh {
             .collect()
     }
 
-    /// Tells the receivers of what was posted, and wakes those that sleep.
-    pub fn flush(&mut self) {
-        let me = self.me.index();
-        while let Some(receiver) = self.unannounced.next_from(0) {
-            self.unannounced.remove(receiver);
-            let inbox = &self.inboxes[receiver];
-            inbox.mail[me / 64].fetch_or(1 << (me % 64), Ordering::SeqCst);
-            if inbox.sleeping.load(Ordering::SeqCst) && inbox.sleeping.swap(false, Ordering::SeqCst) {
-                inbox.bell.ring();
-            }
-        }
-    }
-
     /// Says that this worker is about to sleep. False if there is mail: then it must not.
     pub fn fall_asleep(&self) -> bool {
         let inbox = &self.inboxes[self.me.index()];
@@ -169,6 +156,18 @@ impl Mailbox for Mesh {
             }
         }
         None
+    }
+
+    fn flush(&mut self) {
+        let me = self.me.index();
+        while let Some(receiver) = self.unannounced.next_from(0) {
+            self.unannounced.remove(receiver);
+            let inbox = &self.inboxes[receiver];
+            inbox.mail[me / 64].fetch_or(1 << (me % 64), Ordering::SeqCst);
+            if inbox.sleeping.load(Ordering::SeqCst) && inbox.sleeping.swap(false, Ordering::SeqCst) {
+                inbox.bell.ring();
+            }
+        }
     }
 }
 

@@ -74,7 +74,7 @@ fn answer_datagrams(socket: UdpSocket, silent: bool, stop: &AtomicBool) -> io::R
     let mut ring = UdpRing::new(vec![RingSocket { socket, wildcard: false }], &Doorbell::new()?)?;
     say_ready("udp", address)?;
     while !stop.load(Ordering::Acquire) {
-        let turned = ring.turn(TURN_DATAGRAMS, |_, datagram, out| match silent {
+        let turned = ring.take(TURN_DATAGRAMS, |_, datagram, out| match silent {
             false => null_response(datagram, out),
             true => None,
         })?;

@@ -170,7 +170,7 @@ impl Loader for UdpLoader<'_> {
     fn turn(&mut self, schedule: &mut Option<Schedule>) -> io::Result<Timestamp> {
         let now = self.shared.clock.now();
         let client = &mut self.client;
-        let turned = self.ring.turn(TURN_DATAGRAMS, |from, datagram, out| {
+        let turned = self.ring.take(TURN_DATAGRAMS, |from, datagram, out| {
             let source = client.received(now, from, datagram)?;
             client.tops_up(source).then(|| client.put_next(source, now, now, out))
         })?;

@@ -1,21 +1,24 @@
-//! Owns the middleware of a worker and the requests that it waits with.
+//! Owns the middleware of a worker, and the requests that it waits with.
 
 use std::rc::Rc;
 
 use crate::engine::context::RequestContext;
-use crate::engine::message::Endpoint;
+use crate::engine::message::{Endpoint, Replies};
 use crate::engine::middleware::{Middleware, Then};
 use crate::error::TrackerError;
 use crate::limits::MAX_WAITING;
 
 /// A worker's middleware.
 pub struct Gate<M> {
-    /// Those who wait have it too, each in a task: what it keeps is kept once.
+    /// The tasks of requests that wait share it.
     middleware: Rc<M>,
-    /// Requests by UDP of this turn that are to be waited with.
+    /// Requests by UDP of this turn for which a task is to be started.
     to_wait: Vec<Waiting>,
-    /// Requests that are waited with, these among them.
+    /// Number of requests that wait, `to_wait` among them.
     waiting: usize,
+    /// Responses by UDP of requests that have waited. They leave with the next turn, so there are at most as many as
+    /// requests may wait.
+    answered: Vec<(Endpoint, Box<[u8]>)>,
 }
 
 /// A request by UDP that a middleware waits with.
@@ -23,35 +26,89 @@ pub struct Gate<M> {
 pub struct Waiting {
     /// The request.
     pub request: RequestContext<'static>,
-    /// So many middlewares have passed it on; the next has to wait.
+    /// Number of middlewares that have passed it on; the next one waits.
     pub passed: usize,
-    /// Who gets the answer.
+    /// Where the response goes.
     pub to: Endpoint,
 }
 
-/// What became of a request that the middlewares have seen.
+/// What the middlewares decided about a request.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// The swarm is to be asked.
+    /// The swarm is asked.
     Pass,
-    /// An answer was sent or is not to be given, or the request is refused.
+    /// A response was sent, there is to be none, or the request is refused.
     Concluded(Result<(), TrackerError>),
-    /// The middleware after so many has to wait.
+    /// The middleware after this number of others has to wait.
     Wait(usize),
 }
 
-impl<M: Middleware> Gate<M> {
-    /// With nobody waiting.
+impl<M> Gate<M> {
+    /// A gate at which no request waits.
     pub fn new(middleware: M) -> Self {
-        Self { middleware: Rc::new(middleware), to_wait: Vec::new(), waiting: 0 }
+        Self { middleware: Rc::new(middleware), to_wait: Vec::new(), waiting: 0, answered: Vec::new() }
     }
 
-    /// The middleware, for who is to wait with it.
+    /// Returns the middleware, for a task that waits with it.
     pub fn middleware(&self) -> Rc<M> {
         self.middleware.clone()
     }
 
-    /// Asks the middlewares, as far as they can say at once.
+    /// Takes one of the [`MAX_WAITING`] places for requests that wait. Returns false if all are taken.
+    pub fn start_waiting(&mut self) -> bool {
+        let free = self.waiting < MAX_WAITING;
+        self.waiting += usize::from(free);
+        free
+    }
+
+    /// Gives a place back.
+    pub fn end_waiting(&mut self) {
+        self.waiting -= 1;
+    }
+
+    /// Returns the number of requests that wait.
+    pub fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    /// Returns the next request by UDP of this turn for which a task is to be started; its place is taken.
+    pub fn next_waiting(&mut self) -> Option<Waiting> {
+        self.to_wait.pop()
+    }
+
+    /// Keeps a request by UDP for [`next_waiting`](Self::next_waiting). Returns false if too many wait.
+    pub(super) fn keep(&mut self, request: RequestContext<'_>, passed: usize, to: &Endpoint) -> bool {
+        let free = self.start_waiting();
+        if free {
+            self.to_wait.push(Waiting { request: request.into_owned(), passed, to: *to });
+        }
+        free
+    }
+
+    /// Keeps the response to a request that has waited for [`send_answered`](Self::send_answered).
+    pub(super) fn answer(&mut self, to: &Endpoint, response: &[u8]) {
+        self.answered.push((*to, response.into()));
+    }
+
+    /// Returns the responses to requests that have waited, in the order in which they will leave.
+    pub fn answered(&self) -> &[(Endpoint, Box<[u8]>)] {
+        &self.answered
+    }
+
+    /// Sends the responses to requests that have waited.
+    #[inline]
+    pub(super) fn send_answered(&mut self, replies: &mut impl Replies) {
+        for (to, response) in self.answered.drain(..) {
+            replies.reply(&to, |out| {
+                out[..response.len()].copy_from_slice(&response);
+                response.len()
+            });
+        }
+    }
+}
+
+impl<M: Middleware> Gate<M> {
+    /// Asks the middlewares, as far as they can decide at once.
     #[inline]
     pub fn ask(&self, request: &mut RequestContext<'_>) -> Verdict {
         let mut passed = 0;
@@ -61,36 +118,5 @@ impl<M: Middleware> Gate<M> {
             Ok(Then::Wait) => Verdict::Wait(passed),
             Err(error) => Verdict::Concluded(Err(error)),
         }
-    }
-
-    /// Takes a place among those who wait. False: too many do.
-    pub fn start_waiting(&mut self) -> bool {
-        let free = self.waiting < MAX_WAITING;
-        self.waiting += usize::from(free);
-        free
-    }
-
-    /// Gives the place back.
-    pub fn end_waiting(&mut self) {
-        self.waiting -= 1;
-    }
-
-    /// How many wait.
-    pub fn waiting(&self) -> usize {
-        self.waiting
-    }
-
-    /// The next request by UDP of this turn that is to be waited with; its place is taken.
-    pub fn next_waiting(&mut self) -> Option<Waiting> {
-        self.to_wait.pop()
-    }
-
-    /// Keeps a request by UDP for [`next_waiting`](Self::next_waiting). False: too many wait.
-    pub(super) fn keep(&mut self, request: RequestContext<'_>, passed: usize, to: &Endpoint) -> bool {
-        let free = self.start_waiting();
-        if free {
-            self.to_wait.push(Waiting { request: request.into_owned(), passed, to: *to });
-        }
-        free
     }
 }

@@ -1,6 +1,6 @@
-//! Owns what workers say to each other, what they answer, and the two ways in which an engine's words leave it.
+//! Owns the messages between workers, and the two traits through which messages and replies leave an engine.
 //!
-//! A message has a fixed size. What is larger travels in a box that the asker lends and gets back with the answer, so
+//! A message has a fixed size. What is larger travels in a box that the sender lends and gets back with the answer, so
 //! that after the first few requests nothing is allocated.
 
 use std::net::{IpAddr, SocketAddr};
@@ -31,25 +31,25 @@ pub enum Source {
     Http,
 }
 
-/// Names a request that waits. The serial number keeps an answer that comes too late from the slot's next user.
+/// Names a request that waits. The serial number keeps a late answer from the next request in the same slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ticket {
     pub(super) slot: u32,
     pub(super) serial: u32,
 }
 
-/// What one worker says to another.
+/// A message from one worker to another.
 #[derive(Debug)]
 pub enum Message {
-    /// An announce by UDP that came to the wrong worker: answer it yourself.
+    /// An announce by UDP that another worker received: the owner of its swarm answers it.
     UdpAnnounce(UdpAnnounce),
-    /// An announce by HTTP: fill the list and send it back.
+    /// An announce by HTTP: the owner fills the list and sends it back.
     Announce {
         /// For the way back.
         ticket: Ticket,
         /// The announce.
         announce: Announce,
-        /// How it came: by UDP the asker is given peers of its own family alone.
+        /// How it came: a client that asked by UDP is given peers of its own family alone.
         source: Source,
         /// Empty, to be filled.
         peers: Box<PeerList>,
@@ -63,7 +63,7 @@ pub enum Message {
         /// The peers.
         peers: Box<PeerList>,
     },
-    /// A part of a scrape: count and send it back.
+    /// A part of a scrape: the owner counts its swarms and sends it back.
     Scrape {
         /// For the way back.
         ticket: Ticket,
@@ -90,11 +90,11 @@ pub struct UdpAnnounce {
     pub transaction_id: u32,
     /// Seconds to the next announce.
     pub interval_secs: u32,
-    /// Who gets the answer.
+    /// Where the response goes.
     pub to: Endpoint,
 }
 
-/// The swarms of one scrape that one worker owns.
+/// Those swarms of a scrape that one worker owns.
 #[derive(Clone, Debug, Default)]
 pub struct ScrapeJob {
     /// A swarm, its place in the scrape, and its counts once they are known.
@@ -104,7 +104,7 @@ pub struct ScrapeJob {
 /// The counts of a scrape, in the order asked.
 pub type ScrapeCounts = ArrayVec<SwarmCounts, MAX_SCRAPE_HASHES>;
 
-/// What a swarm, or several workers' swarms, had to say to a client by HTTP.
+/// What one or several workers' swarms answered to a request in a task.
 #[derive(Debug)]
 pub enum Answer {
     /// To an announce.
@@ -130,8 +130,11 @@ pub trait Post {
 
 /// Carries messages both ways.
 pub trait Mailbox: Post {
-    /// Takes one message, if there is one; who sent it comes with it. Senders take turns.
+    /// Takes one message, if there is one, with its sender. Senders take turns.
     fn take(&mut self) -> Option<(WorkerId, Message)>;
+
+    /// Tells the receivers of the messages that were posted since the last flush, and wakes those that sleep.
+    fn flush(&mut self);
 }
 
 /// Sends UDP responses to requests that came in another way than by the datagram at hand.

@@ -1,24 +1,33 @@
 //! Owns what a request means: a pure [`Engine`] that takes requests and messages and says what to answer.
 //!
-//! It knows no socket and no clock. A worker hands it what came in and the time; what leaves goes through the traits
-//! [`Post`] (to another worker) and [`Replies`] (UDP responses to requests that another worker took in).
+//! It knows no socket and no clock. A worker's thread, or a simulation, hands it what came in and the time. What leaves
+//! goes through the traits [`Post`] (to another worker) and [`Replies`] (responses by UDP).
+//!
+//! | step | file |
+//! |---|---|
+//! | the order of all steps, and how much each may do in a turn | `turn` |
+//! | a datagram or a message is read | `receive` |
+//! | the client is admitted: connection id, lists, rates; the middleware is asked | `admit`, `gate`, [`middleware`] |
+//! | the swarm is asked, here or at the worker that owns it | `announce`, `scrape`, `gather` |
+//! | the response is written | `reply` |
+//! | a request that has to wait does so in a task | `task` |
 
-mod access;
+mod admit;
+mod announce;
 pub mod clients;
-mod conclude;
 pub mod context;
 mod gate;
 mod gather;
-mod guard;
-mod http;
 mod message;
 pub mod middleware;
 mod peers;
 mod receive;
+mod reply;
 pub mod route;
+mod save;
 mod scrape;
+pub mod task;
 mod turn;
-mod udp;
 
 use std::sync::Arc;
 
@@ -38,12 +47,14 @@ use crate::wire::query::ScrapeQuery;
 use clients::Clients;
 pub use gate::{Gate, Verdict, Waiting};
 use gather::{Gathers, Pool};
-pub use http::Outcome;
 pub use message::{
     Answer, Endpoint, Mailbox, Message, Post, Replies, ScrapeCounts, ScrapeJob, Source, Ticket, UdpAnnounce,
 };
 pub use peers::PeerList;
-pub use turn::Tended;
+pub use reply::ReplyBuffer;
+pub use save::SnapshotWriter;
+pub use task::Outcome;
+pub use turn::{Datagrams, Host, Intake, Order, Received, Turned};
 
 /// What the operator decides about announces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +112,8 @@ pub struct Engine {
     clients: Clients,
     /// When the next slice of the sweep is due.
     next_sweep: Timestamp,
+    /// When the counters are to be published next.
+    next_publish: Timestamp,
     /// The last fault of the program that a request met, until it is logged.
     fault: Option<TrackerError>,
     /// What this worker has counted.
@@ -126,6 +139,7 @@ impl Engine {
             queries: Pool::default(),
             clients: Clients::default(),
             next_sweep: Timestamp::default(),
+            next_publish: Timestamp::default(),
             fault: None,
             counters: Counters::default(),
         }
@@ -186,24 +200,6 @@ impl Engine {
     /// Which clients announce.
     pub fn clients(&self) -> &Clients {
         &self.clients
-    }
-
-    /// Gives up on some of what has waited for other workers for too long. True if there is more of it.
-    pub fn expire_gathers(&mut self, now: Timestamp) -> bool {
-        let late = self.gathers.expire(now);
-        self.counters.add(Counter::DropGatherLate, late as u64);
-        self.gathers.is_any_due(now)
-    }
-
-    /// Takes the last fault of the program that a request met since this was called before. [`Counter::Faults`] counts
-    /// all of them.
-    pub fn take_fault(&mut self) -> Option<TrackerError> {
-        self.fault.take()
-    }
-
-    /// Whether requests of this worker wait for others.
-    pub fn is_waiting(&self) -> bool {
-        !self.gathers.is_empty()
     }
 
     /// Brings those counters up to date that say how things stand now.

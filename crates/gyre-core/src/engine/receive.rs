@@ -1,18 +1,150 @@
-//! Owns what a worker does with the messages of others.
+//! Owns what an engine receives: a datagram or a message is read here, and handed to the step that it is for.
+
+use std::net::IpAddr;
 
 use crate::canary::{self, Canary};
 use crate::counters::{Counter, Kind};
 use crate::engine::Engine;
-use crate::engine::gather::UdpScrape;
-use crate::engine::message::{Message, Post, Replies, Source};
-use crate::engine::peers::{OwnFamily, PeerList};
+use crate::engine::context::{ConnectRequest, RequestContext};
+use crate::engine::gate::{Gate, Verdict};
+use crate::engine::message::{Endpoint, Message, Post, Replies};
+use crate::engine::middleware::Middleware;
+use crate::engine::reply::ReplyBuffer;
 use crate::limits::TURN_DATAGRAMS;
+use crate::throttle::Limited;
 use crate::time::Timestamp;
-use crate::types::{Announce, Family, SwarmCounts, WorkerId};
-use crate::wire::udp;
+use crate::types::{Family, WorkerId};
+use crate::wire::udp::{self, Malformed, Request};
+
+/// Whether requests pass a middleware at all. This is known at compile time: without one all of it is left out.
+#[inline]
+pub(super) const fn passes<M: Middleware>(_: &Gate<M>) -> bool {
+    !M::IS_NONE
+}
 
 impl Engine {
-    /// Takes a message from another worker.
+    /// Takes a datagram. A request of an admitted client passes the middleware. Returns the length of the response in
+    /// `out`. `None`: there is no response, or it comes with [`answer_announces`](Self::answer_announces), or from a task
+    /// ([`Gate::next_waiting`]).
+    ///
+    /// Before a client has shown by its connection id that it receives at its address, it gets no more bytes than it
+    /// sent: a connect gets its 16 bytes back, all other datagrams nothing (BEP 15).
+    #[inline]
+    pub fn datagram(
+        &mut self,
+        now: Timestamp,
+        from: &Endpoint,
+        datagram: &[u8],
+        out: &mut ReplyBuffer,
+        mesh: &mut impl Post,
+        gate: &mut Gate<impl Middleware>,
+    ) -> Option<usize> {
+        match self.is_guarded {
+            false => self.take::<false>(now, from, datagram, out, mesh, gate),
+            true => self.take::<true>(now, from, datagram, out, mesh, gate),
+        }
+    }
+
+    /// Takes a datagram, with lists or limits (`GUARDED`) or compiled without any.
+    #[inline]
+    fn take<const GUARDED: bool>(
+        &mut self,
+        now: Timestamp,
+        from: &Endpoint,
+        datagram: &[u8],
+        out: &mut ReplyBuffer,
+        mesh: &mut impl Post,
+        gate: &mut Gate<impl Middleware>,
+    ) -> Option<usize> {
+        if from.source.port() == 0 {
+            self.counters.bump(Counter::BadSourcePort);
+            return None;
+        }
+        let ip = from.source.ip();
+        let family = Family::of(ip);
+        let length = match Request::parse(datagram) {
+            Ok(Request::Connect { transaction_id }) => {
+                self.counters.bump(Counter::of(Kind::UdpConnect, family));
+                if GUARDED && !self.admit_connect(now, ip) {
+                    return None;
+                }
+                self.udp_connect(now, from, ip, transaction_id, out, gate)
+            }
+            Ok(Request::Announce(request)) => {
+                self.counters.bump(Counter::of(Kind::UdpAnnounce, family));
+                if !self.admit::<GUARDED>(now, ip, request.connection_id, Limited::Announce) {
+                    return None;
+                }
+                self.udp_announce::<GUARDED>(now, from, &request, out, mesh, gate)
+            }
+            Ok(Request::Scrape(request)) => {
+                self.counters.bump(Counter::of(Kind::UdpScrape, family));
+                if !self.admit::<GUARDED>(now, ip, request.connection_id, Limited::Scrape) {
+                    return None;
+                }
+                self.udp_scrape(now, from, &request, out, mesh, gate)
+            }
+            Err(malformed) => {
+                self.counters.bump(match malformed {
+                    Malformed::Short => Counter::BadShort,
+                    Malformed::Magic => Counter::BadMagic,
+                    Malformed::Action => Counter::BadAction,
+                });
+                None
+            }
+        };
+        if length.is_some() {
+            self.counters.bump(Counter::of(Kind::UdpReply, family));
+        }
+        length
+    }
+
+    #[inline]
+    fn udp_connect(
+        &mut self,
+        now: Timestamp,
+        from: &Endpoint,
+        ip: IpAddr,
+        transaction_id: u32,
+        out: &mut ReplyBuffer,
+        gate: &mut Gate<impl Middleware>,
+    ) -> Option<usize> {
+        if passes(gate) {
+            let request = RequestContext::Connect(ConnectRequest::udp(from, transaction_id));
+            if let Err(concluded) = self.pass(request, from, out, gate) {
+                return concluded;
+            }
+        }
+        Some(udp::put_connect(out, transaction_id, self.ids.issue(now, ip)))
+    }
+
+    /// Passes a request through the middleware. `Err`: the swarm is not asked; it holds the length of the response, if
+    /// there is one.
+    #[inline]
+    pub(super) fn pass<'a>(
+        &mut self,
+        mut request: RequestContext<'a>,
+        from: &Endpoint,
+        out: &mut ReplyBuffer,
+        gate: &mut Gate<impl Middleware>,
+    ) -> Result<RequestContext<'a>, Option<usize>> {
+        match gate.ask(&mut request) {
+            Verdict::Pass => Ok(request),
+            Verdict::Concluded(result) => {
+                let length = self.conclude_udp(&mut request, result, out);
+                self.give_query(request);
+                Err(length)
+            }
+            Verdict::Wait(passed) => {
+                let kept = gate.keep(request, passed, from);
+                self.counters.add(Counter::DropWaitFull, u64::from(!kept));
+                Err(None)
+            }
+        }
+    }
+
+    /// Takes a message of another worker. Announces by UDP are answered with the next
+    /// [`answer_announces`](Self::answer_announces).
     pub fn receive(
         &mut self,
         now: Timestamp,
@@ -29,7 +161,7 @@ impl Engine {
                 if canary::on(Canary::RepliesTwice) {
                     self.announces.push(request);
                 }
-                self.announces.push(request); // answered with the others of this turn
+                self.announces.push(request);
             }
             Message::Announce { ticket, announce, source, mut peers } => {
                 let counts = self.fill(now, &announce, source, &mut peers);
@@ -42,33 +174,12 @@ impl Engine {
                 self.post_or_drop(from, Message::Scraped { ticket, job }, mesh);
             }
             Message::Announced { ticket, counts, peers } => self.gathers.announced(ticket, counts, peers),
-            Message::Scraped { ticket, job } => {
-                let whole = self.gathers.scraped(ticket, job);
-                if let Some(UdpScrape { to, transaction_id, counts }) = whole {
-                    replies.reply(&to, |out| udp::put_scrape(out, transaction_id, &counts));
-                    self.gathers.give_counts(counts);
-                    self.counters.bump(Counter::of(Kind::UdpReply, Family::of(to.source.ip())));
-                }
-            }
+            Message::Scraped { ticket, job } => self.scraped(ticket, job, replies),
         }
     }
 
-    /// Asks a swarm of this worker's own, and fills the list.
-    pub(super) fn fill(
-        &mut self,
-        now: Timestamp,
-        announce: &Announce,
-        source: Source,
-        peers: &mut PeerList,
-    ) -> SwarmCounts {
-        self.clients.note(now, &announce.peer_id);
-        match source {
-            Source::Http => self.shard.announce(now, announce, &mut self.rng, peers),
-            Source::Udp => self.shard.announce(now, announce, &mut self.rng, &mut OwnFamily(peers)),
-        }
-    }
-
-    /// Sends what is counted as dropped if the queue is full. On the way back the asker's deadline does the rest.
+    /// Posts a message. One that finds the queue full is counted as dropped; on the way back the deadline of the asking
+    /// worker does the rest.
     pub(super) fn post_or_drop(&mut self, to: WorkerId, message: Message, mesh: &mut impl Post) {
         self.counters.bump(match mesh.post(to, message) {
             Ok(()) => Counter::MeshHops,

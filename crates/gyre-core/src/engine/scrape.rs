@@ -1,28 +1,110 @@
-//! Owns the counting of the swarms of a scrape, by UDP or HTTP: this worker's own at once, the others' by asking.
+//! Owns the step in which the swarms of a scrape are counted: this worker's own at once, the others by messages to their
+//! owners, whose answers are gathered.
 
 use arrayvec::ArrayVec;
 
-use crate::counters::Counter;
+use crate::counters::{Counter, Kind};
 use crate::engine::Engine;
-use crate::engine::gather::Asker;
-use crate::engine::message::{Message, Post, ScrapeCounts, ScrapeJob, Ticket};
+use crate::engine::context::{RequestContext, ScrapeRequest};
+use crate::engine::gate::Gate;
+use crate::engine::gather::{Asker, UdpScrape};
+use crate::engine::message::{Answer, Endpoint, Message, Post, Replies, ScrapeCounts, ScrapeJob, Ticket};
+use crate::engine::middleware::Middleware;
+use crate::engine::receive::passes;
+use crate::engine::reply::ReplyBuffer;
+use crate::engine::task::Outcome;
 use crate::limits::MAX_SCRAPE_HASHES;
 use crate::time::Timestamp;
-use crate::types::{InfoHash, SwarmCounts, WorkerId};
+use crate::types::{Family, InfoHash, SwarmCounts, WorkerId};
+use crate::wire::query::ScrapeQuery;
+use crate::wire::udp;
 
 /// How far the counting of a scrape's swarms has come.
-pub(super) enum Counted {
+enum Counted {
     /// All are this worker's own.
     All(Box<ScrapeCounts>),
-    /// The others were asked.
-    Asked(Ticket),
-    /// They could not be; counted already.
+    /// Other workers were asked.
+    Waiting(Ticket),
+    /// There is no room to ask them; this is counted already.
     Busy,
 }
 
 impl Engine {
-    /// Counts the swarms, in the order asked.
-    pub(super) fn count_swarms(
+    /// Takes an admitted scrape by UDP.
+    pub(super) fn udp_scrape(
+        &mut self,
+        now: Timestamp,
+        from: &Endpoint,
+        request: &udp::Scrape<'_>,
+        out: &mut ReplyBuffer,
+        mesh: &mut impl Post,
+        gate: &mut Gate<impl Middleware>,
+    ) -> Option<usize> {
+        let info_hashes = request.info_hashes.iter().map(|hash| InfoHash(*hash));
+        if !passes(gate) {
+            return self.count_udp(now, from, request.transaction_id, info_hashes, out, mesh);
+        }
+        let mut query = self.queries.take();
+        query.info_hashes.extend(info_hashes);
+        let context = RequestContext::Scrape(ScrapeRequest::udp(from, request.transaction_id, query));
+        let context = match self.pass(context, from, out, gate) {
+            Ok(context) => context,
+            Err(concluded) => return concluded,
+        };
+        let length = match &context {
+            RequestContext::Scrape(scrape) => {
+                let info_hashes = scrape.query.info_hashes.iter().copied();
+                self.count_udp(now, from, request.transaction_id, info_hashes, out, mesh)
+            }
+            _ => unreachable!("a scrape stays one"),
+        };
+        self.give_query(context);
+        length
+    }
+
+    fn count_udp(
+        &mut self,
+        now: Timestamp,
+        from: &Endpoint,
+        transaction_id: u32,
+        info_hashes: impl Iterator<Item = InfoHash>,
+        out: &mut ReplyBuffer,
+        mesh: &mut impl Post,
+    ) -> Option<usize> {
+        match self.count_swarms(now, Asker::Udp { to: *from, transaction_id }, info_hashes, mesh) {
+            Counted::All(counts) => {
+                let length = udp::put_scrape(out, transaction_id, &counts);
+                self.gathers.give_counts(counts);
+                Some(length)
+            }
+            Counted::Waiting(_) | Counted::Busy => None, // the last part to come sends it; or it is dropped
+        }
+    }
+
+    /// Takes a scrape, from a task that can wait for other workers.
+    pub fn scrape(&mut self, now: Timestamp, query: &ScrapeQuery, mesh: &mut impl Post) -> Outcome {
+        let info_hashes = query.info_hashes.iter().copied();
+        let asker = Asker::Http { waker: None };
+        match self.count_swarms(now, asker, info_hashes, mesh) {
+            Counted::All(counts) => Outcome::Ready(Answer::Scraped(counts)),
+            Counted::Waiting(ticket) => Outcome::Waiting(ticket),
+            Counted::Busy => Outcome::Busy,
+        }
+    }
+
+    /// Takes the counts of another worker. The last ones complete the scrape: its task is woken, or its reply by UDP
+    /// leaves.
+    pub(super) fn scraped(&mut self, ticket: Ticket, job: Box<ScrapeJob>, replies: &mut impl Replies) {
+        let whole = self.gathers.scraped(ticket, job);
+        if let Some(UdpScrape { to, transaction_id, counts }) = whole {
+            replies.reply(&to, |out| udp::put_scrape(out, transaction_id, &counts));
+            self.gathers.give_counts(counts);
+            self.counters.bump(Counter::of(Kind::UdpReply, Family::of(to.source.ip())));
+        }
+    }
+
+    /// Counts the swarms, in the order of the request.
+    fn count_swarms(
         &mut self,
         now: Timestamp,
         asker: Asker,
@@ -57,7 +139,7 @@ impl Engine {
         }
     }
 
-    /// Sends each owner its part. If one can't be asked there is no use in the others.
+    /// Sends each owner its part. If one can't be asked the others are not asked either.
     fn ask_owners(
         &mut self,
         ticket: Ticket,
@@ -82,6 +164,6 @@ impl Engine {
             self.counters.bump(Counter::DropMeshFull);
             return Counted::Busy;
         }
-        Counted::Asked(ticket)
+        Counted::Waiting(ticket)
     }
 }

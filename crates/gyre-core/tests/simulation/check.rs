@@ -105,6 +105,8 @@ pub(crate) struct Check {
     /// By worker: announces that its turn has yet to answer.
     unanswered: Vec<usize>,
     pub(crate) waits: Waits,
+    /// By worker: responses by UDP of requests that have waited, which leave with the next turn.
+    waited: Vec<Vec<(Endpoint, Vec<u8>)>>,
     gone: Vec<Gone>,
 }
 
@@ -130,6 +132,7 @@ impl Check {
             open: BTreeMap::new(),
             unanswered: vec![0; workers],
             waits: Waits::new(workers),
+            waited: vec![Vec::new(); workers],
             gone: vec![Gone::default(); workers],
         }
     }
@@ -346,6 +349,18 @@ impl Check {
         self.bump_of(worker, to.source.ip(), [Counter::UdpRepliesV4, Counter::UdpRepliesV6]);
     }
 
+    /// A request by UDP has waited; its response leaves with the next turn.
+    pub(crate) fn waited(&mut self, worker: usize, to: &Endpoint, response: &[u8]) {
+        self.waited[worker].push((*to, response.to_vec()));
+    }
+
+    /// Whether a reply is the response to a request that has waited.
+    fn has_waited(&mut self, worker: usize, to: &Endpoint, bytes: &[u8]) -> bool {
+        let waited = &mut self.waited[worker];
+        let at = waited.iter().position(|(client, response)| client == to && response == bytes);
+        at.map(|at| waited.remove(at)).is_some()
+    }
+
     /// An announce by UDP is to be answered by its owner.
     fn opened(&mut self, worker: usize, from: &Endpoint, transaction: u32, wish: Wish, events: &[Event]) {
         let owner = self.owner(&wish.info_hash);
@@ -388,6 +403,9 @@ impl Check {
     pub(crate) fn happened(&mut self, worker: usize, now_us: u64, events: Vec<Event>) {
         for event in events {
             match event {
+                Event::Reply { to, bytes } if self.has_waited(worker, &to, &bytes) => {
+                    self.replied(worker, &to, "answered after a wait");
+                }
                 Event::Reply { to, bytes } => match Reply::read(&bytes, to.source) {
                     (transaction, Reply::Scrape { counts }) => {
                         self.waits.scrape_answered(worker, &to, transaction, &counts);
@@ -454,6 +472,7 @@ impl Check {
     /// After a turn: all is answered that had to be, counted as it was, and in the table that is in the oracle's.
     pub(crate) fn after_turn(&mut self, worker: usize, now_us: u64, engine: &Engine, swept: bool) {
         assert_eq!(self.unanswered[worker], 0, "announces that this turn has not answered");
+        assert!(self.waited[worker].is_empty(), "responses that this turn has not sent");
         self.hold_counters(worker, engine);
         let counted = |counter| engine.counters.get(counter);
         let all = Gone {

@@ -5,10 +5,10 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use gyre_core::engine::Engine;
+use gyre_core::engine::{Engine, SnapshotWriter};
 use gyre_core::owner::Owners;
-use gyre_core::snapshot::{Reader, deal, file_head, put_block, put_slice};
-use gyre_core::swarm::{Position, Saved};
+use gyre_core::snapshot::{Reader, deal, file_head};
+use gyre_core::swarm::Saved;
 use gyre_core::time::Timestamp;
 use gyre_core::types::InfoHash;
 
@@ -16,10 +16,10 @@ use crate::check::Check;
 
 /// A worker's part of a snapshot, on its way to a file.
 pub(crate) struct Save {
-    position: Option<Position>,
+    writer: SnapshotWriter,
     pub(crate) file: Vec<u8>,
-    /// Peers of longer ago are left out.
-    young_secs: Option<u32>,
+    /// Peers that announced some time ago are left out.
+    is_partial: bool,
     /// Who was there when it began, each by its serial number.
     there: BTreeMap<(InfoHash, SocketAddr), u64>,
     met: BTreeSet<(InfoHash, SocketAddr)>,
@@ -42,10 +42,11 @@ impl Save {
         let peers = swarms.iter().flat_map(|(hash, swarm)| {
             swarm.peers.iter().map(|(address, peer)| ((*hash, *address), peer.serial))
         });
+        let mut file = Vec::new();
         Self {
-            position: Some(Position::default()),
-            file: file_head().to_vec(),
-            young_secs,
+            writer: SnapshotWriter::start(young_secs, &mut file),
+            file,
+            is_partial: young_secs.is_some(),
             there: peers.collect(),
             met: BTreeSet::new(),
             paused_in: None,
@@ -55,7 +56,7 @@ impl Save {
 
     /// Whether all is written.
     pub(crate) fn is_done(&self) -> bool {
-        self.position.is_none()
+        self.writer.is_done()
     }
 
     /// Writes a slice of so many pieces at least; true at the end.
@@ -74,9 +75,11 @@ impl Save {
         {
             self.excused.insert(hash);
         }
-        let Some(from) = self.position else { return true };
+        if self.is_done() {
+            return true;
+        }
         let start = self.file.len();
-        self.position = put_slice(&mut self.file, engine.save(from), at_least, unix_secs, self.young_secs);
+        engine.save_slice(&mut self.writer, at_least, unix_secs, &mut self.file);
         for piece in pieces(&self.file[start..], unix_secs) {
             let (Saved::Swarm { info_hash, .. } | Saved::Peer { info_hash, .. }) = piece;
             self.paused_in = relapses(&info_hash).map(|relapses| (info_hash, relapses));
@@ -91,16 +94,15 @@ impl Save {
                 }
             }
         }
-        if self.position.is_none() {
-            put_block(&mut self.file, unix_secs, []);
+        if self.is_done() {
             self.hold(worker, check);
         }
-        self.position.is_none()
+        self.is_done()
     }
 
     /// Who was there all the time is in the file.
     fn hold(&self, worker: usize, check: &Check) {
-        if self.young_secs.is_some() {
+        if self.is_partial {
             return;
         }
         let swarms = &check.oracle.parts[worker].swarms;

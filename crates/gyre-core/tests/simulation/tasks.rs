@@ -1,8 +1,7 @@
-//! Owns requests that a worker answers from a task, as `worker::answer` and `worker::waiting` do it: those by HTTP, and
-//! whatever the middleware waits with. Here the world is the executor.
+//! Owns requests that a worker answers in a task: those by HTTP, and those that the middleware waits with. Here the world
+//! is the executor.
 
 use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,13 +11,11 @@ use std::task::{Context, Wake, Waker};
 use futures_core::future::LocalBoxFuture;
 use gyre_core::counters::Counter;
 use gyre_core::engine::context::{AnnounceRequest, RequestContext, Response, ScrapeRequest};
-use gyre_core::engine::middleware::{Middleware, Rest};
-use gyre_core::engine::{
-    Answer, Endpoint, Engine, Gate, Outcome, Source, Ticket, Verdict as Judged, Waiting,
-};
+use gyre_core::engine::middleware::Middleware;
+use gyre_core::engine::task::{self, Step, Swarms};
+use gyre_core::engine::{Answer, Engine, Gate, Outcome, Source, Verdict as Judged, Waiting};
 use gyre_core::error::{Code, TrackerError};
-use gyre_core::limits::{UDP_REPLY_MAX_BYTES, WAIT_DEADLINE_MS};
-use gyre_core::mesh::Mesh;
+use gyre_core::limits::WAIT_DEADLINE_MS;
 use gyre_core::throttle::Limited;
 use gyre_core::time::Timestamp;
 use gyre_core::types::{InfoHash, PeerId, SwarmCounts};
@@ -27,17 +24,17 @@ use gyre_core::wire::query::{AnnounceQuery, ScrapeQuery};
 use crate::bytes::{self, Reply, Wish};
 use crate::check::Check;
 use crate::verdict::refusal;
-use crate::watch::{Event, Watched};
+use crate::watch::{Event, Events, Watched};
 
 /// What a worker's tasks share.
 pub(crate) struct Shared {
     pub(crate) me: usize,
     pub(crate) engine: RefCell<Engine>,
-    pub(crate) mesh: RefCell<Mesh>,
+    pub(crate) mesh: RefCell<Watched>,
+    /// What has happened and is yet to be checked.
+    pub(crate) events: Events,
     pub(crate) check: Rc<RefCell<Check>>,
     pub(crate) now: Cell<Timestamp>,
-    /// Responses by UDP of tasks, that leave with the next turn.
-    pub(crate) replies: RefCell<Vec<(Endpoint, Vec<u8>)>>,
 }
 
 /// What a client asks by HTTP.
@@ -107,34 +104,11 @@ impl Shared {
         self.check.borrow_mut()
     }
 
-    /// Asks the engine something, and tells the workers that it asked.
-    fn ask(
-        &self,
-        ask: impl FnOnce(&mut Engine, &mut Watched<'_>) -> Option<Outcome>,
-    ) -> (Option<Outcome>, Vec<Event>) {
-        let events = RefCell::default();
-        let mesh = &mut *self.mesh.borrow_mut();
-        let outcome = ask(&mut self.engine.borrow_mut(), &mut Watched { mesh, events: &events });
-        mesh.flush();
-        (outcome, events.into_inner())
-    }
-
-    /// Waits for what others were asked; `None`: it came too late.
-    async fn await_answer(&self, ticket: Ticket) -> Option<Answer> {
-        let _abandoned = Abandoned { shared: self, ticket };
-        poll_fn(|context| {
-            let polled = self.engine.borrow_mut().poll(ticket, context);
-            self.check().polled(self.me, ticket, &polled);
-            polled
-        })
-        .await
-    }
-
     /// What came of asking: the answer, at once or later. `None`: there is none.
     async fn answer(&self, outcome: Outcome) -> Option<Answer> {
         match outcome {
             Outcome::Ready(answer) => Some(answer),
-            Outcome::Waiting(ticket) => self.await_answer(ticket).await,
+            Outcome::Waiting(ticket) => task::answer(self, ticket).await,
             Outcome::Busy => None,
         }
     }
@@ -155,19 +129,35 @@ impl Shared {
     }
 }
 
-/// A wait that is given up when the task that waits goes.
-struct Abandoned<'a> {
-    shared: &'a Shared,
-    ticket: Ticket,
-}
+impl task::Worker for Shared {
+    type Mailbox = Watched;
 
-impl Drop for Abandoned<'_> {
-    fn drop(&mut self) {
+    fn now(&self) -> Timestamp {
+        self.now.get()
+    }
+
+    fn engine(&self) -> &RefCell<Engine> {
+        &self.engine
+    }
+
+    fn mailbox(&self) -> &RefCell<Watched> {
+        &self.mesh
+    }
+
+    fn observe(&self, step: Step<'_>) {
         if std::thread::panicking() {
-            return; // somebody may have it in hand
+            return; // the check may be borrowed
         }
-        self.shared.engine.borrow_mut().abandon(self.ticket);
-        self.shared.check().abandoned(self.shared.me, self.ticket);
+        match step {
+            Step::Asked(request, outcome) => self.hold_asked(request, outcome, self.events.take()),
+            Step::Polled(ticket, polled) => self.check().polled(self.me, ticket, polled),
+            Step::Abandoned(ticket) => self.check().abandoned(self.me, ticket),
+            Step::Responded(request, Response::Connect(connect)) => {
+                let ip = request.connection().ip();
+                self.check().issue(self.now_us(), ip, connect.connection_id);
+            }
+            Step::Responded(..) => {}
+        }
     }
 }
 
@@ -197,66 +187,32 @@ fn query_of(wish: &Wish, wants_ids: bool) -> AnnounceQuery {
     }
 }
 
-/// What comes after the middleware of a task.
-struct Swarms<'a>(&'a Shared);
-
-impl Rest for Swarms<'_> {
-    fn run<'a>(
-        &'a self,
-        request: &'a mut RequestContext<'_>,
-    ) -> LocalBoxFuture<'a, Result<(), TrackerError>> {
-        Box::pin(async move {
-            let (shared, now) = (self.0, self.0.now.get());
-            let (outcome, events) = shared.ask(|engine, mesh| engine.ask(now, request, mesh));
-            let answer = match outcome {
-                None => None,
-                Some(outcome) => {
-                    shared.hold_asked(request, &outcome, events);
-                    let busy = || TrackerError::new(Code::Unavailable, "busy");
-                    Some(shared.answer(outcome).await.ok_or_else(busy)?)
-                }
-            };
-            let response = shared.engine.borrow_mut().respond(now, request, answer);
-            if let Response::Connect(connect) = &response {
-                let ip = request.connection().ip();
-                shared.check().issue(now.as_micros(), ip, connect.connection_id);
-            }
-            request.send(response)
-        })
-    }
-}
-
 /// Waits with a request that came by UDP.
 pub(crate) async fn wait<M: Middleware>(shared: Rc<Shared>, gate: Rc<RefCell<Gate<M>>>, waiting: Waiting) {
     let Waiting { mut request, passed, to } = waiting;
     let middleware = gate.borrow().middleware();
-    let _place = Place(gate);
-    let result = middleware.run(Some(passed), &mut request, &Swarms(&shared)).await;
+    let _place = Place(gate.clone());
+    let result = middleware.run(Some(passed), &mut request, &Swarms(&*shared)).await;
     let is_busy = |error: &TrackerError| error.code() == Code::Unavailable;
-    if result.as_ref().is_err_and(is_busy) {
-        shared.check().log.add("waited in vain", 1);
-        return; // counted already
-    }
+    let was_busy = result.as_ref().is_err_and(is_busy);
     let (refused, sent) = (result.is_err(), request.sent());
-    let mut out = [0; UDP_REPLY_MAX_BYTES];
-    let length = shared.engine.borrow_mut().conclude_udp(&mut request, result, &mut out);
+    let gate = &mut *gate.borrow_mut();
+    let has_response = shared.engine.borrow_mut().end_wait(gate, &mut request, result, &to);
     let mut check = shared.check();
-    match length {
-        None => {
+    match has_response {
+        false if was_busy => check.log.add("waited in vain", 1), // counted already
+        false => {
             assert!(!refused && !sent, "silence");
             check.bump(shared.me, Counter::Silenced);
         }
-        Some(length) => {
+        true => {
+            let (_, response) = gate.answered().last().expect("it leaves with the next turn");
             if refused {
                 check.bump(shared.me, Counter::Refused);
                 let message = refusal(request.is_connect()).to_owned();
-                assert_eq!(Reply::read(&out[..length], to.source).1, Reply::Error { message });
+                assert_eq!(Reply::read(response, to.source).1, Reply::Error { message });
             }
-            check.replied(shared.me, &to, "answered after a wait");
-            let counters = [Counter::UdpRepliesV4, Counter::UdpRepliesV6];
-            let counter = counters[usize::from(to.source.is_ipv6())];
-            shared.engine.borrow_mut().counters.bump(counter); // the worker's own
-            shared.replies.borrow_mut().push((to, out[..length].to_vec()));
+            check.waited(shared.me, &to, response);
         }
     }
 }
@@ -269,7 +225,7 @@ pub(crate) async fn answer<M: Middleware>(
     asking: Asking,
 ) {
     let now = shared.now.get();
-    let permitted = shared.engine.borrow_mut().permits_http(now, ip, Limited::HttpRequest);
+    let permitted = shared.engine.borrow_mut().is_within_rate(now, ip, Limited::HttpRequest);
     if !permitted || denies(&shared, ip, &asking) {
         return;
     }
@@ -292,7 +248,7 @@ pub(crate) async fn answer<M: Middleware>(
             assert!(has_place, "the world has fewer requests than may wait");
             let middleware = gate.borrow().middleware();
             let _place = Place(gate);
-            let result = middleware.run(Some(passed), &mut request, &Swarms(&shared)).await;
+            let result = middleware.run(Some(passed), &mut request, &Swarms(&*shared)).await;
             conclude(&shared, &mut request, result);
         }
     }
@@ -334,9 +290,10 @@ async fn pass(shared: &Shared, ip: IpAddr, asking: &Asking) {
     match asking {
         Asking::Announce { wish, wants_ids } => {
             let query = query_of(wish, *wants_ids);
-            let (outcome, events) =
-                shared.ask(|engine, mesh| Some(engine.announce(now, ip, &query, Source::Http, mesh)));
-            let outcome = outcome.expect("an announce leads to something");
+            let outcome = task::ask(shared, now, |engine, now, mesh| {
+                engine.announce(now, ip, &query, Source::Http, mesh)
+            });
+            let events = shared.events.take();
             shared.check().announce_asked(shared.me, now.as_micros(), wish, Source::Http, &outcome, &events);
             let Some(Answer::Announced { counts, peers }) = shared.answer(outcome).await else {
                 return shared.check().log.add("503", 1);
@@ -352,8 +309,8 @@ async fn pass(shared: &Shared, ip: IpAddr, asking: &Asking) {
         }
         Asking::Scrape(info_hashes) => {
             let query = ScrapeQuery { info_hashes: info_hashes.iter().copied().collect() };
-            let (outcome, events) = shared.ask(|engine, mesh| Some(engine.scrape(now, &query, mesh)));
-            let outcome = outcome.expect("a scrape leads to something");
+            let outcome = task::ask(shared, now, |engine, now, mesh| engine.scrape(now, &query, mesh));
+            let events = shared.events.take();
             shared.check().scrape_asked_by_task(shared.me, now.as_micros(), info_hashes, &outcome, events);
             let Some(Answer::Scraped(counts)) = shared.answer(outcome).await else {
                 return shared.check().log.add("503", 1);

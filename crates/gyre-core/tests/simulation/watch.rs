@@ -2,11 +2,9 @@
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
+use std::rc::Rc;
 
-use gyre_core::engine::{
-    Endpoint, Mailbox, Message, PeerList, Post, Replies, ScrapeJob, Source, Ticket, UdpAnnounce,
-};
-use gyre_core::limits::UDP_REPLY_MAX_BYTES;
+use gyre_core::engine::{Endpoint, Mailbox, Message, PeerList, Post, ScrapeJob, Source, Ticket, UdpAnnounce};
 use gyre_core::mesh::Mesh;
 use gyre_core::types::{Announce, InfoHash, SwarmCounts, WorkerId};
 
@@ -64,38 +62,44 @@ impl Words {
     }
 }
 
+/// What has happened and is yet to be checked.
+pub(crate) type Events = Rc<RefCell<Vec<Event>>>;
+
 /// A worker's end of the mesh, watched.
-pub(crate) struct Watched<'a> {
-    pub(crate) mesh: &'a mut Mesh,
-    pub(crate) events: &'a RefCell<Vec<Event>>,
+pub(crate) struct Watched {
+    mesh: Mesh,
+    events: Events,
+    /// Messages were posted, and their receivers were not told.
+    pub(crate) unflushed: bool,
 }
 
-impl Post for Watched<'_> {
+impl Watched {
+    pub(crate) fn new(mesh: Mesh, events: Events) -> Self {
+        Self { mesh, events, unflushed: false }
+    }
+}
+
+impl Post for Watched {
     fn post(&mut self, to: WorkerId, message: Message) -> Result<(), Message> {
         let words = Words::of(&message);
         let posted = self.mesh.post(to, message);
+        self.unflushed |= posted.is_ok();
         let event = Event::Posted { to: to.index(), words, was_taken: posted.is_ok() };
         self.events.borrow_mut().push(event);
         posted
     }
 }
 
-impl Mailbox for Watched<'_> {
+impl Mailbox for Watched {
     fn take(&mut self) -> Option<(WorkerId, Message)> {
         let (from, message) = self.mesh.take()?;
         let words = Words::of(&message);
         self.events.borrow_mut().push(Event::Took { from: from.index(), words });
         Some((from, message))
     }
-}
 
-/// Where responses by UDP leave, watched.
-pub(crate) struct Leaving<'a>(pub(crate) &'a RefCell<Vec<Event>>);
-
-impl Replies for Leaving<'_> {
-    fn reply(&mut self, to: &Endpoint, write: impl FnOnce(&mut [u8; UDP_REPLY_MAX_BYTES]) -> usize) {
-        let mut out = [0x5a; UDP_REPLY_MAX_BYTES];
-        let length = write(&mut out);
-        self.0.borrow_mut().push(Event::Reply { to: *to, bytes: out[..length].to_vec() });
+    fn flush(&mut self) {
+        self.mesh.flush();
+        self.unflushed = false;
     }
 }

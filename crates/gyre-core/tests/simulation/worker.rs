@@ -1,14 +1,19 @@
-//! Owns a simulated worker: an engine, its end of the mesh, a socket and tasks, and the turn of `worker::Driver`
-//! without the kernel.
+//! Owns a simulated worker: an engine, its end of the mesh, a socket and tasks. The engine's own turn runs here, as it
+//! does on a worker's thread.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::io;
 use std::rc::Rc;
 
 use fastrand::Rng;
-use gyre_core::counters::Counter;
-use gyre_core::engine::{Endpoint, Engine, Gate};
-use gyre_core::limits::{HOUSEKEEPING_INTERVAL_MS, TURN_DATAGRAMS, UDP_REPLY_MAX_BYTES};
+use gyre_core::counters::{Counter, Counters};
+use gyre_core::engine::middleware::Middleware;
+use gyre_core::engine::{
+    self, Datagrams, Endpoint, Engine, Gate, Host, Intake, Post, Received, Replies, ReplyBuffer, Waiting,
+};
+use gyre_core::error::TrackerError;
+use gyre_core::limits::UDP_REPLY_MAX_BYTES;
 use gyre_core::mesh::Mesh;
 use gyre_core::swarm::Saved;
 use gyre_core::time::Timestamp;
@@ -18,7 +23,7 @@ use crate::rules::Rules;
 use crate::saving::Save;
 use crate::tasks::{Asking, Shared, Task, answer, wait, wait_deadline_us};
 use crate::verdict::{Mind, Steered, Verdict};
-use crate::watch::{Event, Leaving, Watched};
+use crate::watch::{Event, Events, Watched};
 
 /// What a worker is told.
 pub(crate) enum Order {
@@ -27,7 +32,7 @@ pub(crate) enum Order {
 }
 
 /// A datagram in a socket, and what the middleware will think of it.
-pub(crate) struct Received {
+pub(crate) struct Datagram {
     pub(crate) from: Endpoint,
     pub(crate) bytes: Vec<u8>,
     pub(crate) verdict: Option<Verdict>,
@@ -41,12 +46,11 @@ pub(crate) struct Worker<M: Steered> {
     pub(crate) shared: Rc<Shared>,
     gate: Rc<RefCell<Gate<M>>>,
     mind: Mind,
-    pub(crate) socket: VecDeque<Received>,
+    pub(crate) socket: VecDeque<Datagram>,
     pub(crate) orders: VecDeque<Order>,
     pub(crate) tasks: Vec<Task>,
     pub(crate) stalled_until_us: u64,
     pub(crate) save: Option<Save>,
-    next_gauge: Timestamp,
     /// There is more to do, whatever comes.
     pub(crate) unfinished: bool,
 }
@@ -54,13 +58,14 @@ pub(crate) struct Worker<M: Steered> {
 impl<M: Steered> Worker<M> {
     pub(crate) fn new(me: usize, engine: Engine, mesh: Mesh, check: Rc<RefCell<Check>>) -> Self {
         let mind = Mind::default();
+        let events = Events::default();
         let shared = Shared {
             me,
             engine: RefCell::new(engine),
-            mesh: RefCell::new(mesh),
+            mesh: RefCell::new(Watched::new(mesh, events.clone())),
+            events,
             check,
             now: Cell::default(),
-            replies: RefCell::default(),
         };
         Self {
             shared: Rc::new(shared),
@@ -71,7 +76,6 @@ impl<M: Steered> Worker<M> {
             tasks: Vec::new(),
             stalled_until_us: 0,
             save: None,
-            next_gauge: Timestamp::default(),
             unfinished: false,
         }
     }
@@ -82,95 +86,40 @@ impl<M: Steered> Worker<M> {
         self.socket.is_empty() && self.orders.is_empty() && self.tasks.is_empty() && !waits
     }
 
-    /// A turn, as `worker::Driver` has it; what leaves is added to `out`.
+    /// Runs a turn; what leaves is added to `out`.
     pub(crate) fn turn(&mut self, now: Timestamp, out: &mut Vec<Departure>) {
         self.shared.now.set(now);
-        self.obey(now);
         let shared = self.shared.clone();
         let (me, now_us) = (shared.me, now.as_micros());
-        self.take_datagrams(now, out);
-        let events = RefCell::default();
-        shared.engine.borrow_mut().answer_announces(now, &mut Leaving(&events));
-        self.happened(now_us, &events, out);
-        while let Some(waiting) = self.gate.borrow_mut().next_waiting() {
+        let mut thread = Thread {
+            socket: Socket {
+                shared: &shared,
+                mind: &self.mind,
+                received: &mut self.socket,
+                has_loaded: false,
+                replies: Vec::new(),
+                out,
+            },
+            orders: &mut self.orders,
+            to_wait: Vec::new(),
+        };
+        let (engine, mesh) = (&mut *shared.engine.borrow_mut(), &mut *shared.mesh.borrow_mut());
+        let turned = engine.turn(now, &mut self.gate.borrow_mut(), mesh, &mut thread);
+        let turned = turned.expect("no source of datagrams fails here");
+        assert!(thread.socket.replies.is_empty(), "replies that this turn has not submitted");
+        assert!(!mesh.unflushed, "messages that this turn has told nobody of");
+        for waiting in thread.to_wait {
             let future = wait(shared.clone(), self.gate.clone(), waiting);
             self.tasks.push(Task::new(future, Some(wait_deadline_us(now)), false));
         }
-        out.append(&mut shared.replies.borrow_mut());
-        let mesh = &mut *shared.mesh.borrow_mut();
-        let mut watched = Watched { mesh, events: &events };
-        let tended = shared.engine.borrow_mut().tend(now, &mut watched, &mut Leaving(&events));
-        self.happened(now_us, &events, out);
-        self.unfinished = tended.unfinished;
-        let engine = &mut *shared.engine.borrow_mut();
+        self.unfinished = turned.unfinished;
         let mut check = shared.check.borrow_mut();
-        check.hold_late(me, now_us, engine, !tended.unfinished);
-        check.after_turn(me, now_us, engine, tended.swept);
-        if now >= self.next_gauge {
-            self.next_gauge = now + std::time::Duration::from_millis(HOUSEKEEPING_INTERVAL_MS);
-            engine.gauge(now);
+        check.happened(me, now_us, shared.events.take());
+        check.hold_late(me, now_us, engine, !turned.unfinished);
+        check.after_turn(me, now_us, engine, turned.swept);
+        if turned.published {
             check.hold_gauges(me, now_us, engine);
         }
-        mesh.flush();
-    }
-
-    /// Follows its orders; of those to load, one.
-    fn obey(&mut self, now: Timestamp) {
-        while let Some(order) = self.orders.pop_front() {
-            let engine = &mut *self.shared.engine.borrow_mut();
-            let mut check = self.shared.check.borrow_mut();
-            match order {
-                Order::Access(rules) => {
-                    engine.set_access(rules.access());
-                    check.rules[self.shared.me] = rules;
-                }
-                Order::Load(saved) => {
-                    check.oracle.pass(self.shared.me, now.as_micros());
-                    for piece in &saved {
-                        check.oracle.load(self.shared.me, now.as_micros(), piece, true);
-                    }
-                    engine.load(now, saved);
-                    engine.gauge(now);
-                    if check.oracle.is_limited {
-                        check.oracle.learn_refused(self.shared.me, engine);
-                    }
-                    return;
-                }
-            }
-        }
-    }
-
-    fn take_datagrams(&mut self, now: Timestamp, out: &mut Vec<Departure>) {
-        let shared = self.shared.clone();
-        let (me, now_us) = (shared.me, now.as_micros());
-        let (engine, gate) = (&mut *shared.engine.borrow_mut(), &mut *self.gate.borrow_mut());
-        let mesh = &mut *shared.mesh.borrow_mut();
-        let mut check = shared.check.borrow_mut();
-        for _ in 0..TURN_DATAGRAMS {
-            let Some(Received { from, bytes, verdict }) = self.socket.pop_front() else { break };
-            self.mind.set(verdict);
-            let before = LIMITS.map(|limit| engine.counters.get(limit));
-            let events = RefCell::default();
-            let mut reply = [0xa5; UDP_REPLY_MAX_BYTES];
-            let mut watched = Watched { mesh, events: &events };
-            let length = engine.datagram(now, &from, &bytes, &mut reply, &mut watched, gate);
-            let limited = (0..LIMITS.len()).find(|at| engine.counters.get(LIMITS[*at]) > before[*at]);
-            let limited = limited.map(|at| LIMITS[at]);
-            let fate = check.judge(me, now_us, &from, &bytes, verdict, limited);
-            let answer = length.map(|length| &reply[..length]);
-            check.judged(me, now_us, &from, fate, answer, events.into_inner());
-            out.extend(answer.map(|answer| (from, answer.to_vec())));
-        }
-    }
-
-    /// Holds what has happened, and lets go what leaves.
-    fn happened(&self, now_us: u64, events: &RefCell<Vec<Event>>, out: &mut Vec<Departure>) {
-        let events = events.take();
-        out.extend(events.iter().filter_map(|event| match event {
-            Event::Reply { to, bytes } => Some((*to, bytes.clone())),
-            _ => None,
-        }));
-        self.shared.check.borrow_mut().happened(self.shared.me, now_us, events);
     }
 
     /// Takes a request by HTTP, between two turns.
@@ -210,5 +159,113 @@ impl<M: Steered> Worker<M> {
             }
         }
         self.tasks = kept;
+    }
+}
+
+/// The thread that a worker's turn runs on.
+struct Thread<'a> {
+    socket: Socket<'a>,
+    orders: &'a mut VecDeque<Order>,
+    to_wait: Vec<Waiting>,
+}
+
+impl<'a> Host for Thread<'a> {
+    type Datagrams = Socket<'a>;
+
+    fn datagrams(&mut self) -> &mut Socket<'a> {
+        &mut self.socket
+    }
+
+    fn next_order(&mut self) -> Option<engine::Order> {
+        let shared = self.socket.shared;
+        let mut check = shared.check.borrow_mut();
+        Some(match self.orders.pop_front()? {
+            Order::Access(rules) => {
+                let access = rules.access();
+                check.rules[shared.me] = rules;
+                engine::Order::Access(access)
+            }
+            Order::Load(saved) => {
+                let now_us = shared.now.get().as_micros();
+                check.oracle.pass(shared.me, now_us);
+                for piece in &saved {
+                    check.oracle.load(shared.me, now_us, piece, true);
+                }
+                self.socket.has_loaded = true;
+                engine::Order::Load(saved)
+            }
+        })
+    }
+
+    fn start_wait(&mut self, waiting: Waiting) {
+        self.to_wait.push(waiting);
+    }
+
+    fn tend(&mut self, _: Timestamp) -> bool {
+        false
+    }
+
+    fn publish(&mut self, _: Timestamp, _: &mut Counters, fault: Option<TrackerError>) {
+        assert_eq!(fault, None, "no middleware fails here");
+    }
+}
+
+/// A worker's socket during a turn: each datagram is judged as the engine takes it.
+struct Socket<'a> {
+    shared: &'a Shared,
+    mind: &'a Mind,
+    received: &'a mut VecDeque<Datagram>,
+    /// Swarms were loaded in this turn.
+    has_loaded: bool,
+    /// Replies that are not submitted yet.
+    replies: Vec<Departure>,
+    /// Where they leave.
+    out: &'a mut Vec<Departure>,
+}
+
+impl Datagrams for Socket<'_> {
+    fn receive<M: Middleware, P: Post>(
+        &mut self,
+        at_most: usize,
+        intake: &mut Intake<'_, M, P>,
+    ) -> io::Result<Received> {
+        let (shared, mut taken) = (self.shared, Received::default());
+        let (me, now_us) = (shared.me, shared.now.get().as_micros());
+        let mut check = shared.check.borrow_mut();
+        if self.has_loaded && check.oracle.is_limited {
+            check.oracle.learn_refused(me, intake.engine());
+        }
+        while taken.completions < at_most
+            && let Some(Datagram { from, bytes, verdict }) = self.received.pop_front()
+        {
+            taken.completions += 1;
+            self.mind.set(verdict);
+            let limits = |intake: &Intake<'_, M, P>| LIMITS.map(|limit| intake.engine().counters.get(limit));
+            let before = limits(intake);
+            let mut reply = [0xa5; UDP_REPLY_MAX_BYTES];
+            let length = intake.take(&from, &bytes, &mut reply);
+            let after = limits(intake);
+            let limited = (0..LIMITS.len()).find(|at| after[*at] > before[*at]).map(|at| LIMITS[at]);
+            let fate = check.judge(me, now_us, &from, &bytes, verdict, limited);
+            let answer = length.map(|length| &reply[..length]);
+            check.judged(me, now_us, &from, fate, answer, shared.events.take());
+            self.replies.extend(answer.map(|answer| (from, answer.to_vec())));
+        }
+        Ok(taken)
+    }
+
+    fn submit(&mut self) -> io::Result<()> {
+        self.out.append(&mut self.replies);
+        Ok(())
+    }
+}
+
+impl Replies for Socket<'_> {
+    fn reply(&mut self, to: &Endpoint, write: impl FnOnce(&mut ReplyBuffer) -> usize) {
+        let mut out = [0x5a; UDP_REPLY_MAX_BYTES];
+        let length = write(&mut out);
+        let bytes = out[..length].to_vec();
+        self.shared.events.borrow_mut().push(Event::Reply { to: *to, bytes: bytes.clone() });
+        self.replies.push((*to, bytes));
     }
 }

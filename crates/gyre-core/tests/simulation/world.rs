@@ -27,7 +27,7 @@ use crate::rules::Rules;
 use crate::saving::{Save, Snapshot};
 use crate::tasks::Asking;
 use crate::verdict::{After, Pause, Steered, Verdict};
-use crate::worker::{Order, Received, Worker};
+use crate::worker::{Datagram as Arrived, Order, Worker};
 
 /// Time of day at which the first process starts.
 const FIRST_DAY_US: u64 = 1_800_000_077_250_000;
@@ -237,7 +237,7 @@ impl<M: Steered> World<M> {
         let local = (socket == 1).then(|| IpAddr::from([192, 0, 2, self.rng.u8(..)]));
         let from = Endpoint { source: from, local, socket };
         let verdict = self.verdict();
-        self.workers[worker].socket.push_back(Received { from, bytes, verdict });
+        self.workers[worker].socket.push_back(Arrived { from, bytes, verdict });
     }
 
     /// What the middleware will think of a request.
