@@ -1,5 +1,5 @@
-//! Owns a worker: one thread on one core, with its sockets, its rings and its shard. The order of a turn is the engine's
-//! ([`Engine::turn`]); here stand the thread that it runs on, what it looks after beside, and when it sleeps.
+//! Owns a worker: one thread on one core, with its sockets, its rings and its shard. The order of a turn is the
+//! engine's ([`Engine::turn`]); here stand the thread that it runs on, what it looks after beside, and when it sleeps.
 //!
 //! Between two turns the runtime runs the HTTP tasks. When there is nothing to do all sleep in one epoll.
 

@@ -1,8 +1,8 @@
 //! Owns who is admitted: by the connection id, by access lists, and by the rates of the source.
 //!
-//! Without lists and limits this is one comparison for each datagram. Announces and scrapes count against a source's rate
-//! only with a valid connection id, so that nobody can use up the rate of another address. Connects and wrong ids can be
-//! forged.
+//! Without lists and limits this is one comparison for each datagram. Announces and scrapes count against a source's
+//! rate only with a valid connection id, so that nobody can use up the rate of another address. Connects and wrong ids
+//! can be forged.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -106,8 +106,8 @@ impl Engine {
         Some(access.reason(denied))
     }
 
-    /// Denies an announce by UDP, if the lists say so. Returns the length of the response, if there is one: with an empty
-    /// reason the client gets no answer.
+    /// Denies an announce by UDP, if the lists say so. Returns the length of the response, if there is one: with an
+    /// empty reason the client gets no answer.
     pub(super) fn deny_udp(
         &mut self,
         now: Timestamp,

@@ -27,8 +27,8 @@ impl SnapshotWriter {
 }
 
 impl Engine {
-    /// Appends the next slice of the table to `out`, at least `pieces` swarms and peers, up to the end of a bucket. After
-    /// the last one it appends the end of the file.
+    /// Appends the next slice of the table to `out`, at least `pieces` swarms and peers, up to the end of a bucket.
+    /// After the last one it appends the end of the file.
     pub fn save_slice(&self, writer: &mut SnapshotWriter, pieces: usize, unix_secs: u64, out: &mut Vec<u8>) {
         let Some(from) = writer.position else { return };
         writer.position = put_slice(out, self.save(from), pieces, unix_secs, writer.young_secs);

@@ -1,5 +1,5 @@
-//! Owns the step in which the swarms of a scrape are counted: this worker's own at once, the others by messages to their
-//! owners, whose answers are gathered.
+//! Owns the step in which the swarms of a scrape are counted: this worker's own at once, the others by messages to
+//! their owners, whose answers are gathered.
 
 use arrayvec::ArrayVec;
 

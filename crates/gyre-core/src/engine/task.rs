@@ -1,5 +1,5 @@
-//! Owns requests that are answered in a task, which can wait: for other workers, and for async middleware. HTTP requests
-//! are answered so, and requests by UDP that a middleware waits with.
+//! Owns requests that are answered in a task, which can wait: for other workers, and for async middleware. HTTP
+//! requests are answered so, and requests by UDP that a middleware waits with.
 
 use std::cell::RefCell;
 use std::future::poll_fn;

@@ -1,5 +1,5 @@
-//! Owns requests that a worker answers in a task: those by HTTP, and those that the middleware waits with. Here the world
-//! is the executor.
+//! Owns requests that a worker answers in a task: those by HTTP, and those that the middleware waits with. Here the
+//! world is the executor.
 
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
