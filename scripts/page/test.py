@@ -138,7 +138,7 @@ def check_shape(page, name):
 
 def check_restart(page, tracker):
     tracker.stop()
-    page.until("document.querySelector('#state').innerText === 'lost, trying again'")
+    page.until("document.querySelector('#state').innerText === 'connection lost, retrying'")
     page.until("document.querySelector('main.lost')")
     page.run("document.dispatchEvent(new Event('visibilitychange'))")  # somebody comes back to the page
     check_sane(page)

@@ -278,7 +278,7 @@ fn the_doctor_is_asked_by_http() {
 fn it_is_no_tracker() {
     let watched = Watched::start();
     let answer = watched.admin.get(&announce_path(info_hash(1), 1, ""), &[]);
-    assert!(answer.text().contains("no tracker"), "{:?}", answer.told());
+    assert!(answer.text().contains("not a tracker"), "{:?}", answer.told());
     assert_eq!(watched.tracker.count(&[Counter::HttpAnnounceV4]), 0);
     assert_eq!(error(&watched.admin.get("/nothing", &[])).0, 404);
 }
