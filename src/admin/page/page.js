@@ -454,7 +454,7 @@ const doctor = {
       this.findings = findings;
       const of = (level) => findings.filter((finding) => finding.level === level).length;
       const time = new Date().toLocaleTimeString("en-GB");
-      put(hint, `At ${time}: ${of("fail")} failed, ${of("warn")} warnings, ${of("ok")} ok.`);
+      put(hint, `At ${time}: ${of("fail")} failed, ${of("warn")} warnings, ${of("ok")} checks ok.`);
     } catch (error) {
       put(hint, `The check failed: ${error.message}`);
     }
