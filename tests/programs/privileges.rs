@@ -160,7 +160,7 @@ fn lists_are_read_again_where_some_were_at_the_start() {
     // And one in a directory that is shut.
     write(&[&denied, &elsewhere]);
     program.signal(Signal::HUP);
-    let line = program.find_line("nothing is reloaded").expect("an error");
+    let line = program.find_line("reload failed").expect("an error");
     assert!(line.contains(&elsewhere) && line.contains("sandbox"), "{line}");
     write(&[&denied]);
     program.signal(Signal::HUP);

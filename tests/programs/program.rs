@@ -111,7 +111,7 @@ fn udp_can_be_left_out() {
 }
 
 #[test]
-fn options_that_are_none_are_named() {
+fn invalid_options_are_named() {
     for options in [
         "--udp 6969",
         "--udp localhost:6969",
@@ -138,7 +138,7 @@ fn options_that_are_none_are_named() {
 }
 
 #[test]
-fn options_that_do_not_go_together_are_named() {
+fn inconsistent_options_are_named() {
     for (options, names) in [
         ("--no-udp --no-http", vec!["--no-udp", "--no-http"]),
         ("--announce-interval 100 --min-interval 101", vec!["--min-interval 101", "--announce-interval 100"]),
@@ -151,7 +151,7 @@ fn options_that_do_not_go_together_are_named() {
 }
 
 #[test]
-fn a_core_that_is_not_there_is_named() {
+fn a_core_that_is_not_available_is_named() {
     let said = Program::serve(&format!("{ANYWHERE} --cores 4095")).ends_with(1);
     assert!(said.contains("core 4095 is not available"), "{said}");
     let allowed = said.rsplit_once(": ").expect("a list of cores").1;
@@ -217,7 +217,7 @@ fn a_few_file_descriptors_are_enough_for_a_few_connections() {
     assert_eq!(HttpClient::connect(program.ready().1).get("/health").status, 200);
 }
 
-/// The paragraph of each option, its white space made one blank.
+/// Returns the paragraph of each option, with runs of white space replaced by one space.
 fn options_in_help() -> Vec<(String, String)> {
     let help = Command::new(GYRE).args(["serve", "--help"]).output().expect("a text");
     assert_eq!(help.status.code(), Some(0));
@@ -246,36 +246,36 @@ fn the_help_names_each_option_with_its_default_and_its_range() {
         ("--busy-poll", "0", "0 to 1000000"),
         ("--announce-interval", "1800", "1 to 604800"),
         ("--min-interval", "900", "0 to --announce-interval"),
-        ("--peer-timeout", "twice that", "from --announce-interval and a sixteenth to 2419200"),
+        ("--peer-timeout", "twice that interval", "(--announce-interval plus a sixteenth), and at most 2419200"),
         ("--max-peers", "50", "0 to 200"),
         ("--max-memory", "half of the memory", "16M to 1024T"),
         ("--connection-id-window", "120", "10 to 3600"),
         ("--http-connections", "20000", "1 to 10000000"),
-        ("--limit-connects", "any number", "RATE[/s|/m|/h][:BURST]"),
-        ("--limit-announces", "any number", ""),
-        ("--limit-scrapes", "any number", ""),
-        ("--limit-http-requests", "any number", ""),
-        ("--limit-http-connections", "any number", ""),
+        ("--limit-connects", "unlimited", "RATE[/s|/m|/h][:BURST]"),
+        ("--limit-announces", "unlimited", ""),
+        ("--limit-scrapes", "unlimited", ""),
+        ("--limit-http-requests", "unlimited", ""),
+        ("--limit-http-connections", "unlimited", ""),
         ("--limit-networks", "16", "0 to 65536"),
         ("--limit-exempt", "none", "at most 256"),
-        ("--limit-wrong-ids", "any number, nobody is banned", ""),
+        ("--limit-wrong-ids", "unlimited, no address is banned", ""),
         ("--ban-time", "120", "1 to 86400"),
-        ("--trusted-proxy", "none, each peer is a client", "at most 256"),
+        ("--trusted-proxy", "none, the peer of each connection is the client", "at most 256"),
         ("--receive-buffer", "8388608", "4096 to 1073741824"),
         ("--stats-interval", "10", "0 to 604800"),
         ("--log", "info", ""),
         ("--config", "", ""),
-        ("--allow-hashes", "none, all torrents are served", "at most 16"),
+        ("--allow-hashes", "none, all torrents are allowed", "at most 16"),
         ("--deny-hashes", "none", "at most 16"),
         ("--deny-reason", "\"torrent is not registered with this tracker\"", "At most 120 bytes"),
-        ("--allow-clients", "none, all clients are served", "at most 16"),
+        ("--allow-clients", "none, all clients are allowed", "at most 16"),
         ("--deny-clients", "none", "at most 16"),
-        ("--allow-sources", "none, all networks are served", "at most 16"),
+        ("--allow-sources", "none, all addresses are allowed", "at most 16"),
         ("--deny-sources", "none", "at most 16"),
         ("--state-dir", "nothing is kept", ""),
         ("--take-over", "", "same --state-dir"),
         ("--snapshot-interval", "300", "0 to 86400"),
-        ("--user", "stay who it is", ""),
+        ("--user", "keep the current user", ""),
         ("--allow-root", "", ""),
         ("--no-sandbox", "", ""),
         ("--admin", "127.0.0.1:6970", ""),
@@ -290,11 +290,11 @@ fn the_help_names_each_option_with_its_default_and_its_range() {
         assert!(default.is_empty() || text.contains(&format!("[default: {default}")), "{default} in {text}");
         assert!(text.contains(range), "{range} in {text}");
     }
-    assert_eq!(options, [], "all options are known to this test");
+    assert_eq!(options, [], "this test knows all options");
 }
 
 #[test]
-fn statistics_come_as_often_as_wanted() {
+fn statistics_are_logged_at_the_configured_interval() {
     let program = Program::serve(&format!("{ANYWHERE} --stats-interval 1"));
     let (udp, http) = program.ready();
     UdpClient::connected(udp).announce(announcement(info_hash(1), 1));
@@ -309,7 +309,7 @@ fn statistics_come_as_often_as_wanted() {
 }
 
 #[test]
-fn too_little_memory_is_refused_with_what_is_needed() {
+fn too_little_memory_is_refused_and_the_error_names_the_minimum() {
     let options = format!("{ANYWHERE} --cores {} --max-memory 16M", first_core());
     let said = Program::serve(&options).ends_with(1);
     assert!(said.contains("16777216 bytes of memory are too few for 1 workers"), "{said}");
@@ -319,7 +319,7 @@ fn too_little_memory_is_refused_with_what_is_needed() {
     Program::serve(&options).ready();
 }
 
-/// A filter that answers these system calls with this error, for the calling thread and whom it starts.
+/// Makes these system calls fail with this error, for the calling thread and the processes that it starts.
 fn forbid(calls: &[i64], errno: i32) {
     let rules = calls.iter().map(|&call| (call, Vec::new())).collect();
     let (others, these) = (SeccompAction::Allow, SeccompAction::Errno(errno as u32));

@@ -315,7 +315,7 @@ fn a_signal_has_the_program_succeed_itself_and_the_service_manager_told() {
     let ready = program.find_line("gyre: ready: ").expect("a program that serves");
     assert_eq!(hear(), "READY=1");
     program.signal(Signal::USR2);
-    let line = program.find_line("is to take over").expect("a word");
+    let line = program.find_line("will take over").expect("a word");
     let process = line.split(' ').rev().nth(4).expect("its number").to_owned();
     assert_eq!(program.find_line("gyre: ready: "), Some(ready.clone()), "the same sockets");
     assert_eq!(program.end().code(), Some(0));
