@@ -312,7 +312,7 @@ fn statistics_are_logged_at_the_configured_interval() {
 fn too_little_memory_is_refused_and_the_error_names_the_minimum() {
     let options = format!("{ANYWHERE} --cores {} --max-memory 16M", first_core());
     let said = Program::serve(&options).ends_with(1);
-    assert!(said.contains("16777216 bytes of memory are too few for 1 workers"), "{said}");
+    assert!(said.contains("the memory limit of 16777216 bytes is too low for 1 workers"), "{said}");
     let (_, needed) = said.split_once("raise --max-memory to ").expect("the cure");
     let needed = needed.split(',').next().expect("a size");
     let options = format!("{ANYWHERE} --cores {} --max-memory {needed}", first_core());

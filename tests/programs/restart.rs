@@ -316,7 +316,7 @@ fn a_signal_has_the_program_succeed_itself_and_the_service_manager_told() {
     assert_eq!(hear(), "READY=1");
     program.signal(Signal::USR2);
     let line = program.find_line("will take over").expect("a word");
-    let process = line.split(' ').rev().nth(4).expect("its number").to_owned();
+    let process = line.split(' ').rev().nth(3).expect("its number").to_owned();
     assert_eq!(program.find_line("gyre: ready: "), Some(ready.clone()), "the same sockets");
     assert_eq!(program.end().code(), Some(0));
     assert_eq!((hear(), hear()), (format!("MAINPID={process}"), "READY=1".to_owned()));
