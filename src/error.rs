@@ -28,7 +28,9 @@ pub enum ServerError {
         allowed: String,
     },
     /// More cores than a process can have workers.
-    #[error("{0} cores are selected, but at most {MAX_WORKERS} workers are supported; select fewer with --cores")]
+    #[error(
+        "{0} cores are selected, but at most {MAX_WORKERS} workers are supported; select fewer with --cores"
+    )]
     TooManyCores(usize),
     /// A socket could not be bound.
     #[error("can't serve {protocol} on {address}: {source}{}", bind_cure(source, protocol))]
@@ -103,7 +105,9 @@ pub enum ServerError {
     #[error("--take-over failed: {0}; the running tracker keeps serving")]
     TakeOver(#[source] io::Error),
     /// The admin listener can't be started.
-    #[error("can't start the admin listener: {0}; change its address with --admin, or disable it with --no-admin")]
+    #[error(
+        "can't start the admin listener: {0}; change its address with --admin, or disable it with --no-admin"
+    )]
     Admin(Box<Self>),
     /// The token can't be used.
     #[error("can't use the token in {}: {source}", path.display())]

@@ -28,7 +28,8 @@ impl Launcher {
         let mut command = Command::new(env::current_exe()?);
         command.arg(LAUNCH).args(arguments).stdin(Stdio::piped()).stdout(Stdio::null());
         let mut process = command.spawn()?;
-        let orders = process.stdin.take().ok_or_else(|| io::Error::other("the launcher has no standard input"))?;
+        let orders =
+            process.stdin.take().ok_or_else(|| io::Error::other("the launcher has no standard input"))?;
         Ok(Self { process, orders })
     }
 

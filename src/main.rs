@@ -257,8 +257,10 @@ fn reload(tracker: &mut Tracker, started: &Serve, config: &mut Config, filter: &
             }
             *config = serve.config();
             let _ = filter.reload(EnvFilter::new(serve.log())); // it was parsed before, and the log exists
-            tracing::info!("reloaded");
-            fixed.iter().for_each(|option| tracing::warn!("--{option} has changed; a restart is required to apply it"));
+            tracing::info!("the configuration was reloaded");
+            fixed.iter().for_each(|option| {
+                tracing::warn!("--{option} has changed; a restart is required to apply it")
+            });
         }
         Err(error) => tracing::error!("reload failed, all settings stay as they were: {error}"),
     }

@@ -53,7 +53,8 @@ pub(super) async fn read(watched: &Watched, connection: &mut HttpConnection) -> 
 pub(super) async fn replace(watched: &Watched, connection: &mut HttpConnection) -> Done {
     require_token(watched, connection)?;
     let name = name_of(connection)?;
-    let directory = watched.handle.own_lists().ok_or_else(|| to_tracker_error(ListChangeError::NoDirectory))?;
+    let directory =
+        watched.handle.own_lists().ok_or_else(|| to_tracker_error(ListChangeError::NoDirectory))?;
     let file = receive(directory, connection).await?;
     change(watched, connection, name, ListChange::Replace(file)).await
 }

@@ -121,7 +121,11 @@ const METRICS: [Metric; 17] = [
     ),
     gauge("ipv6_peers", "Peers with an IPv6 address", &[(&[], Counter::V6Peers)]),
     gauge("table_bytes", "Memory used by the table of swarms", &[(&[], Counter::TableBytes)]),
-    gauge("sweep_lag_milliseconds", "Longest time that a peer may stay beyond its timeout", &[(&[], Counter::SweepLagMs)]),
+    gauge(
+        "sweep_lag_milliseconds",
+        "Longest time that a peer may stay beyond its timeout",
+        &[(&[], Counter::SweepLagMs)],
+    ),
 ];
 
 /// Metrics with one series for each cause: name, help and causes.
@@ -198,7 +202,8 @@ impl Reading {
     }
 
     fn cpu(&self, to: &mut DescriptorEncoder<'_>) -> Result {
-        let mut metric = to.encode_descriptor("cpu_seconds", "CPU time used by the worker", None, MetricType::Counter)?;
+        let mut metric =
+            to.encode_descriptor("cpu_seconds", "CPU time used by the worker", None, MetricType::Counter)?;
         for (number, worker) in self.workers.iter().enumerate() {
             let secs = worker.counters.get(Counter::CpuMicros) as f64 / 1e6;
             let labels = [("worker", number.to_string())];

@@ -81,7 +81,8 @@ struct Largest([Vec<Swarm>; SortKey::ALL.len()]);
 impl Largest {
     async fn survey(handle: &Handle) -> Result<Self, Busy> {
         // The smallest of the kept swarms is on top.
-        let mut kept: [BinaryHeap<Reverse<(u32, InfoHash, SwarmCounts)>>; SortKey::ALL.len()] = Default::default();
+        let mut kept: [BinaryHeap<Reverse<(u32, InfoHash, SwarmCounts)>>; SortKey::ALL.len()] =
+            Default::default();
         let mut survey = handle.survey();
         while let Some(slice) = survey.next().await? {
             for (heap, by) in kept.iter_mut().zip(SortKey::ALL) {
@@ -149,7 +150,9 @@ struct Peer {
 
 /// `GET /api/swarms/{info_hash}?peers=50`
 pub(super) async fn one(watched: &Watched, connection: &mut HttpConnection) -> Done {
-    let wrong = || TrackerError::incorrect_request("invalid info-hash: it must be 40 hexadecimal or 32 base32 digits");
+    let wrong = || {
+        TrackerError::incorrect_request("invalid info-hash: it must be 40 hexadecimal or 32 base32 digits")
+    };
     let text = connection.param("info_hash").unwrap_or_default();
     let info_hash = parse_hash(text.as_bytes()).ok_or_else(wrong)?;
     let query: PeersQuery = connection.query()?.deserialize()?;

@@ -155,7 +155,11 @@ impl ConfigFile {
             DeValue::String(text) => text.to_string(),
             DeValue::Integer(number) if number.radix() == 10 => number.as_str().to_owned(),
             DeValue::Float(number) => number.as_str().to_owned(),
-            _ => return Err(self.error(value.span(), format!("the value of `{name}` must be a string or a number"))),
+            _ => {
+                return Err(
+                    self.error(value.span(), format!("the value of `{name}` must be a string or a number"))
+                );
+            }
         };
         let argument = format!("--{name}={text}");
         match options.clone().try_get_matches_from([&argument]) {
@@ -329,7 +333,11 @@ mod tests {
         assert_eq!((config.min_interval_secs, config.announce_interval_secs), (10, 1_800));
 
         let config = read(text, "--udp 127.0.0.1:3 --max-peers 8").unwrap();
-        assert_eq!(config.udp, Listen::At(vec!["127.0.0.1:3".parse().unwrap()]), "the addresses of the file are replaced, not added to");
+        assert_eq!(
+            config.udp,
+            Listen::At(vec!["127.0.0.1:3".parse().unwrap()]),
+            "the addresses of the file are replaced, not added to"
+        );
         assert_eq!(config.max_peers, 8);
         // Options of the file that conflict with the command line are dropped.
         let config = read(text, "--no-udp --http 127.0.0.1:4").unwrap();
@@ -343,10 +351,7 @@ mod tests {
     fn errors_have_line_and_column() {
         for (text, expected) in [
             ("x", "f:1:2: "),
-            (
-                "max-peers = 1\n\nmax-peer = 2",
-                "f:3:1: unknown option `max-peer`; did you mean `max-peers`?",
-            ),
+            ("max-peers = 1\n\nmax-peer = 2", "f:3:1: unknown option `max-peer`; did you mean `max-peers`?"),
             ("config = \"f\"", "f:1:1: unknown option `config`"),
             ("[udp]\nport = 1", "f:1:"),
             (

@@ -48,15 +48,15 @@ pub enum Order {
     Sockets(Sender<io::Result<Vec<OwnedFd>>>),
     /// Enter what was saved, as far as it isn't known better.
     Load(Vec<Saved>),
-    /// At the end, when nothing comes in any more, write what is young of the table.
-    Leave(Bequest),
+    /// At the end, after the last request, write the recent announces of the table.
+    SaveLate(LateSnapshot),
 }
 
-/// What a worker is to leave behind.
-pub struct Bequest {
+/// The changes since the last snapshot, which a worker writes before it ends in a handover.
+pub struct LateSnapshot {
     /// An empty file.
     pub file: File,
-    /// Peers that announced longer ago are left out.
+    /// Peers whose last announce is older than this are left out.
     pub young_secs: u32,
     /// Who is told; there is room.
     pub done: Sender<io::Result<Written>>,
@@ -93,7 +93,7 @@ impl<M> Driver<M> {
                     engine.load(now, saved);
                     return true;
                 }
-                Order::Leave(bequest) => self.bequest = Some(bequest),
+                Order::SaveLate(late) => self.late = Some(late),
             }
         }
         false

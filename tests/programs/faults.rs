@@ -134,8 +134,8 @@ fn does_without_its_disk(tracker: &mut Watched, state: &Path, breaks: impl FnOnc
     assert_eq!(tracker.metric(FAILURES), 0.0);
     breaks();
     eventually("failures", || tracker.metric(FAILURES) >= 2.0);
-    let said = tracker.program.find_line("the snapshot could not be written").expect("a line of the log");
-    assert!(said.contains("os error") && said.contains("the last one is still there"), "{said}");
+    let said = tracker.program.find_line("can't write a snapshot").expect("a line of the log");
+    assert!(said.contains("os error") && said.contains("the last one is kept"), "{said}");
     let kept = fs::read_dir(&snapshot).expect("the last snapshot").map(|file| file.expect("a file"));
     assert!(kept.map(|file| file.metadata().expect("a file").len()).sum::<u64>() > 0);
     UdpClient::connected(tracker.udp).announce(announcement(info_hash(1), 2));

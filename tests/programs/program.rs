@@ -246,7 +246,11 @@ fn the_help_names_each_option_with_its_default_and_its_range() {
         ("--busy-poll", "0", "0 to 1000000"),
         ("--announce-interval", "1800", "1 to 604800"),
         ("--min-interval", "900", "0 to --announce-interval"),
-        ("--peer-timeout", "twice that interval", "(--announce-interval plus a sixteenth), and at most 2419200"),
+        (
+            "--peer-timeout",
+            "twice that interval",
+            "(--announce-interval plus a sixteenth), and at most 2419200",
+        ),
         ("--max-peers", "50", "0 to 200"),
         ("--max-memory", "half of the memory", "16M to 1024T"),
         ("--connection-id-window", "120", "10 to 3600"),

@@ -214,18 +214,18 @@ fn who_cannot_take_over_leaves_the_other_one_serving() {
     client.announce(announcement(info_hash(1), 1));
 
     let said = Program::serve(&options(&state)).ends_with(1);
-    assert!(said.contains("another tracker has it; --take-over"), "{said}");
+    assert!(said.contains("another tracker is using it; use --take-over"), "{said}");
     let first = gyre::sys::allowed_cores().unwrap()[0];
     if gyre::sys::allowed_cores().unwrap().len() > 1 {
         let said = refused(&format!("{} --cores {first}", options(&state)));
-        assert!(said.contains("this one would have 1: name as many --cores"), "{said}");
+        assert!(said.contains("this one would have 1; set --cores to the same number"), "{said}");
     }
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let said = refused(&format!("{} --http {}", options(&state), taken.local_addr().unwrap()));
     assert!(said.contains("Address already in use"), "{said}");
     let said = refused(&format!("{} --deny-hashes /nonexistent/list", options(&state)));
     assert!(said.contains("/nonexistent/list: No such file"), "{said}");
-    assert!(program.find_line("this one goes on").is_some());
+    assert!(program.find_line("this process keeps serving").is_some());
     is_taken_over(program, &state, client);
 }
 
@@ -277,10 +277,10 @@ fn nonsense_is_refused_and_an_heir_that_dies_is_forgotten() {
     let (udp, _) = program.ready();
     let mut client = UdpClient::connected(udp);
     for (words, answer) in [
-        (&b"GET / HTTP/1.1"[..], "that is no message"),
-        (&[b'x'; 5_000], "that is no message"),
-        (br#""Serving""#, "not what should come now"),
-        (br#"{"Hello":{"version":2}}"#, "version 2 of the hand-over, not 1"),
+        (&b"GET / HTTP/1.1"[..], "not a valid message"),
+        (&[b'x'; 5_000], "not a valid message"),
+        (br#""Serving""#, "unexpected message"),
+        (br#"{"Hello":{"version":2}}"#, "the handover protocol has version 2 instead of 1"),
     ] {
         let said = Heir::connect(state.path()).say(words).hear();
         assert!(said.contains("Refused") && said.contains(answer), "{said}");
@@ -290,13 +290,13 @@ fn nonsense_is_refused_and_an_heir_that_dies_is_forgotten() {
     let silent = Heir::connect(state.path());
     Heir::connect(state.path()).hello().say(br#"{"Hello":{"version":1}}"#);
     assert!(silent.hear().contains("timed out"));
-    assert!(program.find_line("this one goes on").is_some());
+    assert!(program.find_line("this process keeps serving").is_some());
     Heir::connect(state.path()).hello(); // it dies with the sockets
-    assert!(program.find_line("this one goes on").is_some());
+    assert!(program.find_line("this process keeps serving").is_some());
     let heir = Heir::connect(state.path());
     assert_eq!(heir.hello().say(br#""Save""#).hear(), r#""Saved""#);
     drop(heir); // it dies while it reads the snapshot
-    assert!(program.find_line("this one goes on").is_some());
+    assert!(program.find_line("this process keeps serving").is_some());
     is_taken_over(program, &state, client);
 }
 
@@ -385,12 +385,12 @@ fn several_workers_need_sockets_that_share_their_port() {
         |socket: &Socket, cores: &str| format!("--udp {} --no-http --cores {cores}", address(socket));
     let both = format!("{first},{second}");
     let said = activated([&alone, &other], "$$", &options(&alone, &both)).ends_with(1);
-    assert!(said.contains("they don't have SO_REUSEPORT"), "{said}");
+    assert!(said.contains("SO_REUSEPORT is not set"), "{said}");
 
     let shared = bound(Type::DGRAM, true, "127.0.0.1:0");
     let beside = bound(Type::DGRAM, true, &address(&shared).to_string());
     let said = activated([&shared, &beside], "$$", &options(&shared, &first.to_string())).ends_with(1);
-    assert!(said.contains("2 of them, but there are 1 workers"), "{said}");
+    assert!(said.contains("there are 2 sockets, but 1 workers"), "{said}");
     let ask = |socket: &Socket, program: &Program| {
         assert!(program.find_line("ready").is_some());
         let mut client = UdpClient::connected(address(socket));
