@@ -284,8 +284,8 @@ pub enum ConfigError {
     },
     /// Peers would expire before they are asked to announce again.
     #[error(
-        "--peer-timeout {timeout} is too short: it must be more than {longest} s, the longest interval that clients are \
-         given (--announce-interval plus a sixteenth)"
+        "--peer-timeout {timeout} is too short: it must be more than {longest} s, the longest interval \
+         that clients are given (--announce-interval plus a sixteenth)"
     )]
     PeerTimeout {
         /// The timeout in seconds.

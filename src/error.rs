@@ -44,8 +44,8 @@ pub enum ServerError {
     },
     /// Too few file descriptors.
     #[error(
-        "the limit of open files is too low: {needed} file descriptors are needed, but the limit is {limit} and can't be \
-         raised; set `ulimit -n {needed}` (LimitNOFILE= in a systemd unit){cure}"
+        "the limit of open files is too low: {needed} file descriptors are needed, but the limit is \
+         {limit} and can't be raised; set `ulimit -n {needed}` (LimitNOFILE= in a systemd unit){cure}"
     )]
     Descriptors {
         /// The number of descriptors needed.
@@ -65,8 +65,8 @@ pub enum ServerError {
     },
     /// A list in a directory that the sandbox does not allow.
     #[error(
-        "{}: the sandbox does not allow this directory, because no file in it was used at the start; put the list into \
-         the directory of another list, or restart gyre",
+        "{}: the sandbox does not allow this directory, because no file in it was used at the start; put \
+         the list into the directory of another list, or restart gyre",
         .0.display()
     )]
     OutOfReach(PathBuf),
@@ -119,8 +119,8 @@ pub enum ServerError {
     },
     /// The memory limit is too low.
     #[error(
-        "the memory limit of {most} bytes is too low for {workers} workers; raise --max-memory to {needed_mib}M, or use \
-         fewer --cores"
+        "the memory limit of {most} bytes is too low for {workers} workers; raise --max-memory to \
+         {needed_mib}M, or use fewer --cores"
     )]
     Memory {
         /// The limit in bytes.
@@ -345,8 +345,8 @@ pub(crate) fn ring_cure(error: &io::Error) -> &'static str {
             "; the kernel has no io_uring: Linux 6.1 or newer is needed, built with CONFIG_IO_URING"
         }
         Some(libc::EPERM) => {
-            "; io_uring is not permitted: set `sysctl kernel.io_uring_disabled=0`, and in a container permit the io_uring \
-             calls in its seccomp profile"
+            "; io_uring is not permitted: set `sysctl kernel.io_uring_disabled=0`, and in a container \
+             permit the io_uring calls in its seccomp profile"
         }
         Some(libc::EINVAL | libc::EOPNOTSUPP) => {
             "; the kernel's io_uring is too old: Linux 6.1 or newer is needed"

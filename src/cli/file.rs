@@ -236,8 +236,8 @@ pub(super) fn print(given: &ArgMatches) -> String {
     let options = options();
     let mut text = String::from(
         "# Options of gyre, with the same names as on the command line. Command-line options override this file.\n\
-         # Options that may be given several times are lists here. Options that are commented out show their default, or\n\
-         # an example if they have none.\n",
+         # Options that may be given several times are lists here. Options that are commented out show\n\
+         # their default, or an example if they have none.\n",
     );
     let mut heading = None;
     for option in options.get_arguments() {

@@ -69,8 +69,8 @@ impl Inherited {
         match predecessor.workers() {
             same if same == workers => Ok(Some(predecessor)),
             other => Err(ServerError::TakeOver(io::Error::other(format!(
-                "the running tracker has {other} workers, but this one would have {workers}; set --cores to the same number, or \
-                 stop it first"
+                "the running tracker has {other} workers, but this one would have {workers}; set --cores \
+                 to the same number, or stop it first"
             )))),
         }
     }

@@ -116,7 +116,8 @@ impl Sockets {
             };
             if let Err(error) = sys::attach_steering(socket, program) {
                 return tracing::warn!(
-                    "can't set up --steering {steering}: {error}; the kernel distributes requests by a hash of the addresses"
+                    "can't set up --steering {steering}: {error}; the kernel distributes requests by a \
+                     hash of the addresses"
                 );
             }
         }
@@ -236,8 +237,8 @@ fn udp_socket(socket: Socket, receive_buffer_bytes: usize) -> io::Result<RingSoc
     let buffer = sys::set_receive_buffer(&socket, receive_buffer_bytes)?;
     if buffer < receive_buffer_bytes / 2 * 2 {
         tracing::warn!(
-            "udp {address}: the receive buffer has {buffer} bytes instead of {receive_buffer_bytes}, which can lose datagrams \
-             in a burst; set `sysctl net.core.rmem_max={receive_buffer_bytes}`"
+            "udp {address}: the receive buffer has {buffer} bytes instead of {receive_buffer_bytes}, \
+             which can lose datagrams in a burst; set `sysctl net.core.rmem_max={receive_buffer_bytes}`"
         );
     }
     let wildcard = address.ip().is_unspecified();
