@@ -1,4 +1,4 @@
-//! Owns the tests of `gyre doctor` as a program: what it prints and returns, and what it finds at trackers that run.
+//! Owns the tests of the program `gyre doctor`: its output and exit status, and its findings on running trackers.
 
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::process::{Command, Output};
@@ -13,11 +13,11 @@ use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 use serde_json::Value;
 
 const GYRE: &str = env!("CARGO_BIN_EXE_gyre");
-/// As long as the program may take.
+/// Time limit of the program.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Both protocols, at ports that nobody has: nothing of the machine's is asked.
+/// Both protocols at free ports, so that no other program is queried.
 const ANYWHERE: &str = "--udp 127.0.0.1:0 --http 127.0.0.1:0";
-/// What is checked on each machine, whatever the options.
+/// The checks that are made on each machine, with any options.
 const CHECKS: [&str; 32] = [
     "options",
     "kernel",
@@ -62,7 +62,7 @@ fn run(options: &str) -> Output {
     output
 }
 
-/// What `--json` gives, which must fit what the program returns.
+/// Returns the findings of `--json`, which must match the exit status.
 #[track_caller]
 fn findings(options: &str) -> Vec<Value> {
     let output = run(&format!("--json {options}"));
@@ -97,7 +97,7 @@ fn all_checks_are_made_and_the_exit_status_matches() {
     for check in CHECKS {
         assert!(found.iter().any(|finding| finding["check"] == check), "{check}");
     }
-    assert_eq!(levels(&found, "io-uring", ""), ["ok"], "the tests need it");
+    assert_eq!(levels(&found, "io-uring", ""), ["ok"], "the tests need io_uring");
     assert_eq!(levels(&found, "answer", ""), [""; 0], "no tracker was queried");
 }
 
@@ -211,7 +211,7 @@ fn io_uring_that_is_forbidden_is_a_failure_with_its_cause() {
         (libc::SYS_io_uring_setup, libc::ENOMEM, "ulimit -l"),
     ] {
         let filtered = thread::spawn(move || {
-            // A child has the filter of the thread that starts it.
+            // A child process has the filter of the thread that starts it.
             let architecture = std::env::consts::ARCH.try_into().unwrap();
             let (others, these) = (SeccompAction::Allow, SeccompAction::Errno(errno as u32));
             let filter = SeccompFilter::new([(call, vec![])].into(), others, these, architecture).unwrap();

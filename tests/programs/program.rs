@@ -1,4 +1,4 @@
-//! Owns the tests of the program `gyre`: what it prints, how it ends, and what it says to options that are no good.
+//! Owns the tests of the program `gyre`: its output, its end, and its errors for invalid options.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, UdpSocket};
@@ -15,9 +15,10 @@ use rustix::thread::{CapabilitySet, remove_capability_from_bounding_set};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 
 impl Program {
-    /// Runs it under a limit of open files, which it may not lift even if the user is root.
+    /// Runs it with a limit of open files that it can't raise, even as root.
     fn serve_with_files(limit: u32, options: &str) -> Self {
-        // A child has what the thread has that starts it. Who may not give the capability up doesn't have it.
+        // A child process inherits the capabilities of the thread. A user who can't drop this capability does not have
+        // it.
         let without_it = move || {
             let _ = remove_capability_from_bounding_set(CapabilitySet::SYS_RESOURCE);
             let line = format!("ulimit -n {limit}; exec {GYRE} serve --allow-root --no-admin {options}");
@@ -32,7 +33,7 @@ fn first_core() -> usize {
 }
 
 #[test]
-fn it_serves_says_so_and_ends_at_a_signal() {
+fn it_serves_logs_that_it_is_ready_and_ends_at_a_signal() {
     for signal in [Signal::TERM, Signal::INT] {
         let core = first_core();
         let mut program = Program::serve(&format!("{ANYWHERE} --cores {core}"));
@@ -51,7 +52,7 @@ fn it_serves_says_so_and_ends_at_a_signal() {
         assert_eq!(program.end().code(), Some(0), "after {signal:?}");
         let took = clock.now().since(Timestamp::default());
         assert!(took < STOP_DEADLINE, "{took:?} from {signal:?} to the end");
-        assert_eq!(program.find_line(""), None, "there is nothing more to say");
+        assert_eq!(program.find_line(""), None, "no further output");
     }
 }
 
@@ -69,7 +70,7 @@ fn each_core_has_a_worker() {
 fn a_second_signal_ends_it_at_once() {
     let mut program = Program::serve(ANYWHERE);
     let mut client = HttpClient::connect(program.ready().1);
-    // Half of a second request: what waits for its other half would end a second and a half after the signal.
+    // Half of a second request: waiting for the other half would delay the end until 1.5 s after the signal.
     let requests = "GET /health HTTP/1.1\r\nHost: t\r\n\r\nGET /";
     assert_eq!(client.request(requests).status, 200);
     program.signal(Signal::TERM);
@@ -79,7 +80,7 @@ fn a_second_signal_ends_it_at_once() {
 
 #[test]
 fn it_can_be_killed_and_started_again_at_the_same_port() {
-    let ip = "127.0.0.78"; // where no other test's socket can take the port meanwhile
+    let ip = "127.0.0.78"; // no other test uses this address, so the port stays free
     let mut killed = Program::serve(&format!("--udp {ip}:0 --http {ip}:0"));
     let (udp, http) = killed.ready();
     let mut client = HttpClient::connect(http);
@@ -182,7 +183,7 @@ fn too_few_file_descriptors_are_named_if_connections_need_them() {
     let mut program = Program::serve_with_files(200, &options);
     let (udp, http) = program.ready();
     UdpClient::connected(udp).announce(announcement(info_hash(1), 1));
-    // More connections than there are descriptors: all are answered, and those that idle for longest make room.
+    // More connections than descriptors: all are answered, and the connections that have idled longest are closed.
     let mut clients = Vec::new();
     for number in 0..300 {
         let mut client = HttpClient::connect(http);
@@ -199,7 +200,7 @@ fn too_few_file_descriptors_are_named_if_connections_need_them() {
 }
 
 #[test]
-fn connections_that_are_refused_have_descriptors_too() {
+fn refused_connections_also_have_descriptors() {
     let options = format!("{ANYWHERE} --cores {} --stats-interval 1", first_core());
     let program = Program::serve_with_files(200, &options);
     let (_, http) = program.ready();
@@ -317,7 +318,7 @@ fn too_little_memory_is_refused_and_the_error_names_the_minimum() {
     let options = format!("{ANYWHERE} --cores {} --max-memory 16M", first_core());
     let said = Program::serve(&options).ends_with(1);
     assert!(said.contains("the memory limit of 16777216 bytes is too low for 1 workers"), "{said}");
-    let (_, needed) = said.split_once("raise --max-memory to ").expect("the cure");
+    let (_, needed) = said.split_once("raise --max-memory to ").expect("how to fix it");
     let needed = needed.split(',').next().expect("a size");
     let options = format!("{ANYWHERE} --cores {} --max-memory {needed}", first_core());
     Program::serve(&options).ready();
@@ -352,23 +353,23 @@ fn io_uring_that_is_missing_or_forbidden_is_named() {
     }
 }
 
-/// The folder of one of the program's threads.
+/// Returns the directory of a thread of the program.
 fn thread_of(pid: u32, name: &str) -> Option<PathBuf> {
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).ok()?;
     let mut tasks = tasks.flatten().map(|task| task.path());
     tasks.find(|task| std::fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm.starts_with(name)))
 }
 
-/// Bytes or calls don't matter, but that there was another write.
+/// Returns the number of writes, which only has to change.
 fn writes_of_log(pid: u32) -> Option<String> {
     let text = std::fs::read_to_string(thread_of(pid, "gyre-log")?.join("io")).ok()?;
     text.lines().find(|line| line.starts_with("syscw")).map(str::to_owned)
 }
 
 #[test]
-fn a_log_that_is_stuck_holds_nothing_up() {
+fn a_blocked_log_blocks_nothing() {
     let (_reader, mut writer) = std::io::pipe().unwrap();
-    writer.write_all(&[b'x'; 65_536]).unwrap(); // all that a pipe holds
+    writer.write_all(&[b'x'; 65_536]).unwrap(); // the capacity of a pipe
     let child = serve(ANYWHERE).stderr(writer).spawn().unwrap();
     let pid = child.id();
     let mut program = Program::unread(child);
@@ -378,7 +379,7 @@ fn a_log_that_is_stuck_holds_nothing_up() {
 }
 
 #[test]
-fn a_log_that_nobody_reads_is_no_reason_to_end() {
+fn a_closed_log_does_not_end_the_program() {
     let mut child = serve(&format!("{ANYWHERE} --stats-interval 1")).stderr(Stdio::piped()).spawn().unwrap();
     let mut stderr = BufReader::new(child.stderr.take().unwrap());
     let mut ready = String::new();
