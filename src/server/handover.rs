@@ -153,7 +153,7 @@ impl Handover {
         expect(channel, TABLES, &Message::Serving)?;
         // From here on there is no way back, because the new tracker serves.
         tracing::info!("process {process} has taken over; this process ends");
-        self.control.leave_snapshots();
+        self.control.stop_snapshots();
         let young_secs = self.clock.now().since(began).as_secs() as u32
             + self.peer_timeout_secs.div_ceil(u32::from(TICKS_PER_TIMEOUT))
             + 2;

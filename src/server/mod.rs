@@ -32,7 +32,7 @@ pub use builder::Builder;
 use control::Control;
 pub use control::{Status, WrittenSnapshot};
 pub use handle::{Busy, Handle, Survey, SwarmState, WorkerState};
-use handover::Crew;
+use handover::WorkerGroup;
 pub use inherit::Inherited;
 use lists::ListFiles;
 pub use lists::{KnownList, ListChange, ListChangeError};
