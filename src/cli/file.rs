@@ -235,8 +235,8 @@ fn reason(error: &clap::Error) -> String {
 pub(super) fn print(given: &ArgMatches) -> String {
     let options = options();
     let mut text = String::from(
-        "# Options of gyre, with the same names as on the command line. Command-line options override this file.\n\
-         # Options that may be given several times are lists here. Options that are commented out show\n\
+        "# Options of gyre, with the same names as on the command line. Command-line options override this\n\
+         # file. Options that may be given several times are lists here. Options that are commented out show\n\
          # their default, or an example if they have none.\n",
     );
     let mut heading = None;

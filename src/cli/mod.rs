@@ -188,7 +188,7 @@ pub struct Top {
     #[arg(value_name = "ADDR:PORT|URL", default_value = DEFAULT_ADMIN_ADDRESS)]
     pub target: crate::top::Target,
 
-    /// Seconds between two readings. 1 to 3600
+    /// Seconds between two readings. Range: 1 to 3600
     #[arg(long, value_name = "S", default_value_t = crate::limits::DEFAULT_TOP_INTERVAL_S)]
     #[arg(value_parser = serve::number(crate::limits::TOP_INTERVAL_RANGE_S))]
     pub interval: u32,

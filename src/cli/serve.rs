@@ -64,15 +64,15 @@ pub struct Serve {
 
     /// Trust these proxies to name the client, with the PROXY protocol (version 1 or 2) or a header field (Forwarded,
     /// X-Forwarded-For, X-Real-IP). A network like `10.0.0.0/8`, or a single address. With an address of --http and `=`
-    /// in front (`127.0.0.1:6969=10.0.0.0/8`), only connections to that address are trusted. May be given several times
-    /// (at most 256) [default: none, the peer of each connection is the client]
+    /// in front (`127.0.0.1:6969=10.0.0.0/8`), they are trusted only on connections to that address. May be given
+    /// several times (at most 256) [default: none, the peer of each connection is the client]
     #[arg(long, value_name = "[ADDR:PORT=]CIDR")]
     trusted_proxy: Vec<TrustedProxy>,
 
     /// Allow only the torrents in this file. Each line has an info-hash (hexadecimal or base32), optionally followed by
     /// the time until which the entry is valid (2027-01-31, 2027-01-31T12:00:00Z, or seconds since 1970). `#` starts a
-    /// comment. If there is any allow list, torrents that are on none are denied. Like all lists, the file is read
-    /// again when it changes. May be given several times (at most 16) [default: none, all torrents are allowed]
+    /// comment. If there is any allow list, torrents on none of them are denied. Like all lists, the file is read again
+    /// when it changes. May be given several times (at most 16) [default: none, all torrents are allowed]
     #[arg(long, value_name = "FILE", help_heading = LISTS)]
     allow_hashes: Vec<PathBuf>,
 
@@ -116,19 +116,19 @@ pub struct Serve {
     steering: SteeringName,
 
     /// Microseconds that a worker polls for work before it sleeps. This lowers the latency, but keeps the core busy all
-    /// the time. 0 to 1000000
+    /// the time. Range: 0 to 1000000
     #[arg(long, value_name = "US", default_value_t = 0, value_parser = number(BUSY_POLL_RANGE_US))]
     #[arg(help_heading = WORKERS)]
     busy_poll: u32,
 
     /// Seconds that clients are asked to wait between announces. Each response adds a random part of up to a sixteenth,
-    /// so that clients don't announce in step. 1 to 604800
+    /// so that clients don't announce in step. Range: 1 to 604800
     #[arg(long, value_name = "S", default_value_t = DEFAULT_ANNOUNCE_INTERVAL_S)]
     #[arg(value_parser = number(ANNOUNCE_INTERVAL_RANGE_S), help_heading = ANNOUNCES)]
     announce_interval: u32,
 
-    /// Minimum number of seconds between announces, sent to HTTP clients as `min interval`. 0 to --announce-interval
-    /// [default: 900, or half of --announce-interval if that is less]
+    /// Minimum number of seconds between announces, sent to HTTP clients as `min interval`. Range: 0 to
+    /// --announce-interval [default: 900, or half of --announce-interval if that is less]
     #[arg(long, value_name = "S", value_parser = number(MIN_INTERVAL_RANGE_S), help_heading = ANNOUNCES)]
     min_interval: Option<u32>,
 
@@ -137,24 +137,25 @@ pub struct Serve {
     #[arg(long, value_name = "S", value_parser = number(PEER_TIMEOUT_RANGE_S), help_heading = ANNOUNCES)]
     peer_timeout: Option<u32>,
 
-    /// Maximum number of peers in a response, whatever the client asks for. 0 to 200
+    /// Maximum number of peers in a response, whatever the client asks for. Range: 0 to 200
     #[arg(long, value_name = "N", default_value_t = DEFAULT_PEERS as u32, value_parser = number(MAX_PEERS_RANGE))]
     #[arg(help_heading = ANNOUNCES)]
     max_peers: u32,
 
     /// Memory limit of the process, without HTTP connections, in bytes or with a unit K, M, G or T (powers of 1024).
-    /// When the limit is reached, the peers with the oldest announces are removed. 16M to 1024T [default: half of the
-    /// memory of the machine, or of the process's cgroup]
+    /// When the limit is reached, the peers with the oldest announces are removed. Range: 16M to 1024T [default: half
+    /// of the memory of the machine, or of the process's cgroup]
     #[arg(long, value_name = "SIZE", value_parser = size, help_heading = LIMITS)]
     max_memory: Option<u64>,
 
-    /// Seconds of a connection id window (BEP 15). An id is valid for one to two windows. 10 to 3600
+    /// Seconds of a connection id window (BEP 15). An id is valid for one to two windows. Range: 10 to 3600
     #[arg(long, value_name = "S", default_value_t = DEFAULT_CONNECTION_ID_WINDOW_S)]
     #[arg(value_parser = number(CONNECTION_ID_WINDOW_RANGE_S), help_heading = LIMITS)]
     connection_id_window: u32,
 
-    /// Maximum number of open HTTP connections, divided evenly among the workers. Further connections get a 503. 1 to
-    /// 10000000 [default: 20000, or fewer if the limit of open files is too low]
+    /// Maximum number of open HTTP connections, divided evenly among the workers. If more arrive, idle connections are
+    /// closed to make room, otherwise new ones get a 503. Range: 1 to 10000000 [default: 20000, or fewer if the limit
+    /// of open files is too low]
     #[arg(long, value_name = "N", value_parser = number(HTTP_CONNECTIONS_RANGE), help_heading = LIMITS)]
     http_connections: Option<u32>,
 
@@ -184,7 +185,7 @@ pub struct Serve {
     limit_http_connections: Option<Rate>,
 
     /// Limit of a whole network (a /24 of IPv4, a /48 of IPv6), as a multiple of the limits of one address. 0 means
-    /// unlimited. 0 to 65536
+    /// unlimited. Range: 0 to 65536
     #[arg(long, value_name = "N", default_value_t = DEFAULT_NETWORK_SHARE, value_parser = number(NETWORK_SHARE_RANGE))]
     #[arg(help_heading = SOURCES)]
     limit_networks: u32,
@@ -200,7 +201,7 @@ pub struct Serve {
     #[arg(long, value_name = "RATE", help_heading = SOURCES)]
     limit_wrong_ids: Option<Rate>,
 
-    /// Duration of a ban in seconds. 1 to 86400
+    /// Duration of a ban in seconds. Range: 1 to 86400
     #[arg(long, value_name = "S", default_value_t = DEFAULT_BAN_S, value_parser = number(BAN_RANGE_S))]
     #[arg(help_heading = SOURCES)]
     ban_time: u32,
@@ -212,17 +213,18 @@ pub struct Serve {
     state_dir: Option<PathBuf>,
 
     /// Take over the sockets and swarms of the tracker that is running with the same --state-dir. The old tracker
-    /// serves until the new one is ready, and then ends. No request is lost. If no tracker is running, start normally
+    /// serves until the new one is ready, and then ends. No request is lost. If no tracker is running, this one starts
+    /// normally
     #[arg(long, requires = "state_dir", help_heading = STATE)]
     take_over: bool,
 
-    /// Seconds between two snapshots of the swarms. 0 means only one, at the end. 0 to 86400
+    /// Seconds between two snapshots of the swarms. 0 means only one, at the end. Range: 0 to 86400
     #[arg(long, value_name = "S", default_value_t = DEFAULT_SNAPSHOT_INTERVAL_S)]
     #[arg(value_parser = number(SNAPSHOT_INTERVAL_RANGE_S), help_heading = STATE)]
     snapshot_interval: u32,
 
     /// Size of each UDP socket's receive buffer in bytes. It holds bursts of datagrams. More than net.core.rmem_max
-    /// requires CAP_NET_ADMIN. 4096 to 1073741824
+    /// requires CAP_NET_ADMIN. Range: 4096 to 1073741824
     #[arg(long, value_name = "BYTES", default_value_t = DEFAULT_RECEIVE_BUFFER_BYTES as u32)]
     #[arg(value_parser = number(RECEIVE_BUFFER_RANGE_BYTES), help_heading = LIMITS)]
     receive_buffer: u32,
@@ -251,12 +253,12 @@ pub struct Serve {
     allow_root: bool,
 
     /// Do not restrict the process beyond the rights of its user. By default, as far as the kernel supports it, the
-    /// process can only use --state-dir and the directories of the files that it was given, and cannot connect to other
-    /// hosts or start programs
+    /// process can only use --state-dir and the directories of the files that it was given, and cannot open TCP
+    /// connections or start programs
     #[arg(long, help_heading = PRIVILEGES)]
     no_sandbox: bool,
 
-    /// Seconds between two lines of statistics on standard error. 0 means no statistics. 0 to 604800
+    /// Seconds between two lines of statistics on standard error. 0 means no statistics. Range: 0 to 604800
     #[arg(long, value_name = "S", default_value_t = DEFAULT_STATS_INTERVAL_S)]
     #[arg(value_parser = number(STATS_INTERVAL_RANGE_S), help_heading = LOGGING)]
     stats_interval: u32,

@@ -49,7 +49,7 @@ impl Target {
     fn name(&self) -> String {
         let (protocol, address) = (self.protocol.name(), self.address);
         if self.public {
-            format!("{} by {protocol} at {address}", self.host)
+            format!("{protocol}://{} ({address})", self.host)
         } else {
             format!("{protocol} {address}")
         }

@@ -283,7 +283,7 @@ fn draw_causes(frame: &mut Frame<'_>, area: Rect, causes: &[Cause], paint: Paint
         })
     });
     let title = if causes.is_empty() { "none dropped, limited or bad" } else { "dropped, limited, bad" };
-    let table = table(paint, title.to_owned(), &["cause", "per second", "total"], &[8, 7], rows.collect());
+    let table = table(paint, title.to_owned(), &["cause", "rate/s", "total"], &[8, 7], rows.collect());
     frame.render_widget(table, area);
 }
 
