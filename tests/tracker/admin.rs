@@ -438,7 +438,7 @@ fn the_program_serves_the_admin_listener() {
     let line = program.find_line("gyre: ready: ").unwrap();
     let address = line.split(' ').skip_while(|word| *word != "admin").nth(1).unwrap();
     let stats = curl(&[&format!("http://{address}/api/stats")]);
-    assert!(told.text().contains(r#""workers":["#), "{told:?}");
+    assert!(stats.text().contains(r#""workers":["#), "{stats:?}");
     // A token file was created, is readable by its owner only, and works.
     let token = fs::read_to_string(state.join("admin-token")).unwrap();
     let mode = std::os::unix::fs::PermissionsExt::mode(
