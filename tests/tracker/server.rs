@@ -92,7 +92,7 @@ fn what_can_not_be_is_named() {
         ("http", Config { http: at(SocketAddr::new(elsewhere, 0)), ..config(1) }),
     ] {
         let error = refusal(&config);
-        assert!(error.contains(&format!("{name} 192.0.2.1:")), "{error}");
+        assert!(error.contains(&format!("{name} on 192.0.2.1:")), "{error}");
         assert!(error.contains("this machine does not have that address"), "{error}");
     }
 }
