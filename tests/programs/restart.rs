@@ -398,5 +398,6 @@ fn several_workers_need_sockets_with_a_shared_port() {
     };
     ask(&shared, &activated([&shared, &beside], "$$", &options(&shared, &both)));
     let one = bound(Type::DGRAM, true, "127.0.0.1:0");
-    ask(&one, &activated([&one, &other], "$$", &options(&one, &both))); // the socket of the other worker is bound in addition
+    // The socket of the other worker is bound in addition.
+    ask(&one, &activated([&one, &other], "$$", &options(&one, &both)));
 }
