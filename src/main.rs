@@ -259,7 +259,7 @@ fn reload(tracker: &mut Tracker, started: &Serve, config: &mut Config, filter: &
             let _ = filter.reload(EnvFilter::new(serve.log())); // it was parsed before, and the log exists
             tracing::info!("the configuration was reloaded");
             fixed.iter().for_each(|option| {
-                tracing::warn!("--{option} has changed; a restart is required to apply it")
+                tracing::warn!("--{option} has changed; a restart is required to apply it");
             });
         }
         Err(error) => tracing::error!("reload failed, all settings stay as they were: {error}"),
