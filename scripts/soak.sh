@@ -81,7 +81,7 @@ take_over() {
         if grep -q 'INFO taken over' "$scratch/server.log" && ! kill -0 "$server" 2>/dev/null; then break; fi
         sleep 0.1
     done
-    server=$(sed -n 's/^gyre: process \([0-9]*\) is to take over$/\1/p' "$scratch/server.log")
+    server=$(sed -n 's/^gyre: process \([0-9]*\) will take over$/\1/p' "$scratch/server.log")
     if [ -z "$server" ] || ! kill -0 "$server"; then
         server=''
         die "nobody took over: $(tail -n 3 "$scratch/server.log")"

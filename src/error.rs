@@ -1,5 +1,5 @@
-//! Owns what can go wrong with a server: each error names what failed and its likely cure ([`ServerError`]). The errors
-//! of requests stand beside it under the same path.
+//! Owns the errors of a server, each with what failed and how to fix it ([`ServerError`]). The errors of requests stand
+//! beside it under the same path.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,152 +11,156 @@ use crate::access::ListError;
 use crate::config::ConfigError;
 use crate::limits::MAX_WORKERS;
 
-/// Why a server does not start, or ends.
+/// Why a server does not start, or why it ended.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
-    /// Options that don't go together.
+    /// Invalid or inconsistent settings.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// A core that isn't there, or isn't ours.
-    #[error("core {core} is not available to this process; these are: {allowed}")]
+    /// A core that the process may not use, or that does not exist.
+    #[error("core {core} is not available to this process; available cores: {allowed}")]
     Core {
         /// The core.
         core: usize,
-        /// Those that may be used, as a list.
+        /// A list of the cores that the process may use.
         allowed: String,
     },
-    /// More cores than a process has workers.
-    #[error("{0} cores: at most {MAX_WORKERS} workers are possible; choose some with --cores")]
+    /// More cores than a process can have workers.
+    #[error(
+        "{0} cores are selected, but at most {MAX_WORKERS} workers are supported; select fewer with --cores"
+    )]
     TooManyCores(usize),
     /// A socket could not be bound.
-    #[error("{protocol} {address} can't be served: {source}{}", bind_cure(source, protocol))]
+    #[error("can't serve {protocol} on {address}: {source}{}", bind_cure(source, protocol))]
     Bind {
         /// `udp` or `http`.
         protocol: &'static str,
-        /// Where.
+        /// The address.
         address: SocketAddr,
-        /// What the kernel says.
+        /// The error from the kernel.
         source: io::Error,
     },
     /// Too few file descriptors.
     #[error(
-        "{needed} file descriptors are needed, but the limit is {limit} and can't be raised: set `ulimit -n {needed}` \
-         (LimitNOFILE= in a systemd unit){cure}"
+        "the limit of open files is too low: {needed} file descriptors are needed, but the limit is \
+         {limit} and can't be raised; set `ulimit -n {needed}` (LimitNOFILE= in a systemd unit){cure}"
     )]
     Descriptors {
-        /// How many are needed.
+        /// The number of descriptors needed.
         needed: u64,
-        /// How many there may be.
+        /// The limit.
         limit: u64,
-        /// What else would help.
+        /// Another way to fix it.
         cure: &'static str,
     },
-    /// A list that can't be read.
+    /// A list can't be read.
     #[error("{}:{source}", path.display())]
     List {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         source: ListError,
     },
-    /// A list that the process has shut out with all else that it had no use for.
+    /// A list in a directory that the sandbox does not allow.
     #[error(
-        "{}: the sandbox shuts this directory, since no file in it was named at the start: put the list beside another \
-         one, or start again",
+        "{}: the sandbox does not allow this directory, because no file in it was used at the start; put \
+         the list into the directory of another list, or restart gyre",
         .0.display()
     )]
     OutOfReach(PathBuf),
-    /// Root would serve.
+    /// The process would serve as root.
     #[error(
-        "this would serve as root: name a user to become with --user NAME, or allow it with --allow-root"
+        "refusing to serve as root; name a user to switch to with --user NAME, or allow it with --allow-root"
     )]
     Root,
-    /// A user that the process can't become.
+    /// The process can't switch to the user.
     #[error("--user {name}: {source}{}", user_cure(source))]
     User {
-        /// Which, and perhaps the group.
+        /// The user, and the group if it is given.
         name: String,
-        /// Why not.
+        /// The reason.
         source: io::Error,
     },
-    /// A state directory that can't be used.
+    /// The state directory can't be used.
     #[error("--state-dir: {}: {source}{}", path.display(), state_cure(source))]
     State {
-        /// What of it.
+        /// The file or directory in it that can't be used.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         source: io::Error,
     },
-    /// Sockets for an address were given that can't serve it.
-    #[error("{protocol} {address}: the sockets that were given for it can't be used: {fault}")]
+    /// Inherited sockets that can't serve their address.
+    #[error("can't use the inherited sockets for {protocol} {address}: {fault}")]
     Inherited {
         /// `udp` or `http`.
         protocol: &'static str,
-        /// Where.
+        /// The address.
         address: SocketAddr,
-        /// Why not, and what would help.
+        /// The reason, and how to fix it.
         fault: String,
     },
-    /// Another tracker can't be taken over from. It goes on.
-    #[error("--take-over: {0}; the tracker that runs goes on")]
+    /// Taking over from the running tracker failed. That tracker keeps serving.
+    #[error("--take-over failed: {0}; the running tracker keeps serving")]
     TakeOver(#[source] io::Error),
-    /// The admin listener can't be had.
-    #[error("the admin listener: {0}; choose another address with --admin, or none with --no-admin")]
+    /// The admin listener can't be started.
+    #[error(
+        "can't start the admin listener: {0}; change its address with --admin, or disable it with --no-admin"
+    )]
     Admin(Box<Self>),
-    /// A token that can't be used.
-    #[error("the token in {}: {source}", path.display())]
+    /// The token can't be used.
+    #[error("can't use the token in {}: {source}", path.display())]
     Token {
-        /// Its file.
+        /// The file of the token.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         source: io::Error,
     },
-    /// Too little memory.
+    /// The memory limit is too low.
     #[error(
-        "{most} bytes of memory are too few for {workers} workers: raise --max-memory to {needed_mib}M, or name fewer \
-         --cores"
+        "the memory limit of {most} bytes is too low for {workers} workers; raise --max-memory to \
+         {needed_mib}M, or use fewer --cores"
     )]
     Memory {
-        /// What there may be.
+        /// The limit in bytes.
         most: u64,
-        /// How many workers there are to be.
+        /// The number of workers.
         workers: u64,
-        /// What they need at least, in MiB.
+        /// The lowest possible limit in MiB.
         needed_mib: u64,
     },
-    /// A route that can't be: its pattern, and why not.
+    /// An invalid route: its pattern and the reason.
     #[error("{0}")]
     Route(String),
-    /// A directory of files that can't be served.
-    #[error("the directory {} can't be served: {source}", path.display())]
+    /// A directory of files can't be served.
+    #[error("can't serve the directory {}: {source}", path.display())]
     Directory {
-        /// Which.
+        /// The directory.
         path: PathBuf,
-        /// What the kernel says.
+        /// The error from the kernel.
         source: io::Error,
     },
-    /// Something that the process needs as a whole.
+    /// An error that concerns the whole process.
     #[error("{what}: {source}")]
     System {
-        /// What was tried.
+        /// What failed.
         what: &'static str,
-        /// What the kernel says.
+        /// The error from the kernel.
         source: io::Error,
     },
-    /// A worker could not start, or could not go on.
+    /// A worker could not start, or ended with an error.
     #[error("worker {worker} {what}: {source}{}", ring_cure(source))]
     Worker {
-        /// Which.
+        /// Number of the worker.
         worker: usize,
         /// `can't start` or `ended`.
         what: &'static str,
-        /// What the kernel says.
+        /// The error from the kernel.
         source: io::Error,
     },
 }
 
 impl ServerError {
-    /// The same, of the admin listener.
+    /// Wraps an error of the admin listener.
     pub fn admin(self) -> Self {
         Self::Admin(Box::new(self))
     }
@@ -166,17 +170,17 @@ fn bind_cure(error: &io::Error, protocol: &str) -> String {
     match error.raw_os_error() {
         Some(libc::EADDRINUSE) => {
             format!(
-                "; stop the other process (`ss -lntup` shows it) or choose another address with --{protocol}"
+                "; stop the other process (`ss -lntup` shows it), or choose another address with --{protocol}"
             )
         }
         Some(libc::EACCES | libc::EPERM) => {
-            "; ports below 1024 need root or CAP_NET_BIND_SERVICE, choose a higher one".into()
+            "; ports below 1024 require root or CAP_NET_BIND_SERVICE, or choose a higher port".into()
         }
         Some(libc::EADDRNOTAVAIL) => {
-            "; no interface of this machine has that address (`ip addr` shows them)".into()
+            "; this machine does not have that address (`ip addr` lists its addresses)".into()
         }
         Some(libc::EAFNOSUPPORT) => {
-            format!("; the kernel has no IPv6, name IPv4 addresses alone with --{protocol}")
+            format!("; the kernel does not support IPv6, use only IPv4 addresses with --{protocol}")
         }
         Some(libc::EMFILE | libc::ENFILE) => "; raise the limit of open files (`ulimit -n`)".into(),
         _ => String::new(),
@@ -185,27 +189,27 @@ fn bind_cure(error: &io::Error, protocol: &str) -> String {
 
 fn user_cure(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
-        Some(libc::EPERM) => "; only root can become another user",
+        Some(libc::EPERM) => "; only root can switch to another user",
         _ => "",
     }
 }
 
 fn state_cure(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::PermissionDenied => "; give it to the user that gyre runs as (`chown -R`)",
+        io::ErrorKind::PermissionDenied => "; change its owner to the user that gyre runs as (`chown -R`)",
         _ => "",
     }
 }
 
-/// What helps against a ring that can't be set up; empty, or with the `; ` that it follows.
+/// Returns how to fix a ring that can't be set up, starting with `; `, or an empty string.
 pub(crate) fn ring_cure(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
         Some(libc::ENOSYS) => {
-            "; io_uring is not there: Linux 6.1 or newer is needed, built with CONFIG_IO_URING"
+            "; the kernel has no io_uring: Linux 6.1 or newer is needed, built with CONFIG_IO_URING"
         }
         Some(libc::EPERM) => {
-            "; io_uring is forbidden: set `sysctl kernel.io_uring_disabled=0`, and in a container allow the io_uring \
-             calls in its seccomp profile"
+            "; io_uring is not permitted: set `sysctl kernel.io_uring_disabled=0`, and in a container \
+             permit the io_uring calls in its seccomp profile"
         }
         Some(libc::EINVAL | libc::EOPNOTSUPP) => {
             "; the kernel's io_uring is too old: Linux 6.1 or newer is needed"

@@ -1,5 +1,5 @@
-//! Owns the start of a program's successor. A process that has given up its rights can start none: so another one, the
-//! launcher, is started before, which waits until it is told to.
+//! Owns the start of a successor. A process that has dropped its privileges cannot start programs. So it first starts
+//! the launcher, which waits for an order to start the successor.
 
 use std::env;
 use std::ffi::OsString;
@@ -9,17 +9,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-/// The command by which the program is a launcher; what follows it are the successor's arguments.
+/// The command that makes the program a launcher. The arguments of the successor follow it.
 pub const LAUNCH: &str = "launch";
 
-/// The launcher, as the process sees it that is to have a successor. It ends with that process.
+/// A running launcher, as seen by the process that started it. The launcher ends with that process.
 pub struct Launcher {
     process: Child,
     orders: ChildStdin,
 }
 
 impl Launcher {
-    /// Starts it, for a successor with these arguments. It keeps the rights that the calling process has now.
+    /// Starts a launcher for a successor with these arguments. It keeps the privileges that the process has now.
     ///
     /// # Errors
     ///
@@ -28,60 +28,61 @@ impl Launcher {
         let mut command = Command::new(env::current_exe()?);
         command.arg(LAUNCH).args(arguments).stdin(Stdio::piped()).stdout(Stdio::null());
         let mut process = command.spawn()?;
-        let orders = process.stdin.take().ok_or_else(|| io::Error::other("it has no standard input"))?;
+        let orders =
+            process.stdin.take().ok_or_else(|| io::Error::other("the launcher has no standard input"))?;
         Ok(Self { process, orders })
     }
 
-    /// Has a successor started. The launcher says on standard error what becomes of it.
+    /// Starts a successor. The launcher reports the result on standard error.
     ///
     /// # Errors
     ///
     /// The launcher has ended.
     pub fn launch(&mut self) -> io::Result<()> {
         match self.process.try_wait()? {
-            Some(status) => Err(io::Error::other(format!("the process that starts it has ended ({status})"))),
+            Some(status) => Err(io::Error::other(format!("the launcher process has ended ({status})"))),
             None => self.orders.write_all(b"\n"),
         }
     }
 }
 
-/// What the launcher does: it starts the program that is at its path then, with these arguments, each time that a byte
-/// comes, and ends when no more can come.
+/// Runs the launcher: for each byte on standard input, starts the program at its own path with these arguments. Ends at
+/// the end of the input.
 ///
 /// # Errors
 ///
-/// It can't know where the program is, or read.
+/// The path of the program is unknown, or standard input can't be read.
 pub fn run(arguments: &[OsString]) -> io::Result<()> {
-    let program = env::current_exe()?; // before another one takes its place
-    let is_there = Arc::new(AtomicBool::new(false));
+    let program = env::current_exe()?; // read before the file is replaced by another version
+    let is_running = Arc::new(AtomicBool::new(false));
     for order in io::stdin().lock().bytes() {
         order?;
-        if is_there.swap(true, Ordering::AcqRel) {
-            say("another process is taking over already");
+        if is_running.swap(true, Ordering::AcqRel) {
+            say("a successor is already taking over");
             continue;
         }
         match Command::new(&program).args(arguments).stdin(Stdio::null()).spawn() {
             Ok(successor) => {
-                say(&format!("process {} is to take over", successor.id()));
-                let is_there = is_there.clone();
-                thread::Builder::new().spawn(move || watch(successor, &is_there))?;
+                say(&format!("process {} will take over", successor.id()));
+                let is_running = is_running.clone();
+                thread::Builder::new().spawn(move || watch(successor, &is_running))?;
             }
             Err(error) => {
-                is_there.store(false, Ordering::Release);
-                say(&format!("error: nobody can take over: {}: {error}", program.display()));
+                is_running.store(false, Ordering::Release);
+                say(&format!("error: can't start a successor: {}: {error}", program.display()));
             }
         }
     }
     Ok(())
 }
 
-/// Says if the successor ends while this process is still there, which it is for as long as its parent is.
-fn watch(mut successor: Child, is_there: &AtomicBool) {
+/// Reports the end of a successor, unless this process has ended before with the tracker that started it.
+fn watch(mut successor: Child, is_running: &AtomicBool) {
     let ended = successor.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
-    is_there.store(false, Ordering::Release);
-    say(&format!("error: the process that was to take over has ended ({ended}): the other one goes on"));
+    is_running.store(false, Ordering::Release);
+    say(&format!("error: the successor has ended ({ended}); the old process keeps serving"));
 }
 
 fn say(line: &str) {
-    let _ = writeln!(io::stderr(), "gyre: {line}"); // whoever reads may have gone
+    let _ = writeln!(io::stderr(), "gyre: {line}"); // standard error may be closed
 }

@@ -1,4 +1,4 @@
-//! The program `gyre`: the command line, the signals and the log around a [`Tracker`], and the doctor's report.
+//! The program `gyre`: command line, signals and log of a [`Tracker`], and the output of the doctor.
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
@@ -33,21 +33,21 @@ use tracing_subscriber::{EnvFilter, Registry, fmt, reload as filter_reload};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// How often the main thread looks whether it has been told to end.
+/// Interval at which the main thread checks for signals.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
-/// Workers that have not ended so long after a signal are left behind.
+/// Workers that have not ended within this time after a signal are abandoned.
 const STOP_DEADLINE: Duration = Duration::from_millis(1_800);
-/// The last snapshot may take so long. Whoever stops the process should wait for longer.
+/// Time limit for the last snapshot. Service managers must wait longer before they kill the process.
 const SAVE_DEADLINE: Duration = Duration::from_secs(60);
-/// Lines of the log that wait for whoever reads it; more are lost.
+/// Maximum number of log lines that wait to be written. Further lines are lost.
 const LOG_LINES: usize = 1_024;
-/// What a shell reports for a program that SIGINT ended.
+/// The exit status that shells report for a program that SIGINT ended.
 const EXIT_INTERRUPTED: i32 = 130;
-/// What `gyre doctor` returns for options that can't be understood (`EX_USAGE` of `sysexits.h`).
+/// Exit status of `gyre doctor` for options that are not valid (`EX_USAGE` of `sysexits.h`).
 const EXIT_USAGE: u8 = 64;
 
 fn main() -> ExitCode {
-    // The doctor's own codes stand for what it has found.
+    // The exit statuses 0 to 2 of the doctor report what it has found.
     let of_doctor = std::env::args_os().nth(1).is_some_and(|command| command == "doctor");
     let cli = match Cli::read(std::env::args_os()) {
         Ok(cli) => cli,
@@ -61,7 +61,7 @@ fn main() -> ExitCode {
         }
     };
     match &cli.command {
-        Command::Serve(serve) => serve_until_told(serve),
+        Command::Serve(serve) => run_tracker(serve),
         Command::Doctor(doctor) => examine(doctor),
         #[cfg(feature = "top")]
         Command::Top(top) => show(top),
@@ -81,7 +81,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Says whether a tracker can be run with a file of options.
+/// Checks whether a tracker can run with a configuration file.
 fn check(file: &Path) -> ExitCode {
     let serve = ["gyre", "serve", "--config"].map(OsString::from);
     match Cli::read(serve.into_iter().chain([file.into()])) {
@@ -90,18 +90,18 @@ fn check(file: &Path) -> ExitCode {
     }
 }
 
-/// Says what is wrong with the options, before there is a log.
+/// Reports an error on standard error, before the log is started.
 fn refuse(error: &dyn std::error::Error) -> ExitCode {
     let _ = writeln!(std::io::stderr(), "gyre: error: {error}");
     ExitCode::FAILURE
 }
 
-/// Runs the tracker until a signal or an error ends it.
-fn serve_until_told(serve: &Serve) -> ExitCode {
+/// Runs the tracker until it is stopped by a signal or an error.
+fn run_tracker(serve: &Serve) -> ExitCode {
     let log = Log::default();
     let filter = start_log(log.clone(), serve.log());
     let bound = bind(serve);
-    // What is left of the log is written when the guard goes, within a second.
+    // The rest of the log is written when the guard is dropped, within a second.
     let _guard = log.start();
     match bound.and_then(|bound| run(serve, bound, &log, &filter)) {
         Ok(()) => ExitCode::SUCCESS,
@@ -112,7 +112,7 @@ fn serve_until_told(serve: &Serve) -> ExitCode {
     }
 }
 
-/// What there is before the first thread: the sockets, and no more rights than serving needs.
+/// A tracker before its first thread: its sockets are bound, and its privileges dropped.
 struct Ready<M> {
     tracker: Bound,
     admin: Option<Admin<M>>,
@@ -120,10 +120,9 @@ struct Ready<M> {
     launcher: Option<Launcher>,
 }
 
-/// Binds the sockets, or gets them from whoever has them, and gives up the rights, before there is a thread that would
-/// keep any.
+/// Binds or inherits the sockets and drops the privileges, before any thread is started that would keep them.
 fn bind(serve: &Serve) -> Result<Ready<impl Middleware + Send + use<>>, ServerError> {
-    let signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGUSR2, libc::SIGXFSZ]).map_err(unwatched)?;
+    let signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGUSR2, libc::SIGXFSZ]).map_err(signal_error)?;
     let mut inherited = Inherited::from_service_manager()?;
     if let Some(state_dir) = serve.take_over() {
         inherited = inherited.take_over(state_dir)?;
@@ -136,16 +135,16 @@ fn bind(serve: &Serve) -> Result<Ready<impl Middleware + Send + use<>>, ServerEr
     let mut rest = tracker.rest();
     let admin = serve.admin().map(|admin| admin::bind(&admin, &mut rest)).transpose()?;
     for address in rest.addresses() {
-        tracing::warn!("there is a socket at {address} that no option names: it is closed");
+        tracing::warn!("closed the inherited socket {address}, because no option names its address");
     }
     let launcher = serve.config().state_dir.map(|_| Launcher::start(arguments_of_successor()));
-    let what = "the process that is to start a successor can't be started";
+    let what = "can't start the launcher process";
     let launcher = launcher.transpose().map_err(|source| ServerError::System { what, source })?;
     tracker.restrict(&serve.privileges())?;
     Ok(Ready { tracker, admin, signals, launcher })
 }
 
-/// Those of this process, and that it takes over.
+/// Returns the arguments of this process, with --take-over.
 fn arguments_of_successor() -> Vec<OsString> {
     const TAKE_OVER: &str = "--take-over";
     let mut arguments: Vec<_> = std::env::args_os().skip(1).collect();
@@ -155,33 +154,33 @@ fn arguments_of_successor() -> Vec<OsString> {
     arguments
 }
 
-fn unwatched(source: std::io::Error) -> ServerError {
-    ServerError::System { what: "signals can't be watched", source }
+fn signal_error(source: std::io::Error) -> ServerError {
+    ServerError::System { what: "can't install the signal handlers", source }
 }
 
-/// Writes what is amiss with the machine.
+/// Checks the machine and prints the findings.
 fn examine(doctor: &Doctor) -> ExitCode {
     let findings = doctor::examine(&doctor.serve.config(), &doctor.public_url);
     let mut stdout = std::io::stdout();
     let text =
         if doctor.json { doctor::to_json(&findings) } else { doctor::to_text(&findings, wants_color()) };
-    // Whoever stops reading still gets the code.
+    // The exit status is the same if standard output is closed.
     let _ = stdout.write_all(text.as_bytes());
     doctor::worst(&findings).exit_code().into()
 }
 
-/// Whether standard output is to be coloured.
+/// Returns whether to use colours on standard output.
 fn wants_color() -> bool {
     std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-/// Shows a tracker: for as long as somebody looks, or once where nobody can press a key.
+/// Shows a tracker until the user quits, or once if standard output is not a terminal.
 #[cfg(feature = "top")]
 fn show(options: &Top) -> ExitCode {
     let interval = Duration::from_secs(options.interval.into());
     let shown = if options.once || !std::io::stdout().is_terminal() {
         top::once(&options.target, interval).map(|frame| {
-            let _ = std::io::stdout().write_all(frame.as_bytes()); // whoever reads may stop
+            let _ = std::io::stdout().write_all(frame.as_bytes()); // standard output may be closed
         })
     } else {
         top::run(&options.target, interval, wants_color())
@@ -196,21 +195,21 @@ fn run<M: Middleware + Send>(
     filter: &Filter,
 ) -> Result<(), ServerError> {
     let mut config = serve.config();
-    let signals = watch(ready.signals).map_err(unwatched)?;
+    let signals = watch(ready.signals).map_err(signal_error)?;
     let mut tracker = ready.tracker.start()?;
     let mut admin = ready.admin.map(|admin| admin.start(&tracker, &config)).transpose()?;
     admin.iter().for_each(|admin| tracker.hand_over_with(admin));
     tracker.succeed()?;
     log.say(&ready_line(&tracker, admin.as_ref()));
     if let Err(error) = sd_notify::notify(&[NotifyState::Ready]) {
-        tracing::warn!("the service manager can't be told that this is ready: {error}");
+        tracing::warn!("can't notify the service manager that gyre is ready: {error}");
     }
     let mut launcher = ready.launcher;
     let (clock, mut reporter) = (Clock::start(), Reporter::default());
     let mut reported = clock.now();
     while !signals.stop.load(Ordering::Acquire) {
         if tracker.wait(LOOK_INTERVAL)? {
-            return Ok(()); // it was handed over: workers that end by themselves say why
+            return Ok(()); // another process has taken over; a worker that fails returns an error
         }
         if let Some(admin) = &mut admin {
             admin.wait(Duration::ZERO).map_err(ServerError::admin)?;
@@ -218,8 +217,8 @@ fn run<M: Middleware + Send>(
         if signals.reload.swap(false, Ordering::AcqRel) {
             reload(&mut tracker, serve, &mut config, filter);
         }
-        if signals.succeed.swap(false, Ordering::AcqRel) {
-            succeed(launcher.as_mut());
+        if signals.start_successor.swap(false, Ordering::AcqRel) {
+            start_successor(launcher.as_mut());
         }
         let now = clock.now();
         let interval = Duration::from_secs(config.stats_interval_secs.into());
@@ -235,18 +234,18 @@ fn run<M: Middleware + Send>(
     }
     tracker.stop();
     if !tracker.wait(STOP_DEADLINE)? {
-        tracing::warn!("some workers had requests left that did not finish in time");
+        tracing::warn!("some requests did not finish before the deadline");
     }
     Ok(())
 }
 
-/// Reads the options again, their file and the lists, and lets the tracker follow. If anything is wrong with them all
+/// Reads the command line, the configuration file and the lists again, and applies them. After an error everything
 /// stays as it was.
 fn reload(tracker: &mut Tracker, started: &Serve, config: &mut Config, filter: &Filter) {
     let serve = match Cli::read(std::env::args_os()) {
         Ok(Cli { command: Command::Serve(serve), .. }) => serve,
-        Ok(_) => unreachable!("the arguments are those that it was started with"),
-        Err(error) => return tracing::error!("nothing is reloaded: {error}"),
+        Ok(_) => unreachable!("the arguments are those of the start"),
+        Err(error) => return tracing::error!("reload failed, all settings stay as they were: {error}"),
     };
     match tracker.reload(&serve.config()) {
         Ok(mut fixed) => {
@@ -257,49 +256,51 @@ fn reload(tracker: &mut Tracker, started: &Serve, config: &mut Config, filter: &
                 fixed.push("user, --allow-root or --no-sandbox");
             }
             *config = serve.config();
-            let _ = filter.reload(EnvFilter::new(serve.log())); // it was read before, and the log is there
-            tracing::info!("reloaded");
-            fixed.iter().for_each(|option| tracing::warn!("--{option} changes with the next start"));
+            let _ = filter.reload(EnvFilter::new(serve.log())); // it was parsed before, and the log exists
+            tracing::info!("the configuration was reloaded");
+            fixed.iter().for_each(|option| {
+                tracing::warn!("--{option} has changed; a restart is required to apply it");
+            });
         }
-        Err(error) => tracing::error!("nothing is reloaded: {error}"),
+        Err(error) => tracing::error!("reload failed, all settings stay as they were: {error}"),
     }
 }
 
-/// Has another process take over from this one.
-fn succeed(launcher: Option<&mut Launcher>) {
+/// Starts another process that takes over from this one.
+fn start_successor(launcher: Option<&mut Launcher>) {
     let Some(launcher) = launcher else {
-        return tracing::error!("nobody can take over: that needs a --state-dir");
+        return tracing::error!("can't start a successor without --state-dir");
     };
     if let Err(error) = launcher.launch() {
-        tracing::error!("nobody can take over: {error}");
+        tracing::error!("can't start a successor: {error}");
     }
 }
 
-/// What signals ask for.
+/// Signals that the main thread has to handle.
 #[derive(Default)]
-struct Asked {
+struct PendingSignals {
     stop: AtomicBool,
     reload: AtomicBool,
-    succeed: AtomicBool,
+    start_successor: AtomicBool,
 }
 
-/// Notes the first SIGINT or SIGTERM, and each SIGHUP and SIGUSR2; at the second of the former the process is gone. Of
-/// SIGXFSZ it would be, if nobody took that.
-fn watch(mut signals: Signals) -> std::io::Result<Arc<Asked>> {
-    let asked = Arc::new(Asked::default());
-    let seen = asked.clone();
+/// Records SIGINT, SIGTERM, SIGHUP and SIGUSR2. A second SIGINT or SIGTERM ends the process. SIGXFSZ is ignored, since
+/// its default action would end the process.
+fn watch(mut signals: Signals) -> std::io::Result<Arc<PendingSignals>> {
+    let pending = Arc::new(PendingSignals::default());
+    let recorded = pending.clone();
     std::thread::Builder::new().name("gyre-signals".into()).spawn(move || {
         for signal in signals.forever() {
             match signal {
-                SIGHUP => seen.reload.store(true, Ordering::Release),
-                SIGUSR2 => seen.succeed.store(true, Ordering::Release),
-                libc::SIGXFSZ => {} // who writes beyond a limit of file sizes gets an error
-                _ if seen.stop.swap(true, Ordering::AcqRel) => std::process::exit(EXIT_INTERRUPTED),
+                SIGHUP => recorded.reload.store(true, Ordering::Release),
+                SIGUSR2 => recorded.start_successor.store(true, Ordering::Release),
+                libc::SIGXFSZ => {} // a write beyond the limit of file sizes returns an error
+                _ if recorded.stop.swap(true, Ordering::AcqRel) => std::process::exit(EXIT_INTERRUPTED),
                 _ => {}
             }
         }
     })?;
-    Ok(asked)
+    Ok(pending)
 }
 
 fn ready_line(server: &Tracker, admin: Option<&Tracker>) -> String {
@@ -319,10 +320,10 @@ fn ready_line(server: &Tracker, admin: Option<&Tracker>) -> String {
     )
 }
 
-/// What is logged, to be changed.
+/// A handle to change the log filter.
 type Filter = filter_reload::Handle<EnvFilter, Registry>;
 
-/// The log goes to standard error.
+/// Starts the log on standard error.
 fn start_log(log: Log, filter: &str) -> Filter {
     let (filter, handle) = filter_reload::Layer::new(EnvFilter::new(filter));
     let lines = fmt::layer().with_target(false).with_ansi(std::io::stderr().is_terminal());
@@ -330,8 +331,8 @@ fn start_log(log: Log, filter: &str) -> Filter {
     handle
 }
 
-/// Where lines of the log go. They are written by a thread of their own: whoever reads them, or doesn't, holds nothing
-/// up. Until that is started they are kept.
+/// The output of the log. A separate thread writes the lines, so that a slow or closed standard error delays nothing.
+/// Before that thread is started, the lines are kept in memory.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Lines>>);
 
@@ -361,9 +362,9 @@ impl Log {
         guard
     }
 
-    /// A line without the log's time and level.
+    /// Logs a line without time and level.
     fn say(&self, line: &str) {
-        // It goes to a queue, which refuses nothing but what is beyond its length.
+        // The queue accepts everything up to its limit.
         let _ = self.clone().write_all(format!("{line}\n").as_bytes());
     }
 
@@ -385,7 +386,7 @@ impl Write for Log {
     }
 }
 
-/// Standard error, even if nobody reads it any more.
+/// Standard error; errors are ignored, since it may be closed.
 struct IgnoreErrors(std::io::Stderr);
 
 impl Write for IgnoreErrors {

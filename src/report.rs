@@ -1,24 +1,24 @@
-//! Owns the line of statistics: what happened since the last one, a second, and how things stand.
+//! Owns the statistics line: rates since the last line, and the current state.
 
 use std::time::Duration;
 
 use crate::counters::{BAD, Counter, Counters, DROPS, LIMITED};
 
-/// Makes lines from the difference of two readings.
+/// Formats statistics lines from the difference between two readings.
 #[derive(Default)]
 pub struct Reporter {
     last: Counters,
 }
 
 impl Reporter {
-    /// The line for the time `passed` since the last call (or the start), given what all workers have counted since
-    /// their start. Rates are rounded up, so that nothing that happened reads as 0.
+    /// Returns the line for the time `passed` since the last call (or the start). `workers` are the counters of all
+    /// workers since their start. Rates are rounded up, so that rare events do not show as 0.
     pub fn line(&mut self, workers: &[Counters], passed: Duration) -> String {
         let all: Counters = workers.iter().sum();
         let lag_ms = workers.iter().map(|worker| worker.get(Counter::SweepLagMs)).max().unwrap_or(0);
         let secs = passed.as_secs_f64().max(0.001);
         let rate = |counter: Counter| {
-            // The kernel's own count of drops wraps around; all others only grow.
+            // The kernel's count of drops wraps around; all others only grow.
             let more = all.get(counter).saturating_sub(self.last.get(counter));
             (more as f64 / secs).ceil() as u64
         };
@@ -36,13 +36,13 @@ impl Reporter {
             rate(Counter::HttpOther),
         ));
         put(format!(
-            " | responses/s: udp {}, http {}, refusals among them {}",
+            " | responses/s: udp {}, http {}, refused {}",
             families(Counter::UdpRepliesV4, Counter::UdpRepliesV6),
             families(Counter::HttpRepliesV4, Counter::HttpRepliesV6),
             rate(Counter::Refused),
         ));
         put(format!(
-            " | {} connections, {} swarms, {} seeders, {} leechers ({} of them by IPv6)",
+            " | {} connections, {} swarms, {} seeders, {} leechers, {} IPv6 peers",
             all.get(Counter::Connections),
             all.get(Counter::Swarms),
             all.get(Counter::Seeders),
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tells_rates_since_the_last_line_and_how_things_stand() {
+    fn a_line_has_the_rates_since_the_last_line_and_the_current_state() {
         let mut reporter = Reporter::default();
         let mut workers = [Counters::default(), Counters::default()];
         workers[0].add(Counter::UdpAnnounceV4, 1_000);

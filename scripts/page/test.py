@@ -123,7 +123,7 @@ def check_doctor(page):
     assert not page.run("document.querySelector('#findings li')"), "the doctor is there before he is called"
     page.click("#examine")
     page.until("document.querySelectorAll('#findings li, #well li').length > 20")
-    assert "checks are well" in page.text("#doctor-hint"), page.text("#doctor-hint")
+    assert "checks ok" in page.text("#doctor-hint"), page.text("#doctor-hint")
 
 
 def check_shape(page, name):
@@ -138,7 +138,7 @@ def check_shape(page, name):
 
 def check_restart(page, tracker):
     tracker.stop()
-    page.until("document.querySelector('#state').innerText === 'lost, trying again'")
+    page.until("document.querySelector('#state').innerText === 'connection lost, retrying'")
     page.until("document.querySelector('main.lost')")
     page.run("document.dispatchEvent(new Event('visibilitychange'))")  # somebody comes back to the page
     check_sane(page)

@@ -1,4 +1,4 @@
-//! Owns the doctor over HTTP.
+//! Owns the doctor's part of the API.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,12 +11,12 @@ use crate::error::TrackerError;
 use crate::limits::ADMIN_DOCTOR_INTERVAL_S;
 use crate::web::HttpConnection;
 
-/// `GET /api/doctor`: what `gyre doctor --json` says.
+/// `GET /api/doctor`: the output of `gyre doctor --json`.
 pub(super) async fn examine(watched: &Watched, connection: &mut HttpConnection) -> Done {
     let examine = async {
         let (done, findings) = oneshot::channel();
         let config = watched.config.clone();
-        // It waits for samples and commands, which no worker may.
+        // The doctor blocks on samples and commands, which a worker must not do.
         let thread = std::thread::Builder::new().name("gyre-doctor".into());
         let examine = move || drop(done.send(doctor::to_json(&doctor::examine(&config, &[]))));
         thread.spawn(examine).map_err(TrackerError::internal)?;

@@ -1,5 +1,5 @@
-//! Owns what is dear to make and holds for a while: it is made by one at a time, and who comes meanwhile waits for the
-//! same.
+//! Owns a cache for one value that is expensive to compute. Only one request computes it; requests that arrive
+//! meanwhile wait for its result.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -9,9 +9,9 @@ use tokio::sync::Mutex;
 
 use crate::time::{Clock, Timestamp};
 
-/// What was made last, if anything was.
+/// A cached value.
 pub(super) struct Kept<T: ?Sized> {
-    /// It, and until when it holds.
+    /// The value, and the time until which it is valid.
     last: Mutex<(Option<Arc<T>>, Timestamp)>,
     clock: Clock,
 }
@@ -23,8 +23,8 @@ impl<T: ?Sized> Default for Kept<T> {
 }
 
 impl<T: ?Sized> Kept<T> {
-    /// What was made last if it still holds; or else what is made now, which `holds` for a time that may depend on how
-    /// long it took.
+    /// Returns the cached value if it is still valid. Otherwise computes it with `make` and keeps it for the time that
+    /// `holds` returns for the duration of the computation.
     pub(super) async fn get<E>(
         &self,
         make: impl Future<Output = Result<Arc<T>, E>>,

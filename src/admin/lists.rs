@@ -1,4 +1,4 @@
-//! Owns the lists over HTTP: all are shown, those of the tracker's own are read and changed.
+//! Owns the lists' part of the API: shows all lists, reads and changes the tracker's own.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -16,20 +16,20 @@ use crate::server::{ListChange, ListChangeError};
 use crate::sys;
 use crate::web::HttpConnection;
 
-/// A list, as it is shown.
+/// A list, as the API shows it.
 #[derive(Serialize)]
-struct Shown {
+struct ListInfo {
     name: &'static str,
     file: String,
     entries: usize,
-    /// Whether it is the tracker's own, which can be changed here.
+    /// Whether it is one of the tracker's own lists, which the API can change.
     own: bool,
 }
 
 /// `GET /api/lists`
 pub(super) async fn all(watched: &Watched, connection: &mut HttpConnection) -> Done {
     let lists = watched.handle.status().lists;
-    let shown = lists.iter().map(|list| Shown {
+    let shown = lists.iter().map(|list| ListInfo {
         name: list.name.as_str(),
         file: list.path.display().to_string(),
         entries: list.entries,
@@ -38,33 +38,34 @@ pub(super) async fn all(watched: &Watched, connection: &mut HttpConnection) -> D
     send_json(connection, &shown.collect::<Vec<_>>()).await
 }
 
-/// `GET /api/lists/{name}`: the tracker's own, as it is kept.
+/// `GET /api/lists/{name}`: the content of the tracker's own list.
 pub(super) async fn read(watched: &Watched, connection: &mut HttpConnection) -> Done {
     let name = name_of(connection)?;
     let own = watched.handle.status().lists.into_iter().find(|list| list.is_own && list.name == name);
     let own =
-        own.ok_or_else(|| TrackerError::new(Code::NotFound, "the tracker has no such list of its own"))?;
+        own.ok_or_else(|| TrackerError::new(Code::NotFound, "the tracker has no own list of this name"))?;
     connection.set_content_type("text/plain; charset=utf-8")?;
     super::no_store(connection)?;
     connection.drain(&own.path).await
 }
 
-/// `PUT /api/lists/{name}`: it becomes what the body says.
+/// `PUT /api/lists/{name}`: replaces the list with the body.
 pub(super) async fn replace(watched: &Watched, connection: &mut HttpConnection) -> Done {
     require_token(watched, connection)?;
     let name = name_of(connection)?;
-    let directory = watched.handle.own_lists().ok_or_else(|| told(ListChangeError::NoDirectory))?;
+    let directory =
+        watched.handle.own_lists().ok_or_else(|| to_tracker_error(ListChangeError::NoDirectory))?;
     let file = receive(directory, connection).await?;
     change(watched, connection, name, ListChange::Replace(file)).await
 }
 
-/// `POST /api/lists/{name}`: it gets the lines of the body.
+/// `POST /api/lists/{name}`: adds the lines of the body.
 pub(super) async fn add(watched: &Watched, connection: &mut HttpConnection) -> Done {
     require_token(watched, connection)?;
     let name = name_of(connection)?;
     let lines = connection.body().limit(ADMIN_ENTRIES_BYTES).raw().await?;
     let lines = String::from_utf8(lines.into())
-        .map_err(|_| TrackerError::incorrect_request("the body is no text of UTF-8"))?;
+        .map_err(|_| TrackerError::incorrect_request("the body is not valid UTF-8"))?;
     change(watched, connection, name, ListChange::Add(lines)).await
 }
 
@@ -94,14 +95,14 @@ async fn change(
     name: ListName,
     change: ListChange,
 ) -> Done {
-    watched.handle.change_list(name, change).await.map_err(told)?;
+    watched.handle.change_list(name, change).await.map_err(to_tracker_error)?;
     let lists = watched.handle.status().lists;
     let entries = lists.iter().find(|list| list.is_own && list.name == name).map(|list| list.entries);
     send_json(connection, &json!({ "name": name.as_str(), "entries": entries })).await
 }
 
-/// What a client is told of a change that was not made.
-fn told(error: ListChangeError) -> TrackerError {
+/// Returns the response for a change that failed.
+fn to_tracker_error(error: ListChangeError) -> TrackerError {
     let code = match &error {
         ListChangeError::NoDirectory => Code::AccessDenied,
         ListChangeError::NotThere => Code::NotFound,
@@ -113,7 +114,7 @@ fn told(error: ListChangeError) -> TrackerError {
     TrackerError::new(code, error.to_string())
 }
 
-/// A file of a body that comes; gone with this unless it is kept.
+/// A temporary file with an uploaded body. It is deleted on drop unless it is taken out.
 struct Upload(Option<PathBuf>);
 
 impl Drop for Upload {
@@ -122,7 +123,7 @@ impl Drop for Upload {
     }
 }
 
-/// Writes the body to a file in the directory of the tracker's own lists.
+/// Writes the body to a temporary file in the directory of the tracker's own lists.
 async fn receive(directory: &Path, connection: &mut HttpConnection) -> Result<PathBuf, TrackerError> {
     let failed = |error: std::io::Error| TrackerError::internal(error);
     sys::make_directory(directory, None).map_err(failed)?;

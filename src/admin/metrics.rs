@@ -1,6 +1,6 @@
-//! Owns the figures for Prometheus: each worker's counters as metrics with labels, in the text format of OpenMetrics.
+//! Owns the metrics for Prometheus: each worker's counters, with labels, in the OpenMetrics text format.
 //!
-//! `docs/operating.md` says what each is good for and which alert it deserves.
+//! `docs/operating.md` explains each metric and the alert that it is for.
 
 use std::fmt::Result;
 use std::time::Duration;
@@ -16,13 +16,13 @@ use crate::server::{Handle, Status, WorkerState};
 use crate::sys;
 use crate::time::unix_time;
 
-/// What the text is.
+/// Content type of the metrics.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 type Labels = [(&'static str, &'static str)];
 type Causes = [(&'static str, Counter)];
 
-/// A metric of each worker: its name, what it tells, and what it consists of.
+/// A metric with one or more series for each worker.
 struct Metric {
     name: &'static str,
     help: &'static str,
@@ -50,11 +50,11 @@ macro_rules! labels {
     ($($name:ident = $value:literal),*) => { &[$((stringify!($name), $value)),*] };
 }
 
-/// All but bad requests and drops, whose causes are known by their lists.
+/// All metrics but those that have one series for each cause, which are in [`CAUSES`].
 const METRICS: [Metric; 18] = [
     counter(
         "requests",
-        "Requests, but those that are none",
+        "Valid requests",
         &[
             (labels!(protocol = "udp", action = "connect", family = "v4"), Counter::UdpConnectV4),
             (labels!(protocol = "udp", action = "connect", family = "v6"), Counter::UdpConnectV6),
@@ -71,7 +71,7 @@ const METRICS: [Metric; 18] = [
     ),
     counter(
         "responses",
-        "Responses, refusals among them",
+        "Responses, including refusals",
         &[
             (labels!(protocol = "udp", family = "v4"), Counter::UdpRepliesV4),
             (labels!(protocol = "udp", family = "v6"), Counter::UdpRepliesV6),
@@ -79,12 +79,12 @@ const METRICS: [Metric; 18] = [
             (labels!(protocol = "http", family = "v6"), Counter::HttpRepliesV6),
         ],
     ),
-    counter("refusals", "Requests that were refused in the tracker's own words", &[(&[], Counter::Refused)]),
-    counter("silenced", "Requests that middleware ended without an answer", &[(&[], Counter::Silenced)]),
-    counter("faults", "Requests that failed by a fault of the program", &[(&[], Counter::Faults)]),
+    counter("refusals", "Requests that the tracker refused with a message", &[(&[], Counter::Refused)]),
+    counter("silenced", "Requests that middleware ended without a response", &[(&[], Counter::Silenced)]),
+    counter("faults", "Requests that failed because of a fault of the program", &[(&[], Counter::Faults)]),
     counter(
         "denied",
-        "Requests that lists deny, by what is denied",
+        "Requests denied by an allow or deny list, by kind of list",
         &[
             (labels!(by = "torrent"), Counter::DeniedTorrent),
             (labels!(by = "client"), Counter::DeniedClient),
@@ -92,47 +92,51 @@ const METRICS: [Metric; 18] = [
         ],
     ),
     counter("bans", "Bans of addresses that sent wrong connection ids", &[(&[], Counter::Bans)]),
-    counter("mesh_hops", "Messages to other workers", &[(&[], Counter::MeshHops)]),
+    counter("mesh_hops", "Messages sent to other workers", &[(&[], Counter::MeshHops)]),
     counter(
         "ring_overflows",
-        "Times the ring ran out of buffers or completions; nothing is lost by it",
+        "Times the ring ran out of buffers or completion entries (nothing is lost)",
         &[(&[], Counter::RingOverflows)],
     ),
-    counter("completed", "Downloads that were completed", &[(&[], Counter::Completed)]),
+    counter("completed", "Completed downloads", &[(&[], Counter::Completed)]),
     counter(
         "removed_peers",
-        "Peers that were taken out, by why",
+        "Peers removed from their swarms, by cause",
         &[
             (labels!(cause = "expired"), Counter::ExpiredPeers),
             (labels!(cause = "evicted"), Counter::EvictedPeers),
             (labels!(cause = "denied"), Counter::DeniedPeers),
         ],
     ),
-    gauge("connections", "HTTP connections open", &[(&[], Counter::Connections)]),
+    gauge("connections", "Open HTTP connections", &[(&[], Counter::Connections)]),
     counter(
         "evicted_connections",
-        "HTTP connections closed while they waited for their client, to make room for others",
+        "HTTP connections closed while they waited for their client, to make room for new ones",
         &[(&[], Counter::EvictedConnections)],
     ),
-    gauge("swarms", "Swarms with peers", &[(&[], Counter::Swarms)]),
+    gauge("swarms", "Swarms that have peers", &[(&[], Counter::Swarms)]),
     gauge(
         "peers",
-        "Peers, by what they are",
+        "Peers, by role",
         &[(labels!(role = "seeder"), Counter::Seeders), (labels!(role = "leecher"), Counter::Leechers)],
     ),
     gauge("ipv6_peers", "Peers with an IPv6 address", &[(&[], Counter::V6Peers)]),
-    gauge("table_bytes", "Memory of the table of swarms", &[(&[], Counter::TableBytes)]),
-    gauge("sweep_lag_milliseconds", "By how much a peer may outlive its time", &[(&[], Counter::SweepLagMs)]),
+    gauge("table_bytes", "Memory used by the table of swarms", &[(&[], Counter::TableBytes)]),
+    gauge(
+        "sweep_lag_milliseconds",
+        "Longest time that a peer may stay beyond its timeout",
+        &[(&[], Counter::SweepLagMs)],
+    ),
 ];
 
-/// What causes are counted of, by protocol.
+/// Metrics with one series for each cause: name, help and causes.
 const CAUSES: [(&str, &str, &Causes); 3] = [
-    ("bad_requests", "Requests that are none, by what is wrong with them", &BAD),
-    ("limited", "Requests of sources that asked for more than they may, by what they asked for", &LIMITED),
-    ("drops", "What was lost, by its cause", &DROPS),
+    ("bad_requests", "Invalid requests, by cause", &BAD),
+    ("limited", "Requests of sources over their limit, by kind of request", &LIMITED),
+    ("drops", "Lost requests and responses, by cause", &DROPS),
 ];
 
-/// Everything, as text.
+/// Returns all metrics as text.
 pub fn text(handle: &Handle) -> String {
     let mut registry = Registry::with_prefix("gyre");
     registry.register_collector(Box::new(Reading {
@@ -145,7 +149,7 @@ pub fn text(handle: &Handle) -> String {
     text
 }
 
-/// What was read, to be written.
+/// The values to write.
 #[derive(Debug)]
 struct Reading {
     workers: Vec<WorkerState>,
@@ -199,7 +203,8 @@ impl Reading {
     }
 
     fn cpu(&self, to: &mut DescriptorEncoder<'_>) -> Result {
-        let mut metric = to.encode_descriptor("cpu_seconds", "CPU time used", None, MetricType::Counter)?;
+        let mut metric =
+            to.encode_descriptor("cpu_seconds", "CPU time used by the worker", None, MetricType::Counter)?;
         for (number, worker) in self.workers.iter().enumerate() {
             let secs = worker.counters.get(Counter::CpuMicros) as f64 / 1e6;
             let labels = [("worker", number.to_string())];
@@ -209,7 +214,7 @@ impl Reading {
     }
 
     fn turns(&self, to: &mut DescriptorEncoder<'_>) -> Result {
-        let help = "How long turns took: a datagram that comes waits for one at most";
+        let help = "Duration of turns (a datagram that arrives waits for at most one turn)";
         let mut metric = to.encode_descriptor("turn_seconds", help, None, MetricType::Histogram)?;
         for (number, worker) in self.workers.iter().enumerate() {
             let bound = |below: Option<u64>| below.map_or(f64::INFINITY, |micros| micros as f64 / 1e6);
@@ -224,22 +229,22 @@ impl Reading {
     }
 
     fn process(&self, to: &mut DescriptorEncoder<'_>) -> Result {
-        to.encode_descriptor("build", "The version", None, MetricType::Info)?
+        to.encode_descriptor("build", "Version of gyre", None, MetricType::Info)?
             .encode_info(&[("version", env!("CARGO_PKG_VERSION"))])?;
-        gauge_of(to, "resident_bytes", "Memory that the process takes", &sys::resident_bytes())?;
-        let started = unix_time().saturating_sub(self.uptime).as_secs(); // rounded once: it must not change
-        gauge_of(to, "start_time_seconds", "When the tracker was started, since 1970", &started)
+        gauge_of(to, "resident_bytes", "Resident memory of the process", &sys::resident_bytes())?;
+        let started = unix_time().saturating_sub(self.uptime).as_secs(); // rounded once, so that it does not change
+        gauge_of(to, "start_time_seconds", "Start time of the tracker in seconds since 1970", &started)
     }
 
     fn snapshots(&self, to: &mut DescriptorEncoder<'_>) -> Result {
         if let Some(written) = self.status.snapshot {
-            let help = "When the last snapshot was written, since 1970";
+            let help = "Time of the last snapshot in seconds since 1970";
             gauge_of(to, "snapshot_time_seconds", help, &written.unix_secs)?;
-            let help = "How long writing the last snapshot took";
+            let help = "Time taken to write the last snapshot";
             gauge_of(to, "snapshot_duration_seconds", help, &written.took.as_secs_f64())?;
-            let help = "For how long requests had to wait for a slice of the last snapshot, at most";
+            let help = "Longest time that requests waited for a slice of the last snapshot";
             gauge_of(to, "snapshot_slice_seconds", help, &written.longest_slice.as_secs_f64())?;
-            gauge_of(to, "snapshot_bytes", "Length of the last snapshot", &written.bytes)?;
+            gauge_of(to, "snapshot_bytes", "Size of the last snapshot", &written.bytes)?;
         }
         let help = "Snapshots that could not be written";
         counter_of(to, "snapshot_failures", help, &self.status.failed_snapshots)
@@ -247,7 +252,7 @@ impl Reading {
 
     fn lists(&self, to: &mut DescriptorEncoder<'_>) -> Result {
         let mut metric =
-            to.encode_descriptor("list_entries", "Entries of a list", None, MetricType::Gauge)?;
+            to.encode_descriptor("list_entries", "Number of entries of a list", None, MetricType::Gauge)?;
         for list in &self.status.lists {
             let path = list.path.to_string_lossy();
             let labels = [("list", list.name.as_str()), ("file", &path)];
@@ -276,12 +281,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_counter_is_told_once() {
+    fn each_counter_is_exported_once() {
         let series = METRICS.iter().flat_map(|metric| metric.series.iter().map(|(_, counter)| *counter));
         let causes = CAUSES.iter().flat_map(|(_, _, causes)| causes.iter().map(|(_, counter)| *counter));
-        let mut told: Vec<_> =
+        let mut exported: Vec<_> =
             series.chain(causes).chain([Counter::CpuMicros]).map(|counter| counter as usize).collect();
-        told.sort_unstable();
-        assert_eq!(told, (0..Counter::COUNT).collect::<Vec<_>>());
+        exported.sort_unstable();
+        assert_eq!(exported, (0..Counter::COUNT).collect::<Vec<_>>());
     }
 }

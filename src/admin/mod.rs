@@ -1,17 +1,17 @@
-//! Owns the admin listener: a tracker beside the tracker, for HTTP alone, whose site shows what the other one does and
-//! lets its lists be changed. It has a worker of its own, so that no page takes the other workers' time.
+//! Owns the admin listener: a second tracker that serves HTTP only, whose site shows the state of the first one and
+//! changes its lists. It has its own worker, so that its pages take no time from the tracker's workers.
 //!
-//! | path | what it is |
+//! | path | content |
 //! |---|---|
 //! | `/` | the live page |
-//! | `/metrics` | for Prometheus ([`metrics`]) |
-//! | `/api/stats`, `/api/events` | the same for programs, once or each second ([`stats`]) |
-//! | `/api/swarms`, `/api/swarms/{info_hash}`, `/api/full-scrape`, `/api/clients` | the swarms and who announces |
-//! | `/api/lists` ... | the lists: read by all, changed by who has the token |
-//! | `/api/doctor` | what the doctor says of this machine |
-//! | `/api/openapi.json` | a description of all this |
+//! | `/metrics` | metrics for Prometheus ([`metrics`]) |
+//! | `/api/stats`, `/api/events` | statistics as JSON, once or each second ([`stats`]) |
+//! | `/api/swarms`, `/api/swarms/{info_hash}`, `/api/full-scrape`, `/api/clients` | the swarms and the clients |
+//! | `/api/lists` ... | the lists: anyone can read them, a change needs the token |
+//! | `/api/doctor` | the findings of the doctor on this machine |
+//! | `/api/openapi.json` | a description of this API |
 //!
-//! Whoever reaches the listener reads; what changes something needs the token ([`token`]).
+//! Anyone who can reach the listener can read. Requests that change something need the token ([`token`]).
 
 mod doctor;
 mod kept;
@@ -42,40 +42,40 @@ use stats::Stats;
 use swarms::Surveys;
 use token::Token;
 
-/// What an operator decides about the admin listener.
+/// Settings of the admin listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdminConfig {
-    /// Where it is.
+    /// The address that it listens on.
     pub address: SocketAddr,
-    /// The file that holds the token; `None`: one in the state directory, if there is one.
+    /// The file that holds the token. `None`: the one in the state directory, if there is a state directory.
     pub token_file: Option<PathBuf>,
 }
 
-/// What the handlers see of the tracker.
+/// What the handlers can access.
 struct Watched {
     handle: Handle,
-    /// What it was started with.
+    /// The configuration that the tracker was started with.
     config: Config,
     token: Option<Token>,
     surveys: Surveys,
-    /// What the doctor has found.
+    /// The last findings of the doctor.
     findings: Kept<str>,
 }
 
 type Done = Result<(), TrackerError>;
 
-/// An admin listener that has its socket.
+/// A bound admin listener that does not serve yet.
 pub struct Admin<M> {
     bound: Bound<M>,
     watched: Arc<OnceLock<Watched>>,
     token_file: Option<PathBuf>,
 }
 
-/// Binds the admin listener, unless its socket is among those that were inherited.
+/// Binds the admin listener, or takes its socket from `inherited` if it is there.
 ///
 /// # Errors
 ///
-/// [`ServerError::Admin`]: it can't be.
+/// [`ServerError::Admin`] if it can't be bound.
 pub fn bind(
     config: &AdminConfig,
     inherited: &mut Inherited,
@@ -90,7 +90,7 @@ pub fn bind(
         ..Config::default()
     };
     let no_tracker = |_: &mut RequestContext<'_>| {
-        Err(TrackerError::new(Code::AccessDenied, "this is the admin listener, and no tracker"))
+        Err(TrackerError::new(Code::AccessDenied, "this is the admin listener, not a tracker"))
     };
     let builder = Tracker::builder().config(settings).name("gyre-admin").middleware(no_tracker);
     let builder = builder.inherit(std::mem::take(inherited));
@@ -100,7 +100,8 @@ pub fn bind(
 }
 
 impl<M: Middleware + Send> Admin<M> {
-    /// Serves what this tracker does, which was started with this configuration. It ends when what this returns goes.
+    /// Serves the state of the tracker `of`, which was started with `config`, until the returned [`Tracker`] is
+    /// dropped.
     ///
     /// # Errors
     ///
@@ -114,7 +115,7 @@ impl<M: Middleware + Send> Admin<M> {
             surveys: Surveys::default(),
             findings: Kept::default(),
         };
-        assert!(self.watched.set(watched).is_ok(), "it is set once, before anybody asks");
+        assert!(self.watched.set(watched).is_ok(), "it is set only here, before the worker starts");
         self.bound.start().map_err(ServerError::admin)
     }
 }
@@ -142,10 +143,10 @@ fn routes<M: Middleware + Send>(builder: Builder<M>, watched: &Arc<OnceLock<Watc
         .error_route(None, error)
 }
 
-/// The description of the interface (OpenAPI 3.1).
+/// The description of the API (OpenAPI 3.1).
 pub const OPENAPI: &str = include_str!("openapi.json");
 
-/// A handler that sees the tracker.
+/// Wraps a handler that gets the shared state.
 fn with<F>(watched: &Arc<OnceLock<Watched>>, handler: F) -> impl Handler
 where
     F: for<'a> AsyncFn(&'a Watched, &'a mut HttpConnection) -> Done + Send + Sync + 'static,
@@ -168,7 +169,7 @@ async fn stats(watched: &Watched, connection: &mut HttpConnection) -> Done {
     send_json(connection, &Stats::of(&watched.handle)).await
 }
 
-/// `GET /api/events`: the same each second, as server-sent events.
+/// `GET /api/events`: the statistics of `/api/stats` each second, as server-sent events.
 async fn events(watched: &Watched, connection: &mut HttpConnection) -> Done {
     let mut events = connection.events().await?;
     loop {
@@ -178,7 +179,7 @@ async fn events(watched: &Watched, connection: &mut HttpConnection) -> Done {
     }
 }
 
-/// What becomes of errors: `{"error": "..."}`.
+/// Turns errors into `{"error": "..."}`.
 async fn error(connection: &mut HttpConnection) -> Done {
     let status = connection.status();
     let words = connection.data().get::<TrackerError>().map(|error| error.message().to_owned());
@@ -192,16 +193,16 @@ async fn send_json(connection: &mut HttpConnection, value: &impl serde::Serializ
     connection.send(serde_json::to_value(value).map_err(TrackerError::internal)?).await
 }
 
-/// What is sent is as of now, and nobody's to keep.
+/// Forbids caches to store the response.
 fn no_store(connection: &mut HttpConnection) -> Done {
     connection.set_cache(Some(&CacheControl::new().no_store()))
 }
 
-/// Refuses who has not the token.
+/// Refuses requests that do not carry the token.
 fn require_token(watched: &Watched, connection: &mut HttpConnection) -> Done {
     let Some(token) = &watched.token else {
         let words =
-            "nothing can be changed without a token: --admin-token-file names one, --state-dir keeps one";
+            "changes are disabled because there is no token; start with --admin-token-file or --state-dir";
         return Err(TrackerError::new(Code::AccessDenied, words));
     };
     let given = connection.headers().get(http::header::AUTHORIZATION).and_then(|value| value.to_str().ok());
@@ -210,5 +211,5 @@ fn require_token(watched: &Watched, connection: &mut HttpConnection) -> Done {
         return Ok(());
     }
     connection.set_header("www-authenticate", "Bearer")?;
-    Err(TrackerError::new(Code::Unauthorized, "`Authorization: Bearer TOKEN` is needed to change something"))
+    Err(TrackerError::new(Code::Unauthorized, "this request needs the header `Authorization: Bearer TOKEN`"))
 }

@@ -1,5 +1,5 @@
-//! Owns the live page: its parts, as they are in the program, and what a browser may do with them. What it shows comes
-//! from the interface beside it.
+//! Owns the live page: its files, which are part of the program, and what a browser may do with them. The page gets its
+//! data from the API.
 
 use http::header::IF_NONE_MATCH;
 use siphasher::sip::SipHasher13;
@@ -10,7 +10,7 @@ use crate::server::Builder;
 use crate::web::HttpConnection;
 use crate::web::cache::CacheControl;
 
-/// Each part: its path, its media type, its text.
+/// The files of the page: path, media type, content.
 const PARTS: [(&str, &str, &str); 5] = [
     ("/", "text/html; charset=utf-8", include_str!("page/index.html")),
     ("/page.css", "text/css; charset=utf-8", include_str!("page/page.css")),
@@ -19,7 +19,7 @@ const PARTS: [(&str, &str, &str); 5] = [
     ("/words.js", "text/javascript; charset=utf-8", include_str!("page/words.js")),
 ];
 
-/// All that the page is made of comes from here, and nothing else is loaded, run or sent anywhere.
+/// Everything that the page needs comes from this server. It loads, runs and sends nothing elsewhere.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
                       img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
@@ -37,7 +37,7 @@ async fn send(connection: &mut HttpConnection, media_type: &str, text: &str, tag
     connection.set_header("content-security-policy", POLICY)?;
     connection.set_header("x-content-type-options", "nosniff")?;
     connection.set_header("referrer-policy", "no-referrer")?;
-    // Another version of gyre has another page: browsers ask each time, and are told if theirs is the same.
+    // Another version of gyre has another page. So browsers ask each time, and get a 304 if theirs is current.
     connection.set_cache(Some(&CacheControl::new().no_cache()))?;
     connection.set_header("etag", tag)?;
     if connection.headers().get(IF_NONE_MATCH).is_some_and(|known| known == tag) {

@@ -1,4 +1,4 @@
-//! Owns the figures for programs: what the workers have counted, and how the tracker stands, as JSON.
+//! Owns the statistics as JSON: the workers' counters and the state of the tracker.
 
 use std::collections::BTreeMap;
 
@@ -9,46 +9,46 @@ use crate::server::{Handle, WorkerState};
 use crate::sys;
 use crate::time::unix_millis;
 
-/// How the tracker stands. What is counted is counted since its start: a rate is the difference of two readings.
+/// State of the tracker. Counters count from the start: a rate is the difference between two readings.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Stats {
-    /// Of gyre.
+    /// Version of gyre.
     pub version: String,
-    /// Milliseconds since 1970 at which this was read.
+    /// Time of this reading in milliseconds since 1970.
     pub unix_ms: u64,
     /// Seconds since the start.
     pub uptime_secs: u64,
-    /// Memory that the process takes.
+    /// Resident memory of the process in bytes.
     pub resident_bytes: u64,
-    /// The last snapshot, if one was written.
+    /// The last snapshot, if any was written.
     pub snapshot: Option<Snapshot>,
     /// Snapshots that could not be written.
     pub failed_snapshots: u64,
     /// All workers together.
     pub total: Numbers,
-    /// Each of them.
+    /// Each worker.
     pub workers: Vec<Worker>,
 }
 
 /// A snapshot that was written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Snapshot {
-    /// When, in seconds since 1970.
+    /// Time of the snapshot in seconds since 1970.
     pub unix_secs: u64,
-    /// How long that took.
+    /// Milliseconds taken to write it.
     pub took_ms: u64,
-    /// How long it is.
+    /// Size in bytes.
     pub bytes: u64,
-    /// For how long requests had to wait for a slice of it, at most.
+    /// Longest time in microseconds that requests waited for a slice of it.
     pub longest_slice_us: u64,
 }
 
-/// A worker.
+/// One worker.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Worker {
-    /// The core that it is bound to, if it is.
+    /// The core that it is pinned to, if any.
     pub core: Option<usize>,
-    /// What it has counted.
+    /// Its counters.
     #[serde(flatten)]
     pub numbers: Numbers,
 }
@@ -63,13 +63,13 @@ pub struct Families {
 }
 
 impl Families {
-    /// Both.
+    /// Returns the sum of both.
     pub fn sum(self) -> u64 {
         self.v4 + self.v6
     }
 }
 
-/// What came and went by UDP.
+/// UDP requests and responses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Udp {
     /// Connect requests.
@@ -78,11 +78,11 @@ pub struct Udp {
     pub announces: Families,
     /// Scrapes.
     pub scrapes: Families,
-    /// Responses, errors among them.
+    /// Responses, error packets included.
     pub responses: Families,
 }
 
-/// What came and went by HTTP.
+/// HTTP requests and responses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Http {
     /// Announces.
@@ -95,10 +95,10 @@ pub struct Http {
     pub responses: Families,
 }
 
-/// What was denied by lists.
+/// Requests that lists denied.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Denied {
-    /// Announces of torrents that are not served.
+    /// Announces of torrents that are not allowed.
     pub torrents: u64,
     /// Announces of clients that are not allowed.
     pub clients: u64,
@@ -106,77 +106,78 @@ pub struct Denied {
     pub sources: u64,
 }
 
-/// Peers that were taken out.
+/// Removed peers, by cause.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Removed {
-    /// Their time was over.
+    /// Their timeout passed.
     pub expired: u64,
     /// Memory was short.
     pub evicted: u64,
-    /// Their swarm is not served any more.
+    /// Their swarm is denied now.
     pub denied: u64,
 }
 
-/// How long turns took.
+/// Durations of turns.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct TurnTimes {
-    /// All together.
+    /// Sum of all durations in microseconds.
     pub sum_us: u64,
-    /// How many took less than 1, 2, 4, 8 ... microseconds, each without those before it; the last has no bound.
+    /// Number of turns by duration: below 1, 2, 4, 8 ... microseconds, each without the ones before. The last number
+    /// has no upper bound.
     pub counts: Vec<u64>,
 }
 
-/// What one worker, or all, have counted.
+/// Counters of one worker or of all.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Numbers {
-    /// By UDP.
+    /// UDP traffic.
     pub udp: Udp,
-    /// By HTTP.
+    /// HTTP traffic.
     pub http: Http,
-    /// Requests refused in the tracker's own words.
+    /// Requests that the tracker refused with a message.
     pub refused: u64,
-    /// Requests that middleware ended without an answer.
+    /// Requests that middleware ended without a response.
     pub silenced: u64,
-    /// By lists.
+    /// Requests denied by lists.
     pub denied: Denied,
-    /// Requests that are none, by what is wrong with them.
+    /// Invalid requests, by cause.
     pub bad: BTreeMap<String, u64>,
-    /// Requests of sources that asked for more than they may, by what they asked for.
+    /// Requests of sources over their limit, by kind.
     pub limited: BTreeMap<String, u64>,
     /// Bans of addresses that sent wrong connection ids.
     pub bans: u64,
-    /// What was lost, by its cause.
+    /// Lost requests and responses, by cause.
     pub drops: BTreeMap<String, u64>,
-    /// Downloads that were completed.
+    /// Completed downloads.
     pub completed: u64,
-    /// Peers that were taken out.
+    /// Removed peers.
     pub removed: Removed,
-    /// Messages to other workers.
+    /// Messages sent to other workers.
     pub mesh_hops: u64,
-    /// Times the ring ran out of room.
+    /// Times the ring ran out of buffers or completion entries.
     pub ring_overflows: u64,
-    /// CPU time used.
+    /// CPU time used, in microseconds.
     pub cpu_us: u64,
-    /// How long turns took.
+    /// Durations of turns.
     pub turns: TurnTimes,
-    /// HTTP connections open now.
+    /// Open HTTP connections.
     pub connections: u64,
-    /// Swarms now.
+    /// Current number of swarms.
     pub swarms: u64,
-    /// Seeders now.
+    /// Current number of seeders.
     pub seeders: u64,
-    /// Leechers now.
+    /// Current number of leechers.
     pub leechers: u64,
-    /// IPv6 peers now.
+    /// Current number of IPv6 peers.
     pub v6_peers: u64,
-    /// Memory of the table.
+    /// Memory used by the tables in bytes.
     pub table_bytes: u64,
-    /// By how much a peer may outlive its time; of all workers the longest.
+    /// Longest time in milliseconds that a peer may stay beyond its timeout. In the total: the largest of all workers.
     pub sweep_lag_ms: u64,
 }
 
 impl Stats {
-    /// Reads them.
+    /// Reads the current statistics.
     pub fn of(handle: &Handle) -> Self {
         let workers = handle.workers();
         let status = handle.status();

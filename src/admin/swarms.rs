@@ -1,4 +1,4 @@
-//! Owns what is said of swarms: the largest, one, all of them; and which clients announce in them.
+//! Owns the swarms' part of the API: the largest swarms, one swarm, all swarms, and the clients that announce.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -21,11 +21,11 @@ use crate::types::{InfoHash, SwarmCounts};
 use crate::web::HttpConnection;
 use crate::wire::bencode;
 
-/// Walks over all swarms.
+/// State of the requests that walk over all swarms.
 pub(super) struct Surveys {
-    /// What the last one has found to be largest.
+    /// The result of the last search for the largest swarms.
     largest: Kept<Largest>,
-    /// Scrapes of everything that may go on at a time.
+    /// Limits the number of simultaneous full scrapes.
     scrapes: Semaphore,
 }
 
@@ -35,10 +35,10 @@ impl Default for Surveys {
     }
 }
 
-/// By what swarms are compared.
+/// What swarms are sorted by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum By {
+enum SortKey {
     #[default]
     Peers,
     Seeders,
@@ -46,7 +46,7 @@ enum By {
     Downloaded,
 }
 
-impl By {
+impl SortKey {
     const ALL: [Self; 4] = [Self::Peers, Self::Seeders, Self::Leechers, Self::Downloaded];
 
     fn of(self, counts: &SwarmCounts) -> u32 {
@@ -59,7 +59,7 @@ impl By {
     }
 }
 
-/// A swarm, as it is shown.
+/// A swarm, as the API shows it.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Swarm {
     pub(crate) info_hash: String,
@@ -75,16 +75,17 @@ impl Swarm {
     }
 }
 
-/// The largest swarms, by each of the four.
-struct Largest([Vec<Swarm>; By::ALL.len()]);
+/// The largest swarms for each sort key.
+struct Largest([Vec<Swarm>; SortKey::ALL.len()]);
 
 impl Largest {
     async fn survey(handle: &Handle) -> Result<Self, Busy> {
-        // The least of those that are kept is on top.
-        let mut kept: [BinaryHeap<Reverse<(u32, InfoHash, SwarmCounts)>>; By::ALL.len()] = Default::default();
+        // The smallest of the kept swarms is on top.
+        let mut kept: [BinaryHeap<Reverse<(u32, InfoHash, SwarmCounts)>>; SortKey::ALL.len()] =
+            Default::default();
         let mut survey = handle.survey();
         while let Some(slice) = survey.next().await? {
-            for (heap, by) in kept.iter_mut().zip(By::ALL) {
+            for (heap, by) in kept.iter_mut().zip(SortKey::ALL) {
                 for (info_hash, counts) in &slice {
                     let value = by.of(counts);
                     if heap.len() == ADMIN_LARGEST {
@@ -99,7 +100,7 @@ impl Largest {
         }
         Ok(Self(kept.map(|heap| {
             let mut swarms: Vec<_> = heap.into_sorted_vec();
-            swarms.dedup_by_key(|Reverse((_, info_hash, _))| *info_hash); // one may have been met twice
+            swarms.dedup_by_key(|Reverse((_, info_hash, _))| *info_hash); // a survey can return a swarm twice
             swarms.iter().map(|Reverse((_, info_hash, counts))| Swarm::new(info_hash, counts)).collect()
         })))
     }
@@ -108,16 +109,16 @@ impl Largest {
 #[derive(Deserialize)]
 struct LargestQuery {
     #[serde(default)]
-    by: By,
+    by: SortKey,
     limit: Option<usize>,
 }
 
-/// `GET /api/swarms?by=peers&limit=20`: the largest, as of some seconds ago.
+/// `GET /api/swarms?by=peers&limit=20`: the largest swarms. The result can be some seconds old.
 pub(super) async fn largest(watched: &Watched, connection: &mut HttpConnection) -> Done {
     let query: LargestQuery = connection.query()?.deserialize()?;
     let limit = query.limit.unwrap_or(20).min(ADMIN_LARGEST);
     let survey = async { Largest::survey(&watched.handle).await.map(Arc::new).map_err(unavailable) };
-    // A walk that takes long is seldom made.
+    // The longer a survey takes, the longer its result is kept.
     let holds =
         |took: Duration| (took * ADMIN_SURVEY_SHARE).max(Duration::from_secs(ADMIN_SURVEY_INTERVAL_S));
     let largest = watched.surveys.largest.get(survey, holds).await?;
@@ -126,15 +127,15 @@ pub(super) async fn largest(watched: &Watched, connection: &mut HttpConnection) 
 }
 
 #[derive(Deserialize)]
-struct OneQuery {
+struct PeersQuery {
     peers: Option<usize>,
 }
 
 #[derive(Serialize)]
-struct One {
+struct SwarmWithPeers {
     #[serde(flatten)]
     swarm: Swarm,
-    /// Which worker's it is.
+    /// Number of the worker that owns it.
     worker: u16,
     peers: Vec<Peer>,
 }
@@ -143,16 +144,18 @@ struct One {
 struct Peer {
     address: String,
     seeder: bool,
-    /// Since its last announce.
+    /// Seconds since its last announce.
     age_secs: u32,
 }
 
 /// `GET /api/swarms/{info_hash}?peers=50`
 pub(super) async fn one(watched: &Watched, connection: &mut HttpConnection) -> Done {
-    let wrong = || TrackerError::incorrect_request("an info-hash is 40 hexadecimal digits, or 32 of base 32");
+    let wrong = || {
+        TrackerError::incorrect_request("invalid info-hash: it must be 40 hexadecimal or 32 base32 digits")
+    };
     let text = connection.param("info_hash").unwrap_or_default();
     let info_hash = parse_hash(text.as_bytes()).ok_or_else(wrong)?;
-    let query: OneQuery = connection.query()?.deserialize()?;
+    let query: PeersQuery = connection.query()?.deserialize()?;
     let peers = query.peers.unwrap_or(50).min(ADMIN_PEERS_MAX);
     let state = watched.handle.swarm(info_hash, peers).await.map_err(unavailable)?;
     if state.counts == SwarmCounts::default() {
@@ -164,17 +167,17 @@ pub(super) async fn one(watched: &Watched, connection: &mut HttpConnection) -> D
         age_secs: peer.age_secs,
     });
     let swarm = Swarm::new(&info_hash, &state.counts);
-    send_json(connection, &One { swarm, worker: state.worker.0, peers: peers.collect() }).await
+    send_json(connection, &SwarmWithPeers { swarm, worker: state.worker.0, peers: peers.collect() }).await
 }
 
-/// How all swarms are written.
+/// Output format of a full scrape.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Format {
-    /// As the answer to a scrape without info-hashes (BEP 48), but for their order.
+    /// The response to a scrape without info-hashes (BEP 48), but not sorted.
     #[default]
     Bencode,
-    /// An object to a line.
+    /// SwarmWithPeers JSON object in each line.
     Ndjson,
 }
 
@@ -184,11 +187,11 @@ struct ScrapeQuery {
     format: Format,
 }
 
-/// `GET /api/full-scrape?format=bencode`: all swarms, in no order.
+/// `GET /api/full-scrape?format=bencode`: all swarms, in no particular order.
 pub(super) async fn scrape(watched: &Watched, connection: &mut HttpConnection) -> Done {
     let ScrapeQuery { format } = connection.query()?.deserialize()?;
     let Ok(_turn) = watched.surveys.scrapes.try_acquire() else {
-        let words = "others scrape everything at this moment; try again later";
+        let words = "too many full scrapes are running; try again later";
         return Err(TrackerError::new(Code::Unavailable, words));
     };
     let (media_type, begin, end): (_, &[u8], &[u8]) = match format {
@@ -219,7 +222,7 @@ pub(super) async fn scrape(watched: &Watched, connection: &mut HttpConnection) -
     response.finish().await
 }
 
-/// A client, with its part of the announces of the last minutes.
+/// A client and its share of the announces of the last minutes.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Client {
     /// The first bytes of its peer ids.

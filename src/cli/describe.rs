@@ -1,4 +1,4 @@
-//! Owns what is made of a command line's definitions: the man pages and the completions for shells.
+//! Owns what is generated from the definitions of a command line: man pages and shell completions.
 
 use std::fs;
 use std::io::{self, Write};
@@ -7,12 +7,12 @@ use std::path::PathBuf;
 use clap::{CommandFactory, Subcommand};
 use clap_complete::Shell;
 
-/// The commands by which a program describes itself; `gyre` and `gyre-load` have them.
+/// Commands that write completions and man pages. `gyre` and `gyre-load` have them.
 #[derive(Debug, Subcommand)]
 pub enum Describe {
-    /// Write a shell's completions for this program to standard output.
+    /// Write shell completions for this program to standard output.
     ///
-    /// For bash, as an example, to `~/.local/share/bash-completion/completions/NAME`, NAME being the program's.
+    /// For bash, save them as `~/.local/share/bash-completion/completions/NAME`, where NAME is the name of the program.
     Completions {
         /// The shell
         shell: Shell,
@@ -21,17 +21,17 @@ pub enum Describe {
     /// Write the man pages of this program and its commands to a directory.
     #[command(hide = true)]
     Man {
-        /// The directory, which is made if it isn't there
+        /// The directory. It is created if it does not exist
         directory: PathBuf,
     },
 }
 
 impl Describe {
-    /// Writes what is asked for, about the program of this command line.
+    /// Writes completions or man pages for the program with the command line `C`.
     ///
     /// # Errors
     ///
-    /// What can't be written. That nobody reads standard output any more is none.
+    /// The output can't be written. A closed standard output is not an error.
     pub fn run<C: CommandFactory>(&self) -> io::Result<()> {
         match self {
             Self::Completions { shell } => {
@@ -45,7 +45,7 @@ impl Describe {
             }
             Self::Man { directory } => {
                 fs::create_dir_all(directory)?;
-                // A page on how help is got is for nobody.
+                // A man page for the command `help` is of no use.
                 clap_mangen::generate_to(C::command().disable_help_subcommand(true), directory)
             }
         }

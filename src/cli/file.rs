@@ -1,7 +1,7 @@
-//! Owns the file of options: what the command line can say, under the same names, as TOML.
+//! Owns the configuration file: TOML with the options of the command line under the same names.
 //!
-//! Nothing is defined here: names, ranges and descriptions are those of the command line's own definitions. What a file
-//! says is turned into arguments that come before those of the command line, so that both are read by one parser.
+//! Nothing is defined here: names, ranges and descriptions come from the definitions of the command line. The options
+//! of a file are turned into arguments in front of those of the command line, so that one parser reads both.
 
 use std::ffi::OsString;
 use std::fmt::Write;
@@ -23,7 +23,7 @@ use crate::limits::CONFIG_FILE_MAX_BYTES;
 /// Columns of a comment in a printed file.
 const COMMENT_COLUMNS: usize = 100;
 
-/// What an option without a default may be, for the printed file.
+/// Example values in the printed file, for options without a default.
 const EXAMPLES: [(&str, &str); 15] = [
     ("udp", r#"["0.0.0.0:6969", "[::]:6969"]"#),
     ("http", r#"["0.0.0.0:6969", "[::]:6969"]"#),
@@ -42,10 +42,10 @@ const EXAMPLES: [(&str, &str); 15] = [
     ("admin-token-file", r#""/etc/gyre/admin-token""#),
 ];
 
-/// A file that can't be used: one reason, with its place.
+/// An error in a configuration file.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
-    /// It can't be read at all.
+    /// The file can't be read.
     #[error("{}: {source}", path.display())]
     Read {
         /// The file.
@@ -53,21 +53,21 @@ pub enum FileError {
         /// Why.
         source: io::Error,
     },
-    /// Something in it is wrong.
+    /// Something in the file is not valid.
     #[error("{}:{line}:{column}: {what}", path.display())]
     At {
         /// The file.
         path: PathBuf,
-        /// The line, from 1.
+        /// The line, counted from 1.
         line: usize,
-        /// The character in the line, from 1.
+        /// The character in the line, counted from 1.
         column: usize,
-        /// What is wrong.
+        /// A description of the error.
         what: String,
     },
 }
 
-/// The options that a file gives.
+/// The options of a configuration file.
 #[derive(Debug)]
 pub(super) struct ConfigFile {
     path: PathBuf,
@@ -75,7 +75,7 @@ pub(super) struct ConfigFile {
     settings: Vec<Setting>,
 }
 
-/// An option, and the arguments that stand for it.
+/// An option, and the arguments that it is turned into.
 #[derive(Debug)]
 struct Setting {
     name: String,
@@ -84,12 +84,13 @@ struct Setting {
 }
 
 impl ConfigFile {
-    /// Reads a file, and sees to it that each option and each value is one.
+    /// Reads a file, and checks each option and each value.
     pub(super) fn read(path: &Path) -> Result<Self, FileError> {
         let failed = |source| FileError::Read { path: path.to_owned(), source };
         let length = fs::metadata(path).map_err(failed)?.len();
         if length > CONFIG_FILE_MAX_BYTES {
-            return Err(failed(io::Error::other(format!("{length} bytes are too many for options"))));
+            let what = format!("the file has {length} bytes; at most {CONFIG_FILE_MAX_BYTES} are allowed");
+            return Err(failed(io::Error::other(what)));
         }
         Self::parse(path, fs::read_to_string(path).map_err(failed)?)
     }
@@ -124,26 +125,26 @@ impl ConfigFile {
                 }
                 _ => String::new(),
             };
-            return Err(self.error(span, format!("there is no option `{name}`{similar}")));
+            return Err(self.error(span, format!("unknown option `{name}`{similar}")));
         };
         if let ArgAction::SetTrue = option.get_action() {
             return match value.get_ref() {
                 DeValue::Boolean(true) => Ok(vec![format!("--{name}")]),
                 DeValue::Boolean(false) => Ok(Vec::new()),
-                _ => Err(self.error(value.span(), format!("`{name}` is either true or false"))),
+                _ => Err(self.error(value.span(), format!("`{name}` must be true or false"))),
             };
         }
         let values: Vec<_> = match (value.get_ref(), option.get_action()) {
             (DeValue::Array(values), ArgAction::Append) => values.iter().collect(),
             (DeValue::Array(_), _) => {
-                return Err(self.error(value.span(), format!("`{name}` has one value, not a list")));
+                return Err(self.error(value.span(), format!("`{name}` takes a single value, not a list")));
             }
             _ => vec![value],
         };
         values.into_iter().map(|value| self.argument(&options, name, value)).collect()
     }
 
-    /// The argument for one value, if the option can have it.
+    /// Returns the argument for one value, if it is valid for the option.
     fn argument(
         &self,
         options: &Command,
@@ -154,7 +155,11 @@ impl ConfigFile {
             DeValue::String(text) => text.to_string(),
             DeValue::Integer(number) if number.radix() == 10 => number.as_str().to_owned(),
             DeValue::Float(number) => number.as_str().to_owned(),
-            _ => return Err(self.error(value.span(), format!("a value of `{name}` is a string or a number"))),
+            _ => {
+                return Err(
+                    self.error(value.span(), format!("the value of `{name}` must be a string or a number"))
+                );
+            }
         };
         let argument = format!("--{name}={text}");
         match options.clone().try_get_matches_from([&argument]) {
@@ -163,12 +168,12 @@ impl ConfigFile {
         }
     }
 
-    /// The arguments for what the command line itself leaves open.
+    /// Returns the arguments for the options that the command line does not override.
     pub(super) fn arguments(&self, given: &ArgMatches) -> Result<Vec<OsString>, FileError> {
         let options = options();
         let mut arguments = Vec::new();
         for (number, setting) in self.settings.iter().enumerate() {
-            let option = find(&options, &setting.name).expect("an option was found before");
+            let option = find(&options, &setting.name).expect("the option was found before");
             let rivals = options.get_arg_conflicts_with(option);
             let is_rival = |other: &Setting| {
                 rivals.iter().any(|rival| rival.get_long() == Some(&other.name))
@@ -177,7 +182,7 @@ impl ConfigFile {
             if let Some(other) = self.settings[..number].iter().find(|other| is_rival(other))
                 && !setting.arguments.is_empty()
             {
-                let what = format!("`{}` and `{}` exclude each other", setting.name, other.name);
+                let what = format!("`{}` cannot be used together with `{}`", setting.name, other.name);
                 return Err(self.error(setting.span.clone(), what));
             }
             let is_given =
@@ -189,7 +194,7 @@ impl ConfigFile {
         Ok(arguments)
     }
 
-    /// An error with the place of the option that it is about, if the file has it.
+    /// Adds the place of an option to an error about it, if the option is in the file.
     pub(super) fn locate(&self, option: &str, what: String) -> Option<FileError> {
         let setting = self.settings.iter().find(|setting| setting.name == option)?;
         Some(self.error(setting.span.clone(), what))
@@ -207,7 +212,7 @@ impl ConfigFile {
     }
 }
 
-/// The options of `gyre serve` that a file can give.
+/// Returns the options of `gyre serve` that can be in a file.
 fn options() -> Command {
     let mut options =
         Serve::augment_args(Command::new("options").no_binary_name(true).disable_help_flag(true));
@@ -219,19 +224,20 @@ fn find<'a>(options: &'a Command, name: &str) -> Option<&'a Arg> {
     options.get_arguments().find(|option| option.get_long() == Some(name) && name != "config")
 }
 
-/// What is wrong, in one line.
+/// Returns the message of an error in one line.
 fn reason(error: &clap::Error) -> String {
     let text = error.to_string();
     let first = text.split("\n\n").next().unwrap_or_default().trim_start_matches("error: ");
     first.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// The whole file: each option with its description, those that are given with their value, the others as comments.
+/// Returns the text of a file with all options and their descriptions. Options that are not given are commented out.
 pub(super) fn print(given: &ArgMatches) -> String {
     let options = options();
     let mut text = String::from(
-        "# Options of gyre, under the names that they have on the command line, which goes before this file.\n\
-         # An option that may be given several times is a list here. What is commented out is the default.\n",
+        "# Options of gyre, with the same names as on the command line. Command-line options override this\n\
+         # file. Options that may be given several times are lists here. Options that are commented out show\n\
+         # their default, or an example if they have none.\n",
     );
     let mut heading = None;
     for option in options.get_arguments() {
@@ -263,7 +269,7 @@ pub(super) fn print(given: &ArgMatches) -> String {
     text
 }
 
-/// What stands for no value.
+/// Returns the value to show for an option without a value.
 fn example(option: &Arg) -> &'static str {
     let name = option.get_long().unwrap_or_default();
     match EXAMPLES.iter().find(|(option, _)| *option == name) {
@@ -273,7 +279,7 @@ fn example(option: &Arg) -> &'static str {
     }
 }
 
-/// A number is written as one.
+/// Returns a number as an integer, everything else as a string.
 fn literal(value: &str) -> Value {
     value.parse::<i64>().map_or_else(|_| Value::String(value.to_owned()), Value::Integer)
 }
@@ -303,7 +309,7 @@ mod tests {
     use crate::cli::Cli;
     use crate::config::{Config, Listen};
 
-    /// The configuration of a command line and a file; an error without the file's path.
+    /// Returns the configuration of a command line and a file, or an error without the file's path.
     fn read(text: &str, line: &str) -> Result<Config, String> {
         let fail = |error: FileError| error.to_string();
         let file = ConfigFile::parse(Path::new("f"), text.to_owned()).map_err(fail)?;
@@ -317,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn the_command_line_goes_before_the_file_which_goes_before_the_defaults() {
+    fn the_command_line_overrides_the_file_and_the_file_overrides_the_defaults() {
         let text = "udp = [\"127.0.0.1:1\", \"[::1]:2\"]\nno-http = true\nmax-peers = 7 # few\nmax-memory = \"1G\"\n\
                     min-interval = 1_0";
         let config = read(text, "").unwrap();
@@ -327,9 +333,13 @@ mod tests {
         assert_eq!((config.min_interval_secs, config.announce_interval_secs), (10, 1_800));
 
         let config = read(text, "--udp 127.0.0.1:3 --max-peers 8").unwrap();
-        assert_eq!(config.udp, Listen::At(vec!["127.0.0.1:3".parse().unwrap()]), "not beside the file's");
+        assert_eq!(
+            config.udp,
+            Listen::At(vec!["127.0.0.1:3".parse().unwrap()]),
+            "the addresses of the file are replaced, not added to"
+        );
         assert_eq!(config.max_peers, 8);
-        // What the line excludes of the file gives way.
+        // Options of the file that conflict with the command line are dropped.
         let config = read(text, "--no-udp --http 127.0.0.1:4").unwrap();
         assert_eq!(config.udp, Listen::At(Vec::new()));
         assert_eq!(config.http, Listen::At(vec!["127.0.0.1:4".parse().unwrap()]));
@@ -338,26 +348,23 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named_with_its_place() {
+    fn errors_have_line_and_column() {
         for (text, expected) in [
             ("x", "f:1:2: "),
-            (
-                "max-peers = 1\n\nmax-peer = 2",
-                "f:3:1: there is no option `max-peer`; did you mean `max-peers`?",
-            ),
-            ("config = \"f\"", "f:1:1: there is no option `config`"),
+            ("max-peers = 1\n\nmax-peer = 2", "f:3:1: unknown option `max-peer`; did you mean `max-peers`?"),
+            ("config = \"f\"", "f:1:1: unknown option `config`"),
             ("[udp]\nport = 1", "f:1:"),
             (
                 "# \u{fc}\nudp = [\"127.0.0.1:1\", \"\u{fc}\", \"x\"]",
                 "f:2:23: invalid value '\u{fc}' for '--udp",
             ),
             ("max-peers = 1\nmax-peers = 2", "f:2:1: "),
-            ("max-peers = [1]", "f:1:13: `max-peers` has one value, not a list"),
+            ("max-peers = [1]", "f:1:13: `max-peers` takes a single value, not a list"),
             ("max-peers = 201", "f:1:13: invalid value '201' for '--max-peers <N>': 201 is not in 0..=200"),
-            ("max-peers = true", "f:1:13: a value of `max-peers` is a string or a number"),
+            ("max-peers = true", "f:1:13: the value of `max-peers` must be a string or a number"),
             ("steering = \"rss\"", "possible values: info-hash, cpu, none"),
-            ("no-udp = \"yes\"", "f:1:10: `no-udp` is either true or false"),
-            ("no-udp = true\nudp = \"127.0.0.1:1\"", "f:2:1: `udp` and `no-udp` exclude each other"),
+            ("no-udp = \"yes\"", "f:1:10: `no-udp` must be true or false"),
+            ("no-udp = true\nudp = \"127.0.0.1:1\"", "f:2:1: `udp` cannot be used together with `no-udp`"),
         ] {
             let error = read(text, "").unwrap_err();
             assert!(error.contains(expected), "{text:?}: {error}");
@@ -366,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn a_printed_file_is_read_as_what_it_was_printed_from() {
+    fn reading_a_printed_file_gives_the_same_configuration() {
         let printed = |line: &str| {
             let arguments = format!("gyre config print {line}");
             let arguments: Vec<_> = arguments.split_whitespace().map(OsString::from).collect();
@@ -375,7 +382,7 @@ mod tests {
         let text = printed("");
         assert_eq!(read(&text, "").unwrap(), Config::default());
         assert!(text.lines().all(|line| line.is_empty() || line.starts_with('#')), "{text}");
-        // Whatever is a comment can be taken out of it, two by two what excludes each other aside.
+        // Each commented option can be enabled by itself; only options that exclude each other cannot be combined.
         for line in text.lines().filter_map(|line| line.strip_prefix('#')).filter(|line| line.contains(" = "))
         {
             if !line.starts_with([' ', '#']) {

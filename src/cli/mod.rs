@@ -1,5 +1,5 @@
 //! Owns the command line: each command's and option's name, help, default and range. The options of the tracker are in
-//! `serve.rs`; what a file adds to them is in `file.rs`, what is made of all definitions in `describe.rs`.
+//! `serve.rs`, the configuration file in `file.rs`, man pages and completions in `describe.rs`.
 
 mod describe;
 mod file;
@@ -23,31 +23,31 @@ use crate::limits::DEFAULT_ADMIN_ADDRESS;
 #[derive(Debug, Parser)]
 #[command(name = "gyre", version, max_term_width = 110)]
 pub struct Cli {
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
-    /// The options of that command as they were given, by the command line or its file.
+    /// The options of the command that were given, on the command line or in the configuration file.
     #[arg(skip)]
     given: ArgMatches,
 }
 
-/// Why a command line is none.
+/// Why a command line is not valid.
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
-    /// It can't be understood, or asks for help.
+    /// It can't be parsed, or asks for help.
     #[error(transparent)]
     Usage(#[from] clap::Error),
-    /// The file of options is no good.
+    /// The configuration file is not valid.
     #[error(transparent)]
     File(#[from] FileError),
 }
 
 impl Cli {
-    /// Reads a command line, and the file of options that it names; what the line says goes before what the file says.
+    /// Reads a command line, and the configuration file that it names. Command-line options override the file.
     ///
     /// # Errors
     ///
-    /// What is wrong with either; of a file with the line and column.
+    /// An invalid command line, or an error in the file with its line and column.
     pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, CliError> {
         let arguments: Vec<_> = arguments.into_iter().collect();
         let (cli, names) = Self::from_arguments(&arguments)?;
@@ -63,7 +63,7 @@ impl Cli {
         Ok(cli)
     }
 
-    /// Reads arguments; says how many of them name the program and its command. No option stands before those.
+    /// Parses arguments. Also returns how many of them name the program and its command; options come after these.
     fn from_arguments(arguments: &[OsString]) -> Result<(Self, usize), clap::Error> {
         let mut given = Self::command().try_get_matches_from(arguments)?;
         let cli = Self::from_arg_matches(&given)?;
@@ -74,47 +74,49 @@ impl Cli {
         Ok((Self { given, ..cli }, names))
     }
 
-    /// The text of a file that holds all options, those that were given with their values.
+    /// Returns the text of a configuration file with all options, those that were given with their values.
     pub fn config_file(&self) -> String {
         file::print(&self.given)
     }
 }
 
-/// What the program does.
+/// The commands of the program.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the tracker.
     ///
-    /// Without options it serves UDP and HTTP on `0.0.0.0:6969` and `[::]:6969`, with a worker on every core that it
-    /// may use. It is up when a line with the word `ready` and the addresses comes on standard error. SIGINT or
-    /// SIGTERM end it: what is in flight is finished, within 2 seconds. A second signal ends it at once. SIGHUP has it
-    /// read options and lists again. SIGUSR2 has it start its program anew, which takes over (--take-over).
+    /// Without options it serves UDP and HTTP on `0.0.0.0:6969` and `[::]:6969`, with one worker on each core that it
+    /// may use. When it is ready, it writes a line with `ready` and its addresses to standard error. SIGINT or SIGTERM
+    /// stop it after pending requests are finished, within 2 seconds. A second signal stops it at once. SIGHUP makes it
+    /// read its options and lists again. SIGUSR2 starts the program again, which then takes over (--take-over).
     Serve(Box<Serve>),
 
-    /// Check the machine for a tracker: what is amiss, what it costs and how to mend it.
+    /// Check the machine for problems that affect a tracker, with their cost and how to fix them.
     ///
-    /// It takes all options of `gyre serve` and judges what that would run with, whether it runs or not. It changes
-    /// nothing, but announces itself for a moment to each tracker that it asks. One line for each finding: `ok`, `warn`
-    /// (it costs something, or can't be seen) or `FAIL` (gyre does not start, or requests are lost), with the cost and
-    /// the fix below. Takes some seconds, at most 10. Run it as root to see everything.
+    /// It takes all options of `gyre serve` and checks the machine for a tracker with these options, whether it is
+    /// running or not. It changes nothing, but briefly announces itself to each tracker that it queries. It prints one
+    /// line for each finding: `ok`, `warn` (performance suffers, or something can't be checked) or `FAIL` (gyre does
+    /// not start, or loses requests), followed by the cost and the fix. It takes a few seconds, at most 10. Run it as
+    /// root to check everything.
     ///
-    /// It ends with 0 if all is well, 1 with warnings, 2 with failures, and 64 if the options can't be understood.
+    /// The exit status is 0 without problems, 1 with warnings, 2 with failures, and 64 if the options are not valid.
     Doctor(Box<Doctor>),
 
-    /// Show a tracker that runs in the terminal: what it does each second, by protocol, worker, swarm and client.
+    /// Show a running tracker in the terminal: its activity each second, by protocol, worker, swarm and client.
     ///
-    /// It reads from the tracker's admin listener (`gyre serve --admin`). `q` quits, `?` shows the other keys. Without
-    /// a terminal it does what --once does.
+    /// It reads from the tracker's admin listener (`gyre serve --admin`). Press `q` to quit and `?` for the other keys.
+    /// If standard output is not a terminal, it behaves as with --once.
     ///
-    /// It ends with 1 if nobody answers at first. Later it goes on asking.
+    /// The exit status is 1 if the tracker does not answer at first. After that it keeps retrying.
     #[cfg(feature = "top")]
     Top(Top),
 
-    /// The file of options: write one, or check one.
+    /// Write or check a configuration file.
     #[command(subcommand)]
     Config(ConfigCommand),
 
-    /// Wait, and start `gyre` with these arguments when told to: for `gyre serve`, which can't once it is confined.
+    /// Wait for an order and start `gyre` with these arguments. Used by `gyre serve`, which can't start programs
+    /// itself.
     #[command(name = LAUNCH, hide = true)]
     Launch {
         /// The arguments.
@@ -122,23 +124,23 @@ pub enum Command {
         arguments: Vec<OsString>,
     },
 
-    /// What the program says of itself.
+    /// Completions and man pages.
     #[command(flatten)]
     Describe(Describe),
 }
 
-/// What can be done with a file of options.
+/// What to do with a configuration file.
 #[derive(Debug, Subcommand)]
 pub enum ConfigCommand {
-    /// Write a file of all options to standard output, each with its description.
+    /// Write a configuration file with all options and their descriptions to standard output.
     ///
-    /// Those that are given here have their value in it, the others are commented out with their default.
+    /// Options given here are set to their values. The others are commented out, with their defaults.
     Print(Box<Serve>),
 
-    /// Check a file of options.
+    /// Check a configuration file.
     ///
-    /// It ends with 0 if a tracker can be run with it. Otherwise it says what is wrong, with line and column, and ends
-    /// with 1.
+    /// The exit status is 0 if a tracker can run with it. Otherwise the error is printed with line and column, and the
+    /// exit status is 1.
     Check {
         /// The file
         file: PathBuf,
@@ -146,7 +148,7 @@ pub enum ConfigCommand {
 }
 
 impl Command {
-    /// The options of the tracker, if it is about one.
+    /// Returns the options of the tracker, if the command has any.
     fn serve(&self) -> Option<&Serve> {
         match self {
             Self::Serve(serve) | Self::Config(ConfigCommand::Print(serve)) => Some(serve),
@@ -161,18 +163,18 @@ impl Command {
 /// The options of `gyre doctor`.
 #[derive(Args, Clone, Debug)]
 pub struct Doctor {
-    /// Announce URL that the tracker is known by: `udp://HOST:PORT[/PATH]`, or `http://HOST[:PORT][/PATH]`. Its name is
-    /// resolved, and the tracker asked by IPv4 and IPv6 as the checkers of public lists do. May be given several times
-    /// [default: none, only what listens at --udp and --http is asked]
+    /// Public announce URL of the tracker: `udp://HOST:PORT[/PATH]` or `http://HOST[:PORT][/PATH]`. Its name is
+    /// resolved, and the tracker is queried over IPv4 and IPv6, like the checkers of public tracker lists do. May be
+    /// given several times [default: none, only the addresses of --udp and --http are queried]
     #[arg(long, value_name = "URL", help_heading = "Doctor")]
     pub public_url: Vec<PublicUrl>,
 
-    /// Write JSON to standard output: an object with the worst `level` and the `findings`, each with `check`, `level`,
+    /// Write JSON to standard output: an object with the worst `level` and the `findings`. Each has `check`, `level`,
     /// `what`, `cost` and `fix` (null if there is none)
     #[arg(long, help_heading = "Doctor")]
     pub json: bool,
 
-    /// What the tracker is run with.
+    /// The options of the tracker.
     #[command(flatten)]
     pub serve: Serve,
 }
@@ -182,16 +184,16 @@ pub struct Doctor {
 #[derive(Args, Clone, Debug)]
 #[command(allow_negative_numbers = true)]
 pub struct Top {
-    /// The admin listener: `ADDR:PORT`, or `http://HOST[:PORT][/PATH]` if a proxy stands before it
+    /// Address of the admin listener: `ADDR:PORT`, or `http://HOST[:PORT][/PATH]` if it is behind a proxy
     #[arg(value_name = "ADDR:PORT|URL", default_value = DEFAULT_ADMIN_ADDRESS)]
     pub target: crate::top::Target,
 
-    /// Seconds between two readings. 1 to 3600
+    /// Seconds between two readings. Range: 1 to 3600
     #[arg(long, value_name = "S", default_value_t = crate::limits::DEFAULT_TOP_INTERVAL_S)]
     #[arg(value_parser = serve::number(crate::limits::TOP_INTERVAL_RANGE_S))]
     pub interval: u32,
 
-    /// Write one frame to standard output, as text, after one interval
+    /// Write one frame to standard output as text, after one interval
     #[arg(long)]
     pub once: bool,
 }
@@ -213,12 +215,12 @@ mod tests {
     }
 
     #[test]
-    fn the_doctor_takes_what_serve_takes() {
+    fn the_doctor_takes_the_options_of_serve() {
         let options = "--udp 127.0.0.1:7000 --no-http --cores 1 --receive-buffer 65536 --max-memory 1G";
         let urls = "--json --public-url udp://a.example:6969 --public-url http://[::1]/announce";
         let arguments = format!("gyre doctor {urls} {options}");
         let cli = Cli::try_parse_from(arguments.split(' ')).unwrap();
-        let Command::Doctor(doctor) = cli.command else { panic!("the doctor was asked for") };
+        let Command::Doctor(doctor) = cli.command else { panic!("not the command doctor") };
         assert_eq!(doctor.serve.config(), config(options).unwrap());
         assert_eq!((doctor.public_url.len(), doctor.json), (2, true));
         let error = Cli::try_parse_from(["gyre", "doctor", "--public-url", "https://a"]).unwrap_err();
@@ -226,13 +228,13 @@ mod tests {
     }
 
     #[test]
-    fn the_definitions_are_sound() {
+    fn the_definitions_are_consistent() {
         use clap::CommandFactory;
         Cli::command().debug_assert();
     }
 
     #[test]
-    fn no_options_are_the_default() {
+    fn without_options_the_configuration_is_the_default() {
         assert_eq!(config("").unwrap(), Config::default());
         assert_eq!(Config::default().check(), Ok(()));
     }
@@ -299,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_values_are_refused_with_the_option_named() {
+    fn errors_of_invalid_values_name_the_option() {
         for options in [
             "--udp 6969",
             "--udp localhost:1",

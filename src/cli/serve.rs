@@ -1,4 +1,4 @@
-//! Owns the options of `gyre serve`, and the configuration that they describe.
+//! Owns the options of `gyre serve`, and their conversion to a configuration.
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -37,19 +37,19 @@ const LOGGING: &str = "Logging";
 
 /// The options of `gyre serve`.
 #[derive(Args, Clone, Debug)]
-#[command(allow_negative_numbers = true)] // so that they are refused by the option's range, which names it
+#[command(allow_negative_numbers = true)] // so that the error names the option and its range
 pub struct Serve {
-    /// Read options from this file, TOML with the names that they have here; those that are given here go before it.
-    /// `gyre config print` writes one
+    /// Read options from this TOML file. Its keys are the names of these options. Command-line options override the
+    /// file. `gyre config print` writes a file with all options
     #[arg(long = "config", value_name = "FILE")]
     config_file: Option<PathBuf>,
 
-    /// Serve UDP (BEP 15) here. May be given several times (at most 64). Port 0 takes any free port
+    /// Address to serve UDP (BEP 15) on. May be given several times (at most 64). Port 0 selects a free port
     /// [default: 0.0.0.0:6969 and [::]:6969]
     #[arg(long, value_name = "ADDR:PORT", conflicts_with = "no_udp")]
     udp: Vec<SocketAddr>,
 
-    /// Serve HTTP (BEP 3) here. May be given several times (at most 64). Port 0 takes any free port
+    /// Address to serve HTTP (BEP 3) on. May be given several times (at most 64). Port 0 selects a free port
     /// [default: 0.0.0.0:6969 and [::]:6969]
     #[arg(long, value_name = "ADDR:PORT", conflicts_with = "no_http")]
     http: Vec<SocketAddr>,
@@ -62,172 +62,175 @@ pub struct Serve {
     #[arg(long, conflicts_with = "http")]
     no_http: bool,
 
-    /// Network of proxies that say who the client is, as `10.0.0.0/8`, or the address of one: by the PROXY protocol
-    /// (version 1 or 2) or by a header field (Forwarded, X-Forwarded-For, X-Real-IP). With an address of --http and a
-    /// `=` before it (`127.0.0.1:6969=10.0.0.0/8`) for that address alone. May be given several times (at most 256)
-    /// [default: none, each peer is a client]
+    /// Trust these proxies to name the client, with the PROXY protocol (version 1 or 2) or a header field (Forwarded,
+    /// X-Forwarded-For, X-Real-IP). A network like `10.0.0.0/8`, or a single address. With an address of --http and `=`
+    /// in front (`127.0.0.1:6969=10.0.0.0/8`), they are trusted only on connections to that address. May be given
+    /// several times (at most 256) [default: none, the peer of each connection is the client]
     #[arg(long, value_name = "[ADDR:PORT=]CIDR")]
     trusted_proxy: Vec<TrustedProxy>,
 
-    /// Serve only the torrents in this file: a line for each, its info-hash (hexadecimal or base 32), and if it ends,
-    /// when (2027-01-31, 2027-01-31T12:00:00Z, or seconds since 1970); `#` begins a comment. What no list allows is
-    /// denied. Read again when it changes, like all lists. May be given several times (at most 16) [default: none, all
-    /// torrents are served]
+    /// Allow only the torrents in this file. Each line has an info-hash (hexadecimal or base32), optionally followed by
+    /// the time until which the entry is valid (2027-01-31, 2027-01-31T12:00:00Z, or seconds since 1970). `#` starts a
+    /// comment. If there is any allow list, torrents on none of them are denied. Like all lists, the file is read again
+    /// when it changes. May be given several times (at most 16) [default: none, all torrents are allowed]
     #[arg(long, value_name = "FILE", help_heading = LISTS)]
     allow_hashes: Vec<PathBuf>,
 
-    /// Do not serve the torrents in this file, even if a list allows them. Those that are there are taken out. May be
+    /// Deny the torrents in this file, even if they are on an allow list. Peers of a denied torrent are removed. May be
     /// given several times (at most 16) [default: none]
     #[arg(long, value_name = "FILE", help_heading = LISTS)]
     deny_hashes: Vec<PathBuf>,
 
-    /// What a client is told of a torrent that is denied. Empty: nothing at all by UDP. At most 120 bytes
+    /// Error message for announces of a denied torrent. If empty, UDP clients get no response. At most 120 bytes
     #[arg(long, value_name = "TEXT", default_value = DEFAULT_DENY_REASON, help_heading = LISTS)]
     deny_reason: String,
 
-    /// Serve only the clients in this file: a line for each, how its peer ids begin, as `-TR`. What can't be written as
-    /// it is, as `%` and two hexadecimal digits. May be given several times (at most 16) [default: none, all clients
-    /// are served]
+    /// Allow only the clients in this file. Each line has the prefix of a peer id, like `-TR`. Write other bytes as `%`
+    /// and two hexadecimal digits. May be given several times (at most 16) [default: none, all clients are allowed]
     #[arg(long, value_name = "FILE", help_heading = LISTS)]
     allow_clients: Vec<PathBuf>,
 
-    /// Do not serve the clients in this file. May be given several times (at most 16) [default: none]
+    /// Deny the clients in this file. May be given several times (at most 16) [default: none]
     #[arg(long, value_name = "FILE", help_heading = LISTS)]
     deny_clients: Vec<PathBuf>,
 
-    /// Serve only the networks in this file: a line for each, as `10.0.0.0/8`, or an address. Others get no answer by
-    /// UDP. May be given several times (at most 16) [default: none, all networks are served]
+    /// Allow only the source addresses in this file. Each line has a network like `10.0.0.0/8`, or a single address.
+    /// UDP requests from other addresses get no response. May be given several times (at most 16) [default: none, all
+    /// addresses are allowed]
     #[arg(long, value_name = "FILE", help_heading = LISTS)]
     allow_sources: Vec<PathBuf>,
 
-    /// Do not serve the networks in this file. May be given several times (at most 16) [default: none]
+    /// Deny the source addresses in this file. May be given several times (at most 16) [default: none]
     #[arg(long, value_name = "FILE", help_heading = LISTS)]
     deny_sources: Vec<PathBuf>,
 
-    /// Cores to run on, one pinned worker each: `auto` for all that the process may use, or a list like `0-3,6` (at
-    /// most 256)
+    /// Cores to run on. Each has one worker, which is pinned to it. `auto` means all cores that the process may use; a
+    /// list looks like `0-3,6` (at most 256)
     #[arg(long, value_name = "LIST|auto", default_value = "auto", help_heading = WORKERS)]
     cores: Cores,
 
-    /// Which worker the kernel hands a datagram to. info-hash: announces and scrapes to the owner of their swarm,
-    /// everything else to the core that received it; cpu: everything, TCP connections too, to the core that received
-    /// it; none: by a hash of the addresses
+    /// How the kernel chooses the worker for a datagram. info-hash: announces and scrapes go to the worker that owns
+    /// the swarm, everything else to the core that received it. cpu: everything, including TCP connections, goes to the
+    /// core that received it. none: by a hash of the addresses
     #[arg(long, value_enum, default_value_t = SteeringName::InfoHash, help_heading = WORKERS)]
     steering: SteeringName,
 
-    /// Microseconds for which a worker goes on looking for work before it sleeps: lower latency for a core that is
-    /// never idle. 0 to 1000000
+    /// Microseconds that a worker polls for work before it sleeps. This lowers the latency, but keeps the core busy all
+    /// the time. Range: 0 to 1000000
     #[arg(long, value_name = "US", default_value_t = 0, value_parser = number(BUSY_POLL_RANGE_US))]
     #[arg(help_heading = WORKERS)]
     busy_poll: u32,
 
-    /// Seconds that clients are asked to let pass between announces; each reply adds up to a sixteenth by chance, so
-    /// that clients don't fall into step. 1 to 604800
+    /// Seconds that clients are asked to wait between announces. Each response adds a random part of up to a sixteenth,
+    /// so that clients don't announce in step. Range: 1 to 604800
     #[arg(long, value_name = "S", default_value_t = DEFAULT_ANNOUNCE_INTERVAL_S)]
     #[arg(value_parser = number(ANNOUNCE_INTERVAL_RANGE_S), help_heading = ANNOUNCES)]
     announce_interval: u32,
 
-    /// Seconds that clients must let pass between announces (`min interval`, by HTTP alone). 0 to --announce-interval
-    /// [default: 900, or half of --announce-interval if that is less]
+    /// Minimum number of seconds between announces, sent to HTTP clients as `min interval`. Range: 0 to
+    /// --announce-interval [default: 900, or half of --announce-interval if that is less]
     #[arg(long, value_name = "S", value_parser = number(MIN_INTERVAL_RANGE_S), help_heading = ANNOUNCES)]
     min_interval: Option<u32>,
 
-    /// Seconds after its last announce at which a peer is gone; from --announce-interval and a sixteenth to 2419200
-    /// [default: twice that]
+    /// Seconds after its last announce at which a peer expires. Must be more than the longest interval that clients are
+    /// given (--announce-interval plus a sixteenth), and at most 2419200 [default: twice that interval]
     #[arg(long, value_name = "S", value_parser = number(PEER_TIMEOUT_RANGE_S), help_heading = ANNOUNCES)]
     peer_timeout: Option<u32>,
 
-    /// Peers in a reply, at most, whatever the client asks for. 0 to 200
+    /// Maximum number of peers in a response, whatever the client asks for. Range: 0 to 200
     #[arg(long, value_name = "N", default_value_t = DEFAULT_PEERS as u32, value_parser = number(MAX_PEERS_RANGE))]
     #[arg(help_heading = ANNOUNCES)]
     max_peers: u32,
 
-    /// Memory that the process may take, in bytes or with K, M, G or T (powers of 1024), HTTP connections aside. Before
-    /// it would take more, the peers that announced longest ago go. 16M to 1024T
-    /// [default: half of the memory that the machine, or the process's cgroup, has]
+    /// Memory limit of the process, without HTTP connections, in bytes or with a unit K, M, G or T (powers of 1024).
+    /// When the limit is reached, the peers with the oldest announces are removed. Range: 16M to 1024T [default: half
+    /// of the memory of the machine, or of the process's cgroup]
     #[arg(long, value_name = "SIZE", value_parser = size, help_heading = LIMITS)]
     max_memory: Option<u64>,
 
-    /// Seconds of a window of connection ids (BEP 15): an id is valid for one to two windows. 10 to 3600
+    /// Seconds of a connection id window (BEP 15). An id is valid for one to two windows. Range: 10 to 3600
     #[arg(long, value_name = "S", default_value_t = DEFAULT_CONNECTION_ID_WINDOW_S)]
     #[arg(value_parser = number(CONNECTION_ID_WINDOW_RANGE_S), help_heading = LIMITS)]
     connection_id_window: u32,
 
-    /// HTTP connections open at a time, shared out evenly among the workers; more get a 503. 1 to 10000000
-    /// [default: 20000, or fewer if the limit of open files doesn't allow so many]
+    /// Maximum number of open HTTP connections, divided evenly among the workers. If more arrive, idle connections are
+    /// closed to make room, otherwise new ones get a 503. Range: 1 to 10000000 [default: 20000, or fewer if the limit
+    /// of open files is too low]
     #[arg(long, value_name = "N", value_parser = number(HTTP_CONNECTIONS_RANGE), help_heading = LIMITS)]
     http_connections: Option<u32>,
 
-    /// Connects by UDP that an address may send: `RATE[/s|/m|/h][:BURST]`, so many a second (a minute, an hour), and so
-    /// many at once (what ten seconds bring, if it isn't said). What is more gets no answer. A /64 is one address of
-    /// IPv6 here. Each worker counts what reaches it [default: any number]
+    /// Limit of UDP connects per source address: `RATE[/s|/m|/h][:BURST]`. RATE is a number of requests per second
+    /// (minute, hour). BURST is the number of requests allowed at once; by default the RATE of ten seconds. Requests
+    /// over the limit get no response. For IPv6, a /64 network counts as one address. Each worker counts separately
+    /// [default: unlimited]
     #[arg(long, value_name = "RATE", help_heading = SOURCES)]
     limit_connects: Option<Rate>,
 
-    /// The same for announces by UDP with a valid connection id [default: any number]
+    /// Limit of UDP announces with a valid connection id per source address, like --limit-connects [default: unlimited]
     #[arg(long, value_name = "RATE", help_heading = SOURCES)]
     limit_announces: Option<Rate>,
 
-    /// The same for scrapes by UDP with a valid connection id [default: any number]
+    /// Limit of UDP scrapes with a valid connection id per source address, like --limit-connects [default: unlimited]
     #[arg(long, value_name = "RATE", help_heading = SOURCES)]
     limit_scrapes: Option<Rate>,
 
-    /// The same for requests by HTTP of any kind; what is more gets a 429, and the connection is closed
-    /// [default: any number]
+    /// Limit of HTTP requests of any kind per source address, like --limit-connects. Requests over the limit get a 429,
+    /// and the connection is closed [default: unlimited]
     #[arg(long, value_name = "RATE", help_heading = SOURCES)]
     limit_http_requests: Option<Rate>,
 
-    /// The same for new connections by HTTP, but for those of trusted proxies; what is more is closed at once
-    /// [default: any number]
+    /// Limit of new HTTP connections per source address, like --limit-connects. Connections over the limit are closed
+    /// at once. Trusted proxies are not limited [default: unlimited]
     #[arg(long, value_name = "RATE", help_heading = SOURCES)]
     limit_http_connections: Option<Rate>,
 
-    /// What a network may as a whole, a /24 of IPv4 or a /48 of IPv6: so many times what one address may. 0: anything.
-    /// 0 to 65536
+    /// Limit of a whole network (a /24 of IPv4, a /48 of IPv6), as a multiple of the limits of one address. 0 means
+    /// unlimited. Range: 0 to 65536
     #[arg(long, value_name = "N", default_value_t = DEFAULT_NETWORK_SHARE, value_parser = number(NETWORK_SHARE_RANGE))]
     #[arg(help_heading = SOURCES)]
     limit_networks: u32,
 
-    /// Network without these limits, as `10.0.0.0/8`, or an address. May be given several times (at most 256)
-    /// [default: none]
+    /// Exempt this network from the limits: a network like `10.0.0.0/8`, or a single address. May be given several
+    /// times (at most 256) [default: none]
     #[arg(long, value_name = "CIDR", value_parser = network, help_heading = SOURCES)]
     limit_exempt: Vec<IpNet>,
 
-    /// Wrong connection ids that an address may send, as --limit-connects; if it sends more, it is banned: its
-    /// announces and scrapes by UDP are dropped unread. Addresses can be forged: who knows those of your clients can
-    /// have them banned [default: any number, nobody is banned]
+    /// Limit of wrong connection ids per source address, like --limit-connects. An address over the limit is banned:
+    /// its UDP announces and scrapes are dropped unread. Source addresses can be forged, so an attacker who knows the
+    /// address of a client can get it banned [default: unlimited, no address is banned]
     #[arg(long, value_name = "RATE", help_heading = SOURCES)]
     limit_wrong_ids: Option<Rate>,
 
-    /// Seconds of a ban. 1 to 86400
+    /// Duration of a ban in seconds. Range: 1 to 86400
     #[arg(long, value_name = "S", default_value_t = DEFAULT_BAN_S, value_parser = number(BAN_RANGE_S))]
     #[arg(help_heading = SOURCES)]
     ban_time: u32,
 
-    /// Keep the swarms and the secret of the connection ids in this directory, so that a restart loses neither; it is
-    /// made if it isn't there. Even `kill -9` loses at most what came since the last snapshot
+    /// Keep the swarms and the secret of the connection ids in this directory, so that they survive a restart. The
+    /// directory is created if it does not exist. After a crash or `kill -9`, changes since the last snapshot are lost
     /// [default: nothing is kept]
     #[arg(long, value_name = "DIR", help_heading = STATE)]
     state_dir: Option<PathBuf>,
 
-    /// Take over from the tracker that runs with the same --state-dir: its sockets, its swarms, its place. It serves
-    /// until this one does, and then ends; no request is lost. If none runs, this one starts as usual
+    /// Take over the sockets and swarms of the tracker that is running with the same --state-dir. The old tracker
+    /// serves until the new one is ready, and then ends. No request is lost. If no tracker is running, this one starts
+    /// normally
     #[arg(long, requires = "state_dir", help_heading = STATE)]
     take_over: bool,
 
-    /// Seconds between two snapshots of the swarms; 0 for none but the one at the end. 0 to 86400
+    /// Seconds between two snapshots of the swarms. 0 means only one, at the end. Range: 0 to 86400
     #[arg(long, value_name = "S", default_value_t = DEFAULT_SNAPSHOT_INTERVAL_S)]
     #[arg(value_parser = number(SNAPSHOT_INTERVAL_RANGE_S), help_heading = STATE)]
     snapshot_interval: u32,
 
-    /// Bytes of each UDP socket's receive buffer, which holds the datagrams of a burst; beyond net.core.rmem_max only
-    /// with CAP_NET_ADMIN. 4096 to 1073741824
+    /// Size of each UDP socket's receive buffer in bytes. It holds bursts of datagrams. More than net.core.rmem_max
+    /// requires CAP_NET_ADMIN. Range: 4096 to 1073741824
     #[arg(long, value_name = "BYTES", default_value_t = DEFAULT_RECEIVE_BUFFER_BYTES as u32)]
     #[arg(value_parser = number(RECEIVE_BUFFER_RANGE_BYTES), help_heading = LIMITS)]
     receive_buffer: u32,
 
-    /// Serve the admin listener at this address: figures for Prometheus, an API, and a page that shows the tracker
-    /// live. Whoever can reach it can read it
+    /// Address of the admin listener. It serves metrics for Prometheus, an API, and a live page. Anyone who can reach
+    /// it can read it
     #[arg(long, value_name = "ADDR:PORT", default_value = DEFAULT_ADMIN_ADDRESS, help_heading = ADMIN)]
     admin: SocketAddr,
 
@@ -235,33 +238,33 @@ pub struct Serve {
     #[arg(long, conflicts_with_all = ["admin", "admin_token_file"], help_heading = ADMIN)]
     no_admin: bool,
 
-    /// The file that holds the token which lets somebody change something by the API: 16 to 256 visible ASCII
-    /// characters [default: `admin-token` in --state-dir, made at the first start; without either nothing can be
-    /// changed]
+    /// File with the token that API requests need to change something: 16 to 256 visible ASCII characters
+    /// [default: `admin-token` in --state-dir, created at the first start. Without either, the API is read-only]
     #[arg(long, value_name = "FILE", help_heading = ADMIN)]
     admin_token_file: Option<PathBuf>,
 
-    /// Become this user when the ports are bound: a name or a number, with the user's own group or the one that is
-    /// named, without other groups and capabilities. Only root can [default: stay who it is]
+    /// Switch to this user after binding the ports: a name or a number, optionally with a group. Other groups and all
+    /// capabilities are dropped. Requires root [default: keep the current user]
     #[arg(long, value_name = "NAME[:GROUP]", help_heading = PRIVILEGES)]
     user: Option<UserName>,
 
-    /// Serve as root, if it is root's process and no --user is named
+    /// Allow serving as root if no --user is given
     #[arg(long, help_heading = PRIVILEGES)]
     allow_root: bool,
 
-    /// Leave the process able to do what its user may. Otherwise it keeps to the directories of the files that it was
-    /// given and to its --state-dir, makes no connections and starts no programs, as far as the kernel can see to it
+    /// Do not restrict the process beyond the rights of its user. By default, as far as the kernel supports it, the
+    /// process can only use --state-dir and the directories of the files that it was given, and cannot open TCP
+    /// connections or start programs
     #[arg(long, help_heading = PRIVILEGES)]
     no_sandbox: bool,
 
-    /// Seconds between two lines of statistics on standard error; 0 for none. 0 to 604800
+    /// Seconds between two lines of statistics on standard error. 0 means no statistics. Range: 0 to 604800
     #[arg(long, value_name = "S", default_value_t = DEFAULT_STATS_INTERVAL_S)]
     #[arg(value_parser = number(STATS_INTERVAL_RANGE_S), help_heading = LOGGING)]
     stats_interval: u32,
 
-    /// What is logged on standard error: `off`, `error`, `warn`, `info`, `debug` or `trace`, or that for a part of the
-    /// program, as `info,gyre::web=off`
+    /// Log level for standard error: `off`, `error`, `warn`, `info`, `debug` or `trace`, also for parts of the program,
+    /// like `info,gyre::web=off`
     #[arg(long, value_name = "FILTER", default_value = "info", value_parser = filter, help_heading = LOGGING)]
     log: String,
 }
@@ -271,27 +274,27 @@ pub(super) fn number(range: RangeInclusive<u64>) -> RangedI64ValueParser<u32> {
 }
 
 fn network(text: &str) -> Result<IpNet, &'static str> {
-    parse_network(text).ok_or("neither a network like `10.0.0.0/8` nor an address")
+    parse_network(text).ok_or("not a network like `10.0.0.0/8` and not an address")
 }
 
-/// Reads a number of bytes.
+/// Parses a number of bytes.
 fn size(text: &str) -> Result<u64, String> {
     let units = [('K', 10), ('M', 20), ('G', 30), ('T', 40)];
     let unit = units.iter().find_map(|(unit, bits)| Some((text.strip_suffix(*unit)?, *bits)));
     let (digits, bits) = unit.unwrap_or((text, 0));
     let number =
-        digits.parse::<u64>().map_err(|_| "not a number with K, M, G or T, or without".to_owned())?;
+        digits.parse::<u64>().map_err(|_| "not a number, optionally with a unit K, M, G or T".to_owned())?;
     let bytes = number.checked_mul(1 << bits).filter(|bytes| MAX_MEMORY_RANGE_BYTES.contains(bytes));
-    bytes.ok_or_else(|| "it is not in 16M to 1024T".to_owned())
+    bytes.ok_or_else(|| "out of range: 16M to 1024T".to_owned())
 }
 
-/// Sees to it that a text says what is logged.
+/// Checks that a text is a valid log filter.
 fn filter(text: &str) -> Result<String, String> {
     let read = EnvFilter::builder().parse(text);
     read.map(|_| text.to_owned()).map_err(|error| error.to_string())
 }
 
-/// [`Steering`], by the names of the command line.
+/// [`Steering`] with the names of the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum SteeringName {
     InfoHash,
@@ -300,23 +303,23 @@ enum SteeringName {
 }
 
 impl Serve {
-    /// What is logged, as `tracing-subscriber`'s `EnvFilter` reads it.
+    /// Returns the log filter, in the syntax of `tracing-subscriber`'s `EnvFilter`.
     pub fn log(&self) -> &str {
         &self.log
     }
 
-    /// The state directory of the tracker to take over from.
+    /// Returns the state directory of the tracker to take over from, if any.
     pub fn take_over(&self) -> Option<&Path> {
         self.state_dir.as_deref().filter(|_| self.take_over)
     }
 
-    /// What they say of the admin listener; `None`: there is to be none.
+    /// Returns the settings of the admin listener, or `None` with --no-admin.
     pub fn admin(&self) -> Option<AdminConfig> {
         let admin = AdminConfig { address: self.admin, token_file: self.admin_token_file.clone() };
         (!self.no_admin).then_some(admin)
     }
 
-    /// What the process gives up before it serves.
+    /// Returns the user and the restrictions of the process.
     pub fn privileges(&self) -> Privileges {
         Privileges {
             user: self.user.clone(),
@@ -326,7 +329,7 @@ impl Serve {
         }
     }
 
-    /// The configuration that the options describe.
+    /// Returns the configuration that the options describe.
     pub fn config(&self) -> Config {
         let listen = |given: &Vec<SocketAddr>, none: bool| match (none, given.is_empty()) {
             (true, _) => Listen::At(Vec::new()),

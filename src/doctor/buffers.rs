@@ -1,23 +1,23 @@
-//! Owns the judgement on the kernel's limits of sockets: receive and send buffers, their sum, the queue of connections.
+//! Owns the checks of the kernel's socket limits: receive and send buffers, their sum, the queue of connections.
 
-use super::machine::{Machine, Seen, Unread};
+use super::machine::{Machine, ReadError, ReadResult};
 use super::{Finding, parse};
 use crate::config::Config;
 use crate::limits::{DATAGRAM_KERNEL_BYTES, HTTP_BACKLOG, REPLY_SLOTS};
 use crate::text::size;
 
-/// Of `linux/capability.h`.
+/// From `linux/capability.h`.
 const CAP_NET_ADMIN: u32 = 12;
 /// `net.ipv4.udp_mem` counts pages.
 const PAGE_BYTES: u64 = 4_096;
 
-/// What the checks of buffers look at.
+/// The input of the buffer checks.
 pub(super) struct Buffers {
-    rmem_max: Seen<u64>,
-    wmem_default: Seen<u64>,
-    udp_mem: Seen<String>,
-    somaxconn: Seen<u64>,
-    status: Seen<String>,
+    rmem_max: ReadResult<u64>,
+    wmem_default: ReadResult<u64>,
+    udp_mem: ReadResult<String>,
+    somaxconn: ReadResult<u64>,
+    status: ReadResult<String>,
 }
 
 impl Buffers {
@@ -31,7 +31,7 @@ impl Buffers {
         }
     }
 
-    /// Judges all of it, for so many workers.
+    /// Runs all checks for this number of workers.
     pub(super) fn judge(&self, config: &Config, workers: usize) -> Vec<Finding> {
         let mut findings = Vec::new();
         if !config.udp.addresses().is_empty() {
@@ -47,24 +47,24 @@ impl Buffers {
         const CHECK: &str = "receive-buffer";
         let most = match self.rmem_max {
             Ok(most) => most,
-            Err(unread) => return Finding::unknown(CHECK, "net.core.rmem_max", unread),
+            Err(error) => return Finding::unknown(CHECK, "net.core.rmem_max", error),
         };
-        // What is asked for is half of it, which the kernel doubles for its bookkeeping.
+        // gyre asks for half of it, and the kernel doubles that for its bookkeeping.
         let wanted = config.receive_buffer_bytes as u64;
         let had = most.saturating_mul(2);
         if had >= wanted {
             return Finding::ok(
                 CHECK,
-                format!("net.core.rmem_max allows the {} of --receive-buffer", size(wanted)),
+                format!("net.core.rmem_max allows the --receive-buffer of {}", size(wanted)),
             );
         }
-        let fix = format!("`sysctl -w net.core.rmem_max={wanted}`, and the same in /etc/sysctl.d");
+        let fix = format!("`sysctl -w net.core.rmem_max={wanted}`, and the same setting in /etc/sysctl.d");
         if self.status.as_ref().is_ok_and(|status| parse::has_capability(status, CAP_NET_ADMIN)) {
             return Finding::ok(
                 CHECK,
                 format!(
-                    "CAP_NET_ADMIN has the {} of --receive-buffer; without it, as another user, it would be {} by \
-                     net.core.rmem_max",
+                    "CAP_NET_ADMIN allows the --receive-buffer of {}; without it, as another user, \
+                     net.core.rmem_max limits it to {}",
                     size(wanted),
                     size(had)
                 ),
@@ -72,10 +72,14 @@ impl Buffers {
         }
         Finding::warn(
             CHECK,
-            format!("net.core.rmem_max allows {} of the {} of --receive-buffer", size(had), size(wanted)),
+            format!(
+                "net.core.rmem_max limits the receive buffer to {}, instead of the --receive-buffer of {}",
+                size(had),
+                size(wanted)
+            ),
         )
         .costs(format!(
-            "of a burst a socket holds some {} datagrams instead of {}, the kernel drops the rest",
+            "in a burst, a socket can hold about {} datagrams instead of {}; the kernel drops the others",
             had / DATAGRAM_KERNEL_BYTES,
             wanted / DATAGRAM_KERNEL_BYTES
         ))
@@ -86,15 +90,17 @@ impl Buffers {
         const CHECK: &str = "udp-memory";
         let text = match &self.udp_mem {
             Ok(text) => text,
-            Err(unread) => return Finding::unknown(CHECK, "net.ipv4.udp_mem", *unread),
+            Err(error) => return Finding::unknown(CHECK, "net.ipv4.udp_mem", *error),
         };
         let most = text.split_whitespace().nth(2).and_then(|pages| pages.parse::<u64>().ok());
-        let Some(most) = most else { return Finding::unknown(CHECK, "net.ipv4.udp_mem", Unread::Garbled) };
+        let Some(most) = most else {
+            return Finding::unknown(CHECK, "net.ipv4.udp_mem", ReadError::Malformed);
+        };
         let sockets = (workers * config.udp.addresses().len()) as u64;
         let wanted = sockets.saturating_mul(config.receive_buffer_bytes as u64);
         let had = most.saturating_mul(PAGE_BYTES);
         let what = format!(
-            "net.ipv4.udp_mem allows {}, the {sockets} receive buffers full take {}",
+            "net.ipv4.udp_mem allows {}; {sockets} full receive buffers need {}",
             size(had),
             size(wanted)
         );
@@ -103,9 +109,12 @@ impl Buffers {
         }
         let pages = wanted.div_ceil(PAGE_BYTES);
         Finding::warn(CHECK, what)
-            .costs("in a flood the kernel drops datagrams of all sockets of the machine, though buffers have room")
+            .costs(
+                "in a flood, the kernel drops datagrams of all sockets of the machine, even if their \
+                 buffers have room",
+            )
             .fix(format!(
-                "`sysctl -w net.ipv4.udp_mem=\"{pages} {pages} {}\"`, or a smaller --receive-buffer",
+                "`sysctl -w net.ipv4.udp_mem=\"{pages} {pages} {}\"`, or reduce --receive-buffer",
                 pages * 2
             ))
     }
@@ -116,19 +125,22 @@ impl Buffers {
         match self.wmem_default {
             Ok(had) if had >= wanted => Finding::ok(
                 CHECK,
-                format!("net.core.wmem_default ({}) holds a turn's {REPLY_SLOTS} replies", size(had)),
+                format!(
+                    "net.core.wmem_default ({}) has room for the {REPLY_SLOTS} responses of a turn",
+                    size(had)
+                ),
             ),
             Ok(had) => Finding::warn(
                 CHECK,
                 format!(
-                    "net.core.wmem_default is {}, a turn's {REPLY_SLOTS} replies take {}",
+                    "net.core.wmem_default is {}; the {REPLY_SLOTS} responses of a turn need {}",
                     size(had),
                     size(wanted)
                 ),
             )
-            .costs("when the interface is slow replies are dropped; the line of statistics counts them")
-            .fix("`sysctl -w net.core.wmem_default=212992`, and the same in /etc/sysctl.d"),
-            Err(unread) => Finding::unknown(CHECK, "net.core.wmem_default", unread),
+            .costs("if the interface is slow, responses are dropped; the statistics line counts them")
+            .fix("`sysctl -w net.core.wmem_default=212992`, and the same setting in /etc/sysctl.d"),
+            Err(error) => Finding::unknown(CHECK, "net.core.wmem_default", error),
         }
     }
 
@@ -136,18 +148,18 @@ impl Buffers {
         const CHECK: &str = "listen-backlog";
         match self.somaxconn {
             Ok(had) if had >= HTTP_BACKLOG as u64 => {
-                Finding::ok(CHECK, format!("net.core.somaxconn allows {had} connections to wait"))
+                Finding::ok(CHECK, format!("net.core.somaxconn allows {had} pending connections"))
             }
             Ok(had) => Finding::warn(
                 CHECK,
-                format!("net.core.somaxconn allows {had} connections to wait, not {HTTP_BACKLOG}"),
+                format!("net.core.somaxconn allows {had} pending connections instead of {HTTP_BACKLOG}"),
             )
-            .costs("in a burst of HTTP connections clients wait a second and more, or give up")
+            .costs("in a burst of HTTP connections, clients wait for a second or more, or give up")
             .fix(format!(
-                "`sysctl -w net.core.somaxconn={}`, and the same in /etc/sysctl.d",
+                "`sysctl -w net.core.somaxconn={}`, and the same setting in /etc/sysctl.d",
                 4 * HTTP_BACKLOG
             )),
-            Err(unread) => Finding::unknown(CHECK, "net.core.somaxconn", unread),
+            Err(error) => Finding::unknown(CHECK, "net.core.somaxconn", error),
         }
     }
 }
@@ -169,17 +181,17 @@ mod tests {
     }
 
     #[track_caller]
-    fn ill(change: impl FnOnce(&mut Buffers)) -> Finding {
+    fn the_problem(change: impl FnOnce(&mut Buffers)) -> Finding {
         let mut buffers = healthy();
         change(&mut buffers);
         let findings = buffers.judge(&Config::default(), 4);
-        let mut ill: Vec<_> = findings.into_iter().filter(|finding| finding.level > Level::Ok).collect();
-        assert_eq!(ill.len(), 1, "{ill:?}");
-        ill.remove(0)
+        let mut problems: Vec<_> = findings.into_iter().filter(|finding| finding.level > Level::Ok).collect();
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        problems.remove(0)
     }
 
     #[test]
-    fn healthy_buffers_are_well() {
+    fn healthy_buffers_pass() {
         let findings = healthy().judge(&Config::default(), 4);
         assert!(
             findings.len() == 4 && findings.iter().all(|finding| finding.level == Level::Ok),
@@ -191,21 +203,21 @@ mod tests {
 
     #[test]
     fn receive_buffers() {
-        let found = ill(|buffers| buffers.rmem_max = Ok(212_992));
+        let found = the_problem(|buffers| buffers.rmem_max = Ok(212_992));
         assert_eq!(found.check, "receive-buffer");
         assert!(found.fix.unwrap().contains("net.core.rmem_max=8388608"));
         let capable = Buffers { rmem_max: Ok(212_992), status: Ok("CapEff:\t1000\n".into()), ..healthy() };
         let found = capable.receive(&Config::default());
         assert!(found.level == Level::Ok && found.what.contains("as another user"), "{found:?}");
-        assert_eq!(ill(|buffers| buffers.rmem_max = Err(Unread::Absent)).level, Level::Warn);
+        assert_eq!(the_problem(|buffers| buffers.rmem_max = Err(ReadError::Absent)).level, Level::Warn);
     }
 
     #[test]
     fn the_others() {
-        assert_eq!(ill(|buffers| buffers.udp_mem = Ok("1 2 3".into())).check, "udp-memory");
-        assert_eq!(ill(|buffers| buffers.udp_mem = Ok("x".into())).check, "udp-memory");
-        assert_eq!(ill(|buffers| buffers.wmem_default = Ok(4_096)).check, "send-buffer");
-        assert_eq!(ill(|buffers| buffers.somaxconn = Ok(128)).check, "listen-backlog");
-        assert_eq!(ill(|buffers| buffers.somaxconn = Err(Unread::Denied)).check, "listen-backlog");
+        assert_eq!(the_problem(|buffers| buffers.udp_mem = Ok("1 2 3".into())).check, "udp-memory");
+        assert_eq!(the_problem(|buffers| buffers.udp_mem = Ok("x".into())).check, "udp-memory");
+        assert_eq!(the_problem(|buffers| buffers.wmem_default = Ok(4_096)).check, "send-buffer");
+        assert_eq!(the_problem(|buffers| buffers.somaxconn = Ok(128)).check, "listen-backlog");
+        assert_eq!(the_problem(|buffers| buffers.somaxconn = Err(ReadError::Denied)).check, "listen-backlog");
     }
 }

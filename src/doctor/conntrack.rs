@@ -1,49 +1,49 @@
-//! Owns the judgement on connection tracking: how full its table is, and whether it takes in our ports.
+//! Owns the checks of connection tracking: how full its table is, and whether it tracks gyre's ports.
 
 use std::net::SocketAddr;
 
 use serde_json::Value;
 
 use super::Finding;
-use super::machine::{Machine, Seen, Unread};
+use super::machine::{Machine, ReadError, ReadResult};
 use crate::config::Config;
 use crate::types::Family;
 
-/// Parts of the table, in percent, from which on it is a warning and a failure.
+/// Usage of the table in percent from which on it is a warning, or a failure.
 const FULL_WARN: u64 = 60;
 const FULL_FAIL: u64 = 90;
 
-/// What the checks of connection tracking look at.
+/// The input of the conntrack checks.
 pub(super) struct Conntrack {
-    count: Seen<u64>,
-    max: Seen<u64>,
+    count: ReadResult<u64>,
+    max: ReadResult<u64>,
     /// `/proc/net/stat/nf_conntrack`.
-    statistics: Seen<String>,
+    statistics: ReadResult<String>,
     /// `/proc/net/nf_conntrack`.
-    table: Seen<String>,
+    table: ReadResult<String>,
     /// `nft -j list ruleset`.
-    nft: Seen<String>,
-    /// `iptables-save` and `ip6tables-save`; absent if there are no old-style rules.
-    iptables: [Seen<String>; 2],
+    nft: ReadResult<String>,
+    /// `iptables-save` and `ip6tables-save`; absent if there are no legacy rules.
+    iptables: [ReadResult<String>; 2],
 }
 
 impl Conntrack {
     pub(super) fn read(machine: &Machine) -> Self {
         let count = machine.number("/proc/sys/net/netfilter/nf_conntrack_count");
-        // Without the module no rules matter; and to ask for them might load it.
-        let loaded = count != Err(Unread::Absent);
-        let ask = |program, arguments: &[&str]| {
-            if loaded { machine.command(program, arguments) } else { Err(Unread::Absent) }
+        // Without the module, no rules matter. Reading the rules could load it.
+        let loaded = count != Err(ReadError::Absent);
+        let run = |program, arguments: &[&str]| {
+            if loaded { machine.command(program, arguments) } else { Err(ReadError::Absent) }
         };
-        let nft = ask("nft", &["-j", "list", "ruleset"]);
-        // Rules that iptables has put into nft, which can't say what they mean.
+        let nft = run("nft", &["-j", "list", "ruleset"]);
+        // Rules that iptables has added to nft, which can't decode them.
         let foreign = nft.as_deref().is_ok_and(|rules| rules.contains("\"xt\""));
-        // Listing old-style rules loads their modules too, unless they are there.
+        // Listing legacy rules also loads their modules, unless they are loaded already.
         let old = |tables: &str, program| match machine.line(tables) {
-            _ if foreign => ask(program, &[]).map_err(|_| Unread::Denied),
-            Ok(names) if !names.is_empty() => ask(program, &[]).map_err(|_| Unread::Denied),
-            Ok(_) | Err(Unread::Absent) => Err(Unread::Absent),
-            Err(unread) => Err(unread),
+            _ if foreign => run(program, &[]).map_err(|_| ReadError::Denied),
+            Ok(names) if !names.is_empty() => run(program, &[]).map_err(|_| ReadError::Denied),
+            Ok(_) | Err(ReadError::Absent) => Err(ReadError::Absent),
+            Err(error) => Err(error),
         };
         Self {
             max: machine.number("/proc/sys/net/netfilter/nf_conntrack_max"),
@@ -58,7 +58,7 @@ impl Conntrack {
         }
     }
 
-    /// Judges all of it.
+    /// Runs all checks.
     pub(super) fn judge(&self, config: &Config) -> Vec<Finding> {
         let addresses = config.udp.addresses();
         let mut ports: Vec<u16> = addresses.iter().map(SocketAddr::port).collect();
@@ -77,18 +77,20 @@ impl Conntrack {
     fn fullness(&self) -> Finding {
         const CHECK: &str = "conntrack-table";
         let (count, max) = match (self.count, self.max) {
-            (Err(Unread::Absent), _) => return Finding::ok(CHECK, "connection tracking is not loaded"),
+            (Err(ReadError::Absent), _) => return Finding::ok(CHECK, "connection tracking is not loaded"),
             (Ok(count), Ok(max)) if max > 0 => (count, max),
-            (Err(unread), _) | (_, Err(unread)) => {
-                return Finding::unknown(CHECK, "how full the table of connections is", unread);
+            (Err(error), _) | (_, Err(error)) => {
+                return Finding::unknown(CHECK, "the usage of the conntrack table", error);
             }
-            _ => return Finding::unknown(CHECK, "how full the table of connections is", Unread::Garbled),
+            _ => return Finding::unknown(CHECK, "the usage of the conntrack table", ReadError::Malformed),
         };
         let percent = count.saturating_mul(100) / max;
-        let what = format!("{count} of {max} connections are tracked ({percent} %)");
-        let cost = "when the table is full the kernel drops packets of all new clients, and says so in its log alone";
+        let what = format!("{count} of at most {max} connections are tracked ({percent} %)");
+        let cost =
+            "when the table is full, the kernel drops packets of new clients and only reports it in its log";
         let fix = format!(
-            "keep the port out of it (see conntrack-port), or `sysctl -w net.netfilter.nf_conntrack_max={}`",
+            "exclude the port from tracking (see conntrack-port), or `sysctl -w \
+             net.netfilter.nf_conntrack_max={}`",
             max.saturating_mul(4)
         );
         let lost = self.lost();
@@ -100,15 +102,15 @@ impl Conntrack {
         }
         match lost {
             Some(lost) if lost > 0 => {
-                let what = format!("{what}; since boot it had no room for {lost} packets");
+                let what = format!("{what}; {lost} packets were lost since boot because it was full");
                 Finding::warn(CHECK, what).costs(cost).fix(fix)
             }
             _ => Finding::ok(CHECK, what),
         }
     }
 
-    /// Packets dropped and connections forgotten early because the table was full; each core has a line, in
-    /// hexadecimal.
+    /// Returns the number of packets dropped and connections forgotten early because the table was full. Each core has
+    /// a line, in hexadecimal.
     fn lost(&self) -> Option<u64> {
         let mut lines = self.statistics.as_deref().ok()?.lines();
         let names: Vec<&str> = lines.next()?.split_whitespace().collect();
@@ -126,8 +128,8 @@ impl Conntrack {
 
     fn port(&self, port: u16, families: [bool; 2]) -> Finding {
         const CHECK: &str = "conntrack-port";
-        if self.count == Err(Unread::Absent) {
-            return Finding::ok(CHECK, format!("nothing tracks UDP port {port}"));
+        if self.count == Err(ReadError::Absent) {
+            return Finding::ok(CHECK, format!("UDP port {port} is not tracked"));
         }
         let table = self.table.as_deref();
         let entries = table.map(|table| tracked(table, port)).unwrap_or(0);
@@ -135,48 +137,54 @@ impl Conntrack {
         let exempt = exempting_rules(port);
         let warn = |what: String, fix: String| {
             Finding::warn(CHECK, what)
-                .costs("a lookup and an entry for each client; when the table is full, requests are dropped unseen")
+                .costs("a lookup and an entry for each client; when the table is full, requests are lost")
                 .fix(fix)
         };
         match Rules::of(&self.nft, &self.iptables, port, families) {
             Rules::Exempt if entries == 0 => {
-                Finding::ok(CHECK, format!("a rule keeps UDP port {port} out of connection tracking"))
+                Finding::ok(CHECK, format!("a rule excludes UDP port {port} from connection tracking"))
             }
             Rules::Exempt => warn(
-                format!("a rule keeps UDP port {port} out, yet of it the table still has {left}"),
-                format!("`conntrack -D -p udp --dport {port}`, then look again"),
+                format!("a rule excludes UDP port {port}, but the table still has {left} for it"),
+                format!("`conntrack -D -p udp --dport {port}`, then run `gyre doctor` again"),
             ),
-            Rules::Half(without) => warn(
-                format!("UDP port {port} is kept out, but not in {without}, which makes the entries"),
+            Rules::Partial(without) => warn(
+                format!("rules exclude UDP port {port}, but not in {without}, so entries are still created"),
                 exempt,
             ),
-            _ if entries > 0 => warn(format!("UDP port {port} is tracked: {left} right now"), exempt),
+            _ if entries > 0 => {
+                warn(format!("UDP port {port} is tracked; the table has {left} for it"), exempt)
+            }
             Rules::Tracking => {
-                let seen = if table.is_ok() { ", though it has no entry right now" } else { "" };
-                warn(format!("rules ask for connection tracking, none exempts UDP port {port}{seen}"), exempt)
+                let seen = if table.is_ok() { ", though the table has no entry for it now" } else { "" };
+                warn(
+                    format!("rules use connection tracking, and none excludes UDP port {port}{seen}"),
+                    exempt,
+                )
             }
             Rules::None => {
                 let seen =
-                    if table.is_ok() { "has no entry" } else { "may have entries, which can't be seen" };
-                let what = format!("tracking is loaded, but no rule asks for it; UDP port {port} {seen}");
+                    if table.is_ok() { "has no entry" } else { "may have entries, which can't be read" };
+                let what = format!("tracking is loaded, but no rule uses it; UDP port {port} {seen}");
                 Finding::ok(CHECK, what)
             }
-            Rules::Unseen if table.is_ok() && self.count == Ok(0) => {
-                Finding::ok(CHECK, "nothing is tracked at all (the rules could not be seen)")
+            Rules::Unknown if table.is_ok() && self.count == Ok(0) => {
+                Finding::ok(CHECK, "no connections are tracked (the rules could not be read)")
             }
-            Rules::Unseen => {
-                let table =
-                    if table.is_ok() { "no entry of it right now" } else { "entries can't be seen either" };
+            Rules::Unknown => {
+                let table = if table.is_ok() { "the table has no entry for it now" } else { "nor the table" };
                 warn(
-                    format!("unknown: whether UDP port {port} is tracked; no rules seen, {table}"),
-                    format!("run `gyre doctor` as root; to be sure: {exempt}"),
+                    format!(
+                        "can't check whether UDP port {port} is tracked: the rules could not be read, {table}"
+                    ),
+                    format!("run `gyre doctor` as root, or exclude the port: {exempt}"),
                 )
             }
         }
     }
 }
 
-/// The commands that keep a port out of tracking, in both directions.
+/// Returns the commands that exclude a port from tracking, in both directions.
 fn exempting_rules(port: u16) -> String {
     let chain = |name: &str, hook: &str, field: &str| {
         format!(
@@ -188,47 +196,52 @@ fn exempting_rules(port: u16) -> String {
     format!("`nft add table inet gyre; {incoming}; {outgoing}`")
 }
 
-/// Entries of the table that have to do with a UDP port of ours.
+/// Returns the number of table entries for one of our UDP ports.
 fn tracked(table: &str, port: u16) -> usize {
     let port = format!("dport={port}");
     let udp = table.lines().filter(|line| line.split_whitespace().nth(2) == Some("udp"));
-    // The first `dport` is the one that the client sent to.
+    // The first `dport` is the destination of the client.
     let first =
         |line: &&str| line.split_whitespace().find(|word| word.starts_with("dport=")) == Some(port.as_str());
     udp.filter(first).count()
 }
 
-/// What the rules say about a port.
+/// How the rules treat a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Rules {
-    /// It is kept out, in both directions and by each family.
+    /// It is excluded in both directions and for each address family.
     Exempt,
-    /// It is kept out, but not here.
-    Half(&'static str),
-    /// Some rule makes the kernel track, and none exempts the port.
+    /// It is excluded, but not in this place.
+    Partial(&'static str),
+    /// Some rule uses tracking, and none excludes the port.
     Tracking,
-    /// There are none that track.
+    /// No rule uses tracking.
     None,
-    /// Nobody could tell.
-    Unseen,
+    /// The rules could not be read.
+    Unknown,
 }
 
-/// Where a port must be kept out: of IPv4 and IPv6, as it comes in and as it goes out.
+/// The places where a port must be excluded: for IPv4 and IPv6, incoming and outgoing.
 const PLACES: [[&str; 2]; 2] =
     [["`prerouting` of IPv4", "`output` of IPv4"], ["`prerouting` of IPv6", "`output` of IPv6"]];
 
-/// What was found in the rules.
+/// What the rules contain.
 #[derive(Default)]
 struct Found {
-    /// For each of [`PLACES`].
+    /// Whether the port is excluded, for each of [`PLACES`].
     kept_out: [[bool; 2]; 2],
-    /// Some rule makes the kernel track.
+    /// Whether some rule uses tracking.
     tracking: bool,
 }
 
 impl Rules {
-    /// Looks for a port in the rules, of those families that it is served by.
-    fn of(nft: &Seen<String>, iptables: &[Seen<String>; 2], port: u16, families: [bool; 2]) -> Self {
+    /// Searches the rules for a port, for the address families that it is served on.
+    fn of(
+        nft: &ReadResult<String>,
+        iptables: &[ReadResult<String>; 2],
+        port: u16,
+        families: [bool; 2],
+    ) -> Self {
         let mut found = Found::default();
         let nft = nft.as_deref().ok().and_then(|ruleset| serde_json::from_str::<Value>(ruleset).ok());
         if let Some(ruleset) = &nft {
@@ -240,15 +253,16 @@ impl Rules {
         let places =
             || (0..2).filter(|&family| families[family]).flat_map(|family| [(family, 0), (family, 1)]);
         let kept_out = |place: &(usize, usize)| found.kept_out[place.0][place.1];
-        let denied = iptables.iter().any(|rules| matches!(rules, Err(Unread::Denied | Unread::Garbled)));
+        let denied =
+            iptables.iter().any(|rules| matches!(rules, Err(ReadError::Denied | ReadError::Malformed)));
         let old = iptables.iter().any(Result::is_ok);
         match places().find(|place| !kept_out(place)) {
             None => Self::Exempt,
             Some((family, direction)) if places().any(|place| kept_out(&place)) => {
-                Self::Half(PLACES[family][direction])
+                Self::Partial(PLACES[family][direction])
             }
             Some(_) if found.tracking => Self::Tracking,
-            Some(_) if denied || nft.is_none() && !old => Self::Unseen,
+            Some(_) if denied || nft.is_none() && !old => Self::Unknown,
             Some(_) => Self::None,
         }
     }
@@ -294,7 +308,7 @@ impl Found {
     }
 }
 
-/// Whether a rule's expressions look at connections or rewrite addresses, for which the kernel has to track.
+/// Returns whether a rule matches connections or rewrites addresses, which needs tracking.
 fn asks_for_tracking(expressions: &Value) -> bool {
     match expressions {
         Value::Array(parts) => parts.iter().any(asks_for_tracking),
@@ -311,7 +325,7 @@ fn asks_for_tracking(expressions: &Value) -> bool {
     }
 }
 
-/// Whether a rule keeps the port out of tracking: `notrack`, behind no match or one of the port.
+/// Returns whether a rule excludes the port from tracking: `notrack`, without a match or with a match of the port.
 fn keeps_out(expressions: &Value, field: &str, port: u16) -> bool {
     let Some(expressions) = expressions.as_array() else { return false };
     let ends =
@@ -319,7 +333,7 @@ fn keeps_out(expressions: &Value, field: &str, port: u16) -> bool {
     let matches = |part: &Value| {
         let (left, right) = (&part["match"]["left"], &part["match"]["right"]);
         if left["payload"]["field"] != field {
-            // `meta l4proto udp` and the like stand beside the port; anything else narrows the rule.
+            // `meta l4proto udp` and similar matches can stand beside the port; anything else narrows the rule.
             return left["meta"]["key"] == "l4proto" || left["payload"]["field"] == "protocol";
         }
         let udp = matches!(left["payload"]["protocol"].as_str(), Some("udp" | "th"));
@@ -328,7 +342,7 @@ fn keeps_out(expressions: &Value, field: &str, port: u16) -> bool {
     ends && expressions.iter().filter(|part| !part["match"].is_null()).all(matches)
 }
 
-/// Whether a number, a range or a set of these holds the port.
+/// Returns whether a number, a range or a set contains the port.
 fn holds(value: &Value, port: u16) -> bool {
     let port = u64::from(port);
     if let Some(number) = value.as_u64() {
@@ -337,7 +351,7 @@ fn holds(value: &Value, port: u16) -> bool {
     if let Some([first, last]) = value["range"].as_array().map(Vec::as_slice) {
         return first.as_u64() <= Some(port) && last.as_u64() >= Some(port);
     }
-    // A set has numbers and ranges, no sets.
+    // A set contains numbers and ranges, but no sets.
     value["set"].as_array().is_some_and(|values| {
         values.iter().filter(|value| value["set"].is_null()).any(|value| holds(value, port as u16))
     })

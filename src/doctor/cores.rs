@@ -1,19 +1,18 @@
-//! Owns the judgement on the cores: whether the workers get them, whole and to themselves, near their memory and at
-//! full speed.
+//! Owns the checks of the cores: whether the workers have them to themselves, at full speed and near their memory.
 
 use std::collections::BTreeMap;
 
-use super::machine::{Machine, Seen, Unread};
+use super::machine::{Machine, ReadError, ReadResult};
 use super::sample::Sample;
 use super::{Finding, count_of, named, parse};
 use crate::config::Cores;
 use crate::server::format_cores;
 
-/// A share of a core that others take, in percent, from which on it is a warning.
+/// Share of a core used by other programs, in percent, from which on it is a warning.
 const OTHERS_PERCENT: u64 = 20;
-/// The same for the hypervisor.
+/// Share of a core taken by the hypervisor, in percent, from which on it is a warning.
 const STOLEN_PERCENT: u64 = 5;
-/// The threads that take most are named, so many.
+/// Maximum number of threads to name, those with the highest load.
 const NAMED: usize = 3;
 
 /// The cores that the workers would run on.
@@ -24,7 +23,7 @@ pub(super) struct Chosen {
 }
 
 impl Chosen {
-    /// The choice of `--cores` on this machine.
+    /// Applies `--cores` on this machine.
     pub(super) fn of(cores: &Cores, machine: &Machine) -> Self {
         let status = machine.text("/proc/self/status").unwrap_or_default();
         let allowed = parse::core_list(parse::field(&status, "Cpus_allowed_list").unwrap_or_default());
@@ -33,14 +32,12 @@ impl Chosen {
                 let workers = chosen.len();
                 let mut chosen: Vec<usize> = chosen.into_iter().flatten().collect();
                 chosen.sort_unstable();
-                // Workers without a place run on any core.
+                // Workers that are not pinned can run on any core.
                 Self { cores: if chosen.is_empty() { allowed } else { chosen }, workers, refused: None }
             }
-            Ok(_) => Self {
-                cores: allowed,
-                workers: 1,
-                refused: Some("no core is allowed to this process".into()),
-            },
+            Ok(_) => {
+                Self { cores: allowed, workers: 1, refused: Some("this process may not use any core".into()) }
+            }
             Err(refused) => Self { cores: allowed, workers: 1, refused: Some(refused) },
         }
     }
@@ -50,12 +47,12 @@ impl Chosen {
         Self { workers: cores.len(), cores, refused: None }
     }
 
-    /// The cores, ascending.
+    /// Returns the cores in ascending order.
     pub(super) fn cores(&self) -> &[usize] {
         &self.cores
     }
 
-    /// How many workers run on them.
+    /// Returns the number of workers.
     pub(super) fn workers(&self) -> usize {
         self.workers
     }
@@ -65,23 +62,23 @@ impl Chosen {
     }
 }
 
-/// What the checks of cores look at.
+/// The input of the core checks.
 pub(super) struct CoreFacts {
-    isolated: Seen<String>,
-    nohz_full: Seen<String>,
-    online: Seen<String>,
+    isolated: ReadResult<String>,
+    nohz_full: ReadResult<String>,
+    online: ReadResult<String>,
     quota: Option<Quota>,
-    /// The cores of each node.
+    /// The cores of each NUMA node.
     nodes: BTreeMap<usize, Vec<usize>>,
-    /// The node of each interface that is near one.
+    /// The NUMA node of each interface that belongs to one.
     interface_nodes: BTreeMap<String, usize>,
     /// The governor of each chosen core that has one.
     governors: BTreeMap<usize, String>,
-    /// The cores that share each chosen core's units, itself among them.
+    /// The cores that share the units of each chosen core, including itself.
     siblings: BTreeMap<usize, Vec<usize>>,
 }
 
-/// What a control group allows: microseconds of cores in each period of so many.
+/// CPU limit of a control group: `allowed` microseconds of CPU time in each `period` microseconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Quota {
     file: String,
@@ -97,7 +94,7 @@ impl CoreFacts {
             Some((number, parse::core_list(&cores)))
         });
         let interfaces = super::sample::real_interfaces(machine).into_iter().filter_map(|name| {
-            // -1 stands for no node in particular.
+            // -1 means that the device belongs to no node.
             let node = machine.number(&format!("/sys/class/net/{name}/device/numa_node")).ok()?;
             Some((name, usize::try_from(node).ok()?))
         });
@@ -136,9 +133,10 @@ impl CoreFacts {
     fn cores(&self, chosen: &Chosen) -> Finding {
         const CHECK: &str = "cores";
         if let Some(refused) = &chosen.refused {
-            return Finding::fail(CHECK, refused.clone())
-                .costs("gyre does not start")
-                .fix(format!("--cores {}, or a wider `taskset`, CPUAffinity= or cpuset", chosen.list()));
+            return Finding::fail(CHECK, refused.clone()).costs("gyre does not start").fix(format!(
+                "set --cores {}, or allow more cores with `taskset`, CPUAffinity= or cpuset",
+                chosen.list()
+            ));
         }
         Finding::ok(CHECK, format!("{} on {}", count_of(chosen.workers, "worker"), named(&chosen.cores)))
     }
@@ -147,21 +145,19 @@ impl CoreFacts {
         const CHECK: &str = "isolation";
         let online = match &self.online {
             Ok(online) => parse::core_list(online),
-            Err(unread) => return Finding::unknown(CHECK, "which cores there are", *unread),
+            Err(error) => return Finding::unknown(CHECK, "the online cores", *error),
         };
-        let list = |seen: &Seen<String>| seen.as_deref().map(parse::core_list).unwrap_or_default();
+        let list = |seen: &ReadResult<String>| seen.as_deref().map(parse::core_list).unwrap_or_default();
         let (isolated, tickless) = (list(&self.isolated), list(&self.nohz_full));
         let kept: Vec<usize> = isolated.iter().copied().filter(|core| !chosen.cores.contains(core)).collect();
         if !kept.is_empty() && !isolated.iter().any(|core| chosen.cores.contains(core)) {
             let cores = format_cores(&kept);
             return Finding::warn(
                 CHECK,
-                format!("cores {cores} are kept free of others (isolcpus), but gyre doesn't use them"),
+                format!("cores {cores} are isolated (isolcpus), but gyre does not use them"),
             )
-            .costs("gyre shares its cores with everything else, and the free ones idle")
-            .fix(format!(
-                "--cores {cores} (they are not in `auto`, which takes those that the scheduler offers)"
-            ));
+            .costs("gyre shares its cores with all other programs, while the isolated cores idle")
+            .fix(format!("set --cores {cores} (`auto` does not include isolated cores)"));
         }
         let ours = |cores: &[usize]| {
             let ours: Vec<usize> = cores.iter().copied().filter(|core| chosen.cores.contains(core)).collect();
@@ -170,7 +166,7 @@ impl CoreFacts {
         Finding::ok(
             CHECK,
             format!(
-                "{} of the {} cores chosen; of them isolated from others: {}, without a tick: {}",
+                "gyre uses {} of {} cores; isolated cores among them: {}, tickless: {}",
                 chosen.cores.len(),
                 online.len(),
                 ours(&isolated),
@@ -182,22 +178,27 @@ impl CoreFacts {
     fn quota(&self, chosen: &Chosen) -> Finding {
         const CHECK: &str = "cpu-quota";
         let Some(quota) = &self.quota else {
-            return Finding::ok(CHECK, "no control group limits the time on the cores");
+            return Finding::ok(CHECK, "no control group limits the CPU time");
         };
         let hundredths = quota.allowed.saturating_mul(100) / quota.period.max(1);
-        let what = format!("{} allows {}.{:02} cores' time", quota.file, hundredths / 100, hundredths % 100);
+        let what = format!(
+            "{} allows the CPU time of {}.{:02} cores",
+            quota.file,
+            hundredths / 100,
+            hundredths % 100
+        );
         if hundredths / 100 >= chosen.workers as u64 {
             return Finding::ok(CHECK, what);
         }
-        Finding::warn(CHECK, format!("{what} to {} workers", chosen.workers))
-            .costs("under load all workers stand still for the rest of each period, tens of milliseconds")
-            .fix("lift the quota (CPUQuota= in systemd, --cpus of a container), or choose fewer --cores")
+        Finding::warn(CHECK, format!("{what} for {} workers", chosen.workers))
+            .costs("under load, all workers pause for the rest of each period, which is tens of milliseconds")
+            .fix("raise the quota (CPUQuota= in systemd, --cpus of a container), or use fewer --cores")
     }
 
     fn numa(&self, chosen: &Chosen) -> Finding {
         const CHECK: &str = "numa";
         if self.nodes.len() < 2 {
-            return Finding::ok(CHECK, "all memory is equally near (one node)");
+            return Finding::ok(CHECK, "the machine has a single NUMA node");
         }
         let has = |cores: &[usize]| cores.iter().any(|core| chosen.cores.contains(core));
         let used: Vec<usize> =
@@ -205,21 +206,24 @@ impl CoreFacts {
         if let [first, _, ..] = used[..] {
             let node =
                 self.interface_nodes.values().copied().find(|node| used.contains(node)).unwrap_or(first);
-            return Finding::warn(CHECK, format!("the cores are on the nodes {}", format_cores(&used)))
-                .costs("what workers hand each other, and the card's packets, cross between the nodes")
-                .fix(format!("--cores {}", format_cores(&self.nodes[&node])));
+            return Finding::warn(
+                CHECK,
+                format!("the cores are on several NUMA nodes: {}", format_cores(&used)),
+            )
+            .costs("packets, and messages between workers, cross between the nodes")
+            .fix(format!("set --cores {}", format_cores(&self.nodes[&node])));
         }
         let far = |(_, node): &(&String, &usize)| !used.contains(node);
         if let Some((name, node)) = self.interface_nodes.iter().find(far) {
             let cores = self.nodes.get(node).map(|cores| format_cores(cores)).unwrap_or_default();
             return Finding::warn(
                 CHECK,
-                format!("{name} is at node {node}, the cores are at {}", format_cores(&used)),
+                format!("{name} is on NUMA node {node}, the cores are on node {}", format_cores(&used)),
             )
             .costs("each packet crosses between the nodes, both ways")
-            .fix(format!("--cores {cores}, of the card's node"));
+            .fix(format!("set --cores {cores}, which are on the node of the card"));
         }
-        Finding::ok(CHECK, format!("all cores are on node {}", format_cores(&used)))
+        Finding::ok(CHECK, format!("all cores are on NUMA node {}", format_cores(&used)))
     }
 
     fn governor(&self, chosen: &Chosen) -> Finding {
@@ -227,24 +231,24 @@ impl CoreFacts {
         if self.governors.is_empty() {
             return Finding::ok(
                 CHECK,
-                "not seen: the firmware or a hypervisor chooses the frequency, not the kernel",
+                "not checked: the firmware or a hypervisor controls the frequency, not the kernel",
             );
         }
         let slow: Vec<usize> =
             self.governors.iter().filter(|(_, name)| *name != "performance").map(|(core, _)| *core).collect();
         let Some(first) = slow.first() else {
-            return Finding::ok(CHECK, format!("performance, on {}", named(&chosen.cores)));
+            return Finding::ok(CHECK, format!("the governor of {} is performance", named(&chosen.cores)));
         };
         let cores = format_cores(&slow);
         Finding::warn(CHECK, format!("the governor of {} is {}", named(&slow), self.governors[first]))
-            .costs("a core that has slept starts slowly: latency, and losses at the start of a burst")
+            .costs("a core is slow after it has slept: higher latency, and losses at the start of a burst")
             .fix(format!("`cpupower -c {cores} frequency-set -g performance`"))
     }
 
     fn siblings(&self, chosen: &Chosen) -> Finding {
         const CHECK: &str = "smt";
         if self.siblings.is_empty() {
-            return Finding::unknown(CHECK, "which cores share their units", Unread::Absent);
+            return Finding::unknown(CHECK, "which cores are threads of the same core", ReadError::Absent);
         }
         let taken = |core: usize| chosen.cores.contains(&core);
         let pairs: Vec<String> = self
@@ -254,7 +258,7 @@ impl CoreFacts {
             .map(|(_, siblings)| siblings.iter().map(usize::to_string).collect::<Vec<_>>().join("+"))
             .collect();
         if pairs.is_empty() {
-            return Finding::ok(CHECK, "no two of the cores are threads of the same one");
+            return Finding::ok(CHECK, "no two of the used cores are threads of the same core");
         }
         let first: Vec<usize> = chosen
             .cores
@@ -269,13 +273,16 @@ impl CoreFacts {
             .collect();
         let shown = pairs.iter().take(4).cloned().collect::<Vec<_>>().join(", ");
         let more = if pairs.len() > 4 { " and more" } else { "" };
-        Finding::warn(CHECK, format!("threads of the same core are both chosen: {shown}{more}"))
-            .costs("two such workers share one core's units and caches, and do far less than twice the work of one")
-            .fix(format!("--cores {}, and leave the others to everything else", format_cores(&first)))
+        Finding::warn(CHECK, format!("gyre uses several threads of the same core: {shown}{more}"))
+            .costs(
+                "two such workers share the units and caches of one core, and do far less than twice the \
+                 work of one",
+            )
+            .fix(format!("set --cores {}, and leave the others to other programs", format_cores(&first)))
     }
 }
 
-/// The narrowest quota of the groups that this process is in.
+/// Returns the lowest quota of the control groups that this process is in.
 fn quota(machine: &Machine) -> Option<Quota> {
     let groups = machine.text("/proc/self/cgroup").unwrap_or_default();
     let mut quotas = Vec::new();
@@ -317,18 +324,18 @@ fn quota(machine: &Machine) -> Option<Quota> {
     quotas.into_iter().min_by_key(|quota| quota.allowed.saturating_mul(1_000) / quota.period.max(1))
 }
 
-/// Judges who else uses the cores, by two readings of their times.
+/// Checks the load of the cores by others, with two readings of their times.
 pub(super) fn busy(before: &Sample, after: &Sample, chosen: &Chosen) -> Vec<Finding> {
-    let unknown = |unread| {
+    let unknown = |error| {
         vec![
-            Finding::unknown("cores-busy", "who else uses the cores", unread),
-            Finding::unknown("stolen-time", "what a hypervisor takes", unread),
+            Finding::unknown("cores-busy", "the load of the cores by other programs", error),
+            Finding::unknown("stolen-time", "the time taken by a hypervisor", error),
         ]
     };
     let times = match (&before.stat, &after.stat) {
         (Ok(before), Ok(after)) => (parse::core_times(before), parse::core_times(after)),
-        (Err(unread), _) | (_, Err(unread)) => {
-            return unknown(*unread);
+        (Err(error), _) | (_, Err(error)) => {
+            return unknown(*error);
         }
     };
     let ran = |number: &u32| {
@@ -342,7 +349,7 @@ pub(super) fn busy(before: &Sample, after: &Sample, chosen: &Chosen) -> Vec<Find
         else {
             continue;
         };
-        // gyre's own workers are no others.
+        // gyre's own workers don't count.
         let own = after.tasks.iter().filter(|(_, task)| task.core == core && task.name.starts_with("gyre"));
         let own = own.map(|(number, _)| ran(number)).fold(0, u64::saturating_add);
         let percent = |ticks: u64| ticks.saturating_mul(100) / time.total.max(1);
@@ -350,7 +357,7 @@ pub(super) fn busy(before: &Sample, after: &Sample, chosen: &Chosen) -> Vec<Find
         stolen.push((core, percent(time.stolen)));
     }
     if others.is_empty() {
-        return unknown(Unread::Garbled);
+        return unknown(ReadError::Malformed);
     }
     vec![
         judge_busy(&others, || {
@@ -384,27 +391,27 @@ fn judge_busy(others: &[(usize, u64)], names: impl FnOnce() -> Vec<String>) -> F
     const CHECK: &str = "cores-busy";
     let busy: Vec<_> = others.iter().copied().filter(|(_, percent)| *percent >= OTHERS_PERCENT).collect();
     if busy.is_empty() {
-        return Finding::ok(CHECK, format!("others take less than {OTHERS_PERCENT} % of each of the cores"));
+        return Finding::ok(CHECK, format!("other programs use less than {OTHERS_PERCENT} % of each core"));
     }
     let names = names();
-    let by = if names.is_empty() { String::new() } else { format!("; above all by {}", names.join(", ")) };
-    Finding::warn(CHECK, format!("others use the cores: {}{by}", shares(&busy)))
-        .costs("while they run, that core's requests wait and its receive buffer fills")
-        .fix("`taskset` or CPUAffinity= keeps them off these cores, isolcpus= everything; or other --cores")
+    let by = if names.is_empty() { String::new() } else { format!("; most of it by {}", names.join(", ")) };
+    Finding::warn(CHECK, format!("other programs use the cores: {}{by}", shares(&busy)))
+        .costs("while they run, the requests of that core wait and its receive buffer fills")
+        .fix(
+            "keep these programs off the cores with `taskset` or CPUAffinity=, or all programs with \
+             isolcpus=; or set other --cores",
+        )
 }
 
 fn judge_stolen(stolen: &[(usize, u64)]) -> Finding {
     const CHECK: &str = "stolen-time";
     let robbed: Vec<_> = stolen.iter().copied().filter(|(_, percent)| *percent >= STOLEN_PERCENT).collect();
     if robbed.is_empty() {
-        return Finding::ok(
-            CHECK,
-            format!("a hypervisor takes less than {STOLEN_PERCENT} % of each of the cores"),
-        );
+        return Finding::ok(CHECK, format!("a hypervisor takes less than {STOLEN_PERCENT} % of each core"));
     }
-    Finding::warn(CHECK, format!("the hypervisor runs others meanwhile: {}", shares(&robbed)))
-        .costs("the core is away for milliseconds at a time; bursts are lost")
-        .fix("dedicated cores from the provider, or bare metal")
+    Finding::warn(CHECK, format!("the hypervisor takes time of the cores: {}", shares(&robbed)))
+        .costs("the core pauses for milliseconds at a time, which loses bursts")
+        .fix("get dedicated cores from the provider, or use bare metal")
 }
 
 #[cfg(test)]

@@ -1,26 +1,26 @@
-//! Owns the judgement on the network cards: how many cores their packets can reach, and which; and on the machine's
+//! Owns the checks of the network cards (how many cores their packets can reach, and which) and of the machine's
 //! addresses.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::cores::Chosen;
-use super::machine::{Machine, Seen};
+use super::machine::{Machine, ReadResult};
 use super::sample::real_interfaces;
 use super::{Finding, count_of, named, parse};
 
-/// What the checks of network cards look at.
+/// The input of the network card checks.
 pub(super) struct Interfaces {
     cards: BTreeMap<String, Card>,
-    /// The program that moves interrupts about is running.
+    /// Whether irqbalance is running, which moves interrupts between cores.
     irqbalance: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Card {
-    /// The cores that each receive queue hands packets on to, by its number; none: it hands nothing on.
+    /// The cores that each receive queue distributes packets to (RPS), by queue number. Empty: none.
     queues: BTreeMap<usize, Vec<usize>>,
-    /// The cores that each of its interrupts for receiving may go to.
+    /// The cores that each of its receive interrupts can go to.
     interrupts: BTreeMap<u32, Vec<usize>>,
 }
 
@@ -34,7 +34,7 @@ impl Interfaces {
                     let mask = machine.line(&format!("/sys/class/net/{name}/queues/{queue}/rps_cpus"));
                     Some((number, parse::core_mask(&mask.unwrap_or_default())))
                 });
-            // A paravirtual device is a child of the one that has the interrupts.
+            // A paravirtual device is a child of the device with the interrupts.
             let of_device = ["device", "device/.."]
                 .map(|device| machine.names(&format!("/sys/class/net/{name}/{device}/msi_irqs")));
             let of_device: Vec<u32> =
@@ -64,7 +64,7 @@ impl Interfaces {
 
     pub(super) fn judge(&self, chosen: &Chosen) -> Vec<Finding> {
         if self.cards.is_empty() {
-            let what = "no network card is seen (in a container it isn't)";
+            let what = "no network card found (containers can't see it)";
             return ["receive-queues", "queue-affinity"].map(|check| Finding::ok(check, what)).into();
         }
         let cards = || self.cards.iter();
@@ -74,7 +74,7 @@ impl Interfaces {
     }
 }
 
-/// Whether an interrupt's name is one of receiving: drivers name those for sending and for settings apart.
+/// Returns whether an interrupt is for receiving, by its name. Drivers use other names for sending and configuration.
 fn receives(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     let last = name.rsplit(['-', ':']).next().unwrap_or_default();
@@ -98,19 +98,20 @@ fn queues(name: &str, card: &Card, chosen: &Chosen) -> Finding {
     if !elsewhere.is_empty() {
         return Finding::warn(
             CHECK,
-            format!("{name} hands packets on to {} (RPS), which gyre doesn't use", named(&elsewhere)),
+            format!("{name} distributes packets to {} (RPS), which gyre does not use", named(&elsewhere)),
         )
-        .costs("each of these packets wakes another core to be answered")
+        .costs("for each of these packets, another core is woken to answer it")
         .fix(spread);
     }
     if !handed.is_empty() {
-        let what = format!("{name} has {queues} receive {plural} and hands on to {} (RPS)", named(&handed));
+        let what = format!(
+            "{name} has {queues} receive {plural} and distributes packets to {} (RPS)",
+            named(&handed)
+        );
         if handed.len() * 2 >= cores.len() {
             return Finding::ok(CHECK, what);
         }
-        return Finding::warn(CHECK, what)
-            .costs("these cores take in all packets for the others")
-            .fix(spread);
+        return Finding::warn(CHECK, what).costs("these cores receive the packets of all others").fix(spread);
     }
     if queues >= cores.len() {
         return Finding::ok(
@@ -120,14 +121,17 @@ fn queues(name: &str, card: &Card, chosen: &Chosen) -> Finding {
     }
     Finding::warn(
         CHECK,
-        format!("{name} has {queues} receive {plural} for {} cores, and hands nothing on (RPS)", cores.len()),
+        format!(
+            "{name} has {queues} receive {plural} for {} cores, and does not distribute packets (RPS)",
+            cores.len()
+        ),
     )
     .costs(format!(
-        "all packets are taken in by {}; when full, packets are lost while others idle",
+        "all packets are received by {}; when it is full, packets are lost while other cores idle",
         count_of(queues, "core")
     ))
     .fix(format!(
-        "`ethtool -L {name} combined {}` if the card has so many (`ethtool -l {name}`), or {spread}",
+        "`ethtool -L {name} combined {}` if the card has that many queues (`ethtool -l {name}`), or {spread}",
         cores.len()
     ))
 }
@@ -136,14 +140,14 @@ fn affinity(name: &str, card: &Card, chosen: &Chosen, irqbalance: bool) -> Findi
     const CHECK: &str = "queue-affinity";
     let cores = chosen.cores();
     if card.interrupts.is_empty() {
-        return Finding::ok(CHECK, format!("not seen: {name} has no interrupts for receiving of its own"));
+        return Finding::ok(CHECK, format!("not checked: {name} has no receive interrupts of its own"));
     }
     let mut reached: Vec<usize> = card.interrupts.values().flatten().copied().collect();
     reached.sort_unstable();
     reached.dedup();
     let numbers = card.interrupts.keys().map(u32::to_string).collect::<Vec<_>>().join(" ");
     let stop = if irqbalance {
-        "`systemctl disable --now irqbalance` (it would move them again), then "
+        "`systemctl disable --now irqbalance` (otherwise it moves them again), then "
     } else {
         ""
     };
@@ -156,30 +160,30 @@ fn affinity(name: &str, card: &Card, chosen: &Chosen, irqbalance: bool) -> Findi
     let handed_on = card.queues.values().any(|cores| !cores.is_empty());
     if !reached.iter().any(|core| cores.contains(core)) {
         if handed_on {
-            return Finding::ok(CHECK, format!("{what}, which hand packets on (RPS)"));
+            return Finding::ok(CHECK, format!("{what}, which distribute packets (RPS)"));
         }
-        return Finding::warn(CHECK, format!("{what}, which gyre doesn't use"))
-            .costs("each burst is taken in on one core and answered on another")
+        return Finding::warn(CHECK, format!("{what}, which gyre does not use"))
+            .costs("each burst is received on one core and answered on another")
             .fix(fix);
     }
-    // Each interrupt on one core, and all on the same: more queues than it has use for.
+    // Each interrupt is on one core, and all are on the same one, so the queues are of no use.
     if reached.len() == 1 && card.interrupts.len() > 1 && cores.len() > 1 && !handed_on {
         return Finding::warn(CHECK, what)
-            .costs("one core takes in all packets, however many queues there are")
+            .costs("one core receives all packets, whatever the number of queues")
             .fix(fix);
     }
     Finding::ok(CHECK, what)
 }
 
-/// The machine's own addresses, of both families.
+/// Returns the machine's own addresses of both families.
 pub(super) fn own_addresses(machine: &Machine) -> Vec<IpAddr> {
     let mut addresses = v4_addresses(&machine.text("/proc/net/fib_trie"));
     addresses.extend(v6_addresses(&machine.text("/proc/net/if_inet6")));
     addresses
 }
 
-/// Of the routing table: the leaves `/32 host LOCAL`, each below its address.
-fn v4_addresses(trie: &Seen<String>) -> Vec<IpAddr> {
+/// Returns the addresses from the routing table: each leaf `/32 host LOCAL` is below its address.
+fn v4_addresses(trie: &ReadResult<String>) -> Vec<IpAddr> {
     let mut found: Vec<IpAddr> = Vec::new();
     let mut last = None;
     for line in trie.as_deref().unwrap_or_default().lines() {
@@ -194,7 +198,7 @@ fn v4_addresses(trie: &Seen<String>) -> Vec<IpAddr> {
     found
 }
 
-fn v6_addresses(text: &Seen<String>) -> Vec<IpAddr> {
+fn v6_addresses(text: &ReadResult<String>) -> Vec<IpAddr> {
     let address = |line: &str| {
         let digits = line.split_whitespace().next()?;
         u128::from_str_radix(digits, 16)
@@ -232,16 +236,16 @@ mod tests {
     }
 
     #[test]
-    fn queues_for_each_core() {
+    fn receive_queues_and_affinity() {
         use Level::{Ok, Warn};
         assert_eq!(levels(card(&[&[], &[]], &[&[0], &[1]]), 2), [Ok, Ok]);
         assert_eq!(levels(card(&[&[]], &[&[0]]), 2), [Warn, Ok], "one queue for two cores");
-        assert_eq!(levels(card(&[&[0, 1]], &[&[0]]), 2), [Ok, Ok], "which hands on");
+        assert_eq!(levels(card(&[&[0, 1]], &[&[0]]), 2), [Ok, Ok], "which distributes packets");
         assert_eq!(levels(card(&[&[0, 5]], &[&[0]]), 2), [Warn, Ok], "to another core");
         assert_eq!(levels(card(&[&[0]], &[&[0]]), 4), [Warn, Ok], "to one of four");
         assert_eq!(levels(card(&[&[], &[]], &[&[0], &[0]]), 2), [Ok, Warn], "both on one core");
         assert_eq!(levels(card(&[&[], &[]], &[&[2], &[3]]), 2), [Ok, Warn], "elsewhere");
-        assert_eq!(levels(card(&[&[0, 1]], &[&[3]]), 2), [Ok, Ok], "elsewhere, but handed on");
+        assert_eq!(levels(card(&[&[0, 1]], &[&[3]]), 2), [Ok, Ok], "elsewhere, but distributed");
         assert_eq!(levels(card(&[&[]], &[]), 1), [Ok, Ok]);
         let none = Interfaces { cards: BTreeMap::new(), irqbalance: false };
         assert!(none.judge(&Chosen::these(vec![0])).iter().all(|finding| finding.level == Ok));
@@ -258,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn a_made_up_machine_is_read() {
+    fn a_fake_machine_is_read() {
         let interrupts = "      CPU0 CPU1\n 30: 5 6 PCI-MSI 1-edge virtio2-input.0\n \
                           31: 5 6 PCI-MSI 2-edge virtio2-output.0\n\
                           32: 0 9 PCI-MSI 1-edge eth1-TxRx-0\n 33: 0 9 PCI-MSI 1-edge eth10-TxRx-0\n";

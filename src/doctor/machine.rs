@@ -1,4 +1,4 @@
-//! Owns reading the machine: its files under one root directory, and the commands that know what no file tells.
+//! Owns access to the machine: files below a root directory, and the output of commands.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -12,27 +12,27 @@ use crate::limits::{DOCTOR_COMMAND_DEADLINE_MS, DOCTOR_FILE_BYTES, DOCTOR_TASKS}
 
 /// Why something could not be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Unread {
-    /// It isn't there.
+pub(super) enum ReadError {
+    /// It does not exist.
     Absent,
-    /// This user may not.
+    /// The user has no permission.
     Denied,
-    /// It is there, but it isn't what it should be.
-    Garbled,
+    /// It exists, but has an unexpected format.
+    Malformed,
 }
 
-impl Unread {
-    /// The reason, for a human.
-    pub(super) fn why(self) -> &'static str {
+impl ReadError {
+    /// Returns the reason for a message.
+    pub(super) fn reason(self) -> &'static str {
         match self {
-            Self::Absent => "it is not there",
-            Self::Denied => "this user may not read it",
-            Self::Garbled => "it can't be understood",
+            Self::Absent => "it does not exist",
+            Self::Denied => "permission denied",
+            Self::Malformed => "it has an unexpected format",
         }
     }
 }
 
-impl From<io::Error> for Unread {
+impl From<io::Error> for ReadError {
     fn from(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Self::Absent,
@@ -40,44 +40,44 @@ impl From<io::Error> for Unread {
             _ if matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENXIO | libc::EOPNOTSUPP)) => {
                 Self::Absent
             }
-            _ => Self::Garbled,
+            _ => Self::Malformed,
         }
     }
 }
 
-/// What was read, or why not.
-pub(super) type Seen<T> = Result<T, Unread>;
+/// The result of a reading.
+pub(super) type ReadResult<T> = Result<T, ReadError>;
 
-/// A machine, as its files show it.
+/// A machine, represented by its files.
 #[derive(Clone, Debug)]
 pub(super) struct Machine {
     root: PathBuf,
 }
 
 impl Machine {
-    /// The machine whose `/` is this directory; tests make one up.
+    /// Returns the machine whose `/` is this directory. Tests use a fake one.
     pub(super) fn at(root: impl Into<PathBuf>) -> Self {
         Self { root: root.into() }
     }
 
-    /// The text of a file, its first [`DOCTOR_FILE_BYTES`].
-    pub(super) fn text(&self, path: &str) -> Seen<String> {
+    /// Returns the text of a file, up to [`DOCTOR_FILE_BYTES`].
+    pub(super) fn text(&self, path: &str) -> ReadResult<String> {
         let mut bytes = Vec::new();
         File::open(self.path(path))?.take(DOCTOR_FILE_BYTES).read_to_end(&mut bytes)?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    /// A file's one line.
-    pub(super) fn line(&self, path: &str) -> Seen<String> {
+    /// Returns the only line of a file.
+    pub(super) fn line(&self, path: &str) -> ReadResult<String> {
         self.text(path).map(|text| text.trim().to_owned())
     }
 
-    /// A file's one number.
-    pub(super) fn number(&self, path: &str) -> Seen<u64> {
-        self.line(path)?.parse().map_err(|_| Unread::Garbled)
+    /// Returns the only number of a file.
+    pub(super) fn number(&self, path: &str) -> ReadResult<u64> {
+        self.line(path)?.parse().map_err(|_| ReadError::Malformed)
     }
 
-    /// The names in a directory, sorted; none if it isn't there.
+    /// Returns the sorted names in a directory; none if it does not exist.
     pub(super) fn names(&self, path: &str) -> Vec<String> {
         let entries = fs::read_dir(self.path(path)).into_iter().flatten().flatten().take(DOCTOR_TASKS);
         let mut names: Vec<_> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
@@ -85,22 +85,22 @@ impl Machine {
         names
     }
 
-    /// Whether there is such a file or directory.
+    /// Returns whether a file or directory exists.
     pub(super) fn has(&self, path: &str) -> bool {
         self.path(path).exists()
     }
 
-    /// What a command prints. A made-up machine has no commands; one that takes long is ended.
-    pub(super) fn command(&self, program: &str, arguments: &[&str]) -> Seen<String> {
+    /// Returns the output of a command, which is stopped if it takes too long. A fake machine has no commands.
+    pub(super) fn command(&self, program: &str, arguments: &[&str]) -> ReadResult<String> {
         if self.root != Path::new("/") {
-            return Err(Unread::Absent);
+            return Err(ReadError::Absent);
         }
-        // Not everybody's path leads to where such commands are.
+        // The PATH of some users does not include the directories of these commands.
         let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
         let mut command = Command::new(program);
         command.args(arguments).env("PATH", path).stdin(Stdio::null()).stderr(Stdio::null());
         let mut child = command.stdout(Stdio::piped()).spawn()?;
-        let output = child.stdout.take().ok_or(Unread::Garbled)?;
+        let output = child.stdout.take().ok_or(ReadError::Malformed)?;
         let (sender, receiver) = mpsc::channel();
         thread::spawn(move || {
             let mut bytes = Vec::new();
@@ -112,9 +112,13 @@ impl Machine {
             let _ = child.kill();
         }
         let status = child.wait()?;
-        let bytes = read.map_err(|_| Unread::Garbled)??;
-        // Such commands refuse who isn't root; there is hardly another reason.
-        if status.success() { Ok(String::from_utf8_lossy(&bytes).into_owned()) } else { Err(Unread::Denied) }
+        let bytes = read.map_err(|_| ReadError::Malformed)??;
+        // These commands fail for users other than root; other reasons are rare.
+        if status.success() {
+            Ok(String::from_utf8_lossy(&bytes).into_owned())
+        } else {
+            Err(ReadError::Denied)
+        }
     }
 
     fn path(&self, path: &str) -> PathBuf {
@@ -127,13 +131,13 @@ pub(super) mod tests {
     use super::*;
     use std::sync::atomic::{AtomicU32, Ordering};
 
-    /// A made-up machine, which is gone when the test is through with it.
+    /// A fake machine, which is deleted when it is dropped.
     pub(crate) struct Scratch {
         root: PathBuf,
     }
 
     impl Scratch {
-        /// A machine with these files.
+        /// Creates a machine with these files.
         pub(crate) fn new(files: &[(&str, &str)]) -> Self {
             static NUMBER: AtomicU32 = AtomicU32::new(0);
             let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -146,7 +150,7 @@ pub(super) mod tests {
             scratch
         }
 
-        /// Writes a file, with the directories that lead to it.
+        /// Writes a file, and creates its directories.
         pub(crate) fn write(&self, path: &str, text: &str) {
             let path = self.root.join(path.trim_start_matches('/'));
             fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -165,20 +169,20 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_can_not_be_read_says_why() {
+    fn errors_have_the_reason() {
         let scratch = Scratch::new(&[("/proc/number", " 12\n"), ("/proc/word", "max\n"), ("/sys/a/b", "x")]);
         let machine = scratch.machine();
         assert_eq!(machine.number("/proc/number"), Ok(12));
-        assert_eq!(machine.number("/proc/word"), Err(Unread::Garbled));
-        assert_eq!(machine.line("/proc/nothing"), Err(Unread::Absent));
-        assert_eq!(machine.line("/proc/word/deeper"), Err(Unread::Absent));
-        assert_eq!(machine.text("/proc"), Err(Unread::Garbled), "a directory");
+        assert_eq!(machine.number("/proc/word"), Err(ReadError::Malformed));
+        assert_eq!(machine.line("/proc/nothing"), Err(ReadError::Absent));
+        assert_eq!(machine.line("/proc/word/deeper"), Err(ReadError::Absent));
+        assert_eq!(machine.text("/proc"), Err(ReadError::Malformed), "a directory");
         assert_eq!(machine.names("/"), ["proc", "sys"]);
         assert_eq!(machine.names("/nothing"), [""; 0]);
         assert!(machine.has("/sys/a") && !machine.has("/sys/b"));
-        assert_eq!(machine.command("true", &[]), Err(Unread::Absent), "a made-up machine has no commands");
+        assert_eq!(machine.command("true", &[]), Err(ReadError::Absent), "a fake machine has no commands");
         assert_eq!(Machine::at("/").command("echo", &["a"]), Ok("a\n".to_owned()));
-        assert_eq!(Machine::at("/").command("false", &[]), Err(Unread::Denied));
-        assert_eq!(Machine::at("/").command("no-such-command", &[]), Err(Unread::Absent));
+        assert_eq!(Machine::at("/").command("false", &[]), Err(ReadError::Denied));
+        assert_eq!(Machine::at("/").command("no-such-command", &[]), Err(ReadError::Absent));
     }
 }

@@ -1,7 +1,7 @@
-//! Owns `gyre doctor`: what is looked at on the machine before and while gyre runs on it, and in which order.
+//! Owns `gyre doctor`: the checks of the machine before and while gyre runs on it, and their order.
 //!
-//! Reading and judging are apart. A check's struct holds what was read, as text or numbers; its `judge` makes findings
-//! of that alone. So each judgement is tested with machines that are made up.
+//! Reading and judging are separate. The struct of a check holds what was read, as text or numbers. Its `judge` makes
+//! findings from that alone, so that each judgement can be tested with fake machines.
 
 mod buffers;
 mod conntrack;
@@ -26,26 +26,26 @@ use crate::config::{Config, Cores};
 use crate::limits::{CHECKERS_INTERVAL_RANGE_S, DOCTOR_SAMPLE_MS};
 use crate::server;
 use crate::time::Clock;
-use machine::{Machine, Unread};
+use machine::{Machine, ReadError};
 use sample::Sample;
 
 pub use public::{PublicUrl, PublicUrlError};
 pub use report::{to_json, to_text};
 
-/// How a check ended.
+/// Result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
-    /// All is well.
+    /// No problem.
     Ok,
-    /// It costs something, or it could not be seen.
+    /// It costs performance, or it could not be checked.
     Warn,
     /// gyre does not start, or requests are lost.
     Fail,
 }
 
 impl Level {
-    /// What the program returns if this is the worst that it found.
+    /// Returns the exit status of the program if this is the worst level.
     pub fn exit_code(self) -> u8 {
         match self {
             Self::Ok => 0,
@@ -55,18 +55,18 @@ impl Level {
     }
 }
 
-/// What a check found.
+/// A finding of a check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// The check's name, which stays the same.
+    /// Name of the check. It does not change between versions.
     pub check: &'static str,
-    /// How it ended.
+    /// The result.
     pub level: Level,
-    /// What was seen.
+    /// What was found.
     pub what: String,
-    /// What that costs.
+    /// What it costs.
     pub cost: Option<String>,
-    /// What mends it: a command, where there is one.
+    /// How to fix it: a command, if there is one.
     pub fix: Option<String>,
 }
 
@@ -87,10 +87,10 @@ impl Finding {
         Self::new(check, Level::Fail, what)
     }
 
-    /// What could not be seen is not well.
-    fn unknown(check: &'static str, what: &str, unread: Unread) -> Self {
-        Self::warn(check, format!("unknown: {what} ({})", unread.why()))
-            .costs("whatever it hides")
+    /// Makes a finding for something that could not be read, which is a warning.
+    fn unknown(check: &'static str, what: &str, error: ReadError) -> Self {
+        Self::warn(check, format!("can't check {what}: {}", error.reason()))
+            .costs("problems in this area go unnoticed")
             .fix("run `gyre doctor` as root, and outside of a container")
     }
 
@@ -105,48 +105,49 @@ impl Finding {
     }
 }
 
-/// The worst of all findings.
+/// Returns the worst level of all findings.
 pub fn worst(findings: &[Finding]) -> Level {
     findings.iter().map(|finding| finding.level).max().unwrap_or(Level::Ok)
 }
 
-/// Examines the machine that this runs on, for a tracker with this configuration that is known by these URLs. Takes
-/// some seconds, at most ten.
+/// Checks this machine for a tracker with this configuration and these public URLs. Takes some seconds, at most ten.
 pub fn examine(config: &Config, urls: &[PublicUrl]) -> Vec<Finding> {
     let machine = Machine::at("/");
     let mut findings = vec![check_options(config)];
     thread::scope(|scope| {
-        let ask = || public::ask(config, urls, &machine);
-        let answers = thread::Builder::new().name("gyre-doctor-asks".into()).spawn_scoped(scope, ask);
+        let query = || public::query(config, urls, &machine);
+        let answers = thread::Builder::new().name("gyre-doctor-asks".into()).spawn_scoped(scope, query);
         let pause = || thread::sleep(Duration::from_millis(DOCTOR_SAMPLE_MS));
         let on_the_machine = examine_machine(&machine, config, pause);
         findings.push(system::io_uring(&system::try_ring(), &machine));
         findings.extend(on_the_machine);
-        // Where there are no threads to be had it takes a little longer.
-        findings.extend(answers.map_or_else(|_| ask(), |answers| answers.join().unwrap_or_default()));
+        // If no thread can be started, the probes run afterwards, which takes a little longer.
+        findings.extend(answers.map_or_else(|_| query(), |answers| answers.join().unwrap_or_default()));
     });
     findings
 }
 
-/// Whether `gyre serve` would take the options, and whether the lists of public trackers would.
+/// Checks whether `gyre serve` accepts the options, and whether the lists of public trackers accept the interval.
 fn check_options(config: &Config) -> Finding {
     const CHECK: &str = "options";
     if let Err(error) = config.check() {
-        return Finding::fail(CHECK, error.to_string()).costs("gyre does not start").fix("other options");
+        return Finding::fail(CHECK, error.to_string())
+            .costs("gyre does not start")
+            .fix("correct the options");
     }
     let (interval, taken) = (config.announce_interval_secs, CHECKERS_INTERVAL_RANGE_S);
     if !taken.contains(&interval) {
         return Finding::warn(
             CHECK,
-            format!("--announce-interval {interval} is not in {} to {}", taken.start(), taken.end()),
+            format!("--announce-interval {interval} is out of range: {} to {}", taken.start(), taken.end()),
         )
-        .costs("lists of public trackers leave the tracker out")
+        .costs("lists of public trackers reject the tracker")
         .fix("--announce-interval 1800");
     }
-    Finding::ok(CHECK, "they go together, and lists of public trackers take the interval")
+    Finding::ok(CHECK, "the options are valid, and lists of public trackers accept the interval")
 }
 
-/// What the machine's files tell. The pause lies between two readings of its counters.
+/// Runs the checks that read the machine's files. `pause` is called between two readings of its counters.
 fn examine_machine(machine: &Machine, config: &Config, pause: impl FnOnce()) -> Vec<Finding> {
     let clock = Clock::start();
     let before = Sample::read(machine);
@@ -166,17 +167,17 @@ fn examine_machine(machine: &Machine, config: &Config, pause: impl FnOnce()) -> 
     findings
 }
 
-/// Cores, for a human.
+/// Formats cores for a message.
 fn named(cores: &[usize]) -> String {
     format!("{} {}", if cores.len() == 1 { "core" } else { "cores" }, server::format_cores(cores))
 }
 
-/// So many of something, for a human.
+/// Formats a number with a noun for a message.
 fn count_of(number: usize, one: &str) -> String {
     format!("{number} {one}{}", if number == 1 { "" } else { "s" })
 }
 
-/// The cores that the workers would run on, or how many without a place.
+/// Returns the cores that the workers would run on; `None` for workers that are not pinned.
 fn choose(cores: &Cores, allowed: &[usize]) -> Result<Vec<Option<usize>>, String> {
     server::choose_cores(cores, allowed).map_err(|error| error.to_string())
 }

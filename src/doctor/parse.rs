@@ -1,12 +1,11 @@
-//! Owns the forms of the kernel's text: what stands in which column of which file. Nothing here fails: a line that is
-//! not understood is left out.
+//! Owns the formats of the kernel's files. Parsing never fails: lines with an unexpected format are skipped.
 
 use std::collections::BTreeMap;
 
-/// Cores beyond this are taken for nonsense, not for cores.
+/// Core numbers from this on are considered invalid.
 const CORES: usize = 8_192;
 
-/// Reads a list of cores: `0-3,6`.
+/// Parses a list of cores: `0-3,6`.
 pub(super) fn core_list(text: &str) -> Vec<usize> {
     let mut cores = Vec::new();
     for part in text.trim().split(',') {
@@ -21,7 +20,7 @@ pub(super) fn core_list(text: &str) -> Vec<usize> {
     cores
 }
 
-/// Reads a mask of cores: words of 32 bits in hexadecimal, the highest first.
+/// Parses a mask of cores: words of 32 bits in hexadecimal, the highest first.
 pub(super) fn core_mask(text: &str) -> Vec<usize> {
     let mut cores = Vec::new();
     for (word, digits) in text.trim().rsplit(',').take(CORES / 32).enumerate() {
@@ -31,7 +30,7 @@ pub(super) fn core_mask(text: &str) -> Vec<usize> {
     cores
 }
 
-/// Writes cores as a mask, as `rps_cpus` takes it.
+/// Formats cores as a mask for `rps_cpus`.
 pub(super) fn to_mask(cores: &[usize]) -> String {
     let mut words = vec![0_u32; cores.iter().max().map_or(1, |most| most / 32 + 1)];
     for core in cores {
@@ -42,7 +41,7 @@ pub(super) fn to_mask(cores: &[usize]) -> String {
     words.fold(first, |text, word| format!("{text},{word:08x}"))
 }
 
-/// The numbers of a kernel's release: `6.1.0-13-amd64` is 6, 1, 0.
+/// Parses a kernel release: `6.1.0-13-amd64` is 6, 1, 0.
 pub(super) fn kernel_version(release: &str) -> Option<(u32, u32, u32)> {
     let mut numbers = release.trim().split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
     let major = numbers.next()?.ok()?;
@@ -50,7 +49,7 @@ pub(super) fn kernel_version(release: &str) -> Option<(u32, u32, u32)> {
     Some((major, minor, numbers.next().and_then(Result::ok).unwrap_or(0)))
 }
 
-/// A limit of `/proc/self/limits`, soft and hard; `None` within is no limit.
+/// Returns a limit of `/proc/self/limits`, soft and hard; `None` within means unlimited.
 pub(super) fn limit(limits: &str, name: &str) -> Option<(Option<u64>, Option<u64>)> {
     let rest = limits.lines().find_map(|line| line.strip_prefix(name))?;
     let mut columns = rest.split_whitespace().map(|word| match word {
@@ -60,67 +59,67 @@ pub(super) fn limit(limits: &str, name: &str) -> Option<(Option<u64>, Option<u64
     Some((columns.next()??, columns.next()??))
 }
 
-/// What stands behind a name and a colon, in `/proc/self/status` and `/proc/meminfo`.
+/// Returns the text after a name and a colon, in `/proc/self/status` and `/proc/meminfo`.
 pub(super) fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
 }
 
-/// A number of `/proc/meminfo`, in bytes.
+/// Returns a value of `/proc/meminfo` in bytes.
 pub(super) fn memory_bytes(meminfo: &str, name: &str) -> Option<u64> {
     let kib: u64 = field(meminfo, name)?.strip_suffix("kB")?.trim().parse().ok()?;
     kib.checked_mul(1024)
 }
 
-/// Whether `/proc/self/status` shows a capability, by its number in `linux/capability.h`.
+/// Returns whether `/proc/self/status` has a capability, by its number in `linux/capability.h`.
 pub(super) fn has_capability(status: &str, number: u32) -> bool {
     let mask = field(status, "CapEff").and_then(|mask| u64::from_str_radix(mask, 16).ok());
     mask.unwrap_or(0) >> number & 1 == 1
 }
 
-/// A count of `/proc/net/snmp`, where a line of names comes before a line of numbers.
+/// Returns a counter of `/proc/net/snmp`, which has a line of names before each line of numbers.
 pub(super) fn snmp(text: &str, protocol: &str, name: &str) -> Option<u64> {
     let mut lines = text.lines().filter_map(|line| line.strip_prefix(protocol)?.strip_prefix(':'));
     let at = lines.next()?.split_whitespace().position(|found| found == name)?;
     lines.next()?.split_whitespace().nth(at)?.parse().ok()
 }
 
-/// A count of `/proc/net/snmp6`, one to a line.
+/// Returns a counter of `/proc/net/snmp6`, which has one in each line.
 pub(super) fn snmp6(text: &str, name: &str) -> Option<u64> {
     let mut lines = text.lines().map(str::split_whitespace);
     let mut words = lines.find_map(|mut words| (words.next() == Some(name)).then_some(words))?;
     words.next()?.parse().ok()
 }
 
-/// A core's line of `/proc/net/softnet_stat`.
+/// The line of a core in `/proc/net/softnet_stat`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Softnet {
     pub(super) core: usize,
-    /// Packets that the core took from interfaces.
+    /// Packets that the core has received from interfaces.
     pub(super) processed: u64,
-    /// Packets that its backlog had no room for.
+    /// Packets dropped because its backlog was full.
     pub(super) dropped: u64,
-    /// Times that its turn was over with packets left.
+    /// Number of polls that ended with packets left.
     pub(super) squeezed: u64,
 }
 
-/// Reads `/proc/net/softnet_stat`, all of it in hexadecimal.
+/// Parses `/proc/net/softnet_stat`, which is in hexadecimal.
 pub(super) fn softnet(text: &str) -> Vec<Softnet> {
     let line = |(row, line): (usize, &str)| {
         let column = |at: usize| u64::from_str_radix(line.split_whitespace().nth(at)?, 16).ok();
-        // The column of the core's number is younger than the file; before it rows were cores.
+        // Older kernels have no column with the core's number. There, the rows are the cores.
         let core = column(12).map_or(row, |core| core as usize);
         Some(Softnet { core, processed: column(0)?, dropped: column(1)?, squeezed: column(2)? })
     };
     text.lines().enumerate().filter_map(line).collect()
 }
 
-/// The numbers of the columns `CPU0 CPU1 …` that `/proc/softirqs` and `/proc/interrupts` begin with.
+/// Returns the core numbers of the columns `CPU0 CPU1 …` at the start of `/proc/softirqs` and `/proc/interrupts`.
 fn cores_of_head(text: &str) -> Vec<usize> {
     let words = text.lines().next().unwrap_or_default().split_whitespace();
     words.filter_map(|word| word.strip_prefix("CPU")?.parse().ok()).collect()
 }
 
-/// A row of `/proc/softirqs`: how often on which core.
+/// Returns the counts of a row of `/proc/softirqs` by core.
 pub(super) fn softirqs(text: &str, name: &str) -> BTreeMap<usize, u64> {
     let cores = cores_of_head(text);
     let row = text.lines().find_map(|line| line.trim_start().strip_prefix(name)?.strip_prefix(':'));
@@ -132,13 +131,13 @@ pub(super) fn softirqs(text: &str, name: &str) -> BTreeMap<usize, u64> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Interrupt {
     pub(super) number: u32,
-    /// How often it came, on all cores.
+    /// Number of interrupts on all cores.
     pub(super) count: u64,
-    /// What its driver calls it.
+    /// Name from the driver.
     pub(super) name: String,
 }
 
-/// The numbered rows of `/proc/interrupts`.
+/// Returns the numbered rows of `/proc/interrupts`.
 pub(super) fn interrupts(text: &str) -> Vec<Interrupt> {
     let cores = cores_of_head(text).len();
     let row = |line: &str| {
@@ -152,21 +151,21 @@ pub(super) fn interrupts(text: &str) -> Vec<Interrupt> {
     text.lines().skip(1).filter_map(row).collect()
 }
 
-/// A core's time, in ticks since boot.
+/// Times of a core, in ticks since boot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct CoreTime {
-    /// In programs and in the kernel for them.
+    /// In programs, and in the kernel on their behalf.
     pub(super) programs: u64,
-    /// In interrupts, for the most part those of the network.
+    /// In interrupts, mostly of the network.
     pub(super) interrupts: u64,
-    /// When it was ready, but the hypervisor ran somebody else.
+    /// Time that the hypervisor gave to another machine although this core had work.
     pub(super) stolen: u64,
-    /// All of it.
+    /// Total time.
     pub(super) total: u64,
 }
 
 impl CoreTime {
-    /// What has passed since an earlier reading.
+    /// Returns the difference from an earlier reading.
     pub(super) fn since(self, before: Self) -> Self {
         Self {
             programs: self.programs.saturating_sub(before.programs),
@@ -177,7 +176,7 @@ impl CoreTime {
     }
 }
 
-/// The cores' times of `/proc/stat`.
+/// Returns the times of the cores from `/proc/stat`.
 pub(super) fn core_times(text: &str) -> BTreeMap<usize, CoreTime> {
     let line = |line: &str| {
         let (core, rest) = line.strip_prefix("cpu")?.split_once(' ')?;
@@ -195,21 +194,21 @@ pub(super) fn core_times(text: &str) -> BTreeMap<usize, CoreTime> {
     text.lines().filter_map(line).collect()
 }
 
-/// What `/proc/PID/task/TID/stat` tells of a thread.
+/// A thread, from `/proc/PID/task/TID/stat`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Task {
     pub(super) name: String,
-    /// Time that it has run, in ticks.
+    /// CPU time in ticks.
     pub(super) ticks: u64,
-    /// The core that it ran on last.
+    /// The core that it last ran on.
     pub(super) core: usize,
 }
 
-/// Reads a thread's `stat`. Its name stands in brackets and may hold anything, brackets too.
+/// Parses the `stat` of a thread. The name is in parentheses and can contain any characters, including parentheses.
 pub(super) fn task(text: &str) -> Option<Task> {
     let (head, rest) = text.rsplit_once(')')?;
     let name = head.split_once('(')?.1.to_owned();
-    // The first word behind the name is field 3 of proc(5).
+    // The first word after the name is field 3 in proc(5).
     let words: Vec<&str> = rest.split_whitespace().collect();
     let number = |field: usize| words.get(field - 3)?.parse::<u64>().ok();
     let ticks = number(14)?.saturating_add(number(15)?);
@@ -220,13 +219,13 @@ pub(super) fn task(text: &str) -> Option<Task> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct UdpRow {
     pub(super) port: u16,
-    /// Bytes that wait to be received.
+    /// Bytes in its receive buffer.
     pub(super) waiting: u64,
-    /// Datagrams that its receive buffer had no room for.
+    /// Datagrams dropped because its receive buffer was full.
     pub(super) drops: u64,
 }
 
-/// Reads `/proc/net/udp` or `/proc/net/udp6`.
+/// Parses `/proc/net/udp` or `/proc/net/udp6`.
 pub(super) fn udp_rows(text: &str) -> Vec<UdpRow> {
     let row = |line: &str| {
         let words: Vec<&str> = line.split_whitespace().collect();

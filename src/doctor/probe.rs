@@ -1,5 +1,5 @@
-//! Owns asking a tracker as the checkers of public lists do, and the judgement on what it answers. UDP is here, HTTP
-//! beside it.
+//! Owns the queries to a tracker, like those of the checkers of public lists, and the judgement of its answers. UDP is
+//! here, HTTP in `probe_http`.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -16,7 +16,7 @@ use crate::time::{Clock, Timestamp};
 use crate::types::{Event, Family, InfoHash, PEER_V4_BYTES, PEER_V6_BYTES, PeerId};
 use crate::wire::udp::{Announce, Request, Response, Scrape};
 
-/// What is spoken with a tracker.
+/// A protocol of trackers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Protocol {
     Udp,
@@ -32,16 +32,16 @@ impl Protocol {
     }
 }
 
-/// Whom to ask, and how.
+/// A tracker to query.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Target {
     pub(super) protocol: Protocol,
     pub(super) address: SocketAddr,
-    /// What an HTTP request names as the host.
+    /// The `Host` of HTTP requests.
     pub(super) host: String,
-    /// The path that announces go to, with a query if the URL has one.
+    /// The path of announces, including the query of the URL.
     pub(super) path: String,
-    /// Everybody is told that it is there.
+    /// Whether it is a public URL. Then it is a failure if nothing answers.
     pub(super) public: bool,
 }
 
@@ -49,67 +49,67 @@ impl Target {
     fn name(&self) -> String {
         let (protocol, address) = (self.protocol.name(), self.address);
         if self.public {
-            format!("{} by {protocol} at {address}", self.host)
+            format!("{protocol}://{} ({address})", self.host)
         } else {
             format!("{protocol} {address}")
         }
     }
 }
 
-/// Why there is no answer.
+/// Why there is no valid answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Silence {
-    /// Nothing listens there.
+pub(super) enum NoAnswer {
+    /// Nothing listens on the port.
     Refused,
-    /// This machine can't reach the other's family at all.
+    /// This machine has no route for the address family.
     Unreachable,
-    /// There is none, or none that is understood.
+    /// Another reason.
     Because(String),
 }
 
-impl From<io::Error> for Silence {
+impl From<io::Error> for NoAnswer {
     fn from(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::ConnectionRefused => Self::Refused,
             io::ErrorKind::NetworkUnreachable | io::ErrorKind::AddrNotAvailable => Self::Unreachable,
-            io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Self::late(),
+            io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Self::timeout(),
             _ if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => Self::Unreachable,
             _ => Self::Because(error.to_string()),
         }
     }
 }
 
-impl Silence {
-    pub(super) fn late() -> Self {
-        Self::Because(format!("nothing came within {} s", DOCTOR_ANSWER_DEADLINE_MS / 1_000))
+impl NoAnswer {
+    pub(super) fn timeout() -> Self {
+        Self::Because(format!("no answer within {} s", DOCTOR_ANSWER_DEADLINE_MS / 1_000))
     }
 }
 
-/// What a tracker says to an announce for an info-hash that nobody has.
+/// The answer to an announce of a random info-hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Told {
+pub(super) struct AnnounceAnswer {
     pub(super) took: Duration,
     pub(super) interval_secs: Option<i64>,
-    /// `None`: there is no such key.
+    /// `None`: the key is missing.
     pub(super) peers: Option<usize>,
 }
 
-/// All that came of asking.
+/// All answers of a tracker.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Asked {
-    pub(super) announce: Result<Told, Silence>,
-    /// `None`: there is no way to ask for it.
+pub(super) struct Answers {
+    pub(super) announce: Result<AnnounceAnswer, NoAnswer>,
+    /// `None`: the announce path has no scrape path (BEP 48).
     pub(super) scrape: Option<Result<(), String>>,
 }
 
-/// The time that is left for one target.
+/// The time limit for one tracker.
 #[derive(Clone, Copy)]
-pub(super) struct Patience {
+pub(super) struct Deadline {
     clock: Clock,
     until: Timestamp,
 }
 
-impl Patience {
+impl Deadline {
     fn new() -> Self {
         let clock = Clock::start();
         Self { clock, until: clock.now() + Duration::from_millis(DOCTOR_PROBE_DEADLINE_MS) }
@@ -119,32 +119,32 @@ impl Patience {
         self.clock.now()
     }
 
-    /// The moment by which the next answer must be there.
+    /// Returns the time limit for the next answer.
     pub(super) fn next(&self) -> Timestamp {
         self.until.min(self.now() + Duration::from_millis(DOCTOR_ANSWER_DEADLINE_MS))
     }
 
-    /// What is left to a moment; an error if nothing is.
-    pub(super) fn left(&self, until: Timestamp) -> Result<Duration, Silence> {
+    /// Returns the time left until `until`, or an error if it has passed.
+    pub(super) fn left(&self, until: Timestamp) -> Result<Duration, NoAnswer> {
         let left = until.since(self.now());
-        if left.is_zero() { Err(Silence::late()) } else { Ok(left) }
+        if left.is_zero() { Err(NoAnswer::timeout()) } else { Ok(left) }
     }
 }
 
-/// Asks a tracker, for some seconds at most.
-pub(super) fn ask(target: &Target) -> Asked {
+/// Queries a tracker. Takes some seconds at most.
+pub(super) fn query(target: &Target) -> Answers {
     let hash = match sys::random() {
         Ok(hash) => InfoHash(hash),
-        Err(error) => return Asked { announce: Err(error.into()), scrape: None },
+        Err(error) => return Answers { announce: Err(error.into()), scrape: None },
     };
-    let patience = Patience::new();
+    let deadline = Deadline::new();
     match target.protocol {
-        Protocol::Udp => ask_udp(target, hash, patience),
-        Protocol::Http => probe_http::ask(target, hash, patience),
+        Protocol::Udp => query_udp(target, hash, deadline),
+        Protocol::Http => probe_http::query(target, hash, deadline),
     }
 }
 
-/// What the doctor calls itself.
+/// Returns the peer id of the doctor.
 pub(super) fn peer_id(hash: InfoHash) -> PeerId {
     let mut id = *b"-GY0000-000000000000";
     for (digit, byte) in id[8..].iter_mut().zip(hash.0) {
@@ -153,30 +153,30 @@ pub(super) fn peer_id(hash: InfoHash) -> PeerId {
     PeerId(id)
 }
 
-fn ask_udp(target: &Target, hash: InfoHash, patience: Patience) -> Asked {
-    let mut client = match UdpClient::new(target.address, patience) {
+fn query_udp(target: &Target, hash: InfoHash, deadline: Deadline) -> Answers {
+    let mut client = match UdpClient::new(target.address, deadline) {
         Ok(client) => client,
-        Err(error) => return Asked { announce: Err(error.into()), scrape: None },
+        Err(error) => return Answers { announce: Err(error.into()), scrape: None },
     };
     let announce = client.announce(hash, Event::Started, 1);
     let announce = match announce {
         Ok(announce) => announce,
-        Err(silence) => return Asked { announce: Err(silence), scrape: None },
+        Err(no_answer) => return Answers { announce: Err(no_answer), scrape: None },
     };
     let scrape = client.scrape(hash);
-    let _ = client.announce(hash, Event::Stopped, 3); // leaves nothing behind
-    Asked { announce: Ok(announce), scrape: Some(scrape) }
+    let _ = client.announce(hash, Event::Stopped, 3); // removes the peer again
+    Answers { announce: Ok(announce), scrape: Some(scrape) }
 }
 
 struct UdpClient {
     socket: UdpSocket,
-    patience: Patience,
+    deadline: Deadline,
     connection_id: Option<u64>,
     family: Family,
 }
 
 impl UdpClient {
-    fn new(address: SocketAddr, patience: Patience) -> io::Result<Self> {
+    fn new(address: SocketAddr, deadline: Deadline) -> io::Result<Self> {
         let family = Family::of(address.ip());
         let any: SocketAddr = match family {
             Family::V4 => (Ipv4Addr::UNSPECIFIED, 0).into(),
@@ -184,25 +184,25 @@ impl UdpClient {
         };
         let socket = UdpSocket::bind(any)?;
         socket.connect(address)?;
-        Ok(Self { socket, patience, connection_id: None, family })
+        Ok(Self { socket, deadline, connection_id: None, family })
     }
 
-    /// Sends a request until its answer comes, and reads that.
+    /// Sends a request again until the response arrives, and reads it with `read`.
     fn exchange<T>(
         &self,
         transaction_id: u32,
         request: &Request<'_>,
         read: impl Fn(&Response<'_>) -> Option<T>,
-    ) -> Result<T, Silence> {
+    ) -> Result<T, NoAnswer> {
         let mut datagram = Vec::new();
         request.encode(&mut datagram);
-        let until = self.patience.next();
+        let until = self.deadline.next();
         let mut buffer = [0; 4_096];
         loop {
-            self.patience.left(until)?;
+            self.deadline.left(until)?;
             self.socket.send(&datagram)?;
-            let again = until.min(self.patience.now() + Duration::from_millis(DOCTOR_RETRY_MS));
-            while let Ok(left) = self.patience.left(again) {
+            let again = until.min(self.deadline.now() + Duration::from_millis(DOCTOR_RETRY_MS));
+            while let Ok(left) = self.deadline.left(again) {
                 self.socket.set_read_timeout(Some(left))?;
                 let length = match self.socket.recv(&mut buffer) {
                     Err(error)
@@ -214,26 +214,24 @@ impl UdpClient {
                     received => received?,
                 };
                 let Ok(response) = Response::parse(&buffer[..length]) else {
-                    return Err(Silence::Because(format!(
-                        "a datagram of {length} bytes came that is no response"
-                    )));
+                    return Err(NoAnswer::Because(format!("received an invalid response of {length} bytes")));
                 };
                 if response.transaction_id() != transaction_id {
                     continue;
                 }
                 if let Response::Error { message, .. } = response {
-                    return Err(Silence::Because(format!(
-                        "it refuses: {}",
+                    return Err(NoAnswer::Because(format!(
+                        "the tracker refuses: {}",
                         String::from_utf8_lossy(message)
                     )));
                 }
                 return read(&response)
-                    .ok_or_else(|| Silence::Because("a response of another kind came".into()));
+                    .ok_or_else(|| NoAnswer::Because("received a response to another action".into()));
             }
         }
     }
 
-    fn connect(&mut self) -> Result<u64, Silence> {
+    fn connect(&mut self) -> Result<u64, NoAnswer> {
         if let Some(id) = self.connection_id {
             return Ok(id);
         }
@@ -247,8 +245,13 @@ impl UdpClient {
         Ok(id)
     }
 
-    fn announce(&mut self, info_hash: InfoHash, event: Event, transaction_id: u32) -> Result<Told, Silence> {
-        let started = self.patience.now();
+    fn announce(
+        &mut self,
+        info_hash: InfoHash,
+        event: Event,
+        transaction_id: u32,
+    ) -> Result<AnnounceAnswer, NoAnswer> {
+        let started = self.deadline.now();
         let request = Request::Announce(Announce {
             connection_id: self.connect()?,
             transaction_id,
@@ -272,19 +275,19 @@ impl UdpClient {
             _ => None,
         })?;
         if peers % bytes_each != 0 {
-            return Err(Silence::Because(format!(
-                "its {peers} bytes of peers are no multiple of {bytes_each}"
+            return Err(NoAnswer::Because(format!(
+                "the peers have {peers} bytes, which is not a multiple of {bytes_each}"
             )));
         }
-        let took = self.patience.now().since(started);
-        Ok(Told { took, interval_secs: Some(interval), peers: Some(peers / bytes_each) })
+        let took = self.deadline.now().since(started);
+        Ok(AnnounceAnswer { took, interval_secs: Some(interval), peers: Some(peers / bytes_each) })
     }
 
     fn scrape(&mut self, info_hash: InfoHash) -> Result<(), String> {
         let transaction_id = 2;
-        let why = |silence| match silence {
-            Silence::Because(why) => why,
-            Silence::Refused | Silence::Unreachable => "the port has closed meanwhile".to_owned(),
+        let why = |no_answer| match no_answer {
+            NoAnswer::Because(why) => why,
+            NoAnswer::Refused | NoAnswer::Unreachable => "the port was closed meanwhile".to_owned(),
         };
         let hashes = [info_hash.0];
         let connection_id = self.connect().map_err(why)?;
@@ -300,71 +303,75 @@ impl UdpClient {
     }
 }
 
-/// Judges what came of asking.
-pub(super) fn judge(target: &Target, asked: &Asked) -> Vec<Finding> {
+/// Judges the answers of a tracker.
+pub(super) fn judge(target: &Target, answers: &Answers) -> Vec<Finding> {
     const CHECK: &str = "answer";
     let name = target.name();
-    let told = match &asked.announce {
-        Ok(told) => told,
-        Err(silence) => return vec![judge_silence(target, silence)],
+    let answer = match &answers.announce {
+        Ok(answer) => answer,
+        Err(no_answer) => return vec![judge_no_answer(target, no_answer)],
     };
     let mut findings =
-        vec![Finding::ok(CHECK, format!("{name} answers an announce in {} ms", told.took.as_millis()))];
-    findings.push(judge_interval(&name, told.interval_secs));
+        vec![Finding::ok(CHECK, format!("{name} answers an announce in {} ms", answer.took.as_millis()))];
+    findings.push(judge_interval(&name, answer.interval_secs));
     if target.protocol == Protocol::Http {
-        findings.push(match told.peers {
-            Some(_) => Finding::ok("peers-key", format!("{name} has the key `peers` in its answer")),
-            None => Finding::fail("peers-key", format!("{name} has no key `peers` in its answer"))
-                .costs("clients and checkers take the answer for broken")
-                .fix("send `peers` even when it is empty, as gyre does: ask what stands between"),
+        findings.push(match answer.peers {
+            Some(_) => Finding::ok("peers-key", format!("the response of {name} has the key `peers`")),
+            None => Finding::fail("peers-key", format!("the response of {name} has no key `peers`"))
+                .costs("clients and checkers consider the response invalid")
+                .fix("gyre always sends `peers`: check the proxy in front of it"),
         });
     }
-    let peers = told.peers.unwrap_or(0);
-    let given = format!("{name} gives {} for a random info-hash", count_of(peers, "peer"));
+    let peers = answer.peers.unwrap_or(0);
+    let given = format!("{name} returns {} for a random info-hash", count_of(peers, "peer"));
     findings.push(if peers <= CHECKERS_PEERS_MAX {
         Finding::ok("random-hash", given)
     } else {
         Finding::fail("random-hash", given)
-            .costs("lists of public trackers take it for one that makes peers up, and drop it")
-            .fix("find what answers there: gyre gives only peers that have announced themselves")
+            .costs("lists of public trackers assume that it invents peers, and remove it")
+            .fix("find out which program answers there: gyre only returns peers that have announced")
     });
-    findings.push(match &asked.scrape {
+    findings.push(match &answers.scrape {
         Some(Ok(())) => Finding::ok("scrape", format!("{name} answers a scrape")),
-        Some(Err(why)) => Finding::warn("scrape", format!("{name} doesn't answer a scrape: {why}"))
+        Some(Err(why)) => Finding::warn("scrape", format!("{name} does not answer a scrape: {why}"))
             .costs("clients don't see how many seeders a swarm has")
-            .fix("let scrapes through what stands before gyre"),
-        None => Finding::ok("scrape", format!("not asked: the path of {name} doesn't end in `announce`")),
+            .fix("let scrapes pass the proxy in front of gyre"),
+        None => Finding::ok("scrape", format!("not checked: the path of {name} does not end in `announce`")),
     });
     findings
 }
 
-fn judge_silence(target: &Target, silence: &Silence) -> Finding {
+fn judge_no_answer(target: &Target, no_answer: &NoAnswer) -> Finding {
     const CHECK: &str = "answer";
     let (name, port) = (target.name(), target.address.port());
-    let why = match silence {
-        Silence::Refused if !target.public => {
-            return Finding::ok(CHECK, format!("not asked: nothing listens at {name}"));
+    let why = match no_answer {
+        NoAnswer::Refused if !target.public => {
+            return Finding::ok(CHECK, format!("not checked: nothing listens on {name}"));
         }
-        Silence::Unreachable => {
-            let what = format!("unknown: {name} can't be reached from here (no route for its family)");
+        NoAnswer::Unreachable => {
+            let what = format!("can't check {name}: this machine has no route for its address family");
             return Finding::warn(CHECK, what)
-                .costs("whether clients of that family are served was not seen")
-                .fix("give this machine an address of that family, or run `gyre doctor` elsewhere");
+                .costs("problems of clients with this address family go unnoticed")
+                .fix("configure an address of this family, or run `gyre doctor` on another machine");
         }
-        Silence::Refused => "nothing listens there",
-        Silence::Because(why) => why,
+        NoAnswer::Refused => "nothing listens on the port",
+        NoAnswer::Because(why) => why,
     };
     let (transport, letter) = if target.protocol == Protocol::Udp { ("udp", 'u') } else { ("tcp", 't') };
     let fix = if target.public {
         format!(
-            "see that gyre runs and listens for this family, that the firewall lets it through (`nft add rule inet \
-             filter input {transport} dport {port} accept`, and the provider's), and that the name leads here"
+            "check that gyre is running and listens for this address family, that the firewalls of this \
+             machine (`nft add rule inet filter input {transport} dport {port} accept`) and of the \
+             provider allow it, and that the name resolves to this machine"
         )
     } else {
-        format!("`ss -lnp{letter} 'sport = :{port}'` shows who listens; `journalctl -u gyre` what it says")
+        format!(
+            "`ss -lnp{letter} 'sport = :{port}'` shows the program that listens, `journalctl -u gyre` the \
+             log of gyre"
+        )
     };
-    Finding::fail(CHECK, format!("{name} gives no answer: {why}"))
-        .costs("clients that try it get nothing, and lists of public trackers drop it")
+    Finding::fail(CHECK, format!("no answer from {name}: {why}"))
+        .costs("clients get no answer, and lists of public trackers remove it")
         .fix(fix)
 }
 
@@ -377,14 +384,14 @@ fn judge_interval(name: &str, interval: Option<i64>) -> Finding {
         }
         Some(interval) => {
             format!(
-                "{name} asks for an announce every {interval} s, which is not in {} to {}",
+                "{name} asks for an announce every {interval} s, which is out of range: {} to {}",
                 taken.start(),
                 taken.end()
             )
         }
-        None => format!("{name} doesn't say when to announce again"),
+        None => format!("the response of {name} has no interval"),
     };
-    Finding::warn(CHECK, what).costs("lists of public trackers drop it").fix("--announce-interval 1800")
+    Finding::warn(CHECK, what).costs("lists of public trackers remove it").fix("--announce-interval 1800")
 }
 
 #[cfg(test)]

@@ -1,55 +1,60 @@
-//! Owns asking a tracker by HTTP.
+//! Owns the queries to a tracker over HTTP.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 
-use super::probe::{Asked, Patience, Silence, Target, Told, peer_id};
+use super::probe::{AnnounceAnswer, Answers, Deadline, NoAnswer, Target, peer_id};
 use crate::limits::{DOCTOR_ANSWER_BYTES, DOCTOR_PEER_PORT, HTTP_HEADERS_MAX};
 use crate::types::InfoHash;
 use crate::wire::answer::{Announced, scraped};
 
-/// Asks for a swarm that nobody has, and leaves it again.
-pub(super) fn ask(target: &Target, hash: InfoHash, patience: Patience) -> Asked {
-    let announce = announce(target, hash, "started", patience);
+/// Announces a random info-hash, scrapes it, and removes the peer again.
+pub(super) fn query(target: &Target, hash: InfoHash, deadline: Deadline) -> Answers {
+    let announce = announce(target, hash, "started", deadline);
     let scrape = match (&announce, scrape_path(&target.path)) {
-        (Ok(_), Some(path)) => Some(scrape(target, &path, hash, patience)),
+        (Ok(_), Some(path)) => Some(scrape(target, &path, hash, deadline)),
         _ => None,
     };
     if announce.is_ok() {
-        let _ = self::announce(target, hash, "stopped", patience); // leaves nothing behind
+        let _ = self::announce(target, hash, "stopped", deadline); // removes the peer again
     }
-    Asked { announce, scrape }
+    Answers { announce, scrape }
 }
 
-fn announce(target: &Target, hash: InfoHash, event: &str, patience: Patience) -> Result<Told, Silence> {
+fn announce(
+    target: &Target,
+    hash: InfoHash,
+    event: &str,
+    deadline: Deadline,
+) -> Result<AnnounceAnswer, NoAnswer> {
     let query = format!(
         "info_hash={}&peer_id={}&port={DOCTOR_PEER_PORT}&uploaded=0&downloaded=0&left=1&compact=1&event={event}",
         escaped(&hash.0),
         escaped(&peer_id(hash).0)
     );
-    let started = patience.now();
-    let body = get(target, &with_query(&target.path, &query), patience)?;
-    let took = patience.now().since(started);
+    let started = deadline.now();
+    let body = get(target, &with_query(&target.path, &query), deadline)?;
+    let took = deadline.now().since(started);
     match Announced::parse(&body) {
         Ok(Announced::Taken { interval_secs, peers, peers6 }) => {
             let peers = peers.map(|peers| peers + peers6.unwrap_or(0));
-            Ok(Told { took, interval_secs, peers })
+            Ok(AnnounceAnswer { took, interval_secs, peers })
         }
-        Ok(Announced::Refused(reason)) => Err(Silence::Because(format!("it refuses: {reason}"))),
-        Err(error) => Err(Silence::Because(format!("the answer can't be read: {error}"))),
+        Ok(Announced::Refused(reason)) => Err(NoAnswer::Because(format!("the tracker refuses: {reason}"))),
+        Err(error) => Err(NoAnswer::Because(format!("can't parse the response: {error}"))),
     }
 }
 
-fn scrape(target: &Target, path: &str, hash: InfoHash, patience: Patience) -> Result<(), String> {
+fn scrape(target: &Target, path: &str, hash: InfoHash, deadline: Deadline) -> Result<(), String> {
     let query = format!("info_hash={}", escaped(&hash.0));
-    match get(target, &with_query(path, &query), patience) {
+    match get(target, &with_query(path, &query), deadline) {
         Ok(body) => scraped(&body, hash).map(drop),
-        Err(Silence::Because(why)) => Err(why),
-        Err(Silence::Refused | Silence::Unreachable) => Err("the port has closed meanwhile".into()),
+        Err(NoAnswer::Because(why)) => Err(why),
+        Err(NoAnswer::Refused | NoAnswer::Unreachable) => Err("the port was closed meanwhile".into()),
     }
 }
 
-/// The path that scrapes go to (BEP 48): the last part's `announce` becomes `scrape`.
+/// Returns the path of scrapes (BEP 48): `announce` at the start of the last part is replaced with `scrape`.
 fn scrape_path(path: &str) -> Option<String> {
     let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
     let (folder, last) = path.rsplit_once('/')?;
@@ -67,11 +72,11 @@ fn escaped(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("%{byte:02X}")).collect()
 }
 
-/// The body of what a GET gives, which must be a success.
-fn get(target: &Target, path: &str, patience: Patience) -> Result<Vec<u8>, Silence> {
-    let until = patience.next();
-    let mut stream = TcpStream::connect_timeout(&target.address, patience.left(until)?)?;
-    stream.set_write_timeout(Some(patience.left(until)?))?;
+/// Sends a GET and returns the body of the response, which must have status 200.
+fn get(target: &Target, path: &str, deadline: Deadline) -> Result<Vec<u8>, NoAnswer> {
+    let until = deadline.next();
+    let mut stream = TcpStream::connect_timeout(&target.address, deadline.left(until)?)?;
+    stream.set_write_timeout(Some(deadline.left(until)?))?;
     let request = format!(
         "GET {path} HTTP/1.1\r\nHost: {}\r\nUser-Agent: gyre-doctor\r\nConnection: close\r\n\r\n",
         target.host
@@ -81,7 +86,7 @@ fn get(target: &Target, path: &str, patience: Patience) -> Result<Vec<u8>, Silen
     let mut buffer = [0; 4_096];
     loop {
         let ended = match stream
-            .set_read_timeout(Some(patience.left(until)?))
+            .set_read_timeout(Some(deadline.left(until)?))
             .and_then(|()| stream.read(&mut buffer))
         {
             Ok(length) => {
@@ -92,24 +97,28 @@ fn get(target: &Target, path: &str, patience: Patience) -> Result<Vec<u8>, Silen
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset && !bytes.is_empty() => true,
             Err(error) => return Err(error.into()),
         };
-        if let Some(body) = body(&bytes, ended).map_err(Silence::Because)? {
+        if let Some(body) = body(&bytes, ended).map_err(NoAnswer::Because)? {
             return Ok(body);
         }
         if bytes.len() > DOCTOR_ANSWER_BYTES {
-            return Err(Silence::Because(format!("the answer is longer than {DOCTOR_ANSWER_BYTES} bytes")));
+            return Err(NoAnswer::Because(format!(
+                "the response is longer than {DOCTOR_ANSWER_BYTES} bytes"
+            )));
         }
     }
 }
 
-/// The body of a response, if all of it is there; an error if it is no success, or has ended too early.
+/// Returns the body of a response, or `None` if it is incomplete. `ended`: the connection was closed.
 fn body(bytes: &[u8], ended: bool) -> Result<Option<Vec<u8>>, String> {
     let mut headers = [httparse::EMPTY_HEADER; HTTP_HEADERS_MAX];
     let mut response = httparse::Response::new(&mut headers);
     let length = match response.parse(bytes) {
         Ok(httparse::Status::Complete(length)) => length,
-        Ok(httparse::Status::Partial) if ended => return Err("the answer ends within its head".into()),
+        Ok(httparse::Status::Partial) if ended => {
+            return Err("the connection was closed within the head of the response".into());
+        }
         Ok(httparse::Status::Partial) => return Ok(None),
-        Err(error) => return Err(format!("it is not HTTP: {error}")),
+        Err(error) => return Err(format!("the response is not HTTP: {error}")),
     };
     let status = response.code.unwrap_or(0);
     let header = |name: &str| {
@@ -117,7 +126,10 @@ fn body(bytes: &[u8], ended: bool) -> Result<Option<Vec<u8>>, String> {
         found.map(|header| String::from_utf8_lossy(header.value).trim().to_owned())
     };
     if (300..400).contains(&status) {
-        return Err(format!("it sends elsewhere ({status}): {}", header("Location").unwrap_or_default()));
+        return Err(format!(
+            "the tracker redirects ({status}) to: {}",
+            header("Location").unwrap_or_default()
+        ));
     }
     if status != 200 {
         return Err(format!("the status is {status}"));
@@ -126,20 +138,20 @@ fn body(bytes: &[u8], ended: bool) -> Result<Option<Vec<u8>>, String> {
     if header("Transfer-Encoding").is_some_and(|coding| coding.eq_ignore_ascii_case("chunked")) {
         return match unchunked(rest) {
             Some(body) => Ok(Some(body)),
-            None if ended => Err("the answer ends within its body".into()),
+            None if ended => Err("the connection was closed within the body of the response".into()),
             None => Ok(None),
         };
     }
     match header("Content-Length").map(|length| length.parse::<usize>()) {
-        Some(Err(_)) => Err("its Content-Length is no number".into()),
+        Some(Err(_)) => Err("Content-Length is not a number".into()),
         Some(Ok(length)) if rest.len() >= length => Ok(Some(rest[..length].to_vec())),
-        Some(Ok(_)) if ended => Err("the answer ends within its body".into()),
+        Some(Ok(_)) if ended => Err("the connection was closed within the body of the response".into()),
         None if ended => Ok(Some(rest.to_vec())),
         _ => Ok(None),
     }
 }
 
-/// Puts the chunks of a body together; `None` as long as the last isn't there.
+/// Joins the chunks of a body. Returns `None` if the last chunk is missing.
 fn unchunked(mut bytes: &[u8]) -> Option<Vec<u8>> {
     let mut body = Vec::new();
     loop {
@@ -182,12 +194,12 @@ mod tests {
             some("de")
         );
         for (part, why) in [
-            ("", "within its head"),
-            ("HTTP/1.1 200", "within its head"),
-            ("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nde", "within its body"),
+            ("", "within the head"),
+            ("HTTP/1.1 200", "within the head"),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nde", "within the body"),
             (
                 "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\nde",
-                "within its body",
+                "within the body",
             ),
         ] {
             assert_eq!(body(part.as_bytes(), false), Ok(None), "{part}");
@@ -201,7 +213,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_are_too_strange(
+        fn any_bytes_can_be_parsed(
             noise in proptest::collection::vec(any::<u8>(), 0..80),
             chunks in "[0-9a-f\r\n;]{0,60}",
         ) {

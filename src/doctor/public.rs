@@ -1,5 +1,5 @@
-//! Owns what the tracker looks like to others: its URLs, where their names lead, which families are served, and who is
-//! asked.
+//! Owns the checks from the outside: public URLs, their names, served address families, and the choice of the trackers
+//! to query.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -18,7 +18,7 @@ use crate::limits::{DOCTOR_ADDRESSES, DOCTOR_RESOLVE_DEADLINE_MS, DOCTOR_TARGETS
 use crate::server;
 use crate::types::Family;
 
-/// The announce URL that a tracker is known by.
+/// A public announce URL of a tracker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublicUrl {
     protocol: Protocol,
@@ -27,23 +27,23 @@ pub struct PublicUrl {
     path: String,
 }
 
-/// Why text is no [`PublicUrl`].
+/// Why a text is not a valid [`PublicUrl`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PublicUrlError {
-    /// Neither UDP nor HTTP.
-    #[error("it starts with neither `udp://` nor `http://`")]
+    /// The scheme is neither UDP nor HTTP.
+    #[error("the URL must start with `udp://` or `http://`")]
     Scheme,
-    /// TLS, which gyre leaves to what stands before it.
-    #[error("gyre speaks no TLS: name the `http://` address behind the proxy")]
+    /// The scheme needs TLS, which gyre leaves to a proxy.
+    #[error("gyre does not support TLS; use the `http://` address behind the proxy")]
     Tls,
-    /// A host that is none.
-    #[error("the host is neither a name nor an address (IPv6 in brackets)")]
+    /// The host is not valid.
+    #[error("the host must be a name or an address (IPv6 in brackets)")]
     Host,
-    /// A port that is none, or none where one is needed.
-    #[error("the port is missing, or not in 1 to 65535")]
+    /// The port is not valid, or missing.
+    #[error("the port is missing, or out of range: 1 to 65535")]
     Port,
-    /// Blanks or control characters in the path.
-    #[error("the path has characters that no URL has")]
+    /// White space or control characters in the path.
+    #[error("the path has invalid characters")]
     Path,
 }
 
@@ -89,7 +89,7 @@ impl FromStr for PublicUrl {
 }
 
 impl PublicUrl {
-    /// As the URL has it: an IPv6 address in brackets.
+    /// Returns host and port as in a URL: an IPv6 address is in brackets.
     fn authority(&self) -> String {
         let Self { host, port, .. } = self;
         if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
@@ -106,8 +106,8 @@ impl PublicUrl {
     }
 }
 
-/// Asks all that is known of the tracker: where it listens, and by its URLs.
-pub(super) fn ask(config: &Config, urls: &[PublicUrl], machine: &Machine) -> Vec<Finding> {
+/// Queries the tracker at its local addresses and at its public URLs.
+pub(super) fn query(config: &Config, urls: &[PublicUrl], machine: &Machine) -> Vec<Finding> {
     let own = own_addresses(machine);
     let mut findings = vec![families(config, &own)];
     let mut targets = Vec::new();
@@ -121,14 +121,14 @@ pub(super) fn ask(config: &Config, urls: &[PublicUrl], machine: &Machine) -> Vec
     }
     let resolved: Vec<_> = urls.iter().map(|url| resolve(url.host.clone(), url.port)).collect();
     if urls.is_empty() {
-        findings.push(Finding::ok("public-url", "not asked: no --public-url"));
+        findings.push(Finding::ok("public-url", "not checked: no --public-url is given"));
     }
     let deadline = Duration::from_millis(DOCTOR_RESOLVE_DEADLINE_MS);
     let clock = crate::time::Clock::start();
     for (url, resolved) in urls.iter().zip(resolved) {
-        // All are resolved at the same time, and waited for together.
+        // All names are resolved in parallel, within one time limit.
         let left = deadline.saturating_sub(clock.now().since(crate::time::Timestamp::default()));
-        let late = || Err(io::Error::new(io::ErrorKind::TimedOut, "the name server doesn't answer"));
+        let late = || Err(io::Error::new(io::ErrorKind::TimedOut, "the name server does not answer"));
         let resolved = resolved.recv_timeout(left).unwrap_or_else(|_| late());
         findings.push(name(url, resolved.as_deref(), &own));
         targets.extend(chosen(&resolved.unwrap_or_default()).into_iter().map(|address| url.target(address)));
@@ -136,24 +136,25 @@ pub(super) fn ask(config: &Config, urls: &[PublicUrl], machine: &Machine) -> Vec
     targets.sort_by_key(|target| !target.public);
     let left_out = targets.split_off(targets.len().min(DOCTOR_TARGETS));
     if !left_out.is_empty() {
-        let what = format!("not asked: {} more, after {DOCTOR_TARGETS}", left_out.len());
+        let what =
+            format!("not checked: {} more addresses, after the first {DOCTOR_TARGETS}", left_out.len());
         findings.push(Finding::ok("answer", what));
     }
-    findings.extend(ask_all(&targets));
+    findings.extend(query_all(&targets));
     findings
 }
 
-/// Asks all at the same time.
-fn ask_all(targets: &[Target]) -> Vec<Finding> {
+/// Queries all trackers in parallel.
+fn query_all(targets: &[Target]) -> Vec<Finding> {
     thread::scope(|scope| {
-        let ask = |target| move || probe::judge(target, &probe::ask(target));
-        let asked: Vec<_> =
-            targets.iter().map(|target| thread::Builder::new().spawn_scoped(scope, ask(target))).collect();
-        let answers = asked.into_iter().map(|asked| match asked {
-            Ok(asked) => asked.join().unwrap_or_default(),
+        let query = |target| move || probe::judge(target, &probe::query(target));
+        let threads: Vec<_> =
+            targets.iter().map(|target| thread::Builder::new().spawn_scoped(scope, query(target))).collect();
+        let answers = threads.into_iter().map(|thread| match thread {
+            Ok(thread) => thread.join().unwrap_or_default(),
             Err(error) => vec![
-                Finding::warn("answer", format!("unknown: a tracker could not be asked: {error}"))
-                    .costs("whatever it hides")
+                Finding::warn("answer", format!("can't query a tracker: {error}"))
+                    .costs("problems in this area go unnoticed")
                     .fix("raise the limit of threads (`ulimit -u`, TasksMax= in the systemd unit)"),
             ],
         });
@@ -161,13 +162,13 @@ fn ask_all(targets: &[Target]) -> Vec<Finding> {
     })
 }
 
-/// Some addresses of each family.
+/// Returns the first addresses of each family.
 fn chosen(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
     let of = |family| addresses.iter().copied().filter(move |address| Family::of(address.ip()) == family);
     of(Family::V4).take(DOCTOR_ADDRESSES).chain(of(Family::V6).take(DOCTOR_ADDRESSES)).collect()
 }
 
-/// Whom to ask at an address that is listened at; a wildcard is asked at the loopback.
+/// Returns the target for a listening address. A wildcard address is queried over loopback.
 fn local_target(protocol: Protocol, address: SocketAddr) -> Target {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -178,7 +179,7 @@ fn local_target(protocol: Protocol, address: SocketAddr) -> Target {
     Target { protocol, address, host: address.to_string(), path: "/announce".into(), public: false }
 }
 
-/// Judges whether an address can be listened at, and whether something does already.
+/// Checks whether gyre can listen on an address, and whether something listens on it already.
 fn listening(
     protocol: Protocol,
     listen: &Listen,
@@ -191,35 +192,35 @@ fn listening(
         return (Finding::ok(CHECK, format!("{name}: any free port")), false);
     }
     let error = match probe() {
-        Ok(()) => return (Finding::ok(CHECK, format!("{name} is free, nothing listens there")), false),
+        Ok(()) => return (Finding::ok(CHECK, format!("{name} is free")), false),
         Err(error) => error,
     };
     let finding = match error.raw_os_error() {
         Some(libc::EADDRINUSE) => {
             return (
-                Finding::ok(CHECK, format!("something listens at {name}; if it is gyre, all is well")),
+                Finding::ok(CHECK, format!("something listens on {name}; this is fine if it is gyre")),
                 true,
             );
         }
         Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL) if *listen == Listen::Default && address.is_ipv6() => {
             return (
-                Finding::ok(CHECK, format!("{name}: this machine has no IPv6, gyre does without")),
+                Finding::ok(CHECK, format!("{name}: not used, because this machine has no IPv6")),
                 false,
             );
         }
-        Some(libc::EACCES | libc::EPERM) => Finding::fail(
-            CHECK,
-            format!("{name} can't be listened at: {error}"),
-        )
-        .fix("root, or AmbientCapabilities=CAP_NET_BIND_SERVICE in the systemd unit, or a port from 1024 on"),
-        Some(libc::EADDRNOTAVAIL) => Finding::fail(CHECK, format!("{name} can't be listened at: {error}"))
-            .fix("`ip addr` shows the addresses that there are"),
-        _ => Finding::fail(CHECK, format!("{name} can't be listened at: {error}")).fix("another address"),
+        Some(libc::EACCES | libc::EPERM) => Finding::fail(CHECK, format!("can't listen on {name}: {error}"))
+            .fix(
+                "run it as root, set AmbientCapabilities=CAP_NET_BIND_SERVICE in the systemd unit, or use a \
+             port from 1024 on",
+            ),
+        Some(libc::EADDRNOTAVAIL) => Finding::fail(CHECK, format!("can't listen on {name}: {error}"))
+            .fix("use an address of this machine (`ip addr` lists them)"),
+        _ => Finding::fail(CHECK, format!("can't listen on {name}: {error}")).fix("use another address"),
     };
     (finding.costs("gyre does not start"), false)
 }
 
-/// Whether an address is one that others can reach over the internet.
+/// Returns whether an address can be reached over the internet.
 fn is_global(ip: &IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => !(ip.is_loopback() || ip.is_link_local() || ip.is_unspecified()),
@@ -229,7 +230,7 @@ fn is_global(ip: &IpAddr) -> bool {
     }
 }
 
-/// Judges whether both families are served.
+/// Checks whether both address families are served.
 fn families(config: &Config, own: &[IpAddr]) -> Finding {
     const CHECK: &str = "families";
     let listens = |family| {
@@ -239,44 +240,46 @@ fn families(config: &Config, own: &[IpAddr]) -> Finding {
     };
     let has = |family| own.iter().any(|ip| is_global(ip) && Family::of(*ip) == family);
     let missing = |what: String, fix: &str, share: &str| {
-        Finding::warn(CHECK, what).costs(format!("clients of that family, {share}, are not served")).fix(fix)
+        Finding::warn(CHECK, what)
+            .costs(format!("clients with this address family ({share}) are not served"))
+            .fix(fix)
     };
-    let (v4, v6) = ("most of all", "20 to 33 % of the traffic of public trackers");
+    let (v4, v6) = ("most clients", "20 to 33 % of the traffic of public trackers");
     if !listens(Family::V4) {
         return missing(
-            "IPv4 is not listened at by every protocol".into(),
-            "--udp and --http with an IPv4 address each",
+            "not every protocol listens on IPv4".into(),
+            "set an IPv4 address with both --udp and --http",
             v4,
         );
     }
     if !listens(Family::V6) {
         return missing(
-            "IPv6 is not listened at by every protocol".into(),
-            "--udp and --http with an IPv6 address each",
+            "not every protocol listens on IPv6".into(),
+            "set an IPv6 address with both --udp and --http",
             v6,
         );
     }
     if own.is_empty() {
-        let fix = "run `gyre doctor` where /proc/net is shown";
-        return Finding::warn(CHECK, "unknown: which addresses the machine has")
-            .costs("whatever it hides")
+        let fix = "run `gyre doctor` where /proc/net is readable";
+        return Finding::warn(CHECK, "can't check the addresses of the machine")
+            .costs("problems in this area go unnoticed")
             .fix(fix);
     }
     if !has(Family::V4) {
         return missing(
             "the machine has no IPv4 address".into(),
-            "an address from the provider (`ip -4 addr`)",
+            "get an address from the provider (`ip -4 addr` lists the current ones)",
             v4,
         );
     }
     if !has(Family::V6) {
-        let what = "the machine has no IPv6 address that the internet reaches".into();
-        return missing(what, "an address from the provider (`ip -6 addr`)", v6);
+        let what = "the machine has no public IPv6 address".into();
+        return missing(what, "get an address from the provider (`ip -6 addr` lists the current ones)", v6);
     }
-    Finding::ok(CHECK, "IPv4 and IPv6 are listened at, and the machine has addresses of both")
+    Finding::ok(CHECK, "gyre listens on IPv4 and IPv6, and the machine has addresses of both")
 }
 
-/// Begins to resolve a name. A name server that never answers holds up a thread, but nothing else.
+/// Starts to resolve a name. A name server that never answers blocks only this thread.
 fn resolve(host: String, port: u16) -> mpsc::Receiver<io::Result<Vec<SocketAddr>>> {
     let (sender, receiver) = mpsc::channel();
     let resolve = move || {
@@ -284,18 +287,18 @@ fn resolve(host: String, port: u16) -> mpsc::Receiver<io::Result<Vec<SocketAddr>
         let unique = resolved.map(|addresses| addresses.collect::<BTreeSet<_>>().into_iter().collect());
         let _ = sender.send(unique);
     };
-    // Without a thread the sender is gone, which counts as no answer.
+    // If the thread can't be started, the sender is dropped, which counts as no answer.
     let _ = thread::Builder::new().name("gyre-doctor-dns".into()).spawn(resolve);
     receiver
 }
 
-/// Judges where a URL's name leads.
+/// Checks the addresses of a URL's name.
 fn name(url: &PublicUrl, resolved: Result<&[SocketAddr], &io::Error>, own: &[IpAddr]) -> Finding {
     const CHECK: &str = "public-url";
     let host = &url.host;
     let addresses = match resolved {
         Ok(addresses) if !addresses.is_empty() => addresses,
-        Ok(_) => return unresolved(host, "it has no address"),
+        Ok(_) => return unresolved(host, "the name has no address"),
         Err(error) => return unresolved(host, &error.to_string()),
     };
     let list = |family| {
@@ -305,32 +308,32 @@ fn name(url: &PublicUrl, resolved: Result<&[SocketAddr], &io::Error>, own: &[IpA
     };
     let here = addresses.iter().filter(|address| own.contains(&address.ip())).count();
     let here = match here {
-        0 => "none of them is this machine's own (NAT, a proxy, or another machine)".to_owned(),
-        all if all == addresses.len() => "this machine's own".to_owned(),
-        some => format!("{some} of {} this machine's own", addresses.len()),
+        0 => "none of them belongs to this machine (NAT, a proxy, or another machine)".to_owned(),
+        all if all == addresses.len() => "all of them belong to this machine".to_owned(),
+        some => format!("{some} of {} belong to this machine", addresses.len()),
     };
     let (v4, v6) = (list(Family::V4), list(Family::V6));
-    let what = format!("{host} has A {v4} and AAAA {v6}; {here}");
+    let what = format!("{host} has the addresses A {v4} and AAAA {v6}; {here}");
     let literal = host.parse::<IpAddr>().is_ok();
     let fix = |record: &str| match literal {
-        true => "publish a name with both records instead of an address".to_owned(),
-        false => format!("add an {record} record for {host} in its zone; `dig {host} {record}` shows it"),
+        true => "use a name with both records instead of an address".to_owned(),
+        false => format!("add an {record} record for {host} to its zone (`dig {host} {record}` shows it)"),
     };
     match (v4.as_str(), v6.as_str()) {
         ("none", _) => Finding::warn(CHECK, what)
-            .costs("clients with IPv4 alone, most of all, are not served")
+            .costs("clients with IPv4 only, which are most clients, are not served")
             .fix(fix("A")),
         (_, "none") => Finding::warn(CHECK, what)
-            .costs("clients with IPv6, 20 to 33 % of the traffic of public trackers, are not served by it")
+            .costs("clients with IPv6 (20 to 33 % of the traffic of public trackers) are not served over it")
             .fix(fix("AAAA")),
         _ => Finding::ok(CHECK, what),
     }
 }
 
 fn unresolved(host: &str, why: &str) -> Finding {
-    Finding::fail("public-url", format!("{host} can't be resolved: {why}"))
-        .costs("nobody finds the tracker")
-        .fix(format!("`dig {host} A` and `dig {host} AAAA` show what the name servers say"))
+    Finding::fail("public-url", format!("can't resolve {host}: {why}"))
+        .costs("clients can't find the tracker")
+        .fix(format!("check the name servers with `dig {host} A` and `dig {host} AAAA`"))
 }
 
 #[cfg(test)]
@@ -375,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn names_with_and_without_families() {
+    fn names_with_one_and_with_both_families() {
         let url: PublicUrl = "udp://tracker.example:6969".parse().unwrap();
         let own: [IpAddr; 1] = ["192.0.2.1".parse().unwrap()];
         let find = |addresses: &[&str]| {
@@ -384,7 +387,7 @@ mod tests {
             name(&url, Ok(&addresses), &own)
         };
         let both = find(&["192.0.2.1:1", "[2001:db8::1]:1"]);
-        assert!(both.level == Level::Ok && both.what.contains("1 of 2 this machine's own"), "{both:?}");
+        assert!(both.level == Level::Ok && both.what.contains("1 of 2 belong to this machine"), "{both:?}");
         let four = find(&["192.0.2.1:1"]);
         assert!(four.level == Level::Warn && four.fix.as_ref().unwrap().contains("AAAA"), "{four:?}");
         let six = find(&["[2001:db8::1]:1"]);
@@ -397,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn families_that_are_served() {
+    fn served_families() {
         let ips = |list: &[&str]| list.iter().map(|ip| ip.parse().unwrap()).collect::<Vec<IpAddr>>();
         let both = ips(&["127.0.0.1", "192.0.2.1", "::1", "2001:db8::1"]);
         let level = |config: &Config, own: &[IpAddr]| families(config, own).level;
@@ -409,11 +412,11 @@ mod tests {
         let at = |list: &[&str]| Listen::At(list.iter().map(|address| address.parse().unwrap()).collect());
         assert_eq!(level(&Config { udp: at(&["0.0.0.0:1"]), ..default.clone() }, &both), Level::Warn);
         assert_eq!(level(&Config { udp: at(&["[::]:1"]), ..default.clone() }, &both), Level::Warn);
-        assert_eq!(level(&Config { udp: at(&[]), ..default }, &both), Level::Ok, "HTTP alone");
+        assert_eq!(level(&Config { udp: at(&[]), ..default }, &both), Level::Ok, "HTTP only");
     }
 
     #[test]
-    fn addresses_that_can_and_can_not_be_listened_at() {
+    fn listening_on_free_and_unavailable_addresses() {
         let address: SocketAddr = "[::]:80".parse().unwrap();
         let judge = |listen: &Listen, errno: i32| {
             let error = Err(io::Error::from_raw_os_error(errno));

@@ -1,14 +1,14 @@
-//! Owns how findings are written: for a human line by line, for machines as JSON.
+//! Owns the output of findings: as text, and as JSON.
 
 use serde::Serialize;
 
 use super::{Finding, Level, worst};
 use crate::text::printable;
 
-/// Columns of the checks' names.
+/// Width of the column with the names of the checks.
 const NAME_COLUMNS: usize = 16;
 
-/// Findings for a human: a line each, with what it costs and what mends it below, and a line that counts them.
+/// Formats findings as text: one line for each, with cost and fix below it, and a last line with their numbers.
 pub fn to_text(findings: &[Finding], color: bool) -> String {
     let mut text = String::new();
     for finding in findings {
@@ -19,7 +19,7 @@ pub fn to_text(findings: &[Finding], color: bool) -> String {
         };
         let word = if color { format!("{paint}{word}\x1b[0m") } else { word.to_owned() };
         text += &format!("{word}  {:NAME_COLUMNS$} {}\n", finding.check, printable(&finding.what));
-        for (name, more) in [("costs", &finding.cost), ("fix", &finding.fix)] {
+        for (name, more) in [("cost", &finding.cost), ("fix", &finding.fix)] {
             if let Some(more) = more {
                 text += &format!("      {:NAME_COLUMNS$}   {name}: {}\n", "", printable(more));
             }
@@ -36,7 +36,7 @@ pub fn to_text(findings: &[Finding], color: bool) -> String {
     )
 }
 
-/// Findings for machines: an object with the worst `level` and the `findings`.
+/// Formats findings as JSON: an object with the worst `level` and the `findings`.
 pub fn to_json(findings: &[Finding]) -> String {
     #[derive(Serialize)]
     struct Report<'a> {
@@ -63,7 +63,7 @@ mod tests {
         let expected = "\
 ok    kernel           Linux 6.12
 warn  smt              a\u{fffd}[2Jb
-                         costs: half
+                         cost: half
                          fix: `x`
 2 findings: 1 ok, 1 warning, 0 failures
 ";

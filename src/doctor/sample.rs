@@ -1,32 +1,32 @@
-//! Owns the counters that are read twice, to see what happens right now beside what has happened since boot.
+//! Owns the counters that are read twice, to distinguish what happens now from what has happened since boot.
 
 use std::collections::BTreeMap;
 
-use super::machine::{Machine, Seen};
+use super::machine::{Machine, ReadResult};
 use super::parse::{self, Task};
 use crate::limits::DOCTOR_TASKS;
 
-/// One reading.
+/// One reading of the counters.
 #[derive(Clone, Debug)]
 pub(super) struct Sample {
-    pub(super) stat: Seen<String>,
-    pub(super) softirqs: Seen<String>,
-    pub(super) softnet: Seen<String>,
-    pub(super) snmp: Seen<String>,
-    pub(super) snmp6: Seen<String>,
-    pub(super) udp: Seen<String>,
-    pub(super) udp6: Seen<String>,
-    /// What each real interface has received and lost.
+    pub(super) stat: ReadResult<String>,
+    pub(super) softirqs: ReadResult<String>,
+    pub(super) softnet: ReadResult<String>,
+    pub(super) snmp: ReadResult<String>,
+    pub(super) snmp6: ReadResult<String>,
+    pub(super) udp: ReadResult<String>,
+    pub(super) udp6: ReadResult<String>,
+    /// Received and lost packets of each real interface.
     pub(super) interfaces: BTreeMap<String, Received>,
-    /// All threads, by their number.
+    /// All threads, by their id.
     pub(super) tasks: BTreeMap<u32, Task>,
 }
 
-/// What an interface has received since boot.
+/// Received packets of an interface since boot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Received {
     pub(super) packets: u64,
-    /// That the card had no room for: its ring was full, or the host was slow.
+    /// Packets that were lost because the ring of the card was full or the host was too slow.
     pub(super) lost: u64,
 }
 
@@ -49,7 +49,7 @@ impl Sample {
     }
 }
 
-/// The interfaces that have a device behind them and are not switched off.
+/// Returns the interfaces that have a device and are not down.
 pub(super) fn real_interfaces(machine: &Machine) -> Vec<String> {
     let real = |name: &String| {
         let file = |file: &str| format!("/sys/class/net/{name}/{file}");
@@ -61,7 +61,7 @@ pub(super) fn real_interfaces(machine: &Machine) -> Vec<String> {
 fn received(machine: &Machine, interface: &str) -> Received {
     let number =
         |name: &str| machine.number(&format!("/sys/class/net/{interface}/statistics/{name}")).unwrap_or(0);
-    // `rx_dropped` is left out: it counts packets of protocols that nobody speaks, too.
+    // `rx_dropped` is left out: it also counts packets of unknown protocols.
     let lost = ["rx_missed_errors", "rx_fifo_errors", "rx_over_errors"].map(number);
     Received { packets: number("rx_packets"), lost: lost.into_iter().fold(0, u64::saturating_add) }
 }
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_made_up_machine_is_read() {
+    fn a_fake_machine_is_read() {
         let task = "7 (gyre-0@1) S 1 77 77 0 -1 4194304 1 0 0 0 30 12 0 0 20 0 1 0 5 6 7 8 9 10 11 12 13 14 15 16 17 \
                     18 19 20 21 1 0 0\n";
         let scratch = Scratch::new(&[

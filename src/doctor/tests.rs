@@ -1,4 +1,4 @@
-//! Owns the tests of the examination as a whole, on machines that are made up.
+//! Owns the tests of all checks together, on fake machines.
 
 use super::machine::tests::Scratch;
 use super::*;
@@ -37,7 +37,7 @@ fn config() -> Config {
     Config { max_memory_bytes: Some(1 << 30), ..Config::default() }
 }
 
-/// A machine with one core on which nothing is amiss.
+/// A machine with one core and no problems.
 fn healthy() -> Scratch {
     Scratch::new(&[
         ("/proc/sys/kernel/osrelease", "6.12.9\n"),
@@ -65,7 +65,7 @@ fn healthy() -> Scratch {
 }
 
 #[test]
-fn a_healthy_machine_is_well_in_all_checks() {
+fn a_healthy_machine_passes_all_checks() {
     let findings = examine_machine(&healthy().machine(), &config(), || {});
     assert_eq!(worst(&findings), Level::Ok, "{findings:#?}");
     let found: Vec<_> = findings.iter().map(|finding| finding.check).collect();
@@ -73,10 +73,10 @@ fn a_healthy_machine_is_well_in_all_checks() {
 }
 
 #[test]
-fn a_machine_that_shows_nothing_is_not_well() {
+fn a_machine_without_readable_files_does_not_pass() {
     let findings = examine_machine(&Scratch::new(&[]).machine(), &config(), || {});
     for finding in &findings {
-        // What isn't loaded, isn't built in or isn't there at all is no fault; the rest is not known.
+        // Features that are not loaded or do not exist are no problem. The rest is unknown.
         let may_be_absent = [
             "conntrack-table",
             "conntrack-port",
@@ -94,17 +94,20 @@ fn a_machine_that_shows_nothing_is_not_well() {
 }
 
 #[test]
-fn what_changes_between_the_readings_is_seen() {
+fn changes_between_the_readings_are_detected() {
     let scratch = healthy();
     let change =
         || scratch.write("/proc/net/snmp", "Udp: InDatagrams InErrors RcvbufErrors\nUdp: 100900 5 5\n");
     let findings = examine_machine(&scratch.machine(), &config(), change);
-    let ill: Vec<_> = findings.iter().filter(|finding| finding.level > Level::Ok).collect();
-    assert!(ill.len() == 1 && ill[0].check == "udp-drops" && ill[0].level == Level::Fail, "{ill:?}");
+    let problems: Vec<_> = findings.iter().filter(|finding| finding.level > Level::Ok).collect();
+    assert!(
+        problems.len() == 1 && problems[0].check == "udp-drops" && problems[0].level == Level::Fail,
+        "{problems:?}"
+    );
 }
 
 #[test]
-fn garbage_is_survived() {
+fn malformed_files_are_tolerated() {
     let scratch = healthy();
     let paths = [
         "/proc/sys/kernel/osrelease",
@@ -134,7 +137,7 @@ fn garbage_is_survived() {
 }
 
 #[test]
-fn options_that_serve_would_refuse_are_a_failure() {
+fn options_that_serve_rejects_are_a_failure() {
     assert_eq!(check_options(&config()).level, Level::Ok);
     assert_eq!(
         check_options(&Config { announce_interval_secs: 120, min_interval_secs: 60, ..config() }).level,

@@ -1,4 +1,4 @@
-//! Owns how a tracker is put together: its configuration, its middleware, its site.
+//! Owns the builder of a tracker: its configuration, middleware and site.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -15,7 +15,7 @@ use crate::web::session::Sessions;
 use crate::web::templates::Templates;
 use crate::web::{Directory, Handler, Site};
 
-/// A tracker that is being put together; [`listen`](Self::listen) starts it.
+/// A builder for a tracker; [`listen`](Self::listen) starts it.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -39,14 +39,14 @@ use crate::web::{Directory, Handler, Site};
 /// # }
 /// ```
 pub struct Builder<M = ()> {
-    /// What its threads are named after.
+    /// Prefix of the thread names.
     name: &'static str,
     config: Config,
     middleware: M,
     site: Site,
     inherited: Inherited,
     spare_descriptors: u64,
-    /// What went wrong first; it is said when the tracker is to start.
+    /// The first error. It is returned when the tracker is bound.
     error: Option<ServerError>,
 }
 
@@ -65,7 +65,7 @@ impl Default for Builder {
 }
 
 impl<M: Middleware + Send> Builder<M> {
-    /// Takes a whole configuration, in place of what was set so far.
+    /// Sets the whole configuration. Replaces everything that was set before.
     ///
     /// ```
     /// use gyre::config::{Config, Cores};
@@ -77,7 +77,8 @@ impl<M: Middleware + Send> Builder<M> {
         Self { config, ..self }
     }
 
-    /// Leaves so many file descriptors to the rest of the program: connections get fewer where they are few.
+    /// Reserves this number of file descriptors for the rest of the program. If the limit is low, fewer HTTP
+    /// connections are allowed.
     ///
     /// ```
     /// let builder = gyre::Tracker::builder().spare_descriptors(100); // connections to a database
@@ -86,31 +87,31 @@ impl<M: Middleware + Send> Builder<M> {
         Self { spare_descriptors, ..self }
     }
 
-    /// Names the threads.
+    /// Sets the prefix of the thread names.
     pub(crate) fn name(self, name: &'static str) -> Self {
         Self { name, ..self }
     }
 
-    /// Serves UDP here, and at the other addresses that are named so, instead of at the default ones.
+    /// Adds an address to serve UDP on. The first one replaces the default addresses.
     pub fn udp(mut self, address: SocketAddr) -> Self {
         add(&mut self.config.udp, address);
         self
     }
 
-    /// Serves HTTP here, and at the other addresses that are named so, instead of at the default ones.
+    /// Adds an address to serve HTTP on. The first one replaces the default addresses.
     pub fn http(mut self, address: SocketAddr) -> Self {
         add(&mut self.config.http, address);
         self
     }
 
-    /// Runs a worker on each of these cores, or as many as are said.
+    /// Sets the cores that the workers run on, or their number.
     pub fn cores(mut self, cores: Cores) -> Self {
         self.config.cores = cores;
         self
     }
 
-    /// Adds a middleware after those that were added before: a function of the request, what
-    /// [`from_async`](crate::engine::middleware::from_async) makes, or a type of one's own. Each worker gets a clone.
+    /// Adds a middleware after those added before: a function of the request, a result of
+    /// [`from_async`](crate::engine::middleware::from_async), or your own type. Each worker gets a clone.
     pub fn middleware<N: Middleware + Send>(self, middleware: N) -> Builder<Chain<M, N>> {
         Builder {
             name: self.name,
@@ -123,8 +124,8 @@ impl<M: Middleware + Send> Builder<M> {
         }
     }
 
-    /// Has a handler answer the requests of this method, for paths of this pattern: `/swarms`, `/swarm/{hash}`,
-    /// `/files/{*path}`. GET answers HEAD too. Announces and scrapes are the tracker's in any case.
+    /// Adds a handler for requests with this method and a path that matches this pattern: `/swarms`, `/swarm/{hash}`,
+    /// `/files/{*path}`. A GET handler also answers HEAD. Announces and scrapes always go to the tracker.
     ///
     /// ```
     /// use gyre::web::HttpConnection;
@@ -143,17 +144,17 @@ impl<M: Middleware + Send> Builder<M> {
         self.add_route(Some(method), pattern, handler)
     }
 
-    /// The same for GET.
+    /// Adds a handler for GET; see [`route`](Self::route).
     pub fn get(self, pattern: &str, handler: impl Handler) -> Self {
         self.route(Method::GET, pattern, handler)
     }
 
-    /// The same for POST.
+    /// Adds a handler for POST; see [`route`](Self::route).
     pub fn post(self, pattern: &str, handler: impl Handler) -> Self {
         self.route(Method::POST, pattern, handler)
     }
 
-    /// The same for any method that has no handler of its own.
+    /// Adds a handler for all methods that have no handler of their own; see [`route`](Self::route).
     pub fn any(self, pattern: &str, handler: impl Handler) -> Self {
         self.add_route(None, pattern, handler)
     }
@@ -164,8 +165,9 @@ impl<M: Middleware + Send> Builder<M> {
         self
     }
 
-    /// Has a handler answer what ends with this status; `None`: with any that has no handler of its own. It finds the
-    /// [`TrackerError`](crate::error::TrackerError) that led to it, if there was one, among the connection's data.
+    /// Adds a handler for responses with this error status, or with `None`, for all that have no handler of their own.
+    /// The connection's data contains the [`TrackerError`](crate::error::TrackerError) that caused it, if there was
+    /// one.
     ///
     /// ```
     /// use gyre::error::TrackerError;
@@ -187,7 +189,7 @@ impl<M: Middleware + Send> Builder<M> {
         self
     }
 
-    /// Serves the files of a directory below a path; no request leaves the directory.
+    /// Serves the files of a directory below a path prefix. Requests can't leave the directory.
     ///
     /// ```
     /// let builder = gyre::Tracker::builder().directory("/files", "/srv/torrents");
@@ -204,7 +206,7 @@ impl<M: Middleware + Send> Builder<M> {
         self
     }
 
-    /// Has handlers render these templates.
+    /// Sets the templates that handlers can render.
     ///
     /// ```
     /// use gyre::web::HttpConnection;
@@ -219,7 +221,7 @@ impl<M: Middleware + Send> Builder<M> {
         self
     }
 
-    /// Keeps sessions.
+    /// Enables sessions.
     ///
     /// ```
     /// use gyre::web::session::{MemoryStore, Sessions};
@@ -235,8 +237,8 @@ impl<M: Middleware + Send> Builder<M> {
         self
     }
 
-    /// Logs each request that is not the tracker's own, whatever becomes of it, as an event of level `INFO` and target
-    /// `gyre::web`.
+    /// Logs each HTTP request except announces and scrapes, whatever its result, as an event with level `INFO` and
+    /// target `gyre::web`.
     ///
     /// ```
     /// use gyre::web::log::LogFormat;
@@ -251,8 +253,8 @@ impl<M: Middleware + Send> Builder<M> {
         self
     }
 
-    /// Takes sockets that are there already, as far as they are those of the configuration, and with them another
-    /// tracker's place; what is left of them, [`Bound::rest`] gives to the next tracker of the process.
+    /// Uses existing sockets, as far as they match the configuration, and takes over from their tracker, if any.
+    /// [`Bound::rest`] returns the remaining sockets for the next tracker of the process.
     ///
     /// ```no_run
     /// use gyre::server::Inherited;
@@ -271,23 +273,23 @@ impl<M: Middleware + Send> Builder<M> {
         self.error = self.error.take().or(result.err());
     }
 
-    /// Binds all sockets and starts all workers. When this returns, they serve.
+    /// Binds all sockets and starts all workers. They serve when this returns.
     ///
     /// # Errors
     ///
-    /// [`ServerError`], which says what failed and what may help. Workers that had started are asked to end.
+    /// [`ServerError`], with the reason and how to fix it. Workers that were started are told to end.
     pub fn listen(self) -> Result<Tracker, ServerError> {
         let mut tracker = self.bind()?.start()?;
         tracker.succeed()?;
         Ok(tracker)
     }
 
-    /// Binds all sockets, so that only the workers are left to [`start`](Bound::start).
+    /// Binds all sockets. [`start`](Bound::start) starts the workers.
     ///
     /// ```
     /// # fn main() -> Result<(), gyre::error::ServerError> {
     /// let bound = gyre::Tracker::builder().http("127.0.0.1:0".parse().unwrap()).bind()?;
-    /// // A process that is root's for the sake of its ports would become another user's here.
+    /// // A process that runs as root only to bind its ports can switch to another user here.
     /// let mut tracker = bound.start()?;
     /// # tracker.stop();
     /// # Ok(())
@@ -296,7 +298,7 @@ impl<M: Middleware + Send> Builder<M> {
     ///
     /// # Errors
     ///
-    /// [`ServerError`], which says what failed and what may help.
+    /// [`ServerError`], with the reason and how to fix it.
     pub fn bind(self) -> Result<Bound<M>, ServerError> {
         match self.error {
             Some(error) => Err(error),

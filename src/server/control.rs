@@ -1,5 +1,5 @@
-//! Owns the thread that looks after what outlasts a turn of the workers: lists that change, snapshots that are due; and
-//! the orders that the workers get.
+//! Owns the control thread, which reloads changed lists and writes snapshots when they are due, and the orders to the
+//! workers.
 
 use std::fs::File;
 use std::io;
@@ -23,12 +23,12 @@ use crate::time::{Clock, Timestamp, unix_secs};
 use crate::types::WorkerId;
 use crate::worker::{Order, Written};
 
-/// The ways to the workers: what is for each, and what wakes it.
+/// The queues of orders to the workers, each with the doorbell that wakes the worker.
 #[derive(Clone)]
 pub(super) struct Orders(Vec<(Sender<Order>, Arc<Doorbell>)>);
 
 impl Orders {
-    /// For the workers of these doorbells; each gets one of the receivers.
+    /// Creates a queue for the worker of each doorbell. Also returns the receivers.
     pub(super) fn new(doorbells: &[Arc<Doorbell>]) -> (Self, Vec<Receiver<Order>>) {
         let way = |doorbell: &Arc<Doorbell>| {
             let (sender, receiver) = bounded(WORKER_ORDERS);
@@ -38,9 +38,8 @@ impl Orders {
         (Self(ways), receivers)
     }
 
-    /// Gives each worker an order, waiting for one that has not looked at the last ones yet. A worker that has ended
-    /// gets none.
-    pub(super) fn give(&self, mut order: impl FnMut() -> Order) {
+    /// Sends an order to each worker. Waits for workers whose queue is full, and skips workers that have ended.
+    pub(super) fn send_all(&self, mut order: impl FnMut() -> Order) {
         for (worker, doorbell) in &self.0 {
             if worker.send(order()).is_ok() {
                 doorbell.ring();
@@ -48,21 +47,21 @@ impl Orders {
         }
     }
 
-    /// The same for one worker, by its number.
-    pub(super) fn give_one(&self, worker: usize, order: Order) {
+    /// Sends an order to one worker. Waits if its queue is full.
+    pub(super) fn send(&self, worker: usize, order: Order) {
         let (worker, doorbell) = &self.0[worker];
         if worker.send(order).is_ok() {
             doorbell.ring();
         }
     }
 
-    /// Wakes each worker.
+    /// Wakes all workers.
     pub(super) fn wake(&self) {
         self.0.iter().for_each(|(_, doorbell)| doorbell.ring());
     }
 
-    /// Gives one worker an order, without waiting.
-    pub(super) fn try_give(&self, worker: WorkerId, order: Order) -> Result<(), Busy> {
+    /// Sends an order to one worker, without waiting.
+    pub(super) fn try_send(&self, worker: WorkerId, order: Order) -> Result<(), Busy> {
         let (worker, doorbell) = &self.0[worker.index()];
         worker.try_send(order).map_err(|_| Busy)?;
         doorbell.ring();
@@ -70,102 +69,102 @@ impl Orders {
     }
 }
 
-/// What the thread is told.
+/// A command to the control thread.
 enum Command {
-    /// Other lists, which have been read.
+    /// Use these lists, which have been read already.
     Lists(Box<ListFiles>),
-    /// Change one of the tracker's own lists, and say how that ended.
+    /// Change one of the tracker's own lists, and send the result.
     Change(ListName, ListChange, oneshot::Sender<Result<(), ListChangeError>>),
-    /// Write a snapshot now, and say how it ended.
+    /// Write a snapshot now, and send the result.
     Save(Sender<io::Result<()>>),
-    /// Write snapshots at this interval; zero: only when told to.
+    /// Write snapshots at this interval. Zero: only on request.
     Interval(Duration),
-    /// Write no snapshots but those that are asked for.
+    /// Write snapshots only on request.
     Pause,
-    /// Write snapshots again, and one now.
+    /// Write snapshots at the interval again, starting now.
     Resume,
-    /// Write none any more: the directory is another tracker's.
-    Leave,
+    /// Write no more snapshots: the directory now belongs to another tracker.
+    Stop,
 }
 
-/// How lists and snapshots stand.
+/// State of the lists and snapshots.
 #[derive(Clone, Debug, Default)]
 pub struct Status {
     /// The lists.
     pub lists: Vec<KnownList>,
-    /// The last snapshot that was written since the start, if any was.
+    /// The last snapshot written since the start, if any.
     pub snapshot: Option<WrittenSnapshot>,
-    /// Snapshots that could not be written since the start.
+    /// Number of snapshots since the start that could not be written.
     pub failed_snapshots: u64,
 }
 
 /// A snapshot that was written.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct WrittenSnapshot {
-    /// When, in seconds since 1970.
+    /// Time of the snapshot in seconds since 1970.
     pub unix_secs: u64,
-    /// How long it took.
+    /// Time taken to write it.
     pub took: Duration,
-    /// How long it is.
+    /// Size in bytes.
     pub bytes: u64,
-    /// For how long requests had to wait for a slice of it, at most.
+    /// Longest time that requests waited for a slice of it.
     pub longest_slice: Duration,
 }
 
-/// The thread; it ends when this goes.
+/// The control thread. It ends when this is dropped.
 pub(super) struct Control {
     commands: Sender<Command>,
     status: Arc<Mutex<Status>>,
     own_lists: Option<PathBuf>,
 }
 
-/// What it looks after.
-pub(super) struct Charge {
-    /// The lists, and what of them the workers know already.
+/// What the control thread works with.
+pub(super) struct ControlSetup {
+    /// The lists, and the version that the workers already have.
     pub(super) lists: ListFiles,
     pub(super) known: Arc<Access>,
-    /// Where the tracker's own lists are kept, if they are.
+    /// Directory of the tracker's own lists, if there is a state directory.
     pub(super) own_lists: Option<PathBuf>,
-    /// Where snapshots are kept, if they are, and how often one is written.
+    /// The state directory, if there is one, and the interval between snapshots.
     pub(super) state: Option<StateDirectory>,
     pub(super) interval: Duration,
-    /// None are written before all that there is is entered.
+    /// Whether snapshots are paused, until the late changes of a predecessor are loaded.
     pub(super) paused: bool,
     pub(super) clock: Clock,
 }
 
 impl Control {
-    /// Also returns the state directory, which is free when that goes.
+    /// Starts the thread. Also returns the state directory, which is unlocked when it is dropped.
     pub(super) fn start(
         name: &str,
-        charge: Charge,
+        setup: ControlSetup,
         orders: Orders,
     ) -> io::Result<(Self, Option<Arc<StateDirectory>>)> {
         let (sender, commands) = bounded(CONTROL_COMMANDS);
-        let due = charge.clock.now() + charge.interval;
-        let state = charge.state.map(Arc::new);
-        let status = Status { lists: charge.lists.known(), ..Status::default() };
+        let due = setup.clock.now() + setup.interval;
+        let state = setup.state.map(Arc::new);
+        let status = Status { lists: setup.lists.known(), ..Status::default() };
         let status = Arc::new(Mutex::new(status));
-        let watch = Watch {
+        let control = ControlThread {
             commands,
             orders,
             status: status.clone(),
-            given: vec![charge.known.clone()],
+            sent: vec![setup.known.clone()],
             due,
-            saving: None,
-            asked: Vec::new(),
-            lists: charge.lists,
+            pending: None,
+            waiting: Vec::new(),
+            lists: setup.lists,
             state: state.as_ref().map(Arc::downgrade),
-            interval: charge.interval,
-            paused: charge.paused,
-            clock: charge.clock,
+            interval: setup.interval,
+            paused: setup.paused,
+            clock: setup.clock,
         };
-        thread::Builder::new().name(format!("{name}-control")).spawn(move || watch.run())?;
-        Ok((Self { commands: sender, status, own_lists: charge.own_lists }, state))
+        thread::Builder::new().name(format!("{name}-control")).spawn(move || control.run())?;
+        Ok((Self { commands: sender, status, own_lists: setup.own_lists }, state))
     }
 
     pub(super) fn set_lists(&self, lists: ListFiles) {
-        self.tell(Command::Lists(Box::new(lists)));
+        self.send(Command::Lists(Box::new(lists)));
     }
 
     pub(super) fn status(&self) -> Status {
@@ -176,7 +175,7 @@ impl Control {
         self.own_lists.as_deref()
     }
 
-    /// Has one of the tracker's own lists changed, without waiting for it.
+    /// Changes one of the tracker's own lists in the background. `done` gets the result.
     pub(super) fn change_list(
         &self,
         name: ListName,
@@ -187,49 +186,50 @@ impl Control {
     }
 
     pub(super) fn set_interval(&self, interval: Duration) {
-        self.tell(Command::Interval(interval));
+        self.send(Command::Interval(interval));
     }
 
-    /// Has a snapshot written, if they are kept at all.
+    /// Writes a snapshot, if there is a state directory. Waits for at most `at_most`.
     pub(super) fn save(&self, at_most: Duration) -> io::Result<()> {
         let (done, result) = bounded(1);
-        self.tell(Command::Save(done));
+        self.send(Command::Save(done));
         result.recv_timeout(at_most).map_err(|error| match error {
             RecvTimeoutError::Timeout => io::Error::from(io::ErrorKind::TimedOut),
-            RecvTimeoutError::Disconnected => io::Error::other("it was given up"),
+            RecvTimeoutError::Disconnected => io::Error::other("the snapshot was abandoned"),
         })?
     }
 
-    /// Has no snapshots written but those that are asked for, until they are resumed.
+    /// Writes snapshots only on request, until they are resumed.
     pub(super) fn pause_snapshots(&self) {
-        self.tell(Command::Pause);
+        self.send(Command::Pause);
     }
 
     pub(super) fn resume_snapshots(&self) {
-        self.tell(Command::Resume);
+        self.send(Command::Resume);
     }
 
-    /// Has no snapshots written ever again.
-    pub(super) fn leave_snapshots(&self) {
-        self.tell(Command::Leave);
+    /// Writes no more snapshots.
+    pub(super) fn stop_snapshots(&self) {
+        self.send(Command::Stop);
     }
 
-    fn tell(&self, command: Command) {
-        let _ = self.commands.send(command); // the thread is there as long as this is
+    fn send(&self, command: Command) {
+        let _ = self.commands.send(command); // the thread runs as long as this exists
     }
 }
 
-struct Watch {
+struct ControlThread {
     commands: Receiver<Command>,
     orders: Orders,
     status: Arc<Mutex<Status>>,
-    /// What the workers were given, until the last of them has given it up: so its memory is freed here.
-    given: Vec<Arc<Access>>,
-    /// When the next snapshot begins.
+    /// Lists that were sent to the workers. They are kept until no worker uses them, so that their memory is freed
+    /// here.
+    sent: Vec<Arc<Access>>,
+    /// When to begin the next snapshot.
     due: Timestamp,
-    saving: Option<Saving>,
-    /// Who waits for the next snapshot.
-    asked: Vec<Sender<io::Result<()>>>,
+    pending: Option<PendingSnapshot>,
+    /// Callers that wait for the next snapshot.
+    waiting: Vec<Sender<io::Result<()>>>,
     lists: ListFiles,
     state: Option<Weak<StateDirectory>>,
     interval: Duration,
@@ -238,74 +238,74 @@ struct Watch {
 }
 
 /// A snapshot that is being written.
-struct Saving {
+struct PendingSnapshot {
     results: Receiver<io::Result<Written>>,
-    /// Workers that still write.
+    /// Number of workers that are still writing.
     left: usize,
     written: Written,
     started: Timestamp,
-    /// Who waits for it.
-    asked: Vec<Sender<io::Result<()>>>,
+    /// Callers that wait for it.
+    waiting: Vec<Sender<io::Result<()>>>,
 }
 
-impl Watch {
+impl ControlThread {
     fn run(mut self) {
         loop {
-            let results = self.saving.as_ref().map_or_else(never, |saving| saving.results.clone());
+            let results = self.pending.as_ref().map_or_else(never, |pending| pending.results.clone());
             select! {
                 recv(self.commands) -> command => match command {
-                    Ok(command) => self.obey(command),
+                    Ok(command) => self.handle(command),
                     Err(_) => return,
                 },
                 recv(results) -> result => {
-                    self.note(result.unwrap_or_else(|_| Err(io::Error::other("a worker has ended"))));
+                    self.add_result(result.unwrap_or_else(|_| Err(io::Error::other("a worker has ended"))));
                 }
                 default(Duration::from_millis(CONTROL_INTERVAL_MS)) => {}
             }
             if self.lists.refresh() {
-                self.give_access();
+                self.send_access();
             }
-            self.given.retain(|access| Arc::strong_count(access) > 1);
-            self.look_after_snapshots();
+            self.sent.retain(|access| Arc::strong_count(access) > 1);
+            self.check_snapshots();
         }
     }
 
-    fn obey(&mut self, command: Command) {
+    fn handle(&mut self, command: Command) {
         match command {
             Command::Lists(lists) => {
                 self.lists = *lists;
-                self.give_access();
+                self.send_access();
             }
             Command::Change(name, change, done) => {
                 let result = self.lists.change(name, &change);
                 if result.is_ok() {
                     tracing::info!("the tracker's own list {name} was changed");
-                    self.give_access();
+                    self.send_access();
                 }
                 let _ = done.send(result);
             }
             Command::Save(done) if self.state.is_none() => drop(done.send(Ok(()))),
             Command::Save(done) => {
-                // One that is being written may have passed what has changed since: the next is asked for.
-                self.asked.push(done);
+                // A pending snapshot may have passed what has changed since. So the request waits for the next one.
+                self.waiting.push(done);
                 self.due = self.clock.now();
             }
             Command::Interval(interval) => {
                 self.interval = interval;
-                if self.asked.is_empty() {
+                if self.waiting.is_empty() {
                     self.due = self.clock.now() + interval;
                 }
             }
             Command::Pause => self.paused = true,
             Command::Resume => (self.paused, self.due) = (false, self.clock.now()),
-            Command::Leave => self.state = None,
+            Command::Stop => self.state = None,
         }
     }
 
-    fn give_access(&mut self) {
+    fn send_access(&mut self) {
         let access = self.lists.access();
-        self.orders.give(|| engine::Order::Access(access.clone()).into());
-        self.given.push(access);
+        self.orders.send_all(|| engine::Order::Access(access.clone()).into());
+        self.sent.push(access);
         self.update(|status| status.lists = self.lists.known());
     }
 
@@ -313,16 +313,16 @@ impl Watch {
         change(&mut self.status.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Begins a snapshot that is due, and gives one up that takes too long.
-    fn look_after_snapshots(&mut self) {
+    /// Begins a snapshot that is due, and abandons one that takes too long.
+    fn check_snapshots(&mut self) {
         let now = self.clock.now();
-        match &self.saving {
-            Some(saving) if now.since(saving.started) > Duration::from_secs(SNAPSHOT_DEADLINE_S) => {
+        match &self.pending {
+            Some(pending) if now.since(pending.started) > Duration::from_secs(SNAPSHOT_DEADLINE_S) => {
                 self.end(&Err(io::ErrorKind::TimedOut.into()));
             }
             Some(_) => {}
             None => {
-                let wanted = !self.asked.is_empty() || !(self.interval.is_zero() || self.paused);
+                let wanted = !self.waiting.is_empty() || !(self.interval.is_zero() || self.paused);
                 if wanted && now >= self.due && self.state.is_some() {
                     self.begin(now);
                 }
@@ -330,14 +330,14 @@ impl Watch {
         }
     }
 
-    /// The directory, unless the tracker has gone.
+    /// Returns the state directory, unless the tracker has been dropped.
     fn state(&self) -> Option<Arc<StateDirectory>> {
         self.state.as_ref()?.upgrade()
     }
 
     fn begin(&mut self, now: Timestamp) {
         self.due = now + self.interval;
-        let asked = std::mem::take(&mut self.asked);
+        let waiting = std::mem::take(&mut self.waiting);
         let workers = self.orders.0.len();
         let Some(state) = self.state() else { return };
         match state.begin(workers) {
@@ -345,23 +345,28 @@ impl Watch {
                 let (done, results) = bounded(workers);
                 let mut files = files.into_iter();
                 let mut file = || -> File { files.next().expect("a file for each worker") };
-                self.orders.give(|| Order::Save { file: file(), done: done.clone() });
-                self.saving =
-                    Some(Saving { results, left: workers, written: Written::default(), started: now, asked });
+                self.orders.send_all(|| Order::Save { file: file(), done: done.clone() });
+                self.pending = Some(PendingSnapshot {
+                    results,
+                    left: workers,
+                    written: Written::default(),
+                    started: now,
+                    waiting,
+                });
             }
-            Err(error) => self.tell(&asked, &Err(error)),
+            Err(error) => self.report(&waiting, &Err(error)),
         }
     }
 
-    /// A worker has written its part.
-    fn note(&mut self, result: io::Result<Written>) {
-        let Some(saving) = &mut self.saving else { return };
+    /// Adds the result of one worker to the pending snapshot.
+    fn add_result(&mut self, result: io::Result<Written>) {
+        let Some(pending) = &mut self.pending else { return };
         match result {
             Ok(Written { bytes, longest_slice }) => {
-                saving.written.bytes += bytes;
-                saving.written.longest_slice = saving.written.longest_slice.max(longest_slice);
-                saving.left -= 1;
-                if saving.left == 0
+                pending.written.bytes += bytes;
+                pending.written.longest_slice = pending.written.longest_slice.max(longest_slice);
+                pending.left -= 1;
+                if pending.left == 0
                     && let Some(state) = self.state()
                 {
                     self.end(&state.finish(!self.paused));
@@ -371,29 +376,29 @@ impl Watch {
         }
     }
 
-    /// The snapshot that is being written has come to its end.
+    /// Ends the pending snapshot with this result.
     fn end(&mut self, result: &io::Result<()>) {
-        let Some(Saving { written, started, asked, .. }) = self.saving.take() else { return };
+        let Some(PendingSnapshot { written, started, waiting, .. }) = self.pending.take() else { return };
         if result.is_ok() {
             let took = self.clock.now().since(started);
             let Written { bytes, longest_slice } = written;
-            tracing::debug!("a snapshot of {bytes} bytes was written in {:.1} s", took.as_secs_f64());
+            tracing::debug!("wrote a snapshot of {bytes} bytes in {:.1} s", took.as_secs_f64());
             let written = WrittenSnapshot { unix_secs: unix_secs(), took, bytes, longest_slice };
             self.update(|status| status.snapshot = Some(written));
         }
-        self.tell(&asked, result);
+        self.report(&waiting, result);
     }
 
-    /// Says how a snapshot ended.
-    fn tell(&self, asked: &[Sender<io::Result<()>>], result: &io::Result<()>) {
+    /// Reports the result of a snapshot to the callers that wait for it.
+    fn report(&self, waiting: &[Sender<io::Result<()>>], result: &io::Result<()>) {
         if let Err(error) = result {
-            tracing::error!("the snapshot could not be written: {error}; the last one is still there");
+            tracing::error!("can't write a snapshot: {error}; the last one is kept");
             self.state().iter().for_each(|state| state.abandon());
             self.update(|status| status.failed_snapshots += 1);
         }
-        for asked in asked {
+        for caller in waiting {
             let copy = result.as_ref().copied().map_err(|error| io::Error::other(error.to_string()));
-            let _ = asked.send(copy);
+            let _ = caller.send(copy);
         }
     }
 }

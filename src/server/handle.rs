@@ -1,5 +1,4 @@
-//! Owns the way to a tracker that runs for whoever looks at it from outside: what it has counted, what its swarms hold,
-//! its lists.
+//! Owns the handle to query a running tracker: its counters, swarms and lists.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -21,8 +20,8 @@ use crate::time::{Clock, Timestamp};
 use crate::types::{InfoHash, SwarmCounts, WorkerId};
 use crate::worker::{Order, Slice};
 
-/// A way to a tracker that runs, for any thread and any runtime; a copy is the same way. Workers answer between two
-/// requests, and never wait for who asks. What they count they publish four times a second.
+/// A handle to a running tracker, for any thread and any runtime. Clones refer to the same tracker. Workers answer
+/// between two requests and never wait for the caller. They publish their counters four times a second.
 ///
 /// ```
 /// # use gyre::config::{Config, Cores, Listen};
@@ -52,35 +51,35 @@ pub struct Handle {
     pub(super) clock: Clock,
 }
 
-/// A worker, as it was a moment ago.
+/// State of a worker. It can be a quarter of a second old.
 #[derive(Clone, Debug)]
 pub struct WorkerState {
-    /// The core that it is bound to, if it is.
+    /// The core that it is pinned to, if any.
     pub core: Option<usize>,
-    /// What it has counted.
+    /// Its counters.
     pub counters: Counters,
-    /// How long its turns took.
+    /// The durations of its turns.
     pub turns: Turns,
 }
 
-/// A swarm, as it was a moment ago.
+/// State of a swarm.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SwarmState {
-    /// Whose it is.
+    /// The worker that owns it.
     pub worker: WorkerId,
-    /// How many peers it has.
+    /// Numbers of its seeders, leechers and downloads.
     pub counts: SwarmCounts,
-    /// Some of them.
+    /// Some of its peers.
     pub peers: Vec<SeenPeer>,
 }
 
-/// The tracker is stopping, or a worker has too many questions before it.
+/// The tracker is stopping, or the queue of a worker is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the tracker is too busy to answer, or is stopping")]
 pub struct Busy;
 
 impl Handle {
-    /// Its workers, with what they have counted.
+    /// Returns the state of each worker.
     pub fn workers(&self) -> Vec<WorkerState> {
         let state = |(core, published): &(Option<usize>, Arc<Published>)| WorkerState {
             core: *core,
@@ -90,12 +89,12 @@ impl Handle {
         self.workers.iter().map(state).collect()
     }
 
-    /// How long it has been running.
+    /// Returns the time since the start.
     pub fn uptime(&self) -> Duration {
         self.clock.now().since(Timestamp::default())
     }
 
-    /// A swarm, with some of its peers. One that isn't there has none.
+    /// Returns a swarm with up to `peers` of its peers. A swarm that does not exist has no peers.
     ///
     /// # Errors
     ///
@@ -106,7 +105,7 @@ impl Handle {
         Ok(SwarmState { worker, counts, peers })
     }
 
-    /// Which clients announced lately: the first bytes of their peer ids, each with how often it was met in a sample.
+    /// Returns the clients of recent announces: the first bytes of their peer ids, with their frequency in a sample.
     ///
     /// # Errors
     ///
@@ -120,28 +119,29 @@ impl Handle {
         Ok(met)
     }
 
-    /// All swarms with their counts, one worker's after the other's, in slices. It takes a worker some milliseconds for
-    /// each ten thousand of them, with its turns in between; dropped, it ends. What changes meanwhile may be seen or
-    /// not.
+    /// Returns all swarms with their counts in slices, one worker after the other. This takes a worker some
+    /// milliseconds for each ten thousand swarms, between its turns. The survey ends when it is dropped. It may miss
+    /// changes that happen meanwhile.
     pub fn survey(&self) -> Survey {
         Survey { handle: self.clone(), worker: 0, slices: None }
     }
 
-    /// How its lists and snapshots stand.
+    /// Returns the state of the lists and snapshots.
     pub fn status(&self) -> Status {
         self.control.status()
     }
 
-    /// Where its own lists are kept, if it keeps a state: the file of a [`ListChange::Replace`] is made there.
+    /// Returns the directory of the tracker's own lists, if it has a state directory. The file of a
+    /// [`ListChange::Replace`] must be created there.
     pub fn own_lists(&self) -> Option<&Path> {
         self.control.own_lists()
     }
 
-    /// Changes one of its own lists. It is in force with all workers within a second.
+    /// Changes one of the tracker's own lists. The workers apply it within a second.
     ///
     /// # Errors
     ///
-    /// [`ListChangeError`]; the list stays as it was.
+    /// [`ListChangeError`]. The list is unchanged then.
     pub async fn change_list(&self, name: ListName, change: ListChange) -> Result<(), ListChangeError> {
         let (done, result) = oneshot::channel();
         let busy = || std::io::Error::other(Busy);
@@ -156,21 +156,21 @@ impl Handle {
     ) -> Result<T, Busy> {
         let (answer, answered) = oneshot::channel();
         let ask = move |engine: &Engine| drop(answer.send(question(engine)));
-        self.orders.try_give(worker, engine::Order::Ask(Box::new(ask)).into())?;
+        self.orders.try_send(worker, engine::Order::Ask(Box::new(ask)).into())?;
         answered.await.map_err(|_| Busy)
     }
 }
 
-/// A walk over all swarms; see [`Handle::survey`].
+/// An iteration over all swarms; see [`Handle::survey`].
 pub struct Survey {
     handle: Handle,
-    /// The next one that is asked.
+    /// The worker to query next.
     worker: usize,
     slices: Option<mpsc::Receiver<Slice>>,
 }
 
 impl Survey {
-    /// The next swarms; `None` at the end.
+    /// Returns the next swarms, or `None` at the end.
     ///
     /// # Errors
     ///
@@ -187,7 +187,7 @@ impl Survey {
             }
             let (listener, slices) = mpsc::channel(SURVEY_SLICES);
             let worker = WorkerId(self.worker as u16);
-            self.handle.orders.try_give(worker, Order::Survey(listener))?;
+            self.handle.orders.try_send(worker, Order::Survey(listener))?;
             self.slices = Some(slices);
             self.worker += 1;
         }

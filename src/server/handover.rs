@@ -1,6 +1,6 @@
-//! Owns the handing over to a tracker that takes over, on the side of the one that runs. What is said is in `passing`.
+//! Owns the handover to a new tracker, on the side of the old one. The messages are in `passing`.
 //!
-//! It has a thread of its own, which waits for who wants to take over. No worker is ever held up by it.
+//! A separate thread waits for the new tracker. It never blocks a worker.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -21,29 +21,29 @@ use crate::limits::{
 };
 use crate::owner::Owners;
 use crate::time::{Clock, Timestamp};
-use crate::worker::{Bequest, Order, Shutdown};
+use crate::worker::{LateSnapshot, Order, Shutdown};
 
 const ANSWER: Duration = Duration::from_millis(HANDOVER_ANSWER_MS);
 const TABLES: Duration = Duration::from_secs(HANDOVER_TABLES_S);
 
-/// The workers of a tracker, as they are told what to do.
+/// The workers of a tracker, with the means to control them.
 #[derive(Clone)]
-pub(super) struct Crew {
+pub(super) struct WorkerGroup {
     pub(super) orders: Orders,
     pub(super) shutdown: Arc<Shutdown>,
 }
 
-impl Crew {
-    /// Asks all to end.
+impl WorkerGroup {
+    /// Tells all workers to end.
     pub(super) fn stop(&self) {
         self.shutdown.stop();
         self.orders.wake();
     }
 
-    /// Copies of the descriptors of all sockets, worker by worker.
+    /// Returns copies of the descriptors of all sockets, worker by worker.
     fn sockets(&self) -> io::Result<Vec<OwnedFd>> {
         let (mut waiting, mut sockets) = (Vec::new(), Vec::new());
-        self.orders.give(|| {
+        self.orders.send_all(|| {
             let (to, from) = bounded(1);
             waiting.push(from);
             Order::Sockets(to)
@@ -56,23 +56,23 @@ impl Crew {
     }
 }
 
-/// What there is to hand over.
-pub(super) struct Estate {
+/// What is needed to hand over a tracker.
+pub(super) struct Handover {
     pub(super) listener: Socket,
     pub(super) state: Weak<StateDirectory>,
     pub(super) control: Arc<Control>,
     pub(super) owners: Owners,
-    /// The tracker's own, and those that go with it.
-    pub(super) crews: Arc<Mutex<Vec<Crew>>>,
+    /// The workers of the tracker, and of those that are handed over with it.
+    pub(super) groups: Arc<Mutex<Vec<WorkerGroup>>>,
     pub(super) clock: Clock,
-    /// When the clock was started, as the connection ids reckon.
+    /// When the clock was started, on the time scale of the connection ids.
     pub(super) started_unix: Duration,
     pub(super) peer_timeout_secs: u32,
 }
 
-impl Estate {
-    /// Waits for those who want to take over, until the tracker has gone or was handed over.
-    pub(super) fn offer(self) -> io::Result<()> {
+impl Handover {
+    /// Starts a thread that waits for a new tracker, until this one has ended or was handed over.
+    pub(super) fn spawn(self) -> io::Result<()> {
         thread::Builder::new().name("gyre-handover".into()).spawn(move || self.wait()).map(drop)
     }
 
@@ -90,35 +90,37 @@ impl Estate {
                     Err(error) => {
                         self.control.resume_snapshots();
                         tracing::warn!(
-                            "process {process} doesn't take over after all ({error}): this one goes on"
+                            "process {process} failed to take over: {error}; this process keeps serving"
                         );
                     }
                 },
                 Err(error) => {
                     let _ = channel.send(&Message::Refused { reason: error.to_string() }, &[]);
-                    tracing::warn!("somebody can't take over: {error}");
+                    tracing::warn!("refused a request to take over: {error}");
                 }
             }
         }
     }
 
-    /// Tells who asks for it, and may, what there is; returns their process.
+    /// Checks that the peer may take over, and sends it the sockets. Returns its process id.
     fn welcome(&self, channel: &Channel) -> io::Result<i32> {
         let (process, may) = channel.peer()?;
         if !may {
-            return Err(io::Error::other("only root and the user whose tracker it is may take over"));
+            return Err(io::Error::other("only root and the user of this tracker may take over"));
         }
         match channel.receive(Duration::from_millis(HANDOVER_HELLO_MS))?.0 {
             Message::Hello { version: VERSION } => {}
             Message::Hello { version } => {
-                return Err(io::Error::other(format!("version {version} of the hand-over, not {VERSION}")));
+                return Err(io::Error::other(format!(
+                    "the handover protocol has version {version} instead of {VERSION}"
+                )));
             }
             other => return Err(unexpected(&other)),
         }
-        let state = self.state.upgrade().ok_or_else(|| io::Error::other("it is about to end"))?;
-        let (lock, crews) = (state.lock()?, self.crews());
+        let state = self.state.upgrade().ok_or_else(|| io::Error::other("this tracker is about to end"))?;
+        let (lock, groups) = (state.lock()?, self.groups());
         drop(state);
-        let sockets: io::Result<Vec<_>> = crews.iter().map(Crew::sockets).collect();
+        let sockets: io::Result<Vec<_>> = groups.iter().map(WorkerGroup::sockets).collect();
         let sockets = sockets?.into_iter().flatten();
         let descriptors: Vec<_> =
             [lock.into(), self.listener.try_clone()?.into()].into_iter().chain(sockets).collect();
@@ -137,7 +139,7 @@ impl Estate {
         Ok(process)
     }
 
-    /// Goes through with it, as far as the other side does.
+    /// Performs the handover, step by step with the new tracker.
     fn hand_over(&self, channel: &Channel, process: i32) -> io::Result<()> {
         expect(channel, Duration::from_secs(HANDOVER_PREPARE_S), &Message::Save)?;
         let began = self.clock.now();
@@ -149,42 +151,42 @@ impl Estate {
         }
         channel.send(&Message::Saved, &[])?;
         expect(channel, TABLES, &Message::Serving)?;
-        // From here on there is no way back: the other one serves.
-        tracing::info!("process {process} serves now: this one ends");
-        self.control.leave_snapshots();
+        // From here on there is no way back, because the new tracker serves.
+        tracing::info!("process {process} has taken over; this process ends");
+        self.control.stop_snapshots();
         let young_secs = self.clock.now().since(began).as_secs() as u32
             + self.peer_timeout_secs.div_ceil(u32::from(TICKS_PER_TIMEOUT))
             + 2;
-        if let Err(error) = self.leave(young_secs) {
-            tracing::error!("what came since the last snapshot can't be left to the new process: {error}");
+        if let Err(error) = self.write_late(young_secs) {
+            tracing::error!("can't pass changes since the last snapshot to the new process: {error}");
         }
         Ok(())
     }
 
-    /// Has the workers end, and leave what is not in the snapshot.
-    fn leave(&self, young_secs: u32) -> io::Result<()> {
-        let (crews, workers) = (self.crews(), self.owners.workers());
+    /// Ends the workers, and writes the changes that are not in the snapshot.
+    fn write_late(&self, young_secs: u32) -> io::Result<()> {
+        let (groups, workers) = (self.groups(), self.owners.workers());
         let (done, written) = bounded(workers);
-        let gone = || io::Error::other("it has ended");
+        let gone = || io::Error::other("the tracker has ended");
         let files = self.state.upgrade().ok_or_else(gone).and_then(|state| state.begin_late(workers));
         let given = files.map(|files| {
             let mut files = files.into_iter();
-            crews[0].orders.give(|| {
+            groups[0].orders.send_all(|| {
                 let file = files.next().expect("a file for each worker");
-                Order::Leave(Bequest { file, young_secs, done: done.clone() })
+                Order::SaveLate(LateSnapshot { file, young_secs, done: done.clone() })
             });
         });
         drop(done);
-        crews.iter().for_each(Crew::stop);
+        groups.iter().for_each(WorkerGroup::stop);
         given?;
         for _ in 0..workers {
-            written.recv_timeout(TABLES).map_err(|_| io::Error::other("a worker didn't end in order"))??;
+            written.recv_timeout(TABLES).map_err(|_| io::Error::other("a worker did not end in time"))??;
         }
         Ok(())
     }
 
-    fn crews(&self) -> Vec<Crew> {
-        self.crews.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    fn groups(&self) -> Vec<WorkerGroup> {
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 

@@ -1,5 +1,4 @@
-//! Owns the files of lists: read at the start, and again when they change; and those among them that are the tracker's
-//! own, which it changes itself.
+//! Owns the list files: reads them at the start and again when they change. Also changes the tracker's own lists.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
@@ -21,58 +20,58 @@ pub(super) struct ListFiles {
     clients: Kind<Clients>,
     sources: Kind<Sources>,
     torrent_reason: String,
-    /// Where the tracker's own are, one of each name at most, if it has a place for them.
+    /// Directory of the tracker's own lists (at most one for each name), if there is a state directory.
     own: Option<PathBuf>,
     clock: Clock,
-    /// When that was started, by the wall clock: entries end by it.
+    /// When the clock was started, by the wall clock. Entries expire by it.
     started_unix_secs: u64,
 }
 
-/// What is done to one of the tracker's own lists.
+/// A change of one of the tracker's own lists.
 #[derive(Clone, Debug)]
 pub enum ListChange {
-    /// It becomes what this file holds, which goes.
+    /// Replaces the list with this file, which is moved.
     Replace(PathBuf),
-    /// It gets these lines too, and is made if it isn't there.
+    /// Adds these lines, and creates the list if it does not exist.
     Add(String),
-    /// It loses this entry, however it is written.
+    /// Removes this entry, whichever way it is written.
     Remove(String),
-    /// There is none any more.
+    /// Deletes the list.
     Delete,
 }
 
-/// Why a list can't be changed. It stays as it was.
+/// Why a list was not changed.
 #[derive(Debug, thiserror::Error)]
 pub enum ListChangeError {
-    /// The tracker keeps nothing.
-    #[error("lists of the tracker's own are kept in its state directory: start it with --state-dir")]
+    /// There is no state directory.
+    #[error("the tracker has no state directory to store its own lists in; start it with --state-dir")]
     NoDirectory,
-    /// There is no such list, or no such entry in it.
-    #[error("the tracker's own list has no such entry")]
+    /// The list or the entry does not exist.
+    #[error("not found in the tracker's own list")]
     NotThere,
-    /// It is no list.
+    /// The new content is not a valid list.
     #[error("{0}")]
     Wrong(ListError),
-    /// It can't be written.
-    #[error("the list can't be written: {0}")]
+    /// The list can't be written.
+    #[error("can't write the list: {0}")]
     Io(#[from] io::Error),
 }
 
-/// A list, as it is known.
+/// A list in use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnownList {
-    /// What it is of, and what it does.
+    /// The name of the list.
     pub name: ListName,
     /// Its file.
     pub path: PathBuf,
-    /// How many entries that has.
+    /// Number of entries.
     pub entries: usize,
-    /// Whether it is the tracker's own.
+    /// Whether it is one of the tracker's own lists.
     pub is_own: bool,
 }
 
 impl ListFiles {
-    /// Reads all lists: those that are named, and those of the tracker's own that are in this directory.
+    /// Reads all lists: the files of the operator, and the tracker's own lists in the directory `own`.
     pub(super) fn open(lists: &Lists, own: Option<PathBuf>, clock: Clock) -> Result<Self, ServerError> {
         Ok(Self {
             hashes: Kind::open(lists, ListOf::Hashes, own.as_deref())?,
@@ -85,27 +84,27 @@ impl ListFiles {
         })
     }
 
-    /// Reads those again that have changed; says whether they say anything else now. One that can't be read stays as it
-    /// was.
+    /// Reads the files that have changed. Returns whether the rules have changed. If a file can't be read, its last
+    /// content stays in use.
     pub(super) fn refresh(&mut self) -> bool {
-        // Each of them, not only up to the first that has changed.
+        // All of them must be checked, not only up to the first that has changed.
         self.hashes.refresh()
             | self.clients.refresh()
             | self.sources.refresh()
             | self.sees_step(unix_secs(), self.clock.now())
     }
 
-    /// Whether the wall clock has been set since this was asked last, so that entries end at other moments.
+    /// Returns whether the wall clock has been set since the last call, so that the expiry of entries changes.
     fn sees_step(&mut self, unix_secs: u64, now: Timestamp) -> bool {
         let started = started(unix_secs, now);
-        let stepped = started.abs_diff(self.started_unix_secs) > 1; // the two are rounded
+        let stepped = started.abs_diff(self.started_unix_secs) > 1; // both are rounded
         if stepped {
             self.started_unix_secs = started;
         }
         stepped
     }
 
-    /// What they say together.
+    /// Returns the rules of all lists.
     pub(super) fn access(&self) -> Arc<Access> {
         Arc::new(Access {
             hashes: self.hashes.rule(),
@@ -116,13 +115,13 @@ impl ListFiles {
         })
     }
 
-    /// All of them.
+    /// Returns all lists in use.
     pub(super) fn known(&self) -> Vec<KnownList> {
         let known = self.hashes.known(ListOf::Hashes).chain(self.clients.known(ListOf::Clients));
         known.chain(self.sources.known(ListOf::Sources)).collect()
     }
 
-    /// Changes one of the tracker's own lists, on the disk and here.
+    /// Changes one of the tracker's own lists, on disk and in memory.
     pub(super) fn change(&mut self, name: ListName, change: &ListChange) -> Result<(), ListChangeError> {
         let directory = self.own.as_deref().ok_or(ListChangeError::NoDirectory)?;
         sys::make_directory(directory, None)?;
@@ -135,7 +134,7 @@ impl ListFiles {
     }
 }
 
-/// When the clock was started, by a wall clock that says this now.
+/// Returns when the clock was started, by a wall clock that is now at `unix_secs`.
 fn started(unix_secs: u64, now: Timestamp) -> u64 {
     unix_secs.saturating_sub(now.as_secs().into())
 }
@@ -188,9 +187,9 @@ impl<E: Entries> Kind<E> {
     }
 }
 
-/// Those of them that allow, or that deny.
+/// The allow lists or the deny lists of one kind.
 struct Side<E: Entries> {
-    /// By the operator.
+    /// The files of the operator.
     named: Vec<ListFile<E>>,
     own: Option<ListFile<E>>,
 }
@@ -235,7 +234,7 @@ impl<E: Entries> Side<E> {
     }
 }
 
-/// Writes a file that is to take this one's place, from what this one holds; returns where it is.
+/// Writes a new version of a file, based on its content. Returns the path of the new file.
 fn rewrite(
     path: &Path,
     fill: impl FnOnce(&mut dyn BufRead, &mut BufWriter<File>) -> Result<(), ListChangeError>,
@@ -269,16 +268,16 @@ fn copy_and_add(from: &mut dyn BufRead, to: &mut impl Write, lines: &str) -> io:
     to.write_all(lines.as_bytes())
 }
 
-/// One list, and the file that it was read from.
+/// A list, and the file that it was read from.
 struct ListFile<E: Entries> {
     path: PathBuf,
-    /// The file when it was last looked at; `None` if it could not be.
+    /// Version of the file at the last check. `None` if it could not be checked.
     version: Option<Version>,
     list: Arc<E::List>,
     entries: usize,
 }
 
-/// What tells a changed file: another file, another length, another time.
+/// Identifies a version of a file: inode, length and modification time.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Version {
     inode: (u64, u64),
@@ -303,7 +302,7 @@ impl<E: Entries> ListFile<E> {
     }
 
     fn read(path: &Path) -> Result<Self, ListError> {
-        // The version comes before the content: what changes in between is seen the next time.
+        // The version is read before the content, so that a change in between is detected by the next check.
         let version = Version::of(path).ok();
         let (list, entries) = read::<E>(BufReader::new(File::open(path)?))?;
         Ok(Self { path: path.to_owned(), version, list: Arc::new(list), entries })
@@ -318,11 +317,11 @@ impl<E: Entries> ListFile<E> {
         match Self::open(&self.path) {
             Ok(new) => {
                 *self = new;
-                tracing::info!("{} was read again", self.path.display());
+                tracing::info!("{} has changed and was read again", self.path.display());
                 true
             }
             Err(error) => {
-                tracing::error!("{error}; what was read before stays in force");
+                tracing::error!("{error}; the old content stays in use");
                 false
             }
         }
@@ -334,7 +333,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_step_of_the_wall_clock_is_seen_once() {
+    fn a_step_of_the_wall_clock_is_detected_once() {
         let mut lists = ListFiles::open(&Lists::default(), None, Clock::start()).unwrap();
         lists.started_unix_secs = 1_000;
         let now = Timestamp::from_micros(50_900_000);

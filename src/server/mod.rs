@@ -1,4 +1,4 @@
-//! Owns a tracker that runs: workers that started together and end together.
+//! Owns a running tracker: workers that start and end together.
 
 mod builder;
 mod control;
@@ -33,7 +33,7 @@ pub use builder::Builder;
 use control::Control;
 pub use control::{Status, WrittenSnapshot};
 pub use handle::{Busy, Handle, Survey, SwarmState, WorkerState};
-use handover::Crew;
+use handover::WorkerGroup;
 pub use inherit::Inherited;
 use lists::ListFiles;
 pub use lists::{KnownList, ListChange, ListChangeError};
@@ -46,84 +46,84 @@ use state::StateDirectory;
 pub(crate) use tables::{default_memory_bytes, table_bytes};
 use takeover::Predecessor;
 
-/// A tracker that runs.
+/// A running tracker.
 pub struct Tracker {
     udp: Vec<SocketAddr>,
     http: Vec<SocketAddr>,
     cores: Vec<Option<usize>>,
     published: Vec<Arc<Published>>,
-    crew: Crew,
-    /// The workers that are handed over together: these, and those of trackers that go with this one.
-    together: Arc<Mutex<Vec<Crew>>>,
+    group: WorkerGroup,
+    /// All worker groups that are handed over together: this tracker's, and those of other trackers in the process.
+    together: Arc<Mutex<Vec<WorkerGroup>>>,
     ended: Receiver<Ended>,
     running: usize,
-    /// What it runs with.
+    /// The current configuration.
     config: Config,
     clock: Clock,
     control: Arc<Control>,
     owners: Owners,
-    /// What the rest of the program needs.
+    /// File descriptors that the rest of the program needs.
     spare_descriptors: u64,
-    /// Held for as long as it runs.
+    /// Locked while the tracker runs.
     state: Option<Arc<StateDirectory>>,
-    /// Still serves, until this one is let take over.
+    /// The tracker to take over from. It serves until `succeed` is called.
     predecessor: Option<Predecessor>,
-    /// When the clock was started, as the connection ids reckon.
+    /// When the clock was started, on the time scale of the connection ids.
     started_unix: Duration,
-    /// The directories of files that can still be read, if not all can.
+    /// The directories whose files can still be read. `None`: all.
     readable: Option<Vec<PathBuf>>,
 }
 
-/// What a worker says when it is through: how it ended.
+/// The message of a worker that has ended.
 struct Ended {
     worker: usize,
     result: io::Result<()>,
 }
 
 impl Tracker {
-    /// Begins to put a tracker together.
+    /// Returns a builder for a tracker.
     pub fn builder() -> Builder {
         Builder::default()
     }
 
-    /// Where UDP is served; a port that was given as 0 is the one that it became.
+    /// Returns the addresses that UDP is served on, with port 0 replaced by the port in use.
     pub fn udp_addresses(&self) -> &[SocketAddr] {
         &self.udp
     }
 
-    /// Where HTTP is served; a port that was given as 0 is the one that it became.
+    /// Returns the addresses that HTTP is served on, with port 0 replaced by the port in use.
     pub fn http_addresses(&self) -> &[SocketAddr] {
         &self.http
     }
 
-    /// The core of each worker; `None` for one that isn't pinned.
+    /// Returns the core of each worker; `None` for a worker that is not pinned.
     pub fn cores(&self) -> &[Option<usize>] {
         &self.cores
     }
 
-    /// What each worker has counted, as of a moment ago.
+    /// Returns the counters of each worker. They can be a quarter of a second old.
     pub fn counters(&self) -> Vec<Counters> {
         self.published.iter().map(|published| published.read()).collect()
     }
 
-    /// A way to it for whoever looks at it while it runs.
+    /// Returns a handle to query the running tracker.
     pub fn handle(&self) -> Handle {
         let workers = self.cores.iter().copied().zip(self.published.iter().cloned());
         Handle {
             workers: workers.collect(),
-            orders: self.crew.orders.clone(),
+            orders: self.group.orders.clone(),
             owners: self.owners,
             control: self.control.clone(),
             clock: self.clock,
         }
     }
 
-    /// Takes another configuration, as far as it can change while the tracker runs; returns the names of the options
-    /// that would need a new start. The workers follow within a second.
+    /// Applies another configuration, as far as it can change at run time. Returns the names of the changed options
+    /// that need a restart. The workers apply the rest within a second.
     ///
     /// # Errors
     ///
-    /// The configuration can't be, or a list can't be read. Then all stays as it was.
+    /// The configuration is not valid, or a list can't be read. Then nothing is changed.
     pub fn reload(&mut self, config: &Config) -> Result<Vec<&'static str>, ServerError> {
         config.check()?;
         let (config, fixed) = self.config.reloaded(config);
@@ -137,45 +137,45 @@ impl Tracker {
         let trusted_proxies = trusted(&config);
         self.control.set_lists(lists);
         self.control.set_interval(Duration::from_secs(config.snapshot_interval_secs.into()));
-        let orders = &self.crew.orders;
-        orders.give(|| engine::Order::Policy(policy).into());
+        let orders = &self.group.orders;
+        orders.send_all(|| engine::Order::Policy(policy).into());
         let source_limits = Arc::new(config.source_limits.clone());
-        orders.give(|| engine::Order::SourceLimits(source_limits.clone()).into());
-        orders.give(|| Order::Connections(connections));
-        orders.give(|| Order::TrustedProxies(trusted_proxies.clone()));
+        orders.send_all(|| engine::Order::SourceLimits(source_limits.clone()).into());
+        orders.send_all(|| Order::Connections(connections));
+        orders.send_all(|| Order::TrustedProxies(trusted_proxies.clone()));
         self.config = config;
         Ok(fixed)
     }
 
-    /// Writes a snapshot of the swarms to the state directory, if there is one, while the workers go on.
+    /// Writes a snapshot of the swarms to the state directory, if there is one. The workers keep serving.
     ///
     /// # Errors
     ///
-    /// It could not be written, or not within this time. The last one is still there.
+    /// The snapshot could not be written, or not within `at_most`. The last snapshot is kept.
     pub fn save(&self, at_most: Duration) -> Result<(), ServerError> {
-        let what = "a snapshot can't be written";
+        let what = "can't write a snapshot";
         self.control.save(at_most).map_err(|source| ServerError::System { what, source })
     }
 
-    /// Asks all workers to end: no new connections, what is in flight is finished. Returns at once; see
+    /// Tells all workers to stop accepting connections, finish pending requests, and end. Returns at once; see
     /// [`wait`](Self::wait).
     pub fn stop(&self) {
-        self.crew.stop();
+        self.group.stop();
     }
 
-    /// Has another tracker of the process go with this one when that is handed over: its sockets are handed over too,
-    /// and it ends then.
+    /// Makes another tracker of the process part of a handover: its sockets are handed over with those of this tracker,
+    /// and it ends at the same time.
     pub fn hand_over_with(&self, other: &Self) {
-        self.together.lock().unwrap_or_else(PoisonError::into_inner).push(other.crew.clone());
+        self.together.lock().unwrap_or_else(PoisonError::into_inner).push(other.group.clone());
     }
 
-    /// Waits until all workers have ended, for at most so long; `Duration::MAX` is for ever. `Ok(false)`: some still
-    /// run.
+    /// Waits until all workers have ended, for at most `at_most`; `Duration::MAX` is forever. Returns `Ok(false)` if
+    /// some are still running.
     ///
     /// # Errors
     ///
-    /// If a worker ended by an error. The others go on, but without its part of the swarms and the ports: the process
-    /// should end.
+    /// A worker ended with an error. The other workers go on, but without its swarms and sockets, so the process should
+    /// end.
     pub fn wait(&mut self, at_most: Duration) -> Result<bool, ServerError> {
         let until = crossbeam::channel::after(at_most);
         while self.running > 0 {
@@ -195,13 +195,13 @@ impl Tracker {
 }
 
 impl Drop for Tracker {
-    /// Asks the workers to end, without waiting for it.
+    /// Tells the workers to end, without waiting for them.
     fn drop(&mut self) {
         self.stop();
     }
 }
 
-/// The proxies that are trusted, with the listeners' numbers.
+/// Returns the trusted proxies, with the numbers of their listeners.
 fn trusted(config: &Config) -> Arc<[Trusted]> {
     let served = config.http.addresses();
     let number = |at| served.iter().position(|address| *address == at);
@@ -209,7 +209,7 @@ fn trusted(config: &Config) -> Arc<[Trusted]> {
     proxies.map(|proxy| Trusted { listener: proxy.at.and_then(number), network: proxy.network }).collect()
 }
 
-/// Writes ascending cores as a list with ranges.
+/// Formats ascending core numbers as a list with ranges.
 pub fn format_cores(cores: &[usize]) -> String {
     let mut text = String::new();
     let mut rest = cores;
@@ -230,7 +230,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cores_are_written_as_they_are_read() {
+    fn cores_are_formatted_in_the_syntax_that_is_parsed() {
         assert_eq!(format_cores(&[]), "");
         assert_eq!(format_cores(&[0]), "0");
         assert_eq!(format_cores(&[0, 1, 2, 3, 6, 8, 9]), "0-3,6,8-9");

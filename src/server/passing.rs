@@ -1,17 +1,17 @@
-//! Owns the words between a tracker and the one that takes over from it: messages over a Unix socket, some with
-//! descriptors.
+//! Owns the protocol between a tracker and the one that takes over from it: messages over a Unix socket, some of them
+//! with file descriptors.
 //!
 //! ```text
-//!  new one                                   the one that runs
+//!  new tracker                               old tracker
 //!  Hello ───────────────────────────────────►
 //!        ◄─────────────────────────────────── Welcome, Descriptors ...   (or Refused)
-//!  Save ────────────────────────────────────►                            it has its options, cores and lists
+//!  Save ────────────────────────────────────►                            options, cores and lists are read
 //!        ◄─────────────────────────────────── Saved                      a snapshot is written
-//!  Serving ─────────────────────────────────►                            all its workers serve
-//!        ◄─────────────────────────────────── the end                    what came since the snapshot is written
+//!  Serving ─────────────────────────────────►                            all new workers serve
+//!        ◄─────────────────────────────────── end of the connection      late changes are written
 //! ```
 //!
-//! Whatever comes before `Serving` changes nothing for the one that runs.
+//! Before `Serving`, nothing changes for the old tracker.
 
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -30,47 +30,47 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::limits::{HANDOVER_ANSWER_MS, HANDOVER_DESCRIPTORS, HANDOVER_MESSAGE_BYTES};
 
-/// Of this conversation.
+/// Version of the protocol.
 pub(super) const VERSION: u32 = 1;
-/// Those who wait to be listened to.
+/// Maximum number of connections that wait to be accepted.
 const BACKLOG: i32 = 4;
 
-/// What is said, as JSON.
+/// A message. It is sent as JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Message {
-    /// Who says it wants to take over, by this version of the conversation.
+    /// The new tracker wants to take over, with this version of the protocol.
     Hello { version: u32 },
-    /// It can't, and why.
+    /// The old tracker refuses, with the reason.
     Refused { reason: String },
-    /// What there is to take over.
+    /// What the new tracker takes over.
     Welcome(Welcome),
     /// Some of the descriptors.
     Descriptors,
-    /// It is ready for a snapshot.
+    /// The new tracker is ready for a snapshot.
     Save,
-    /// There is one.
+    /// The snapshot is written.
     Saved,
-    /// It serves.
+    /// The new tracker serves.
     Serving,
 }
 
-/// What a tracker that runs says about itself.
+/// Description of the old tracker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Welcome {
     pub(super) workers: usize,
-    /// Of the rule that says who owns a swarm.
+    /// Key of the rule that assigns swarms to workers.
     pub(super) owner_key: [u32; 3],
-    /// The time of day by which its connection ids end, in microseconds since 1970.
+    /// The current time by which its connection ids expire, in microseconds since 1970.
     pub(super) unix_micros: u64,
-    /// How many come: the lock, the socket of this conversation, and all that is served at, worker by worker.
+    /// Number of descriptors: the lock, the socket of this protocol, and all serving sockets, worker by worker.
     pub(super) descriptors: usize,
 }
 
-/// One side.
+/// One end of the connection.
 pub(super) struct Channel(Socket);
 
 impl Channel {
-    /// Where trackers that want to take over are listened to, for nobody else.
+    /// Creates the socket at which the old tracker waits for a new one. Only the user of the tracker can connect.
     pub(super) fn listen(path: &Path) -> io::Result<Socket> {
         use std::os::unix::fs::PermissionsExt;
         let address = SockAddr::unix(path)?;
@@ -103,7 +103,7 @@ impl Channel {
         Ok(Self(socket))
     }
 
-    /// The process at the other end, and whether it is of the same user or root.
+    /// Returns the process id of the peer, and whether it runs as the same user or as root.
     pub(super) fn peer(&self) -> io::Result<(i32, bool)> {
         let peer = socket_peercred(&self.0)?;
         let may = peer.uid.is_root() || peer.uid == rustix::process::geteuid();
@@ -121,7 +121,7 @@ impl Channel {
         Ok(())
     }
 
-    /// The next message, which comes within so long.
+    /// Receives the next message. Waits for at most `at_most`.
     pub(super) fn receive(&self, at_most: Duration) -> io::Result<(Message, Vec<OwnedFd>)> {
         self.0.set_read_timeout(Some(at_most))?;
         let mut bytes = [0; HANDOVER_MESSAGE_BYTES];
@@ -140,19 +140,19 @@ impl Channel {
             _ => error,
         })?;
         if received.bytes == 0 {
-            return Err(io::Error::new(ErrorKind::UnexpectedEof, "the other side has gone"));
+            return Err(io::Error::new(ErrorKind::UnexpectedEof, "the other side has closed the connection"));
         }
         let whole = !received.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC);
         let message = serde_json::from_slice(&bytes[..received.bytes]).ok().filter(|_| whole);
-        let message = message.ok_or_else(|| io::Error::new(ErrorKind::InvalidData, "that is no message"))?;
+        let message = message.ok_or_else(|| io::Error::new(ErrorKind::InvalidData, "not a valid message"))?;
         Ok((message, descriptors))
     }
 }
 
-/// For a message that doesn't belong where it came.
+/// Returns the error for a message that is not expected now.
 pub(super) fn unexpected(message: &Message) -> io::Error {
     match message {
         Message::Refused { reason } => io::Error::other(reason.clone()),
-        other => io::Error::new(ErrorKind::InvalidData, format!("{other:?} is not what should come now")),
+        other => io::Error::new(ErrorKind::InvalidData, format!("unexpected message {other:?}")),
     }
 }

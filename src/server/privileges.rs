@@ -1,5 +1,5 @@
-//! Owns what a process gives up between binding its sockets and serving: root's rights, and whatever of the machine a
-//! tracker has no use for.
+//! Owns the privileges that a process drops after binding its sockets and before serving: the rights of root, and
+//! access to everything that a tracker does not need.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf, absolute};
@@ -13,7 +13,7 @@ use crate::error::ServerError;
 use crate::limits::{LOCKED_BYTES, WORKER_LOCKED_BYTES};
 use crate::sys::{self, Enforced, User};
 
-/// What [`Bound::restrict`] gives up.
+/// The privileges to drop; see [`Bound::restrict`].
 ///
 /// ```no_run
 /// use gyre::server::Privileges;
@@ -27,19 +27,19 @@ use crate::sys::{self, Enforced, User};
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Privileges {
-    /// Become this user; `None`: stay who it is.
+    /// Switch to this user. `None`: keep the current user.
     pub user: Option<UserName>,
-    /// Root may serve.
+    /// Allow serving as root.
     pub allow_root: bool,
-    /// Keep to what [`sys::confine_files`] and [`sys::deny_calls`] leave: no files but those of the configuration, no
-    /// connections by TCP but to the ports that HTTP is served at, no other program. It is too tight for a middleware
-    /// or a route that needs such.
+    /// Restrict the process with [`sys::confine_files`] and [`sys::deny_calls`] to the files of the configuration and
+    /// to TCP connections to its own HTTP ports, without other programs. Disable it for a middleware or route that
+    /// needs more.
     pub sandbox: bool,
-    /// Files that are read, beside those of the configuration.
+    /// Other files that the process must be able to read.
     pub files: Vec<PathBuf>,
 }
 
-/// A user, and a group unless it is the user's own; names or numbers.
+/// A user, and optionally a group other than the user's primary group. Names or numbers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UserName {
     user: String,
@@ -56,7 +56,7 @@ impl FromStr for UserName {
             None => (text, None),
         };
         if user.is_empty() || group.is_some_and(|group| group.is_empty() || group.contains(':')) {
-            return Err("neither a user nor USER:GROUP");
+            return Err("not NAME or NAME:GROUP");
         }
         Ok(Self { user: user.to_owned(), group: group.map(str::to_owned) })
     }
@@ -70,12 +70,13 @@ impl fmt::Display for UserName {
 }
 
 impl<M: Middleware + Send> Bound<M> {
-    /// Gives up, for good, what serving doesn't need, and says so in the log. The sandbox's files are shut for this
-    /// thread and those that it starts: let it be the process's only one. What the kernel can't do is a warning.
+    /// Drops all privileges that serving does not need, for good, and logs the result. The file restrictions apply to
+    /// this thread and to the threads that it starts, so it must be the only thread of the process. Restrictions that
+    /// the kernel does not support are logged as warnings.
     ///
     /// # Errors
     ///
-    /// Root would serve, and was not allowed to; there is no such user, or it can't become that.
+    /// The process would serve as root without permission, the user does not exist, or the process can't switch to it.
     pub fn restrict(&mut self, privileges: &Privileges) -> Result<(), ServerError> {
         let user = privileges.user.as_ref().map(find).transpose()?;
         if user.unwrap_or_else(User::current).is_root() && !privileges.allow_root {
@@ -91,27 +92,27 @@ impl<M: Middleware + Send> Bound<M> {
         }
         let system = |what| move |source| ServerError::System { what, source };
         if !User::current().is_root() {
-            sys::drop_capabilities().map_err(system("capabilities can't be given up"))?;
+            sys::drop_capabilities().map_err(system("can't drop capabilities"))?;
         }
-        sys::forbid_new_rights().map_err(system("new rights can't be given up"))?;
+        sys::forbid_new_rights().map_err(system("can't set no_new_privs"))?;
         if privileges.sandbox {
             self.confine(&privileges.files);
         }
         Ok(())
     }
 
-    /// Shuts everything but these files, those of the configuration, and whatever takes their place.
+    /// Denies access to everything except these files, those of the configuration, and files that replace them.
     fn confine(&mut self, files: &[PathBuf]) {
         let files: Vec<_> = self.config.lists.all_files().chain(files).collect();
         let state: Vec<_> = self.config.state_dir.iter().filter_map(|path| absolute(path).ok()).collect();
         let named: Vec<_> = files.iter().map(|file| directory_of(file)).chain(state.clone()).collect();
-        // What a link leads to is read where it is.
+        // The target of a link is read at its real place.
         let linked = files.iter().filter_map(|file| Some(directory_of(&fs::canonicalize(file).ok()?)));
         let read: Vec<_> = named.iter().cloned().chain(linked).collect();
         let ports: Vec<_> = self.http_addresses().iter().map(SocketAddr::port).collect();
         let files = match sys::confine_files(&read, &state, &ports) {
-            Ok(Enforced::Fully) => Some("files, connections and signals by Landlock"),
-            Ok(Enforced::Partially) => Some("files by Landlock, and what else of it this kernel has"),
+            Ok(Enforced::Fully) => Some("files, connections and signals (Landlock)"),
+            Ok(Enforced::Partially) => Some("files (Landlock, only partially supported by this kernel)"),
             Ok(Enforced::Not) => {
                 tracing::warn!("files are not confined: this kernel has no Landlock");
                 None
@@ -124,10 +125,10 @@ impl<M: Middleware + Send> Bound<M> {
         self.readable = files.map(|_| named);
         let calls =
             sys::deny_calls().inspect_err(|error| tracing::warn!("system calls are not confined: {error}"));
-        let calls = calls.ok().map(|()| "system calls by seccomp");
+        let calls = calls.ok().map(|()| "system calls (seccomp)");
         let confined: Vec<_> = files.into_iter().chain(calls).collect();
         if !confined.is_empty() {
-            tracing::info!("confined: {}", confined.join(", "));
+            tracing::info!("sandbox restricts {}", confined.join(", "));
         }
     }
 }
@@ -145,7 +146,7 @@ fn directory_of(file: &Path) -> PathBuf {
     absolute.parent().unwrap_or(&absolute).to_owned()
 }
 
-/// Says of a list that can't be read, where only files in these directories can, that this is why.
+/// Replaces a permission error of a list outside of the readable directories with one that explains the sandbox.
 pub(super) fn explain(error: ServerError, readable: Option<&[PathBuf]>) -> ServerError {
     match (error, readable) {
         (ServerError::List { path, source: ListError::Io(source) }, Some(readable))

@@ -1,4 +1,4 @@
-//! Owns the sockets: bound in the order of the workers, which is their number in the kernel's reuseport groups.
+//! Owns the sockets. They are bound in the order of the workers, which gives their numbers in the reuseport groups.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
@@ -21,23 +21,23 @@ use crate::sys;
 use crate::types::Family;
 use crate::worker::ConnectionLimits;
 
-/// Descriptors that a server wants.
+/// Numbers of file descriptors that a server needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Descriptors {
-    /// What it doesn't start without.
+    /// Descriptors without which it does not start.
     pub(crate) own: u64,
-    /// For connections of each worker ...
+    /// Connection limits of each worker.
     per_worker: ConnectionLimits,
-    /// ... and of all together.
+    /// Descriptors for connections of all workers.
     pub(crate) connections: u64,
 }
 
-/// How many descriptors a server with this configuration and so many workers wants, if the rest of the program needs so
-/// many.
+/// Returns the descriptors that a server needs with this configuration and number of workers, if the rest of the
+/// program needs `spare`.
 pub(crate) fn descriptors_needed(config: &Config, workers: usize, spare: u64) -> Descriptors {
     // A worker holds each listener twice: to accept from, and to hand over.
     let (udp, listeners) = (config.udp.addresses().len(), config.http.addresses().len());
-    // Whoever takes over gets one more of each.
+    // A tracker that takes over gets one more of each.
     let handed_over = if config.state_dir.is_some() { udp + listeners } else { 0 };
     let sockets_per_worker = udp + 2 * listeners + handed_over;
     let own = SPARE_DESCRIPTORS + spare + workers as u64 * (WORKER_DESCRIPTORS + sockets_per_worker as u64);
@@ -47,8 +47,8 @@ pub(crate) fn descriptors_needed(config: &Config, workers: usize, spare: u64) ->
     Descriptors { own, per_worker, connections: (workers * each) as u64 }
 }
 
-/// Sees to it that there are descriptors for all sockets and connections; returns how many connections each worker may
-/// have. Where their number is the default it gives way to the limit.
+/// Raises the limit of file descriptors for all sockets and connections. Returns the connection limits of each worker.
+/// If the number of connections is the default, it is reduced to what the limit allows.
 pub(super) fn reserve_descriptors(
     config: &Config,
     workers: usize,
@@ -77,7 +77,7 @@ pub(super) struct Sockets {
 }
 
 impl Sockets {
-    /// Binds a socket for each worker at each address where there is none that was inherited.
+    /// Binds a socket for each worker at each address, unless it was inherited.
     pub(super) fn bind(
         config: &Config,
         workers: usize,
@@ -98,7 +98,8 @@ impl Sockets {
         self.http.iter().map(|group| group.address).collect()
     }
 
-    /// Hands the steering programs to the kernel. Without them requests still arrive, with more hops between workers.
+    /// Attaches the steering programs to the sockets. Without them, requests still arrive, with more hops between
+    /// workers.
     pub(super) fn steer(&self, steering: Steering, owners: &Owners, cores: &[Option<usize>]) {
         let cores: Vec<_> = cores.iter().enumerate().map(|(worker, core)| core.unwrap_or(worker)).collect();
         let (udp_program, http_program) = match steering {
@@ -110,20 +111,21 @@ impl Sockets {
         let http = self.http.iter().map(|group| (group.sockets[0].as_fd(), &http_program));
         for (socket, program) in udp.chain(http) {
             let Some(program) = program else {
-                sys::detach_steering(socket); // of another tracker, which had the socket
+                sys::detach_steering(socket); // the program of a former owner of the socket
                 continue;
             };
             if let Err(error) = sys::attach_steering(socket, program) {
                 return tracing::warn!(
-                    "--steering {steering} can't be set up ({error}): the kernel deals out requests on its own"
+                    "can't set up --steering {steering}: {error}; the kernel distributes requests by a \
+                     hash of the addresses"
                 );
             }
         }
     }
 
-    /// The sockets of each worker, in the order of the workers.
-    pub(super) fn deal(self) -> impl Iterator<Item = (Vec<RingSocket>, Vec<TcpListener>)> {
-        deal(self.udp).zip(deal(self.http))
+    /// Returns the sockets of each worker, in the order of the workers.
+    pub(super) fn by_worker(self) -> impl Iterator<Item = (Vec<RingSocket>, Vec<TcpListener>)> {
+        by_worker(self.udp).zip(by_worker(self.http))
     }
 }
 
@@ -143,7 +145,7 @@ fn bind_all<S>(
     let kind = kind_of(protocol);
     let addresses = listen.addresses();
     let given: Vec<_> = addresses.iter().map(|&address| inherited.take(kind, address)).collect();
-    // All are probed before any is bound: our own sockets may overlap, a wildcard and one of its addresses.
+    // All are probed before any is bound, since our own sockets may overlap: a wildcard and a specific address.
     let probed = addresses.iter().zip(&given).map(|(&address, given)| match given.is_empty() {
         true => probe_patiently(protocol, address),
         false => Ok(()),
@@ -168,7 +170,7 @@ fn bind_all<S>(
         match group {
             Ok(group) => groups.push(group),
             Err(error) if *listen == Listen::Default && address.is_ipv6() && lacks_ipv6(&error) => {
-                tracing::warn!("this machine has no IPv6 ({error}): {protocol} is served over IPv4 alone");
+                tracing::warn!("this machine has no IPv6 ({error}); {protocol} is served over IPv4 only");
             }
             Err(source) => return Err(ServerError::Bind { protocol, address, source }),
         }
@@ -180,7 +182,7 @@ fn lacks_ipv6(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL))
 }
 
-/// As [`probe`], but a port that is in use gets some time to become free: at a restart after `kill -9` it will.
+/// Like [`probe`], but waits for a port in use to become free, which it does in a restart after `kill -9`.
 fn probe_patiently(protocol: &str, address: SocketAddr) -> io::Result<()> {
     let mut tries = BIND_PATIENCE_MS / BIND_RETRY_MS;
     loop {
@@ -192,15 +194,15 @@ fn probe_patiently(protocol: &str, address: SocketAddr) -> io::Result<()> {
     }
 }
 
-/// Fails if another process has the port. Our own sockets share theirs (`SO_REUSEPORT`), and so would another
-/// tracker's of the same user: unnoticed, each would get a part of the requests.
+/// Fails if another process uses the port. Our own sockets share ports (`SO_REUSEPORT`), and so could another tracker
+/// of the same user. Then each of them would get a part of the requests, unnoticed.
 pub(crate) fn probe(protocol: &str, address: SocketAddr) -> io::Result<()> {
     if address.port() == 0 {
         return Ok(());
     }
     let kind = kind_of(protocol);
     let socket = open(address, kind)?;
-    // Connections of an earlier process that linger are no obstacle; one that listens is.
+    // Lingering connections of an earlier process do not matter, but a listening socket does.
     socket.set_reuse_address(kind == Type::STREAM)?;
     socket.bind(&address.into())
 }
@@ -209,7 +211,7 @@ fn kind_of(protocol: &str) -> Type {
     if protocol == "udp" { Type::DGRAM } else { Type::STREAM }
 }
 
-/// A socket for this family alone: IPv4 has sockets of its own.
+/// Opens a socket for one address family only. IPv4 and IPv6 have separate sockets.
 fn open(address: SocketAddr, kind: Type) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), kind, None)?;
     if address.is_ipv6() {
@@ -220,13 +222,13 @@ fn open(address: SocketAddr, kind: Type) -> io::Result<Socket> {
 
 fn bind(address: SocketAddr, kind: Type) -> io::Result<Socket> {
     let socket = open(address, kind)?;
-    // A port that the kernel chooses must be nobody else's, and it would choose one that others share.
+    // A port chosen by the kernel must not be shared, but with SO_REUSEPORT it could choose a port of another process.
     let is_chosen = address.port() == 0;
     socket.set_reuse_port(!is_chosen)?;
     socket.set_reuse_address(kind == Type::STREAM && !is_chosen)?;
     socket.bind(&address.into())?;
     socket.set_reuse_port(true)?;
-    socket.set_reuse_address(kind == Type::STREAM)?; // its connections have it too, when they linger
+    socket.set_reuse_address(kind == Type::STREAM)?; // its lingering connections inherit it
     Ok(socket)
 }
 
@@ -235,8 +237,8 @@ fn udp_socket(socket: Socket, receive_buffer_bytes: usize) -> io::Result<RingSoc
     let buffer = sys::set_receive_buffer(&socket, receive_buffer_bytes)?;
     if buffer < receive_buffer_bytes / 2 * 2 {
         tracing::warn!(
-            "udp {address} has a receive buffer of {buffer} bytes, not {receive_buffer_bytes}, and will drop more in a \
-             burst: set `sysctl net.core.rmem_max={receive_buffer_bytes}`"
+            "udp {address}: the receive buffer has {buffer} bytes instead of {receive_buffer_bytes}, \
+             which can lose datagrams in a burst; set `sysctl net.core.rmem_max={receive_buffer_bytes}`"
         );
     }
     let wildcard = address.ip().is_unspecified();
@@ -254,8 +256,8 @@ fn tcp_listener(socket: Socket) -> io::Result<TcpListener> {
     Ok(TcpListener::from(socket))
 }
 
-/// Turns the sockets of each address into the sockets of each worker.
-fn deal<S>(groups: Vec<Group<S>>) -> impl Iterator<Item = Vec<S>> {
+/// Converts the sockets of each address to the sockets of each worker.
+fn by_worker<S>(groups: Vec<Group<S>>) -> impl Iterator<Item = Vec<S>> {
     let mut groups: Vec<_> = groups.into_iter().map(|group| group.sockets.into_iter()).collect();
     std::iter::from_fn(move || Some(groups.iter_mut().filter_map(Iterator::next).collect()))
 }
@@ -264,9 +266,9 @@ fn deal<S>(groups: Vec<Group<S>>) -> impl Iterator<Item = Vec<S>> {
 mod tests {
     use super::*;
 
-    /// Of so many ports that others share, the kernel would choose some twice.
+    /// With so many ports that may be shared, the kernel would choose some of them twice.
     #[test]
-    fn a_port_that_is_chosen_is_nobody_elses_and_can_be_shared() {
+    fn a_port_chosen_by_the_kernel_is_unique_and_can_be_shared_later() {
         for kind in [Type::DGRAM, Type::STREAM] {
             let sockets: Vec<_> = (0..400).map(|_| bind(([127, 0, 0, 1], 0).into(), kind).unwrap()).collect();
             let mut ports: Vec<_> =
@@ -279,13 +281,13 @@ mod tests {
     }
 
     #[test]
-    fn sockets_are_dealt_in_the_order_of_the_workers() {
+    fn sockets_are_distributed_in_the_order_of_the_workers() {
         let group = |name: &str| Group {
             address: ([127, 0, 0, 1], 0).into(),
             sockets: (0..3).map(|worker| format!("{name}{worker}")).collect(),
         };
-        let dealt: Vec<_> = deal(vec![group("a"), group("b")]).take(3).collect();
+        let dealt: Vec<_> = by_worker(vec![group("a"), group("b")]).take(3).collect();
         assert_eq!(dealt, [["a0", "b0"], ["a1", "b1"], ["a2", "b2"]]);
-        assert_eq!(deal(Vec::<Group<()>>::new()).next(), Some(Vec::new()));
+        assert_eq!(by_worker(Vec::<Group<()>>::new()).next(), Some(Vec::new()));
     }
 }

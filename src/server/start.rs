@@ -1,4 +1,4 @@
-//! Owns the start of a tracker: first its sockets, then its workers; and the cores that these run on.
+//! Owns the start of a tracker: first its sockets, then its workers. Also chooses the cores of the workers.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,7 +9,7 @@ use std::thread;
 use crossbeam::channel::{Receiver, Sender, bounded};
 
 use super::control::{Control, Orders};
-use super::handover::{Crew, Estate};
+use super::handover::{Handover, WorkerGroup};
 use super::inherit::Inherited;
 use super::sockets::{Sockets, reserve_descriptors};
 use super::tables::Tables;
@@ -25,8 +25,8 @@ use crate::time::Clock;
 use crate::web::Site;
 use crate::worker::{self, ConnectionLimits, Program, Setup, Shutdown};
 
-/// A tracker that has its sockets, and does not serve yet: what comes waits in their buffers. Between this and
-/// [`start`](Self::start) is the time to give up what rights a process needs for its ports alone.
+/// A tracker with bound sockets that does not serve yet: requests wait in the sockets' buffers. Before
+/// [`start`](Self::start), the process can drop the privileges that it only needs to bind ports.
 pub struct Bound<M = ()> {
     name: &'static str,
     pub(super) config: Config,
@@ -38,7 +38,7 @@ pub struct Bound<M = ()> {
     sockets: Sockets,
     predecessor: Option<Predecessor>,
     rest: Inherited,
-    /// The directories of files that can still be read, if not all can.
+    /// The directories whose files can still be read. `None`: all.
     pub(super) readable: Option<Vec<PathBuf>>,
 }
 
@@ -53,7 +53,7 @@ impl<M: Middleware + Send> Bound<M> {
     ) -> Result<Self, ServerError> {
         config.check()?;
         let allowed = sys::allowed_cores()
-            .map_err(|source| ServerError::System { what: "the cores can't be known", source })?;
+            .map_err(|source| ServerError::System { what: "can't get the available cores", source })?;
         let cores = choose_cores(&config.cores, &allowed)?;
         let connections = reserve_descriptors(&config, cores.len(), spare_descriptors)?;
         let predecessor = inherited.take_predecessor(&config, cores.len())?;
@@ -74,52 +74,52 @@ impl<M: Middleware + Send> Bound<M> {
         })
     }
 
-    /// What was inherited and is not this tracker's, for another.
+    /// Returns the inherited sockets that this tracker does not use, for another tracker.
     pub fn rest(&mut self) -> Inherited {
         std::mem::take(&mut self.rest)
     }
 
-    /// Where UDP will be served; a port that was given as 0 is the one that it became.
+    /// Returns the addresses that UDP will be served on, with port 0 replaced by the port in use.
     pub fn udp_addresses(&self) -> Vec<SocketAddr> {
         self.sockets.udp_addresses()
     }
 
-    /// Where HTTP will be served; a port that was given as 0 is the one that it became.
+    /// Returns the addresses that HTTP will be served on, with port 0 replaced by the port in use.
     pub fn http_addresses(&self) -> Vec<SocketAddr> {
         self.sockets.http_addresses()
     }
 
-    /// Reads lists and the last snapshot and starts all workers. When this returns, they serve. (If the tracker takes
-    /// over from another one, that serves too, until [`Tracker::succeed`].)
+    /// Reads the lists and the last snapshot, and starts all workers. They serve when this returns. A tracker to take
+    /// over from also serves, until [`Tracker::succeed`].
     ///
     /// # Errors
     ///
-    /// [`ServerError`], which says what failed and what may help. Workers that had started are asked to end.
+    /// [`ServerError`], with the reason and how to fix it. Workers that were started are told to end.
     pub fn start(self) -> Result<Tracker, ServerError> {
         let Self { name, config, middleware, mut site, cores, connections, sockets, .. } = self;
         let Self { predecessor, spare_descriptors, readable, .. } = self;
         let workers = cores.len();
         let system = |what| move |source| ServerError::System { what, source };
         let clock = Clock::start();
-        let Tables { owners, engines, charge, started_unix } =
+        let Tables { owners, engines, control_setup, started_unix } =
             Tables::prepare(&config, workers, clock, predecessor.as_ref())?;
         sockets.steer(config.steering, &owners, &cores);
         let doorbells: io::Result<Vec<_>> = (0..workers).map(|_| Doorbell::new().map(Arc::new)).collect();
-        let doorbells = doorbells.map_err(system("a doorbell can't be made"))?;
+        let doorbells = doorbells.map_err(system("can't create an eventfd"))?;
         let meshes = Mesh::connect(&doorbells);
         let (report_ready, ready) = bounded(workers);
         let (report_end, ended) = bounded(workers);
         let (orders, receivers) = Orders::new(&doorbells);
-        let control = Control::start(name, charge, orders.clone());
-        let (control, state) = control.map_err(system("a thread can't be started"))?;
-        let crew = Crew { orders, shutdown: Arc::new(Shutdown::new(workers)) };
+        let control = Control::start(name, control_setup, orders.clone());
+        let (control, state) = control.map_err(system("can't start a thread"))?;
+        let group = WorkerGroup { orders, shutdown: Arc::new(Shutdown::new(workers)) };
         let tracker = Tracker {
             udp: sockets.udp_addresses(),
             http: sockets.http_addresses(),
             cores,
             published: (0..workers).map(|_| Arc::default()).collect(),
-            together: Arc::new(Mutex::new(vec![crew.clone()])),
-            crew,
+            together: Arc::new(Mutex::new(vec![group.clone()])),
+            group,
             ended,
             running: workers,
             config,
@@ -135,7 +135,7 @@ impl<M: Middleware + Send> Bound<M> {
         site.set_published(tracker.published.clone());
         let site = Arc::new(site);
         let trusted_proxies = trusted(&tracker.config);
-        let parts = sockets.deal().zip(engines).zip(meshes).zip(receivers).zip(doorbells);
+        let parts = sockets.by_worker().zip(engines).zip(meshes).zip(receivers).zip(doorbells);
         for (number, (((((sockets, listeners), engine), mesh), orders), doorbell)) in parts.enumerate() {
             let setup = Setup {
                 core: tracker.cores[number],
@@ -146,7 +146,7 @@ impl<M: Middleware + Send> Bound<M> {
                 doorbell,
                 clock,
                 published: tracker.published[number].clone(),
-                shutdown: tracker.crew.shutdown.clone(),
+                shutdown: tracker.group.shutdown.clone(),
                 busy_poll: tracker.config.busy_poll,
                 connections,
                 orders,
@@ -154,7 +154,7 @@ impl<M: Middleware + Send> Bound<M> {
             let (middleware, site) = (middleware.clone(), site.clone());
             let program = Program { middleware, site, trusted_proxies: trusted_proxies.clone() };
             spawn(name, number, setup, program, report_ready.clone(), report_end.clone())
-                .map_err(system("a thread can't be started"))?;
+                .map_err(system("can't start a thread"))?;
         }
         await_ready(&ready, &tracker.ended, workers)?;
         if tracker.predecessor.is_none() {
@@ -165,47 +165,50 @@ impl<M: Middleware + Send> Bound<M> {
 }
 
 impl Tracker {
-    /// Lets the tracker end that this one takes over from, if there is one: until then both serve.
+    /// Ends the tracker that this one takes over from, if there is one. Until then both serve.
     ///
     /// # Errors
     ///
-    /// It has ended already. What came to it since its last snapshot is lost then.
+    /// That tracker has already ended. What it received since its last snapshot is lost then.
     pub fn succeed(&mut self) -> Result<(), ServerError> {
         let (Some(predecessor), Some(state)) = (self.predecessor.take(), &self.state) else { return Ok(()) };
-        let (orders, control) = (self.crew.orders.clone(), self.control.clone());
-        predecessor.relieve(Arc::downgrade(state), self.owners, orders, control)?;
+        let (orders, control) = (self.group.orders.clone(), self.control.clone());
+        predecessor.shut_down(Arc::downgrade(state), self.owners, orders, control)?;
         self.offer()
     }
 
-    /// Is ready to be taken over from, if it keeps a state.
+    /// Waits in the background for another tracker that wants to take over, if there is a state directory.
     fn offer(&self) -> Result<(), ServerError> {
         let Some(state) = &self.state else { return Ok(()) };
         let Some(listener) = state.listener() else { return Ok(()) };
         let offer = || {
-            let estate = Estate {
+            let handover = Handover {
                 listener: listener.try_clone()?,
                 state: Arc::downgrade(state),
                 control: self.control.clone(),
                 owners: self.owners,
-                crews: self.together.clone(),
+                groups: self.together.clone(),
                 clock: self.clock,
                 started_unix: self.started_unix,
                 peer_timeout_secs: self.config.peer_timeout_secs,
             };
-            estate.offer()
+            handover.spawn()
         };
-        offer().map_err(|source| ServerError::System { what: "nobody can be let take over", source })
+        offer().map_err(|source| ServerError::System {
+            what: "can't wait for another tracker to take over",
+            source,
+        })
     }
 }
 
-/// Waits until each worker has said that it is ready, or that it has ended.
+/// Waits until each worker is ready or has ended.
 fn await_ready(ready: &Receiver<()>, ended: &Receiver<Ended>, workers: usize) -> Result<(), ServerError> {
     for _ in 0..workers {
         crossbeam::channel::select! {
             recv(ready) -> _ => {}
             recv(ended) -> ended => {
                 let Ended { worker, result } = ended.expect("a worker that isn't ready holds a sender");
-                let source = result.err().unwrap_or_else(|| io::Error::other("it ended at once"));
+                let source = result.err().unwrap_or_else(|| io::Error::other("it ended immediately"));
                 return Err(ServerError::Worker { worker, what: "can't start", source });
             }
         }
@@ -221,7 +224,7 @@ fn spawn<M: Middleware + Send>(
     ready: Sender<()>,
     ended: Sender<Ended>,
 ) -> io::Result<()> {
-    /// Sees to it that the end is reported even if the worker panics and panics don't abort.
+    /// Reports the end of the worker, even if it panics and panics don't abort.
     struct Report {
         worker: usize,
         ended: Sender<Ended>,
@@ -246,7 +249,7 @@ fn spawn<M: Middleware + Send>(
     thread::Builder::new().name(name).spawn(body).map(drop)
 }
 
-/// The core of each worker, of those that the process may run on; `None` for one that isn't pinned.
+/// Returns the core of each worker, from `allowed`; `None` for a worker that is not pinned.
 pub(crate) fn choose_cores(cores: &Cores, allowed: &[usize]) -> Result<Vec<Option<usize>>, ServerError> {
     let chosen: Vec<_> = match cores {
         Cores::Auto => allowed.iter().copied().take(MAX_WORKERS).map(Some).collect(),

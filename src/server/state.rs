@@ -1,15 +1,15 @@
-//! Owns the state directory: the secret of the connection ids, and the tables as of some minutes ago.
+//! Owns the state directory: the secret of the connection ids, and snapshots of the tables.
 //!
 //! ```text
-//!  secret         key of the connection ids, 32 hexadecimal digits, for nobody else to read
-//!  lock           held while a tracker runs
-//!  snapshot/      the last snapshot, a file for each worker that wrote it
-//!  snapshot.new/  the next one, while it is written; becomes snapshot/ all at once
-//!  snapshot.old/  the last one, for a moment, where the file system can't exchange the two
-//!  late/          what came to a tracker that handed over between its last snapshot and its end
-//!  lists/         the tracker's own lists, which it changes when it is asked to
-//!  damaged/       what could not be read
-//!  handover       the socket at which a tracker takes over from the one that runs
+//!  secret         key of the connection ids, 32 hexadecimal digits, readable by its owner only
+//!  lock           locked while a tracker runs
+//!  snapshot/      the last snapshot, one file for each worker that wrote it
+//!  snapshot.new/  the next snapshot while it is written; then it replaces snapshot/ atomically
+//!  snapshot.old/  the last snapshot for a moment, if the file system can't exchange the two
+//!  late/          changes that a tracker received between the last snapshot of a handover and its end
+//!  lists/         the tracker's own lists, which it changes on request
+//!  damaged/       files that could not be read
+//!  handover       the socket at which another tracker asks to take over
 //! ```
 
 use std::fs::{self, File, OpenOptions};
@@ -46,17 +46,17 @@ const LISTS: &str = "lists";
 const DAMAGED: &str = "damaged";
 pub(super) const HANDOVER: &str = "handover";
 
-/// The directory, held by this process.
+/// A state directory, locked by this process.
 pub(super) struct StateDirectory {
     path: PathBuf,
-    /// Released with the process, however that ends.
+    /// Unlocked when the process ends, however it ends.
     lock: File,
-    /// Where a tracker that wants to take over is listened to.
+    /// The socket at which another tracker asks to take over.
     listener: Option<Socket>,
 }
 
 impl StateDirectory {
-    /// Takes the directory, which is made if it isn't there.
+    /// Opens and locks the directory. Creates it if it does not exist.
     pub(super) fn open(path: &Path) -> Result<Self, ServerError> {
         let failed = |source| ServerError::State { path: path.to_owned(), source };
         sys::make_directory(path, None).map_err(failed)?;
@@ -64,40 +64,40 @@ impl StateDirectory {
             OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path.join(LOCK));
         let lock = lock.map_err(failed)?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|error| match error {
-            Errno::WOULDBLOCK => {
-                failed(io::Error::other("another tracker has it; --take-over would take over from that"))
-            }
+            Errno::WOULDBLOCK => failed(io::Error::other(
+                "another tracker is using it; use --take-over to take over from that tracker",
+            )),
             other => failed(other.into()),
         })?;
         let listener = Channel::listen(&path.join(HANDOVER));
         if let Err(error) = &listener {
             let path = path.display();
-            tracing::warn!("no other tracker will be able to take over: {path}/{HANDOVER}: {error}");
+            tracing::warn!("other trackers can't take over from this one: {path}/{HANDOVER}: {error}");
         }
         Ok(Self { path: path.to_owned(), lock, listener: listener.ok() })
     }
 
-    /// The directory as another tracker hands it over, which has it until it ends.
+    /// Returns the directory as another tracker hands it over, which also uses it until it ends.
     pub(super) fn inherited(path: &Path, lock: File, listener: Socket) -> Self {
         Self { path: path.to_owned(), lock, listener: Some(listener) }
     }
 
-    /// Another descriptor of the lock: who has one holds the directory.
+    /// Returns another descriptor of the lock. Each of them keeps the directory locked.
     pub(super) fn lock(&self) -> io::Result<File> {
         self.lock.try_clone()
     }
 
-    /// Where a tracker that wants to take over is listened to.
+    /// Returns the socket at which another tracker asks to take over.
     pub(super) fn listener(&self) -> Option<&Socket> {
         self.listener.as_ref()
     }
 
-    /// Where the tracker's own lists are, in a directory at this path.
+    /// Returns the path of the tracker's own lists in a state directory.
     pub(super) fn own_lists(path: &Path) -> PathBuf {
         path.join(LISTS)
     }
 
-    /// The key of the connection ids, made if there is none: clients keep their ids over a restart.
+    /// Returns the key of the connection ids, and creates it if it does not exist. It keeps ids valid over a restart.
     pub(super) fn secret(&self) -> Result<[u8; 16], ServerError> {
         let path = self.path.join(SECRET);
         let failed = |source| ServerError::State { path: path.clone(), source };
@@ -106,7 +106,9 @@ impl StateDirectory {
                 let digits = text.trim();
                 let key = (digits.len() == 32).then(|| u128::from_str_radix(digits, 16).ok()).flatten();
                 let wrong = || {
-                    failed(io::Error::other("it is not 32 hexadecimal digits; take it away to get a new one"))
+                    failed(io::Error::other(
+                        "not 32 hexadecimal digits; remove the file to create a new secret",
+                    ))
                 };
                 key.map(u128::to_be_bytes).ok_or_else(wrong)
             }
@@ -128,12 +130,12 @@ impl StateDirectory {
         }
     }
 
-    /// Begins a snapshot; returns a file for each worker.
+    /// Begins a snapshot. Returns a file for each worker.
     pub(super) fn begin(&self, workers: usize) -> io::Result<Vec<File>> {
         self.files(NEW_SNAPSHOT, workers)
     }
 
-    /// Begins what is left to the tracker that takes over; returns a file for each worker.
+    /// Begins the late changes for the tracker that takes over. Returns a file for each worker.
     pub(super) fn begin_late(&self, workers: usize) -> io::Result<Vec<File>> {
         self.files(LATE, workers)
     }
@@ -145,13 +147,13 @@ impl StateDirectory {
         (0..workers).map(|worker| File::create_new(directory.join(format!("worker-{worker}")))).collect()
     }
 
-    /// Has the snapshot that was begun, and is written, take the last one's place; and that of what came late, if that
-    /// is in it.
+    /// Replaces the last snapshot with the one that was written. With `with_late` it also contains the late changes,
+    /// which are removed.
     pub(super) fn finish(&self, with_late: bool) -> io::Result<()> {
         let (new, last) = (self.path.join(NEW_SNAPSHOT), self.path.join(SNAPSHOT));
         File::open(&new)?.sync_all()?;
         match renameat_with(CWD, &new, CWD, &last, RenameFlags::EXCHANGE) {
-            Err(Errno::NOENT) => fs::rename(&new, &last)?, // the first one
+            Err(Errno::NOENT) => fs::rename(&new, &last)?, // the first snapshot
             Err(Errno::INVAL | Errno::NOSYS) => match fs::rename(&last, self.path.join(OLD_SNAPSHOT)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => fs::rename(&new, &last)?,
@@ -166,13 +168,13 @@ impl StateDirectory {
         remove(&new)
     }
 
-    /// Gives a snapshot up.
+    /// Abandons a snapshot.
     pub(super) fn abandon(&self) {
         let _ = remove(&self.path.join(NEW_SNAPSHOT));
     }
 
-    /// Enters what the last snapshot holds into the tables of the workers, however many those are. A file that is
-    /// damaged is set aside; what is good of it is entered.
+    /// Loads the last snapshot into the tables of the workers, whatever their number. A damaged file is set aside,
+    /// after its valid part was loaded.
     pub(super) fn load(
         &self,
         now: Timestamp,
@@ -184,7 +186,7 @@ impl StateDirectory {
         self.keep_old_snapshot().map_err(failed)?;
         let mut paths = entries(&self.path.join(SNAPSHOT)).map_err(failed)?;
         let late = entries(&self.path.join(LATE)).map_err(failed)?;
-        // A peer can be in the snapshot and in what came late, and they are read side by side.
+        // A peer can be both in the snapshot and in the late changes, and these are read in parallel.
         let enter = if late.is_empty() { Engine::restore } else { Engine::load };
         paths.extend(late);
         let now_unix_secs = unix_secs();
@@ -224,12 +226,11 @@ impl StateDirectory {
         Ok(loaded)
     }
 
-    /// Has workers that serve enter what came late to the tracker before them; returns how many files that was in.
+    /// Loads the late changes of the previous tracker into workers that already serve. Returns the number of files.
     pub(super) fn load_late(&self, owners: &Owners, orders: &Orders) -> io::Result<usize> {
         let (paths, unix_secs) = (entries(&self.path.join(LATE))?, unix_secs());
         for path in &paths {
-            let give =
-                |owner: WorkerId, hand| orders.give_one(owner.index(), engine::Order::Load(hand).into());
+            let give = |owner: WorkerId, hand| orders.send(owner.index(), engine::Order::Load(hand).into());
             if let Err(damage) = deal(path, unix_secs, owners, give) {
                 self.set_aside(path, &damage, unix_secs)?;
             }
@@ -237,7 +238,7 @@ impl StateDirectory {
         Ok(paths.len())
     }
 
-    /// Puts the last snapshot back in its place if no other one has come there.
+    /// Restores the old snapshot if it was moved away but not replaced.
     fn keep_old_snapshot(&self) -> io::Result<()> {
         let (old, last) = (self.path.join(OLD_SNAPSHOT), self.path.join(SNAPSHOT));
         if old.exists() && !last.exists() { fs::rename(&old, &last) } else { remove(&old) }
@@ -250,14 +251,12 @@ impl StateDirectory {
         let aside = directory.join(format!("{name}-{unix_secs}"));
         fs::rename(path, &aside)?;
         let (path, aside) = (path.display(), aside.display());
-        tracing::error!(
-            "{path}: {damage}; it is kept as {aside}, and what was good before the damage is used"
-        );
+        tracing::error!("{path} is damaged: {damage}; it is kept as {aside}, and its valid part was loaded");
         Ok(())
     }
 }
 
-/// What is in a directory; nothing if there is none.
+/// Returns the entries of a directory; none if it does not exist.
 fn entries(directory: &Path) -> io::Result<Vec<PathBuf>> {
     match fs::read_dir(directory) {
         Ok(entries) => entries.map(|entry| entry.map(|entry| entry.path())).collect(),
@@ -266,15 +265,15 @@ fn entries(directory: &Path) -> io::Result<Vec<PathBuf>> {
     }
 }
 
-/// What was loaded.
+/// Result of loading a snapshot.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Loaded {
     pub(super) files: usize,
-    /// That were entered: those whose time is not over.
+    /// Number of peers that were loaded because they have not expired.
     pub(super) peers: u64,
 }
 
-/// Deals the pieces of a file to their owners.
+/// Distributes the blocks of a file to the owners of their swarms.
 fn deal(
     path: &Path,
     unix_secs: u64,

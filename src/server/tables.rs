@@ -1,9 +1,9 @@
-//! Owns what the workers begin with: the rule of ownership, an engine for each with its part of the last snapshot, and
-//! the lists.
+//! Owns the initial state of the workers: the rule of ownership, an engine for each with its part of the last snapshot,
+//! and the lists.
 
 use std::time::Duration;
 
-use super::control::Charge;
+use super::control::ControlSetup;
 use super::lists::ListFiles;
 use super::state::{Loaded, StateDirectory};
 use super::takeover::Predecessor;
@@ -19,12 +19,12 @@ use crate::sys;
 use crate::time::{Clock, Timestamp, unix_time};
 use crate::types::WorkerId;
 
-/// What the workers begin with, and what is looked after while they run.
+/// The initial state of the workers, and what the control thread needs.
 pub(super) struct Tables {
     pub(super) owners: Owners,
     pub(super) engines: Vec<Engine>,
-    pub(super) charge: Charge,
-    /// When the clock was started, as the connection ids reckon.
+    pub(super) control_setup: ControlSetup,
+    /// When the clock was started, on the time scale of the connection ids.
     pub(super) started_unix: Duration,
 }
 
@@ -57,17 +57,17 @@ impl Tables {
             let started = clock.now();
             let Loaded { files, peers } = state.load(started, &owners, &mut engines)?;
             let took = clock.now().since(started).as_secs_f64();
-            tracing::info!("{peers} peers from {files} files of the last snapshot, in {took:.1} s");
+            tracing::info!("loaded {peers} peers from {files} files of the last snapshot in {took:.1} s");
         }
         engines.iter_mut().for_each(|engine| engine.set_access(known.clone()));
         let interval = Duration::from_secs(config.snapshot_interval_secs.into());
         let paused = predecessor.is_some();
-        let charge = Charge { lists, known, own_lists, state, interval, paused, clock };
-        Ok(Self { owners, engines, charge, started_unix })
+        let control_setup = ControlSetup { lists, known, own_lists, state, interval, paused, clock };
+        Ok(Self { owners, engines, control_setup, started_unix })
     }
 }
 
-/// What of the process's memory each worker's table may take.
+/// Returns the memory limit of each worker's table in bytes.
 pub(crate) fn table_bytes(config: &Config, workers: usize) -> Result<usize, ServerError> {
     let most = config.max_memory_bytes.unwrap_or_else(default_memory_bytes);
     let workers = workers as u64;
@@ -81,12 +81,12 @@ pub(crate) fn table_bytes(config: &Config, workers: usize) -> Result<usize, Serv
     Ok(each as usize)
 }
 
-/// What the process may take if nobody says it.
+/// Returns the default memory limit of the process in bytes.
 pub(crate) fn default_memory_bytes() -> u64 {
     sys::memory_bytes() / DEFAULT_MEMORY_DIVISOR
 }
 
-/// What the engines are told of the configuration.
+/// Returns the engines' part of the configuration.
 pub(super) fn policy(config: &Config, table_bytes: usize) -> Policy {
     Policy {
         announce_interval_secs: config.announce_interval_secs,
@@ -97,7 +97,7 @@ pub(super) fn policy(config: &Config, table_bytes: usize) -> Policy {
     }
 }
 
-/// An engine for each worker.
+/// Creates an engine for each worker.
 fn engines(
     config: &Config,
     owners: Owners,
@@ -115,5 +115,5 @@ fn engines(
 }
 
 fn random<const N: usize>() -> Result<[u8; N], ServerError> {
-    sys::random().map_err(|source| ServerError::System { what: "random numbers can't be had", source })
+    sys::random().map_err(|source| ServerError::System { what: "can't get random numbers", source })
 }

@@ -1,4 +1,4 @@
-//! Owns the taking over from a tracker that runs, on the side of the new one. What is said is in `passing`.
+//! Owns the takeover from a running tracker, on the side of the new one. The messages are in `passing`.
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
@@ -22,20 +22,20 @@ use crate::time::{Clock, Timestamp};
 const ANSWER: Duration = Duration::from_millis(HANDOVER_ANSWER_MS);
 const TABLES: Duration = Duration::from_secs(HANDOVER_TABLES_S);
 
-/// A tracker that runs, as the one sees it that is to take over.
+/// The running tracker to take over from.
 pub(super) struct Predecessor {
     state_dir: PathBuf,
     channel: Channel,
     welcome: Welcome,
-    /// Started when it said so.
+    /// Started when the `Welcome` arrived.
     heard: Clock,
     lock: File,
     listener: Socket,
 }
 
 impl Predecessor {
-    /// Asks the tracker with this state directory for what it has; returns the sockets that it serves at. `None`: there
-    /// is none.
+    /// Connects to the tracker that is running with this state directory, and returns its sockets. Returns `None` if no
+    /// tracker is running.
     pub(super) fn connect(state_dir: &Path) -> io::Result<Option<(Self, Vec<OwnedFd>)>> {
         let channel = match Channel::connect(&state_dir.join(HANDOVER)) {
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
@@ -58,7 +58,7 @@ impl Predecessor {
         }
         let mut descriptors = descriptors.into_iter();
         let (Some(lock), Some(listener)) = (descriptors.next(), descriptors.next()) else {
-            return Err(io::Error::other("nothing was handed over"));
+            return Err(io::Error::other("no descriptors were received"));
         };
         let (lock, listener, state_dir) = (File::from(lock), Socket::from(listener), state_dir.to_owned());
         Ok(Some((Self { state_dir, channel, welcome, heard, lock, listener }, descriptors.collect())))
@@ -76,12 +76,13 @@ impl Predecessor {
         self.welcome.owner_key
     }
 
-    /// The time of day as that tracker reckons it, so that connection ids end at the same moment in both.
+    /// Returns the current time on the time scale of that tracker, so that connection ids expire at the same moment in
+    /// both.
     pub(super) fn unix_time(&self) -> Duration {
         Duration::from_micros(self.welcome.unix_micros) + self.heard.now().since(Timestamp::default())
     }
 
-    /// The state directory, with a snapshot that was written just now.
+    /// Returns the state directory, after the old tracker has written a new snapshot.
     pub(super) fn state(&self) -> Result<StateDirectory, ServerError> {
         let asked = self.channel.send(&Message::Save, &[]).and_then(|()| self.channel.receive(TABLES));
         match asked.map_err(ServerError::TakeOver)?.0 {
@@ -93,32 +94,32 @@ impl Predecessor {
         Ok(StateDirectory::inherited(&self.state_dir, lock, listener))
     }
 
-    /// Lets the other tracker end, since our workers serve, and has them enter what came to it meanwhile.
-    pub(super) fn relieve(
+    /// Tells the old tracker to end, since the new workers serve, and loads the changes that it received meanwhile.
+    pub(super) fn shut_down(
         self,
         state: Weak<StateDirectory>,
         owners: Owners,
         orders: Orders,
         control: Arc<Control>,
     ) -> Result<(), ServerError> {
-        // If the service manager saw that one end first, it would take the service for ended.
+        // If the service manager saw the old process end first, it would consider the service ended.
         if let Err(error) = sd_notify::notify(&[NotifyState::MainPid(std::process::id())]) {
-            tracing::warn!("the service manager can't be told of the new process: {error}");
+            tracing::warn!("can't notify the service manager of the new process: {error}");
         }
         self.channel.send(&Message::Serving, &[]).map_err(ServerError::TakeOver)?;
         let enter = move || {
             match self.channel.receive(TABLES) {
                 Err(error) if error.kind() == ErrorKind::UnexpectedEof => {}
-                _ => tracing::error!("the tracker that was taken over from does not end"),
+                _ => tracing::error!("the old tracker does not end"),
             }
             let Some(state) = state.upgrade() else { return };
             match state.load_late(&owners, &orders) {
-                Ok(files) => tracing::info!("taken over, with {files} files of what came meanwhile"),
-                Err(error) => tracing::error!("what came while it was taken over is lost: {error}"),
+                Ok(files) => tracing::info!("taken over; loaded late changes from {files} files"),
+                Err(error) => tracing::error!("changes during the takeover are lost: {error}"),
             }
             control.resume_snapshots();
         };
         let spawned = thread::Builder::new().name("gyre-takeover".into()).spawn(enter);
-        spawned.map(drop).map_err(|source| ServerError::System { what: "a thread can't be started", source })
+        spawned.map(drop).map_err(|source| ServerError::System { what: "can't start a thread", source })
     }
 }

@@ -1,6 +1,6 @@
-//! Owns the names of clients, told by how their peer ids begin (BEP 20).
+//! Owns the names of clients, by the prefix of their peer ids (BEP 20).
 
-/// The Azureus convention: `-`, two letters, four characters of version, `-`.
+/// Azureus style: `-`, two letters, four characters of version, `-`.
 const AZUREUS: [(&str, &str); 28] = [
     ("AZ", "Vuze"),
     ("BC", "BitComet"),
@@ -31,7 +31,7 @@ const AZUREUS: [(&str, &str); 28] = [
     ("qB", "qBittorrent"),
     ("st", "SharkTorrent"),
 ];
-/// Those with ways of their own.
+/// Other styles.
 const OTHERS: [(&str, &str); 6] = [
     ("A2-", "aria2"),
     ("M4-", "BitTorrent"),
@@ -41,7 +41,7 @@ const OTHERS: [(&str, &str); 6] = [
     ("OP", "Opera"),
 ];
 
-/// The client whose peer ids begin so, if it is known.
+/// Returns the name of the client with this start of a peer id, if it is known.
 pub(super) fn name(id: &str) -> Option<&'static str> {
     let named = |(prefix, _): &&(&str, &str), id: &str| id.starts_with(prefix);
     let found = match id.strip_prefix('-') {
@@ -56,7 +56,7 @@ mod tests {
     use super::name;
 
     #[test]
-    fn clients_are_told_by_their_ids() {
+    fn clients_are_recognized_by_their_peer_ids() {
         assert_eq!(name("-qB4630-"), Some("qBittorrent"));
         assert_eq!(name("-lt0D80-"), Some("rTorrent"));
         assert_eq!(name("-LT2080-"), Some("libtorrent"));

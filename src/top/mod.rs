@@ -1,7 +1,7 @@
-//! Owns `gyre top`: the figures of a tracker in a terminal, read from its admin listener.
+//! Owns `gyre top`: the state of a tracker in a terminal, read from its admin listener.
 //!
-//! What is shown is made of readings by `model`, drawn by `view`; both know no terminal and no network. Threads of
-//! their own ask the tracker (`source`), so that keys are answered however slow it is.
+//! `model` turns readings into what is shown, and `view` draws it. Both know no terminal and no network. Separate
+//! threads query the tracker (`source`), so that keys work however slow the tracker is.
 
 mod clients;
 mod model;
@@ -23,88 +23,88 @@ use ratatui::crossterm::execute;
 use ratatui::{DefaultTerminal, Terminal};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use model::{Model, News};
+use model::{Model, Update};
 use source::Source;
 pub use source::Target;
 use view::View;
 
-/// Keys and signals are looked for so often.
+/// Interval at which keys and signals are checked.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
-/// News that wait to be taken.
-const NEWS_MAX: usize = 16;
-/// Columns of a frame without a terminal: info-hashes are whole.
+/// Maximum number of updates in the queue.
+const UPDATES_MAX: usize = 16;
+/// Columns of a frame without a terminal. Info-hashes are not shortened.
 const ONCE_COLUMNS: u16 = 132;
 
-/// Why nothing is shown.
+/// Why nothing can be shown.
 #[derive(Debug, thiserror::Error)]
 pub enum TopError {
-    /// Nobody answers.
+    /// There is no answer.
     #[error(
-        "{target} does not answer: {why}; is the tracker running, with its admin listener (--admin) there?"
+        "{target} does not answer: {why}; check that the tracker is running and that its --admin address is right"
     )]
-    Silent {
-        /// Who was asked.
+    NoAnswer {
+        /// The admin listener.
         target: Target,
-        /// What happened.
+        /// The reason.
         why: String,
     },
-    /// Somebody else answers.
-    #[error("{target} answers, but not as the admin listener of a gyre of this version: {why}")]
-    Stranger {
-        /// Who was asked.
+    /// The answer is not from an admin listener.
+    #[error("{target} does not answer like an admin listener of this version of gyre: {why}")]
+    WrongAnswer {
+        /// The address.
         target: Target,
         /// What is wrong with the answer.
         why: String,
     },
-    /// There is no terminal, or it is gone.
-    #[error("the terminal can't be used: {0}; with --once one frame is written without one")]
+    /// The terminal can't be used, or was closed.
+    #[error("can't use the terminal: {0}; use --once to write one frame without a terminal")]
     Terminal(#[from] io::Error),
 }
 
 impl TopError {
-    /// What happened, without whom to.
+    /// Returns the reason, without the target.
     fn why(self) -> String {
         match self {
-            Self::Silent { why, .. } | Self::Stranger { why, .. } => why,
+            Self::NoAnswer { why, .. } | Self::WrongAnswer { why, .. } => why,
             Self::Terminal(error) => error.to_string(),
         }
     }
 }
 
-/// Shows a tracker in the terminal until somebody quits; it is asked once in each interval.
+/// Shows a tracker in the terminal until the user quits. The tracker is queried once in each interval.
 ///
 /// # Errors
 ///
-/// [`TopError`]: there is nobody to ask at first, or no terminal. Once it has answered it may come and go.
+/// [`TopError`], if the first query fails or there is no terminal. Later failures are shown and retried.
 pub fn run(target: &Target, interval: Duration, color: bool) -> Result<(), TopError> {
     let source = Source::new(target);
     let mut model = Model::new(&target.to_string());
-    model.take(source.stats()?);
-    let (sender, news) = sync_channel(NEWS_MAX);
+    model.apply(source.stats()?);
+    let (sender, updates) = sync_channel(UPDATES_MAX);
     source.watch(interval, &sender)?;
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGHUP, SIGINT, SIGTERM] {
         signal_hook::flag::register(signal, stop.clone())?;
     }
     let mut screen = Screen::open()?;
-    let shown = show(&mut screen.0, model, View::new(color), &news, &stop);
-    drop(screen); // before an error is written
+    let shown = show(&mut screen.0, model, View::new(color), &updates, &stop);
+    drop(screen); // the terminal must be restored before an error is written
     Ok(shown?)
 }
 
-/// One frame as text, with the rates of one interval.
+/// Returns one frame as text, with the rates of one interval.
 ///
 /// # Errors
 ///
-/// [`TopError`]: there is nobody to ask.
+/// [`TopError`], if a query fails.
 pub fn once(target: &Target, interval: Duration) -> Result<String, TopError> {
     let source = Source::new(target);
     let mut model = Model::new(&target.to_string());
-    model.take(source.stats()?);
+    model.apply(source.stats()?);
     thread::sleep(interval);
-    // A tracker that is too busy to look for these has figures all the same.
-    [source.swarms(), source.clients()].into_iter().flatten().for_each(|news| model.take(news));
-    model.take(source.stats()?);
+    // A tracker that is too busy for these queries still has statistics.
+    [source.swarms(), source.clients()].into_iter().flatten().for_each(|updates| model.apply(updates));
+    model.apply(source.stats()?);
     let mut view = View::new(false);
     view.keys = false;
     let backend = TestBackend::new(ONCE_COLUMNS, view::full_height(&model));
@@ -113,7 +113,7 @@ pub fn once(target: &Target, interval: Duration) -> Result<String, TopError> {
     Ok(to_text(frame.buffer))
 }
 
-/// The rows of a screen, without blanks behind the words and empty rows at the end.
+/// Returns the rows of a screen, without trailing spaces and trailing empty rows.
 fn to_text(buffer: &Buffer) -> String {
     let rows = buffer.content.chunks(buffer.area.width.max(1).into());
     let rows: Vec<String> = rows.map(|row| row.iter().map(Cell::symbol).collect()).collect();
@@ -121,36 +121,38 @@ fn to_text(buffer: &Buffer) -> String {
     text.trim_end().to_owned() + "\n"
 }
 
-/// Draws what is new and does what keys say, until one of them, or a signal, says to stop.
+/// Draws updates and handles keys, until a key or a signal stops it.
 fn show(
     terminal: &mut DefaultTerminal,
     mut model: Model,
     mut view: View,
-    news: &Receiver<News>,
+    updates: &Receiver<Update>,
     stop: &AtomicBool,
 ) -> io::Result<()> {
-    // What is seen during a pause; readings go on meanwhile.
-    let mut still: Option<Model> = None;
+    // What is shown during a pause. Readings go on meanwhile.
+    let mut frozen: Option<Model> = None;
     let mut changed = true;
     while !stop.load(Ordering::Acquire) {
         loop {
-            match news.try_recv() {
-                Ok(new) => model.take(new),
+            match updates.try_recv() {
+                Ok(new) => model.apply(new),
                 Err(TryRecvError::Empty) => break,
-                Err(TryRecvError::Disconnected) => return Err(io::Error::other("nobody asks any more")),
+                Err(TryRecvError::Disconnected) => {
+                    return Err(io::Error::other("the query threads have ended"));
+                }
             }
-            changed |= still.is_none();
+            changed |= frozen.is_none();
         }
         if changed {
-            view.paused = still.is_some();
-            let shown = still.as_ref().unwrap_or(&model);
+            view.paused = frozen.is_some();
+            let shown = frozen.as_ref().unwrap_or(&model);
             terminal.draw(|frame| view::draw(frame, shown, &mut view))?;
         }
         changed = event::poll(LOOK_INTERVAL)?;
         if changed && let Event::Key(key) = event::read()? {
             match action(key) {
                 Some(Action::Quit) => return Ok(()),
-                Some(Action::Pause) => still = still.is_none().then(|| model.clone()),
+                Some(Action::Pause) => frozen = frozen.is_none().then(|| model.clone()),
                 Some(Action::View(change)) => change(&mut view),
                 None => {}
             }
@@ -159,7 +161,7 @@ fn show(
     Ok(())
 }
 
-/// What a key does.
+/// The effect of a key.
 enum Action {
     Quit,
     Pause,
@@ -182,13 +184,13 @@ fn action(key: KeyEvent) -> Option<Action> {
     })
 }
 
-/// The terminal, which is given back as it was, whatever happens.
+/// The terminal. It is restored when this is dropped.
 struct Screen(DefaultTerminal);
 
 impl Screen {
     fn open() -> io::Result<Self> {
         let opened = ratatui::try_init();
-        // A panic ends the process before anything is dropped.
+        // A panic ends the process without dropping anything.
         let hook = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
             restore();
@@ -205,7 +207,7 @@ impl Drop for Screen {
 }
 
 fn restore() {
-    // A terminal that is gone needs nothing.
+    // If the terminal was closed, there is nothing to restore.
     let _ = ratatui::try_restore();
     let _ = execute!(io::stdout(), Show);
 }
@@ -215,7 +217,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_become_lines() {
+    fn rows_are_converted_to_lines() {
         let buffer = Buffer::with_lines(["a  b  ", "      ", " c    ", "      "]);
         assert_eq!(to_text(&buffer), "a  b\n\n c\n");
     }

@@ -1,4 +1,4 @@
-//! Owns what is shown: readings become rates. Pure.
+//! Owns the state that is shown: it computes rates from readings. Pure.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -9,82 +9,82 @@ use crate::limits::TOP_HISTORY;
 use crate::text::printable;
 use crate::time::Timestamp;
 
-/// By what the largest swarms can be found.
+/// The orders that the largest swarms can be listed in.
 pub(super) const ORDERS: [&str; 4] = ["peers", "seeders", "leechers", "downloaded"];
 
-/// The figures, and when they came.
+/// The statistics, and when they were read.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Reading {
     pub(super) at: Timestamp,
     pub(super) stats: Stats,
 }
 
-/// What is heard of the tracker.
+/// An update from the tracker.
 #[derive(Clone, Debug)]
-pub(super) enum News {
+pub(super) enum Update {
     Stats(Box<Reading>),
-    /// By each of the [`ORDERS`].
+    /// The largest swarms for each of the [`ORDERS`].
     Swarms([Vec<Swarm>; ORDERS.len()]),
     Clients(Vec<Client>),
-    /// It doesn't answer.
+    /// The tracker does not answer.
     Lost {
         at: Timestamp,
         why: String,
     },
 }
 
-/// Of each protocol.
+/// A value for each protocol.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Protocols<T> {
     pub(super) udp: T,
     pub(super) http: T,
 }
 
-/// How long a part of the turns took, as far as is known.
+/// A bound of the duration of turns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Micros {
     Below(u64),
     AtLeast(u64),
 }
 
-/// What became of requests that were not answered as they wanted.
+/// What happened to requests that were not served normally.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
+pub(super) enum Outcome {
     /// They were lost.
     Dropped,
-    /// Their source asked for more than it may.
+    /// Their source was over its limit.
     Limited,
-    /// They are none.
+    /// They were invalid.
     Bad,
 }
 
-/// Why that was so.
+/// A cause, with its counter.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Cause {
-    pub(super) fate: Fate,
+    pub(super) outcome: Outcome,
     pub(super) name: String,
     pub(super) rate: f64,
     pub(super) total: u64,
 }
 
-/// What a worker does, a second.
+/// Rates of a worker per second.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct WorkerRates {
-    /// Of the core, from 0 to 1.
+    /// Share of the core, from 0 to 1.
     pub(super) cpu: f64,
     pub(super) requests: f64,
     pub(super) hops: f64,
 }
 
-/// What all do, a second.
+/// Rates of all workers per second.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Rates {
     pub(super) requests: Protocols<f64>,
     pub(super) responses: Protocols<f64>,
     pub(super) completed: f64,
-    /// Half of the turns took so long at most ...
+    /// Upper bound of the median of the turns.
     pub(super) p50: Option<Micros>,
-    /// ... and all but one in a hundred.
+    /// Upper bound of the 99th percentile of the turns.
     pub(super) p99: Option<Micros>,
     pub(super) workers: Vec<WorkerRates>,
 }
@@ -102,12 +102,12 @@ fn all_requests(numbers: &Numbers) -> u64 {
     udp + http
 }
 
-/// The numbers of now less those of before, by seconds. A count that was set back has counted nothing.
-struct Since {
+/// The difference between two readings. A counter that went back has a rate of 0.
+struct Difference {
     secs: f64,
 }
 
-impl Since {
+impl Difference {
     fn between(before: &Reading, now: &Reading) -> Self {
         Self { secs: now.at.since(before.at).as_secs_f64().max(0.001) }
     }
@@ -128,9 +128,9 @@ impl Since {
         }
     }
 
-    fn causes(&self, fate: Fate, before: &Counts, now: &Counts) -> Vec<Cause> {
+    fn causes(&self, outcome: Outcome, before: &Counts, now: &Counts) -> Vec<Cause> {
         let cause = |(name, &total): (&String, &u64)| Cause {
-            fate,
+            outcome,
             name: printable(name),
             rate: self.rate(before.get(name).copied().unwrap_or(total), total),
             total,
@@ -144,9 +144,9 @@ impl Since {
 type Counts = BTreeMap<String, u64>;
 
 impl Rates {
-    /// What was done between two readings.
+    /// Returns the rates between two readings.
     fn between(before: &Reading, now: &Reading) -> Self {
-        let since = Since::between(before, now);
+        let difference = Difference::between(before, now);
         let (workers_before, workers) = (&before.stats.workers, &now.stats.workers);
         let (before, now) = (&before.stats.total, &now.stats.total);
         let responses = |numbers: &Numbers| Protocols {
@@ -156,17 +156,17 @@ impl Rates {
         let turns = turns_between(&before.turns, &now.turns);
         let workers = workers_before.iter().zip(workers);
         Self {
-            requests: since.rates(requests(before), requests(now)),
-            responses: since.rates(responses(before), responses(now)),
-            completed: since.rate(before.completed, now.completed),
+            requests: difference.rates(requests(before), requests(now)),
+            responses: difference.rates(responses(before), responses(now)),
+            completed: difference.rate(before.completed, now.completed),
             p50: quantile(&turns, 50),
             p99: quantile(&turns, 99),
-            workers: workers.map(|(before, now)| since.worker(&before.numbers, &now.numbers)).collect(),
+            workers: workers.map(|(before, now)| difference.worker(&before.numbers, &now.numbers)).collect(),
         }
     }
 }
 
-/// Whether another process was read: it is younger than the one before, or has counted less.
+/// Returns whether the readings are from different processes: the uptime or a counter went back.
 fn is_restarted(before: &Stats, now: &Stats) -> bool {
     now.uptime_secs < before.uptime_secs
         || now.workers.len() != before.workers.len()
@@ -177,8 +177,8 @@ fn turns_between(before: &TurnTimes, now: &TurnTimes) -> Vec<u64> {
     before.counts.iter().zip(&now.counts).map(|(before, now)| now.saturating_sub(*before)).collect()
 }
 
-/// What so many percent of the turns took at most, given how many took less than 1, 2, 4 ... microseconds, the last
-/// without a bound. `None`: there were none.
+/// Returns a bound of a percentile of the turns. `counts` are the numbers of turns below 1, 2, 4 ... microseconds; the
+/// last one has no bound. `None`: there were no turns.
 fn quantile(counts: &[u64], percent: u64) -> Option<Micros> {
     let all: u64 = counts.iter().sum();
     let rank = (all * percent).div_ceil(100);
@@ -194,30 +194,30 @@ fn quantile(counts: &[u64], percent: u64) -> Option<Micros> {
     })
 }
 
-/// Requests a second at a time; `None`: nobody knows.
+/// Requests per second at one time. `None`: unknown.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Sample {
     at: Timestamp,
     requests: Option<Protocols<f64>>,
 }
 
-/// All that is known of the tracker.
+/// Everything known about the tracker.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Model {
     pub(super) address: String,
     pub(super) last: Reading,
-    /// From the reading before the last to that; `None`: that one was the first, or the first of another process.
+    /// Rates between the last two readings. `None`: the last one was the first of its process.
     pub(super) rates: Option<Rates>,
-    /// What is lost comes first, then by rate.
+    /// Lost requests come first, then by rate.
     pub(super) causes: Vec<Cause>,
-    /// How often another process was found.
+    /// Number of restarts of the tracker that were detected.
     pub(super) restarts: u32,
-    /// Why there is no newer reading, and for how many seconds.
+    /// Seconds since the last reading and the reason, if queries fail.
     pub(super) lost: Option<(u64, String)>,
     pub(super) swarms: [Vec<Swarm>; ORDERS.len()],
     pub(super) clients: Vec<Client>,
     history: VecDeque<Sample>,
-    /// All samples, those that are not kept any more among them.
+    /// Number of all samples, including those that were dropped.
     samples: usize,
     is_read: bool,
 }
@@ -227,42 +227,42 @@ impl Model {
         Self { address: printable(address), ..Self::default() }
     }
 
-    pub(super) fn take(&mut self, news: News) {
-        match news {
-            News::Stats(reading) => self.take_reading(*reading),
-            News::Swarms(swarms) => {
+    pub(super) fn apply(&mut self, update: Update) {
+        match update {
+            Update::Stats(reading) => self.apply_reading(*reading),
+            Update::Swarms(swarms) => {
                 self.swarms = swarms;
                 let hashes = self.swarms.iter_mut().flatten().map(|swarm| &mut swarm.info_hash);
                 hashes.for_each(|hash| *hash = printable(hash));
             }
-            News::Clients(clients) => {
+            Update::Clients(clients) => {
                 self.clients = clients;
                 self.clients.iter_mut().for_each(|client| client.id = printable(&client.id));
             }
-            News::Lost { at, why } => {
+            Update::Lost { at, why } => {
                 self.lost = Some((at.since(self.last.at).as_secs(), printable(&why)));
-                self.note(Sample { at, requests: None });
+                self.record(Sample { at, requests: None });
             }
         }
     }
 
-    fn take_reading(&mut self, mut now: Reading) {
+    fn apply_reading(&mut self, mut now: Reading) {
         now.stats.version = printable(&now.stats.version);
         let restarted = self.is_read && is_restarted(&self.last.stats, &now.stats);
-        // Nothing is known of what another process had counted before.
+        // The counters of another process are unknown before its first reading.
         let before = if self.is_read && !restarted { &self.last } else { &now };
-        let since = Since::between(before, &now);
+        let difference = Difference::between(before, &now);
         let (was, is) = (&before.stats.total, &now.stats.total);
-        self.causes = since.causes(Fate::Dropped, &was.drops, &is.drops);
-        self.causes.extend(since.causes(Fate::Limited, &was.limited, &is.limited));
-        self.causes.extend(since.causes(Fate::Bad, &was.bad, &is.bad));
+        self.causes = difference.causes(Outcome::Dropped, &was.drops, &is.drops);
+        self.causes.extend(difference.causes(Outcome::Limited, &was.limited, &is.limited));
+        self.causes.extend(difference.causes(Outcome::Bad, &was.bad, &is.bad));
         self.rates = (self.is_read && !restarted).then(|| Rates::between(before, &now));
         self.restarts += u32::from(restarted);
-        self.note(Sample { at: now.at, requests: self.rates.as_ref().map(|rates| rates.requests) });
+        self.record(Sample { at: now.at, requests: self.rates.as_ref().map(|rates| rates.requests) });
         (self.last, self.is_read, self.lost) = (now, true, None);
     }
 
-    fn note(&mut self, sample: Sample) {
+    fn record(&mut self, sample: Sample) {
         if self.history.len() == TOP_HISTORY {
             self.history.pop_front();
         }
@@ -270,18 +270,18 @@ impl Model {
         self.samples += 1;
     }
 
-    /// Seconds that the history spans.
+    /// Returns the time span of the history in seconds.
     pub(super) fn history_secs(&self) -> u64 {
         let ends = self.history.front().zip(self.history.back());
         ends.map_or(0, |(first, last)| last.at.since(first.at).as_secs())
     }
 
-    /// The history in at most so many columns, the latest first, each the mean of as many samples. Columns keep their
-    /// samples while more come.
+    /// Returns the history in at most `columns` columns, the latest first. Each is the mean of the same number of
+    /// samples. The samples of a column stay the same when more samples arrive.
     pub(super) fn history(&self, columns: usize, of: fn(&Protocols<f64>) -> f64) -> Vec<Option<f64>> {
         let each = self.history.len().div_ceil(columns.max(1)).max(1);
         let first = self.samples - self.history.len();
-        let mut means: Vec<(usize, f64, f64)> = Vec::new(); // the column's number, its sum, how many are in it
+        let mut means: Vec<(usize, f64, f64)> = Vec::new(); // number of the column, sum, count
         for (at, sample) in self.history.iter().enumerate() {
             let column = (first + at) / each;
             if means.last().is_none_or(|(last, ..)| *last != column) {
@@ -295,7 +295,7 @@ impl Model {
         means.iter().rev().take(columns).map(mean).collect()
     }
 
-    /// The clients as words, each with its part.
+    /// Returns the clients with their names and shares.
     pub(super) fn client_words(&self) -> impl Iterator<Item = (String, f64)> {
         self.clients.iter().map(|client| {
             let name = clients::name(&client.id).map(|name| format!("{name} ")).unwrap_or_default();

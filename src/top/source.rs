@@ -1,4 +1,4 @@
-//! Owns what asks the tracker: the address of its admin listener, and the threads that read from it.
+//! Owns the queries to the tracker: the address of its admin listener, and the threads that read from it.
 
 use std::fmt;
 use std::io;
@@ -12,16 +12,16 @@ use serde::de::DeserializeOwned;
 use ureq::Agent;
 
 use super::TopError;
-use super::model::{News, ORDERS, Reading};
+use super::model::{ORDERS, Reading, Update};
 use crate::admin::stats::Stats;
 use crate::limits::{ADMIN_LARGEST, ADMIN_SURVEY_INTERVAL_S, TOP_STATS_TIMEOUT_S, TOP_SURVEY_TIMEOUT_S};
 use crate::text::printable;
 use crate::time::Clock;
 
-/// Where an admin listener is.
+/// The address of an admin listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// `http://HOST[:PORT][/PATH]`, without a `/` at the end.
+    /// `http://HOST[:PORT][/PATH]`, without a trailing `/`.
     url: String,
 }
 
@@ -35,9 +35,9 @@ impl FromStr for Target {
         match scheme.map(str::to_ascii_lowercase).as_deref() {
             None | Some("http") => {}
             Some("https") => {
-                return Err("no TLS is spoken: name the `http://` address behind the proxy".into());
+                return Err("TLS is not supported; use the `http://` address behind the proxy".into());
             }
-            Some(_) => return Err("it starts with neither `http://` nor an address".into()),
+            Some(_) => return Err("it must be ADDR:PORT or start with `http://`".into()),
         }
         let uri: Uri = format!("http://{rest}").parse().map_err(|error| format!("{error}"))?;
         let (host, authority) =
@@ -46,7 +46,7 @@ impl FromStr for Target {
             return Err("the host is missing".into());
         }
         if uri.port_u16().is_none() && (scheme.is_none() || authority != host) {
-            return Err("the port is missing, or none: ADDR:PORT or http://HOST[:PORT]".into());
+            return Err("the port is missing or not valid; use ADDR:PORT or http://HOST[:PORT]".into());
         }
         Ok(Self { url: format!("http://{authority}{}", uri.path().trim_end_matches('/')) })
     }
@@ -58,7 +58,7 @@ impl fmt::Display for Target {
     }
 }
 
-/// Asks one admin listener.
+/// A client of one admin listener.
 #[derive(Clone, Debug)]
 pub(super) struct Source {
     target: Target,
@@ -68,7 +68,7 @@ pub(super) struct Source {
 
 impl Source {
     pub(super) fn new(target: &Target) -> Self {
-        // The listener is where its address says, and behind no proxy of the environment.
+        // The listener is reached directly, without a proxy from the environment.
         let agent = Agent::config_builder().proxy(None).build().new_agent();
         Self { target: target.clone(), agent, clock: Clock::start() }
     }
@@ -82,44 +82,44 @@ impl Source {
             let target = self.target.clone();
             match error {
                 ureq::Error::StatusCode(_) | ureq::Error::Json(_) | ureq::Error::Protocol(_) => {
-                    TopError::Stranger { target, why: printable(&error.to_string()) }
+                    TopError::WrongAnswer { target, why: printable(&error.to_string()) }
                 }
-                ureq::Error::Io(error) => TopError::Silent { target, why: error.to_string() },
-                _ => TopError::Silent { target, why: printable(&error.to_string()) },
+                ureq::Error::Io(error) => TopError::NoAnswer { target, why: error.to_string() },
+                _ => TopError::NoAnswer { target, why: printable(&error.to_string()) },
             }
         })
     }
 
-    /// The figures as of now.
-    pub(super) fn stats(&self) -> Result<News, TopError> {
+    /// Reads the current statistics.
+    pub(super) fn stats(&self) -> Result<Update, TopError> {
         let stats: Stats = self.get("/api/stats", TOP_STATS_TIMEOUT_S)?;
-        Ok(News::Stats(Box::new(Reading { at: self.clock.now(), stats })))
+        Ok(Update::Stats(Box::new(Reading { at: self.clock.now(), stats })))
     }
 
-    /// The largest swarms, by each order.
-    pub(super) fn swarms(&self) -> Result<News, TopError> {
+    /// Reads the largest swarms in each order.
+    pub(super) fn swarms(&self) -> Result<Update, TopError> {
         let mut swarms: [Vec<_>; ORDERS.len()] = Default::default();
         for (swarms, by) in swarms.iter_mut().zip(ORDERS) {
             *swarms =
                 self.get(&format!("/api/swarms?by={by}&limit={ADMIN_LARGEST}"), TOP_SURVEY_TIMEOUT_S)?;
         }
-        Ok(News::Swarms(swarms))
+        Ok(Update::Swarms(swarms))
     }
 
-    /// Who announces.
-    pub(super) fn clients(&self) -> Result<News, TopError> {
-        self.get("/api/clients", TOP_SURVEY_TIMEOUT_S).map(News::Clients)
+    /// Reads the clients.
+    pub(super) fn clients(&self) -> Result<Update, TopError> {
+        self.get("/api/clients", TOP_SURVEY_TIMEOUT_S).map(Update::Clients)
     }
 
-    /// Asks once in each interval, and less often for what is more to look for, until nobody hears it any more.
-    pub(super) fn watch(self, interval: Duration, to: &SyncSender<News>) -> io::Result<()> {
+    /// Queries the tracker once in each interval, and less often for swarms and clients, until the receiver is dropped.
+    pub(super) fn watch(self, interval: Duration, to: &SyncSender<Update>) -> io::Result<()> {
         let surveyor = self.clone();
-        let (news, surveys) = (to.clone(), to.clone());
+        let (updates, surveys) = (to.clone(), to.clone());
         thread::Builder::new().name("gyre-top-stats".into()).spawn(move || {
             loop {
                 thread::sleep(interval);
-                let lost = |error: TopError| News::Lost { at: self.clock.now(), why: error.why() };
-                if news.send(self.stats().unwrap_or_else(lost)).is_err() {
+                let lost = |error: TopError| Update::Lost { at: self.clock.now(), why: error.why() };
+                if updates.send(self.stats().unwrap_or_else(lost)).is_err() {
                     return;
                 }
             }
@@ -127,7 +127,7 @@ impl Source {
         let pause = interval.max(Duration::from_secs(ADMIN_SURVEY_INTERVAL_S));
         thread::Builder::new().name("gyre-top-swarms".into()).spawn(move || {
             loop {
-                // If one fails, the figures do too, or the tracker is busy and has what it had before.
+                // If a query fails, that of the statistics fails too, or the tracker is busy. The old values stay.
                 for found in [surveyor.swarms(), surveyor.clients()].into_iter().flatten() {
                     if surveys.send(found).is_err() {
                         return;
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_target_is_refused() {
+    fn invalid_targets_are_rejected() {
         for text in [
             "",
             "6970",

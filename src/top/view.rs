@@ -1,4 +1,4 @@
-//! Owns how it is drawn: where each figure stands on a screen of any size. Pure.
+//! Owns the layout: the place of each value on a screen of any size. Pure.
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -6,47 +6,48 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Borders, Cell, Clear, Paragraph, RenderDirection, Row, Sparkline, Table};
 
-use super::model::{Cause, Fate, Micros, Model, ORDERS, Protocols};
+use super::model::{Cause, Micros, Model, ORDERS, Outcome, Protocols};
 use crate::limits::MAX_WORKERS;
 use crate::text::size;
 
 const HEAD_ROWS: u16 = 5;
 const CHART_ROWS: u16 = 4;
-/// Rows of a table before its own: its title, and what its columns are.
+/// Rows of a table before its content: title and column heads.
 const TABLE_HEAD_ROWS: u16 = 2;
-/// Columns of the tables to the left and to the right, on a screen of 80.
+/// Columns of the left and right tables on a screen with 80 columns.
 const COLUMNS: [u16; 2] = [42, 37];
-/// The least that a half of the tables takes where there is room for all.
+/// Minimum number of rows of each half of the tables, if there is room for all.
 const HALF_ROWS: u16 = 12;
 
-const HELP: [&str; 15] = [
+const HELP: [&str; 16] = [
     "q, Esc, Ctrl-C   quit",
-    "p                pause, and go on",
-    "s                order of the swarms",
-    "Up, Down         other workers",
-    "?                this page, and back",
+    "p                pause or resume",
+    "s                change the order of swarms",
+    "Up, Down         scroll the workers",
+    "?                show or hide this help",
     "",
-    "turn   how long a worker took from one look at its sockets",
-    "       to the next: half of them (p50), all but one in a",
-    "       hundred (p99)",
-    "hops   messages from worker to worker",
-    "drop   requests or responses that were lost",
-    "bad    requests that are none",
+    "turn   time of a worker between two polls of its sockets:",
+    "       upper bound of the median (p50) and of the 99th",
+    "       percentile (p99)",
+    "hops   messages between workers",
+    "drop   lost requests or responses",
+    "limit  requests over a limit of their source",
+    "bad    invalid requests",
     "",
-    "Rates are of the last interval. The docs have more:",
+    "Rates are those of the last interval. For more, see",
     "docs/operating.md",
 ];
 
-/// What keys decide.
+/// Settings that keys change.
 #[derive(Clone, Debug)]
 pub(super) struct View {
-    /// The number of one of the [`ORDERS`].
+    /// Index in [`ORDERS`].
     pub(super) order: usize,
-    /// The first worker that is shown; no further than that the last one is at the bottom.
+    /// The first worker to show. It is limited so that the last worker is at most at the bottom.
     pub(super) first_worker: usize,
     pub(super) help: bool,
     pub(super) paused: bool,
-    /// Whether there are keys at all.
+    /// Whether to show the keys.
     pub(super) keys: bool,
     paint: Paint,
 }
@@ -62,7 +63,7 @@ impl View {
     }
 }
 
-/// Colours, or what stands for them.
+/// Styles, with or without colours.
 #[derive(Clone, Copy, Debug)]
 struct Paint {
     color: bool,
@@ -94,7 +95,7 @@ impl Paint {
     }
 }
 
-/// Rows of a screen that has room for all workers.
+/// Returns the rows of a screen with room for all workers.
 pub(super) fn full_height(model: &Model) -> u16 {
     HEAD_ROWS + CHART_ROWS + 2 * upper_rows(model).max(HALF_ROWS) + 1
 }
@@ -103,7 +104,7 @@ fn upper_rows(model: &Model) -> u16 {
     TABLE_HEAD_ROWS + model.last.stats.workers.len().max(model.causes.len()).clamp(1, MAX_WORKERS) as u16
 }
 
-/// Draws all of it.
+/// Draws the whole screen.
 pub(super) fn draw(frame: &mut Frame<'_>, model: &Model, view: &mut View) {
     let rows = [
         Constraint::Length(HEAD_ROWS),
@@ -137,7 +138,7 @@ fn beside(area: Rect) -> [Rect; 2] {
     Layout::horizontal(COLUMNS.map(Constraint::Fill)).spacing(1).areas(area)
 }
 
-/// A line of labels, each with its value.
+/// Formats labels with their values as a line.
 fn figures(paint: Paint, parts: &[(&str, String)]) -> Line<'static> {
     let spans = parts.iter().flat_map(|(label, value)| {
         [Span::styled(format!("{label} "), paint.label()), Span::styled(format!("{value}  "), paint.value())]
@@ -152,8 +153,7 @@ fn head_lines(model: &Model, paint: Paint) -> Vec<Line<'static>> {
         |Protocols { udp, http }| format!("{} (udp {}, http {})", short(udp + http), short(udp), short(http));
     let turn = format!("p50 {}, p99 {}", micros(rates.p50), micros(rates.p99));
     let memory = format!("{} (swarms {})", size(stats.resident_bytes), size(total.table_bytes));
-    let restarts =
-        if model.restarts > 0 { format!(", restarts seen: {}", model.restarts) } else { String::new() };
+    let restarts = if model.restarts > 0 { format!(", restarts: {}", model.restarts) } else { String::new() };
     let snapshot = stats.snapshot.map_or("none".to_owned(), |written| {
         let ago = (stats.unix_ms / 1_000).saturating_sub(written.unix_secs);
         format!("{} ago, {} in {} ms", duration(ago), size(written.bytes), written.took_ms)
@@ -187,7 +187,7 @@ fn head_lines(model: &Model, paint: Paint) -> Vec<Line<'static>> {
     ]
 }
 
-/// A line with a title, above what it is about.
+/// A block with a title in its top border.
 fn titled(paint: Paint, title: impl Into<String>) -> Block<'static> {
     Block::new()
         .borders(Borders::TOP)
@@ -203,7 +203,7 @@ fn draw_charts(frame: &mut Frame<'_>, area: Rect, model: &Model, paint: Paint) {
         ("http", http, history(http, |requests| requests.http), Color::Yellow),
     ] {
         let peak = history.iter().flatten().copied().fold(0.0, f64::max);
-        let title = format!("{name}/s, at most {}", short(peak));
+        let title = format!("{name}/s, max {}", short(peak));
         let block = titled(paint, title);
         let span = Line::styled(format!("last {}", duration(model.history_secs())), paint.label());
         let bars: Vec<Option<u64>> =
@@ -217,7 +217,7 @@ fn draw_charts(frame: &mut Frame<'_>, area: Rect, model: &Model, paint: Paint) {
     }
 }
 
-/// A table whose first column takes what the others, of these widths, leave; those are aligned to the right.
+/// A table with right-aligned columns of these widths. The first column is left-aligned and takes the remaining width.
 fn table(
     paint: Paint,
     title: String,
@@ -232,7 +232,7 @@ fn table(
         .block(titled(paint, title))
 }
 
-/// A cell of a column with this number.
+/// A cell for a column.
 fn cell(column: usize, text: String) -> Cell<'static> {
     let line = Line::from(text);
     Cell::from(if column == 0 { line } else { line.right_aligned() })
@@ -269,21 +269,21 @@ fn draw_workers(frame: &mut Frame<'_>, area: Rect, model: &Model, view: &mut Vie
 
 fn draw_causes(frame: &mut Frame<'_>, area: Rect, causes: &[Cause], paint: Paint) {
     let rows = causes.iter().map(|cause| {
-        let (fate, color) = match cause.fate {
-            Fate::Dropped => ("drop", Color::Red),
-            Fate::Limited => ("limit", Color::Yellow),
-            Fate::Bad => ("bad", Color::Yellow),
+        let (outcome, color) = match cause.outcome {
+            Outcome::Dropped => ("drop", Color::Red),
+            Outcome::Limited => ("limit", Color::Yellow),
+            Outcome::Bad => ("bad", Color::Yellow),
         };
-        let cells = [format!("{fate} {}", cause.name), short(cause.rate), short(cause.total as f64)];
-        // What goes on is told from what is over.
+        let cells = [format!("{outcome} {}", cause.name), short(cause.rate), short(cause.total as f64)];
+        // Causes that are still counting stand out from those that have stopped.
         row(cells).style(if cause.rate > 0.0 {
             paint.with(color).add_modifier(Modifier::BOLD)
         } else {
             paint.label()
         })
     });
-    let title = if causes.is_empty() { "nothing dropped, limited or bad" } else { "dropped, limited, bad" };
-    let table = table(paint, title.to_owned(), &["cause", "a second", "in all"], &[8, 7], rows.collect());
+    let title = if causes.is_empty() { "none dropped, limited or bad" } else { "dropped, limited, bad" };
+    let table = table(paint, title.to_owned(), &["cause", "rate/s", "total"], &[8, 7], rows.collect());
     frame.render_widget(table, area);
 }
 
@@ -313,12 +313,12 @@ fn status_line(model: &Model, view: &View) -> Line<'static> {
     let keys = if view.keys { "q quit  ? help  s order of swarms  p pause  Up, Down workers" } else { "" };
     match &model.lost {
         Some((secs, why)) => {
-            let words = format!(" no answer for {}, trying again: {why} ", duration(*secs));
+            let words = format!(" no answer for {}, retrying: {why} ", duration(*secs));
             Line::styled(words, view.paint.alarm().add_modifier(Modifier::REVERSED))
         }
         None if view.paused => {
             let pause = Span::styled(" paused ", view.paint.value().add_modifier(Modifier::REVERSED));
-            Line::from_iter([pause, Span::styled("  p goes on  q quit  ? help", view.paint.label())])
+            Line::from_iter([pause, Span::styled("  p resume  q quit  ? help", view.paint.label())])
         }
         None => Line::styled(keys, view.paint.label()),
     }
@@ -334,7 +334,7 @@ fn draw_help(frame: &mut Frame<'_>, paint: Paint) {
     frame.render_widget(Paragraph::new(lines).block(block), area);
 }
 
-/// A text in so many columns.
+/// Shortens a text to a number of columns.
 fn shortened(text: &str, columns: usize) -> String {
     if text.chars().count() <= columns {
         return text.to_owned();
@@ -342,12 +342,12 @@ fn shortened(text: &str, columns: usize) -> String {
     text.chars().take(columns.saturating_sub(1)).chain(['…']).collect()
 }
 
-/// A number in at most six columns. What is not nothing doesn't read as 0.
+/// Formats a number in at most six columns. Only 0 is shown as 0.
 fn short(number: f64) -> String {
     if number < 9.95 && number.fract() != 0.0 {
         return format!("{:.1}", number.max(0.1));
     }
-    // What would be rounded up to a thousand of a unit is one of the next.
+    // A number that would be rounded up to 1000 of a unit is shown in the next unit.
     let units = [(1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")];
     let found = units.iter().find(|(unit, _)| number >= 9_999.5 && number >= 0.9995 * unit);
     found.map_or(format!("{number:.0}"), |(unit, letter)| {
@@ -357,7 +357,7 @@ fn short(number: f64) -> String {
     })
 }
 
-/// Seconds as days, hours, minutes and seconds.
+/// Formats seconds as days, hours, minutes and seconds.
 fn duration(secs: u64) -> String {
     let (days, hours, minutes) = (secs / 86_400, secs / 3_600 % 24, secs / 60 % 60);
     match (days, hours, minutes) {

@@ -39,7 +39,7 @@ use crate::sys::{self, Acceptor, Doorbell, Sleeper};
 use crate::time::{Clock, Timestamp};
 use crate::web::Site;
 use connections::Connections;
-pub use orders::{Bequest, Order, Slice};
+pub use orders::{LateSnapshot, Order, Slice};
 pub use save::Written;
 
 /// All that a worker is given by the server.
@@ -203,7 +203,7 @@ async fn serve<M: Middleware>(setup: Setup, program: Program<M>, ready: impl FnO
         shutdown: setup.shutdown,
         busy_poll: setup.busy_poll,
         orders: setup.orders,
-        bequest: None,
+        late: None,
         doors: Vec::new(),
         submission: None,
     };
@@ -251,8 +251,8 @@ struct Driver<M> {
     shutdown: Arc<Shutdown>,
     busy_poll: Duration,
     orders: Receiver<Order>,
-    /// What is to be left behind.
-    bequest: Option<Bequest>,
+    /// The late snapshot to write before the end, in a handover.
+    late: Option<LateSnapshot>,
     /// What the sockets had dropped when it began.
     drops_before: u64,
     /// Where connections come in; none once the worker is to end.
@@ -379,7 +379,7 @@ impl<M: Middleware> Driver<M> {
         tokio::time::sleep(NAP).await;
         self.app.shared.engine.borrow_mut().publish_soon();
         self.turn(self.app.shared.clock.now())?;
-        if let Some(Bequest { file, young_secs, done }) = self.bequest {
+        if let Some(LateSnapshot { file, young_secs, done }) = self.late {
             let _ = done.send(save::save(self.app.shared.clone(), file, Some(young_secs)).await);
         }
         Ok(())

@@ -37,8 +37,8 @@ pub enum Order {
     Survey(mpsc::Sender<Slice>),
     /// Give copies of the descriptors of all sockets.
     Sockets(Sender<io::Result<Vec<OwnedFd>>>),
-    /// At the end, when nothing comes in any more, write what is young of the table.
-    Leave(Bequest),
+    /// At the end, after the last request, write the recent announces of the table.
+    SaveLate(LateSnapshot),
 }
 
 impl From<engine::Order> for Order {
@@ -47,11 +47,11 @@ impl From<engine::Order> for Order {
     }
 }
 
-/// What a worker is to leave behind.
-pub struct Bequest {
+/// The changes since the last snapshot, which a worker writes before it ends in a handover.
+pub struct LateSnapshot {
     /// An empty file.
     pub file: File,
-    /// Peers that announced longer ago are left out.
+    /// Peers whose last announce is older than this are left out.
     pub young_secs: u32,
     /// Who is told; there is room.
     pub done: Sender<io::Result<Written>>,
@@ -77,7 +77,7 @@ impl<M> Driver<M> {
                     tokio_uring::spawn(survey(shared.clone(), listener));
                 }
                 Order::Sockets(to) => drop(to.send(self.sockets())),
-                Order::Leave(bequest) => self.bequest = Some(bequest),
+                Order::SaveLate(late) => self.late = Some(late),
             }
         }
         None

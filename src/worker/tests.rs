@@ -311,7 +311,7 @@ fn what_is_due_keeps_a_worker_awake() {
             shutdown: Arc::new(Shutdown::new(1)),
             busy_poll: Duration::ZERO,
             orders: crossbeam::channel::never(),
-            bequest: None,
+            late: None,
             drops_before: 0,
             doors: Vec::new(),
             submission: None,

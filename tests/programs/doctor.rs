@@ -1,4 +1,4 @@
-//! Owns the tests of `gyre doctor` as a program: what it prints and returns, and what it finds at trackers that run.
+//! Owns the tests of the program `gyre doctor`: its output and exit status, and its findings on running trackers.
 
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::process::{Command, Output};
@@ -13,11 +13,11 @@ use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 use serde_json::Value;
 
 const GYRE: &str = env!("CARGO_BIN_EXE_gyre");
-/// As long as the program may take.
+/// Time limit of the program.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Both protocols, at ports that nobody has: nothing of the machine's is asked.
+/// Both protocols at free ports, so that no other program is queried.
 const ANYWHERE: &str = "--udp 127.0.0.1:0 --http 127.0.0.1:0";
-/// What is checked on each machine, whatever the options.
+/// The checks that are made on each machine, with any options.
 const CHECKS: [&str; 32] = [
     "options",
     "kernel",
@@ -62,7 +62,7 @@ fn run(options: &str) -> Output {
     output
 }
 
-/// What `--json` gives, which must fit what the program returns.
+/// Returns the findings of `--json`, which must match the exit status.
 #[track_caller]
 fn findings(options: &str) -> Vec<Value> {
     let output = run(&format!("--json {options}"));
@@ -83,7 +83,7 @@ fn findings(options: &str) -> Vec<Value> {
     findings
 }
 
-/// The levels of what this check found where these words stand.
+/// Returns the levels of the findings of this check that contain these words.
 fn levels<'a>(findings: &'a [Value], check: &str, words: &str) -> Vec<&'a str> {
     let about = |finding: &&Value| {
         finding["check"] == check && finding["what"].as_str().is_some_and(|what| what.contains(words))
@@ -92,25 +92,25 @@ fn levels<'a>(findings: &'a [Value], check: &str, words: &str) -> Vec<&'a str> {
 }
 
 #[test]
-fn all_checks_are_made_and_the_code_fits_them() {
+fn all_checks_are_made_and_the_exit_status_matches() {
     let found = findings("--udp 127.0.0.1:0 --udp 127.0.0.79:6969 --http 127.0.0.1:0");
     for check in CHECKS {
         assert!(found.iter().any(|finding| finding["check"] == check), "{check}");
     }
-    assert_eq!(levels(&found, "io-uring", ""), ["ok"], "the tests need it");
-    assert_eq!(levels(&found, "answer", ""), [""; 0], "nobody was asked");
+    assert_eq!(levels(&found, "io-uring", ""), ["ok"], "the tests need io_uring");
+    assert_eq!(levels(&found, "answer", ""), [""; 0], "no tracker was queried");
 }
 
 #[test]
 fn the_text_has_a_line_for_each_finding() {
     let output = run(ANYWHERE);
     let text = String::from_utf8(output.stdout).expect("a text");
-    assert!(!text.contains('\x1b'), "no color but on a terminal: {text}");
+    assert!(!text.contains('\x1b'), "colors only on a terminal: {text}");
     let lines =
         text.lines().filter(|line| ["ok  ", "warn", "FAIL"].iter().any(|word| line.starts_with(word)));
     assert!(lines.count() >= CHECKS.len() - 1, "{text}");
     let amiss = text.lines().filter(|line| line.starts_with("warn") || line.starts_with("FAIL")).count();
-    for part in ["costs: ", "fix: "] {
+    for part in ["cost: ", "fix: "] {
         let below = text.lines().filter(|line| line.trim_start().starts_with(part)).count();
         assert_eq!(below, amiss, "{text}");
     }
@@ -118,7 +118,7 @@ fn the_text_has_a_line_for_each_finding() {
     assert!(last.contains("findings: ") && last.contains("failure"), "{last}");
 }
 
-/// The URLs of a tracker, and the options that it listens by.
+/// Returns the URLs of a tracker, and the options with its listening addresses.
 fn urls(tracker: &Tracker) -> (String, String) {
     let (mut urls, mut listens) = (String::new(), String::new());
     for family in FAMILIES {
@@ -130,7 +130,7 @@ fn urls(tracker: &Tracker) -> (String, String) {
 }
 
 #[test]
-fn a_tracker_that_runs_is_well_by_all_its_ways() {
+fn a_running_tracker_passes_at_all_its_addresses() {
     let tracker = Tracker::start(&config(2));
     let (urls, listens) = urls(&tracker);
     for (options, ways) in [(format!("{ANYWHERE} {urls}"), 4), (listens.clone(), 4)] {
@@ -143,7 +143,7 @@ fn a_tracker_that_runs_is_well_by_all_its_ways() {
     }
     let found = findings(&listens);
     assert_eq!(levels(&found, "listen-address", "something listens"), ["ok"; 4]);
-    assert_eq!(levels(&found, "socket-drops", "sockets have the port"), ["ok"]);
+    assert_eq!(levels(&found, "socket-drops", "sockets use the port"), ["ok"]);
 }
 
 #[test]
@@ -156,42 +156,42 @@ fn an_address_has_one_family() {
 }
 
 #[test]
-fn an_interval_that_lists_do_not_take_is_seen() {
+fn an_interval_that_public_lists_reject_is_a_warning() {
     let short =
         Config { announce_interval_secs: 60, min_interval_secs: 30, peer_timeout_secs: 120, ..config(1) };
     let tracker = Tracker::start(&short);
     let (urls, _) = urls(&tracker);
     let found = findings(&format!("{ANYWHERE} {urls}"));
-    assert_eq!(levels(&found, "interval", "not in 300 to 10800"), ["warn"; 4]);
-    assert_eq!(levels(&found, "options", ""), ["ok"], "of the options that were given");
+    assert_eq!(levels(&found, "interval", "out of range: 300 to 10800"), ["warn"; 4]);
+    assert_eq!(levels(&found, "options", ""), ["ok"], "the options of this command have another interval");
     let found = findings(&format!("{ANYWHERE} --announce-interval 60 --min-interval 30"));
     assert_eq!(levels(&found, "options", ""), ["warn"]);
 }
 
 #[test]
-fn a_tracker_that_is_not_there_fails_by_its_url_alone() {
+fn a_missing_tracker_fails_at_its_public_url_only() {
     let udp: SocketAddr = UdpSocket::bind("127.0.0.80:0").unwrap().local_addr().unwrap();
     let http: SocketAddr = TcpListener::bind("127.0.0.80:0").unwrap().local_addr().unwrap();
     let found = findings(&format!("--udp {udp} --http {http}"));
-    assert_eq!(levels(&found, "listen-address", "nothing listens"), ["ok"; 2]);
+    assert_eq!(levels(&found, "listen-address", "is free"), ["ok"; 2]);
     assert_eq!(levels(&found, "answer", ""), [""; 0]);
     let urls = format!("--public-url udp://{udp} --public-url http://{http}/announce");
     let found = findings(&format!("{ANYWHERE} {urls} --public-url udp://tracker.invalid:6969"));
-    assert_eq!(levels(&found, "answer", "nothing listens there"), ["fail"; 2]);
-    assert_eq!(levels(&found, "public-url", "tracker.invalid can't be resolved"), ["fail"]);
+    assert_eq!(levels(&found, "answer", "nothing listens on the port"), ["fail"; 2]);
+    assert_eq!(levels(&found, "public-url", "can't resolve tracker.invalid"), ["fail"]);
 }
 
 #[test]
-fn something_else_at_the_port_is_no_tracker() {
-    // They take everything and say nothing.
+fn another_program_at_the_port_is_a_failure() {
+    // They accept everything and never answer.
     let (udp, http) = (UdpSocket::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
     let (udp, http) = ((udp.local_addr().unwrap(), udp), (http.local_addr().unwrap(), http));
     let found = findings(&format!("--udp {} --http {}", udp.0, http.0));
-    assert_eq!(levels(&found, "answer", "nothing came within"), ["fail"; 2], "{found:#?}");
+    assert_eq!(levels(&found, "answer", "no answer within"), ["fail"; 2], "{found:#?}");
 }
 
 #[test]
-fn options_that_serve_would_refuse_are_failures() {
+fn options_that_serve_rejects_are_failures() {
     let found = findings(&format!("{ANYWHERE} --min-interval 9999"));
     assert_eq!(levels(&found, "options", "--min-interval 9999"), ["fail"]);
     let found = findings(&format!("{ANYWHERE} --cores 4095"));
@@ -211,7 +211,7 @@ fn io_uring_that_is_forbidden_is_a_failure_with_its_cause() {
         (libc::SYS_io_uring_setup, libc::ENOMEM, "ulimit -l"),
     ] {
         let filtered = thread::spawn(move || {
-            // A child has the filter of the thread that starts it.
+            // A child process has the filter of the thread that starts it.
             let architecture = std::env::consts::ARCH.try_into().unwrap();
             let (others, these) = (SeccompAction::Allow, SeccompAction::Errno(errno as u32));
             let filter = SeccompFilter::new([(call, vec![])].into(), others, these, architecture).unwrap();
@@ -227,7 +227,7 @@ fn io_uring_that_is_forbidden_is_a_failure_with_its_cause() {
 }
 
 #[test]
-fn options_that_can_not_be_understood_are_no_failures_of_the_machine() {
+fn invalid_options_have_their_own_exit_status() {
     for options in
         ["--nonsense", "--cores x", "--public-url tracker.example", "--public-url https://a.example/announce"]
     {

@@ -1,6 +1,6 @@
-//! Owns the tests of the examples: each runs as a program, as its head says, and does what it promises.
+//! Owns the tests of the examples: each runs as a program and does what its head says.
 //!
-//! `cargo test` builds the examples anew before it runs tests. To run these alone, run `cargo build --examples` before.
+//! `cargo test` builds the examples before it runs tests. To run only these tests, run `cargo build --examples` first.
 
 use std::fs::{self, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
@@ -25,7 +25,7 @@ use ureq::http::Response;
 const ANYWHERE: &str = "127.0.0.1:0";
 const PASSWORD: &str = "correct horse battery";
 
-/// The program of an example, which stands beside this one's.
+/// The program of an example, which is in a directory beside this program's.
 fn example(name: &str) -> Command {
     let this = std::env::current_exe().expect("a program");
     let folder = this.ancestors().nth(2).expect("target/PROFILE/deps/this").join("examples");
@@ -35,7 +35,7 @@ fn example(name: &str) -> Command {
 }
 
 impl Program {
-    /// Waits until it serves; returns its addresses.
+    /// Waits until the example serves. Returns its addresses.
     #[track_caller]
     fn serving(&self) -> (SocketAddr, SocketAddr) {
         let line = self.find_line("ready: udp://").expect("an example that serves");
@@ -90,7 +90,7 @@ fn minimal_logs_each_request() {
     }
 }
 
-/// A private tracker with a file of members of its own.
+/// A private tracker with its own file of members.
 struct Private {
     program: Program,
     members: PathBuf,
@@ -99,7 +99,7 @@ struct Private {
 }
 
 impl Private {
-    /// Starts it with Alice and Bob as members, whose passkeys are `a1` and `b2`.
+    /// Starts it with the members Alice and Bob, whose passkeys are `a1` and `b2`.
     #[track_caller]
     fn start(test: &str) -> Self {
         let members = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("members-{test}"));
@@ -135,14 +135,14 @@ impl Private {
 
 impl Drop for Private {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.members); // a test may have done so
+        let _ = fs::remove_file(&self.members); // a test may have removed it
     }
 }
 
 const UNKNOWN: &str = "d14:failure reason15:unknown passkey8:retry in5:nevere";
 
 #[test]
-fn private_refuses_who_shows_no_passkey_of_a_member() {
+fn private_refuses_requests_without_the_passkey_of_a_member() {
     let tracker = Private::start("refused");
     assert_eq!(tracker.http("c3", info_hash(1), 1, ""), UNKNOWN);
     assert_eq!(error_of(&tracker.udp("c3", announcement(info_hash(1), 1))), "unknown passkey");
@@ -170,7 +170,7 @@ fn private_gives_members_their_peers() {
     let answer: Peers = serde_bencode::from_str(&answer).expect("peers");
     assert_eq!(unpack(Family::V4, &answer.peers)[0].port(), 1);
     let client = UdpClient::new(tracker.udp);
-    // The store is asked, and then the worker knows.
+    // The first request asks the store, the second one finds the result in the worker.
     for _ in 0..2 {
         let reply = tracker.udp("a1", announcement(info_hash(1), 1));
         assert_eq!(client.read_announced(&reply).ports(), [2]);
@@ -180,7 +180,7 @@ fn private_gives_members_their_peers() {
 }
 
 #[test]
-fn private_reads_its_file_anew() {
+fn private_reads_its_file_again() {
     let tracker = Private::start("anew");
     assert_eq!(tracker.http("c3", info_hash(1), 1, ""), UNKNOWN);
     OpenOptions::new().append(true).open(&tracker.members).unwrap().write_all(b"c3 Carol\n").unwrap();
@@ -198,11 +198,11 @@ fn private_counts_what_members_transfer() {
     let bob = |uploaded, event| {
         tracker.udp("b2", Announce { uploaded, downloaded: 3, event, ..announcement(info_hash(1), 1) });
     };
-    tracker.http("a1", info_hash(1), 1, "&uploaded=100&downloaded=0"); // counted from here on
+    tracker.http("a1", info_hash(1), 1, "&uploaded=100&downloaded=0"); // counting starts here
     tracker.http("a1", info_hash(1), 1, "&uploaded=150&downloaded=20");
     tracker.http("a1", info_hash(1), 1, "&uploaded=157&downloaded=20");
     tracker.http("a1", info_hash(2), 1, "&uploaded=9&downloaded=0");
-    tracker.http("a1", info_hash(2), 1, "&uploaded=0&downloaded=0"); // begins anew
+    tracker.http("a1", info_hash(2), 1, "&uploaded=0&downloaded=0"); // starts again
     tracker.http("a1", info_hash(2), 1, "&uploaded=1000&downloaded=0");
     bob(0, Event::Started);
     bob(5, Event::Stopped);
@@ -215,7 +215,7 @@ fn private_counts_what_members_transfer() {
     assert_eq!(tracker.users(), expected);
 }
 
-/// The operators' site, and one who looks at it.
+/// The operators' site, and a browser that uses it.
 struct Operators {
     #[allow(dead_code, reason = "it ends with this")]
     program: Program,
@@ -259,7 +259,7 @@ impl Operators {
     }
 }
 
-/// A client with cookies of its own.
+/// A client with its own cookies.
 fn browser() -> ureq::Agent {
     let config = ureq::Agent::config_builder()
         .http_status_as_error(false)
@@ -280,7 +280,7 @@ fn text(response: Response<Body>) -> String {
 }
 
 #[test]
-fn operators_lets_in_who_has_the_password() {
+fn operators_accepts_a_login_with_the_password() {
     let site = Operators::start();
     let response = site.get("/");
     assert_eq!((response.status().as_u16(), field(&response, "location")), (303, "/login"));
@@ -305,7 +305,7 @@ fn operators_lets_in_who_has_the_password() {
 }
 
 #[test]
-fn operators_gives_a_login_a_session_of_its_own() {
+fn operators_gives_each_login_its_own_session() {
     let site = Operators::start();
     let cookie = |response: Response<Body>| {
         let value = field(&response, "set-cookie").split(';').next();
@@ -332,7 +332,7 @@ fn operators_counts_tries() {
 }
 
 #[test]
-fn operators_lets_out_by_the_form_of_the_page_alone() {
+fn operators_logs_out_only_with_the_form_of_the_page() {
     let site = Operators::start();
     assert_eq!(site.post("/logout", "token", "").status(), 401);
     site.log_in();
@@ -348,7 +348,7 @@ fn operators_lets_out_by_the_form_of_the_page_alone() {
 }
 
 #[test]
-fn operators_shows_what_the_tracker_does() {
+fn operators_shows_the_statistics_of_the_tracker() {
     let site = Operators::start();
     site.log_in();
     UdpClient::connected(site.udp).announce(announcement(info_hash(1), 1));
@@ -379,7 +379,7 @@ fn operators_shows_what_the_tracker_does() {
 }
 
 #[test]
-fn operators_serves_files_and_tells_what_is_not_there() {
+fn operators_serves_files_and_error_pages() {
     let site = Operators::start();
     let page = text(site.get("/login"));
     assert!(page.contains("href=\"/static/style.css\"") && !page.contains("<style"), "{page}");

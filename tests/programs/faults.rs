@@ -1,5 +1,5 @@
-//! Owns the tests of what goes wrong around a tracker while it runs, or is missing where it starts: descriptors, the
-//! disk, features of the kernel, the process itself. What takes longer is in `scripts/faults.sh`.
+//! Owns the tests of faults around a running tracker, and of features that are missing at its start: descriptors, the
+//! disk, features of the kernel, the process itself. Tests that take longer are in `scripts/faults.sh`.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -21,19 +21,19 @@ use seccompiler::{
     SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
 };
 
-/// Tells a process of these tests what it is to do without.
+/// Environment variable that tells a test process which feature must be missing.
 const FAULT: &str = "GYRE_TEST_FAULT";
-/// And the options of the tracker that it becomes.
+/// Environment variable with the options of its tracker.
 const OPTIONS: &str = "GYRE_TEST_OPTIONS";
 
-/// One of the tests that are run in a process of their own, where they are in nobody's way.
+/// Returns the command that runs one test in its own process, so that it does not affect other tests.
 fn alone(test: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().expect("this program"));
     command.args(["--exact", &format!("faults::{test}"), "--ignored", "--nocapture"]);
     command
 }
 
-/// A tracker that runs as a program, and whoever looks at it.
+/// A tracker that runs as a program, with its admin listener.
 struct Watched {
     program: Program,
     udp: SocketAddr,
@@ -58,7 +58,7 @@ impl Watched {
         Self { udp: address("udp"), http: address("http"), admin, program }
     }
 
-    /// The sum of the values whose names begin like this.
+    /// Returns the sum of the metrics whose names begin like this.
     fn metric(&mut self, name: &str) -> f64 {
         let text = self.admin.get("/metrics").text();
         let values = text.lines().filter(|line| line.starts_with(name));
@@ -69,7 +69,7 @@ impl Watched {
         format!("/proc/{}/{name}", self.program.id()).into()
     }
 
-    /// How it is, and the CPU time that it has used.
+    /// Returns the state of the process, and the CPU time that it has used.
     fn state(&self) -> (String, Duration) {
         let stat = fs::read_to_string(self.proc("stat")).expect("a process");
         let fields: Vec<_> = stat.rsplit_once(") ").expect("fields").1.split(' ').collect();
@@ -79,17 +79,17 @@ impl Watched {
     }
 }
 
-/// The options of one that is watched.
+/// Returns the options of a watched tracker.
 fn watched(options: &str) -> String {
     format!("{ANYWHERE} --admin 127.0.0.1:0 --stats-interval 0 {options}")
 }
 
 #[test]
-fn without_descriptors_what_is_open_goes_on_and_what_comes_waits() {
+fn without_descriptors_open_connections_are_served_and_new_ones_wait() {
     let mut tracker = Watched::serve("--http-connections 500");
     let mut open = HttpClient::connect(tracker.http);
     assert_eq!(open.get("/health").status, 200);
-    assert_eq!(tracker.metric("gyre_build"), 1.0); // so that this connection is taken in as well
+    assert_eq!(tracker.metric("gyre_build"), 1.0); // so that this connection is accepted before the limit
     let limit_files = |tracker: &Watched, current: u64| {
         let limit = Rlimit { current: Some(current), maximum: Some(4_096) };
         prlimit(Pid::from_raw(tracker.program.id() as i32), Resource::Nofile, limit).expect("a limit");
@@ -102,7 +102,7 @@ fn without_descriptors_what_is_open_goes_on_and_what_comes_waits() {
     let (clock, (_, before)) = (Clock::start(), tracker.state());
     eventually("failed tries", || tracker.metric("gyre_drops_total{cause=\"accept\"") >= 10.0);
     let (passed, used) = (clock.now().since(Timestamp::default()), tracker.state().1 - before);
-    assert!(used < passed / 2, "{used:?} of CPU time in {passed:?}: it spins");
+    assert!(used < passed / 2, "{used:?} of CPU time in {passed:?}: the worker spins");
     assert_eq!(open.get(&announce_path(info_hash(1), 1, "")).status, 200);
     UdpClient::connected(tracker.udp).announce(announcement(info_hash(1), 2));
 
@@ -112,7 +112,7 @@ fn without_descriptors_what_is_open_goes_on_and_what_comes_waits() {
     }
 }
 
-/// What a snapshot directory is known by: each snapshot is written to a new one.
+/// Identifies a snapshot directory: each snapshot is written to a new one.
 fn inode(directory: &Path) -> Option<u64> {
     fs::metadata(directory).ok().map(|metadata| metadata.ino())
 }
@@ -125,17 +125,17 @@ fn await_snapshots(directory: &Path, count: usize) {
     }
 }
 
-/// A tracker that can't write to its state directory for a while goes on, says so, and keeps the last snapshot.
+/// A tracker that can't write to its state directory for a while logs it, keeps serving and keeps the last snapshot.
 fn does_without_its_disk(tracker: &mut Watched, state: &Path, breaks: impl FnOnce(), mends: impl FnOnce()) {
     const FAILURES: &str = "gyre_snapshot_failures_total";
     let snapshot = state.join("snapshot");
     UdpClient::connected(tracker.udp).announce(announcement(info_hash(1), 1));
-    await_snapshots(&snapshot, 2); // the first may have begun before
+    await_snapshots(&snapshot, 2); // the first one may have begun before
     assert_eq!(tracker.metric(FAILURES), 0.0);
     breaks();
     eventually("failures", || tracker.metric(FAILURES) >= 2.0);
-    let said = tracker.program.find_line("the snapshot could not be written").expect("a line of the log");
-    assert!(said.contains("os error") && said.contains("the last one is still there"), "{said}");
+    let said = tracker.program.find_line("can't write a snapshot").expect("a line of the log");
+    assert!(said.contains("os error") && said.contains("the last one is kept"), "{said}");
     let kept = fs::read_dir(&snapshot).expect("the last snapshot").map(|file| file.expect("a file"));
     assert!(kept.map(|file| file.metadata().expect("a file").len()).sum::<u64>() > 0);
     UdpClient::connected(tracker.udp).announce(announcement(info_hash(1), 2));
@@ -145,17 +145,17 @@ fn does_without_its_disk(tracker: &mut Watched, state: &Path, breaks: impl FnOnc
 }
 
 #[test]
-fn a_full_disk_costs_no_more_than_the_snapshots_of_that_time() {
+fn a_full_disk_only_costs_the_snapshots_of_that_time() {
     let directory = TempDir::new();
     let path = directory.path().display();
-    // A small disk of its own, which only it sees.
+    // A small disk that only this process can see.
     let line = format!("mount -t tmpfs -o size=512k none {path} && exec \"$@\"");
     let mut command = Command::new("unshare");
     command.args(["--mount", "sh", "-c", &line, "sh", GYRE]);
     command.args(serve(&watched(&format!("--state-dir {path} --snapshot-interval 1"))).get_args());
     let can_mount = Command::new("unshare").args(["--mount", "true"]).stderr(Stdio::null()).status();
     if !can_mount.is_ok_and(|status| status.success()) {
-        return; // it takes root's rights
+        return; // this requires root
     }
     let mut tracker = Watched::run(&mut command);
     let state = tracker.proc("root").join(path.to_string().trim_start_matches('/'));
@@ -168,9 +168,9 @@ fn a_full_disk_costs_no_more_than_the_snapshots_of_that_time() {
 }
 
 #[test]
-fn a_read_only_state_directory_costs_no_more_than_the_snapshots_of_that_time() {
+fn a_read_only_state_directory_only_costs_the_snapshots_of_that_time() {
     if !rustix::process::geteuid().is_root() {
-        return; // who is to become somebody else
+        return; // root can write to it anyway
     }
     let directory = TempDir::new();
     let state = directory.path().join("state");
@@ -181,7 +181,7 @@ fn a_read_only_state_directory_costs_no_more_than_the_snapshots_of_that_time() {
 }
 
 #[test]
-fn a_limit_of_file_sizes_costs_no_more_than_the_snapshots_of_that_time() {
+fn a_limit_of_file_sizes_only_costs_the_snapshots_of_that_time() {
     let directory = TempDir::new();
     let options = format!("--state-dir {} --snapshot-interval 1", directory.path().display());
     let mut tracker = Watched::serve(&options);
@@ -190,13 +190,13 @@ fn a_limit_of_file_sizes_costs_no_more_than_the_snapshots_of_that_time() {
         let limit = Rlimit { current: bytes, maximum: None };
         prlimit(pid, Resource::Fsize, limit).expect("a limit");
     };
-    // Whether the writer gets a signal, too, depends on the file system: it may write in a thread of the kernel's.
+    // Whether the writer also gets a signal depends on the file system, which may write in a thread of the kernel.
     rustix::process::kill_process(pid.expect("a process"), Signal::XFSZ).expect("a signal");
     does_without_its_disk(&mut tracker, directory.path(), || limit(Some(10)), || limit(None));
 }
 
 #[test]
-fn what_a_complete_snapshot_holds_outlives_a_kill() {
+fn a_complete_snapshot_survives_a_kill() {
     let directory = TempDir::new();
     let options = format!("{ANYWHERE} --state-dir {} --snapshot-interval 1", directory.path().display());
     let mut promised = 0;
@@ -214,7 +214,7 @@ fn what_a_complete_snapshot_holds_outlives_a_kill() {
             client.announce(announcement(info_hash(number), 1));
         }
         promised += 300;
-        await_snapshots(&directory.path().join("snapshot"), 2); // the first may have begun before
+        await_snapshots(&directory.path().join("snapshot"), 2); // the first one may have begun before
         (0..100 * round).for_each(|port| drop(client.announce(announcement(info_hash(u64::MAX), 1 + port))));
         program.signal(Signal::KILL);
         program.end();
@@ -222,7 +222,7 @@ fn what_a_complete_snapshot_holds_outlives_a_kill() {
 }
 
 #[test]
-fn who_was_stopped_goes_on_with_what_has_come_meanwhile() {
+fn a_stopped_process_later_answers_the_requests_that_arrived_meanwhile() {
     let mut tracker = Watched::serve("");
     let mut udp = UdpClient::connected(tracker.udp);
     udp.announce(announcement(info_hash(1), 1));
@@ -251,18 +251,18 @@ fn a_worker_that_panics_ends_the_process_and_is_named() {
     let output = alone("panicking").env(FAULT, "panic").output().expect("a program");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success(), "{said}");
-    for words in ["thread 'gyre-0'", "a fault of the program's", "worker 0 ended: it panicked"] {
+    for words in ["thread 'gyre-0'", "a fault of the program", "worker 0 ended: it panicked"] {
         assert!(said.contains(words), "{words}: {said}");
     }
 }
 
 #[test]
-#[ignore = "is run by another test, in a process of its own"]
+#[ignore = "is run by another test, in its own process"]
 fn panicking() {
     if std::env::var(FAULT).is_err() {
         return;
     }
-    let fault = |_: &mut RequestContext<'_>| panic!("a fault of the program's");
+    let fault = |_: &mut RequestContext<'_>| panic!("a fault of the program");
     let builder = gyre::Tracker::builder().config(config(1)).middleware(fault);
     let mut tracker = builder.listen().expect("a tracker");
     let client = HttpClient::connect(tracker.http_addresses()[0]);
@@ -272,13 +272,13 @@ fn panicking() {
     std::process::exit(1);
 }
 
-/// A call that fails: with what, and, for its arguments by their number, where it is about these values.
+/// A system call that fails: its number, the error, and the argument values by their index for which it fails.
 type Missing = (i64, i32, &'static [(u8, u64)]);
 
 const OPTION_LEVEL: (u8, u64) = (1, libc::SOL_SOCKET as u64);
 
-/// What a kernel, or a container's filter, may be without, and the words that are said of it. Without the first ones
-/// there is no tracker.
+/// Features that a kernel or the filter of a container may lack, and the words of the error or warning. Without the
+/// first ones the tracker does not start.
 const MISSING: [(&str, Missing, &str); 12] = [
     ("ring, forbidden", (libc::SYS_io_uring_setup, libc::EPERM, &[]), "kernel.io_uring_disabled=0"),
     ("ring, not built", (libc::SYS_io_uring_setup, libc::ENOSYS, &[]), "CONFIG_IO_URING"),
@@ -288,7 +288,7 @@ const MISSING: [(&str, Missing, &str); 12] = [
     (
         "steering",
         (libc::SYS_setsockopt, libc::EPERM, &[OPTION_LEVEL, (2, 51)]),
-        "--steering info-hash can't be",
+        "can't set up --steering info-hash",
     ),
     ("receive buffer", (libc::SYS_setsockopt, libc::EPERM, &[OPTION_LEVEL, (2, 33)]), ""),
     ("drops", (libc::SYS_getsockopt, libc::ENOPROTOOPT, &[OPTION_LEVEL, (2, 55)]), ""),
@@ -300,7 +300,7 @@ const MISSING: [(&str, Missing, &str); 12] = [
 const NEEDED: usize = 5;
 
 #[test]
-fn what_the_kernel_lacks_is_named_or_done_without() {
+fn missing_kernel_features_are_named_or_not_used() {
     for (number, (name, _, words)) in MISSING.iter().enumerate() {
         let directory = TempDir::new();
         let options = watched(&format!("--state-dir {} --snapshot-interval 1", directory.path().display()));
@@ -313,7 +313,7 @@ fn what_the_kernel_lacks_is_named_or_done_without() {
         }
         let program = Program::run(&mut command);
         if !words.is_empty() {
-            program.find_line(words).unwrap_or_else(|| panic!("{name}: nobody says {words}"));
+            program.find_line(words).unwrap_or_else(|| panic!("{name}: no line with {words}"));
         }
         let (udp, http) = program.ready();
         UdpClient::connected(udp).announce(announcement(info_hash(1), 1));
@@ -325,7 +325,7 @@ fn what_the_kernel_lacks_is_named_or_done_without() {
 }
 
 #[test]
-#[ignore = "is run by another test, in a process of its own"]
+#[ignore = "is run by another test, in its own process"]
 fn lacking() {
     let Ok(fault) = std::env::var(FAULT) else { return };
     let (_, (call, error, arguments), _) = MISSING.iter().find(|(name, ..)| *name == fault).expect("a fault");

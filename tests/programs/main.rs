@@ -1,4 +1,4 @@
-//! Owns the tests of the programs, run as processes of their own.
+//! Owns the tests of the programs, each run in its own process.
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,5 +1,4 @@
-//! Owns the tests of what an operator does with the program `gyre` beside running it: its file of options, a reload, a
-//! restart.
+//! Owns the tests of the operation of the program `gyre`: its configuration file, reload, restart.
 
 use std::process::{Command, Output};
 
@@ -17,20 +16,20 @@ fn stdout(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).expect("a text")
 }
 
-/// What the program says that ends with this code.
+/// Returns the standard error of a program that ended with this exit status.
 fn stderr(output: &Output, code: i32) -> String {
     assert_eq!(output.status.code(), Some(code), "{output:?}");
     String::from_utf8(output.stderr.clone()).expect("a text")
 }
 
 #[test]
-fn the_file_that_it_prints_is_one_that_it_takes() {
+fn the_printed_file_is_accepted() {
     let directory = TempDir::new();
     let options = ["--udp", "127.0.0.1:0", "--http", "127.0.0.1:0", "--cores", "auto", "--max-peers", "7"];
     let text = stdout(&gyre(&[&["config", "print"][..], &options].concat()));
     let file = directory.file("gyre.toml", text.as_bytes());
     assert_eq!(stdout(&gyre(&["config", "check", &file])), "");
-    // What is in it can be printed again, and changed by the command line.
+    // The options of the file can be printed again, and the command line overrides them.
     assert_eq!(stdout(&gyre(&["config", "print", "--config", &file])), text);
     let changed = stdout(&gyre(&["config", "print", "--config", &file, "--max-peers", "8", "--no-udp"]));
     assert!(changed.contains("\nmax-peers = 8\n") && changed.contains("\nno-udp = true\n"), "{changed}");
@@ -45,11 +44,11 @@ fn the_file_that_it_prints_is_one_that_it_takes() {
 }
 
 #[test]
-fn a_file_that_is_no_good_is_refused_with_the_place() {
+fn errors_in_a_file_have_line_and_column() {
     let directory = TempDir::new();
     for (text, place) in [
         ("# options\nmax-peers = 201\n", ":2:13: "),
-        ("max-peers = 1\nnonsense = 2\n", ":2:1: there is no option `nonsense`"),
+        ("max-peers = 1\nnonsense = 2\n", ":2:1: unknown option `nonsense`"),
         ("announce-interval = 100\nmin-interval = 101\n", ":2:1: --min-interval 101 is longer"),
         ("max-peers = ", ":1:13: "),
     ] {
@@ -72,7 +71,7 @@ fn a_file_that_is_no_good_is_refused_with_the_place() {
 }
 
 #[test]
-fn a_signal_has_the_file_read_again() {
+fn a_signal_reloads_the_file() {
     let directory = TempDir::new();
     let list = directory.file("deny", format!("{:?}", info_hash(1)).as_bytes());
     let anywhere = "udp = \"127.0.0.1:0\"\nhttp = \"127.0.0.1:0\"\n";
@@ -86,26 +85,26 @@ fn a_signal_has_the_file_read_again() {
     write(&format!("max-peers = 3\nbusy-poll = 7\ndeny-hashes = \"{list}\""));
     program.signal(Signal::HUP);
     assert!(program.find_line("reloaded").is_some());
-    assert!(program.find_line("--busy-poll changes with the next start").is_some());
+    assert!(program.find_line("--busy-poll has changed; a restart is required").is_some());
     eventually_equal("fewer peers", &3, || client.announce(announcement(info_hash(2), 1)).peers.len());
     let request = client.announce_request(announcement(info_hash(1), 1));
     eventually("a list", || client.exchange(&request)[..4] == [0, 0, 0, 3]);
 
-    // What is wrong changes nothing.
+    // An error changes nothing.
     write("max-peers = 5\nmax-memory = \"much\"");
     program.signal(Signal::HUP);
-    let said = program.find_line("nothing is reloaded").expect("a word");
+    let said = program.find_line("reload failed").expect("a line of the log");
     assert!(said.contains("gyre.toml:4:14: invalid value 'much'"), "{said}");
     write("max-peers = 5\ndeny-hashes = \"/nonexistent/list\"");
     program.signal(Signal::HUP);
-    let said = program.find_line("nothing is reloaded").expect("a word");
+    let said = program.find_line("reload failed").expect("a line of the log");
     assert!(said.contains("/nonexistent/list: No such file"), "{said}");
     assert_eq!(client.announce(announcement(info_hash(2), 1)).peers.len(), 3);
     assert_eq!(client.exchange(&request)[..4], [0, 0, 0, 3]);
 }
 
 #[test]
-fn swarms_outlast_an_orderly_end_and_a_kill() {
+fn swarms_survive_a_stop_and_a_kill() {
     let directory = TempDir::new();
     let state = directory.path().join("state");
     let options =
@@ -119,7 +118,7 @@ fn swarms_outlast_an_orderly_end_and_a_kill() {
     program.signal(Signal::TERM);
     program.ends_with(0);
 
-    // The end is later than the last announce, and so is the last snapshot.
+    // The tracker ended after the last announce, so the last snapshot has it.
     let program = Program::serve(&options);
     assert!(program.find_line("1 peers from").is_some());
     let mut client = UdpClient::connected(program.ready().0);
@@ -132,12 +131,12 @@ fn swarms_outlast_an_orderly_end_and_a_kill() {
     };
     let before = written();
     eventually("a snapshot of more", || written() >= before + 5 * 8);
-    drop(program); // by a kill
+    drop(program); // kills the process
     assert_eq!(peers(&Program::serve(&options)), 5);
 }
 
 #[test]
-fn pages_and_completions_know_each_option() {
+fn man_pages_and_completions_have_each_option() {
     let directory = TempDir::new();
     let pages = directory.path().join("pages");
     assert_eq!(stdout(&gyre(&["man", pages.to_str().unwrap()])), "");

@@ -1,5 +1,5 @@
-//! Owns the tests of what a process gives up before it serves: root's rights, other files, calls that it has no use
-//! for. Those that are about another user need root, and do nothing without.
+//! Owns the tests of the privileges that a process drops before it serves: the rights of root, access to other files,
+//! unused system calls. Tests with another user need root, and do nothing without it.
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
@@ -16,21 +16,21 @@ use gyre::error::ServerError;
 use gyre::server::Privileges;
 use rustix::process::Signal;
 
-/// Somebody who is no root, by number: no machine needs to know them.
+/// The number of a user other than root. It does not have to exist.
 const SOMEBODY: &str = "64321:64322";
-/// Says to a process of these tests that it is the one that is confined, and which folder it may use.
+/// Environment variable that makes a test process the confined one, with the directory that it may use.
 const CONFINED: &str = "GYRE_TEST_CONFINED";
 
 fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// Runs `gyre serve` without any leave for root.
+/// Runs `gyre serve` without permission to serve as root.
 fn serve(options: &str) -> Program {
     Program::run(Command::new(GYRE).args(["serve", "--no-admin"]).args(options.split_whitespace()))
 }
 
-/// What `/proc` says of each thread, under this name.
+/// Returns the value of this name in `/proc` for each thread.
 fn of_each_thread(pid: u32, name: &str) -> Vec<String> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("a process");
     let status = |task: fs::DirEntry| fs::read_to_string(task.path().join("status")).expect("a thread");
@@ -43,7 +43,7 @@ fn of_each_thread(pid: u32, name: &str) -> Vec<String> {
 }
 
 #[test]
-fn root_does_not_serve_unless_it_is_allowed() {
+fn root_does_not_serve_unless_allowed() {
     if !is_root() {
         return;
     }
@@ -58,7 +58,7 @@ fn root_does_not_serve_unless_it_is_allowed() {
 }
 
 #[test]
-fn users_that_can_not_be_become_are_named() {
+fn errors_name_the_user_that_can_not_be_used() {
     for (user, cure) in
         [("gyre-is-nobody", "no such user"), ("64321", "64321:GROUP"), ("0:gyre-no-group", "no group")]
     {
@@ -71,7 +71,7 @@ fn users_that_can_not_be_become_are_named() {
 }
 
 #[test]
-fn every_thread_is_the_user_and_has_no_rights_of_root() {
+fn every_thread_runs_as_the_user_without_the_rights_of_root() {
     if !is_root() {
         return;
     }
@@ -102,7 +102,7 @@ fn every_thread_is_the_user_and_has_no_rights_of_root() {
     program.signal(Signal::TERM);
     assert_eq!(program.end().code(), Some(0));
 
-    // The directory is the user's, with all that is in it, and holds what a new start goes on with.
+    // The directory and its files belong to the user, and the next start uses them.
     for path in [state.clone(), state.join("lock"), state.join("secret"), state.join("snapshot")] {
         let metadata = fs::metadata(&path).unwrap();
         assert_eq!(
@@ -117,7 +117,7 @@ fn every_thread_is_the_user_and_has_no_rights_of_root() {
 }
 
 #[test]
-fn a_state_directory_of_somebody_else_is_named_with_the_cure() {
+fn a_state_directory_of_another_user_is_an_error_with_a_fix() {
     if !is_root() {
         return;
     }
@@ -129,7 +129,7 @@ fn a_state_directory_of_somebody_else_is_named_with_the_cure() {
 }
 
 #[test]
-fn a_sandbox_can_be_done_without() {
+fn the_sandbox_can_be_disabled() {
     let program = serve(&format!("{ANYWHERE} --allow-root --no-sandbox"));
     program.ready();
     assert!(of_each_thread(program.id(), "Seccomp").iter().all(|seccomp| seccomp == "0"));
@@ -137,7 +137,7 @@ fn a_sandbox_can_be_done_without() {
 }
 
 #[test]
-fn lists_are_read_again_where_some_were_at_the_start() {
+fn lists_are_read_again_in_the_directories_of_the_start() {
     let (near, far) = (TempDir::new(), TempDir::new());
     let denied = near.file("deny", b"");
     let elsewhere = far.file("deny", b"");
@@ -149,27 +149,27 @@ fn lists_are_read_again_where_some_were_at_the_start() {
     let mut client = UdpClient::connected(program.ready().0);
     client.announce(announcement(info_hash(1), 1));
 
-    // Renamed to its name, as ever.
+    // The file is replaced by renaming, as usual.
     near.file("deny", format!("{:?}\n", info_hash(1)).as_bytes());
     program.find_line("was read again").expect("a list that is read again");
-    // Another one beside it.
+    // Another list in the same directory.
     let more = near.file("more", b"");
     write(&[&denied, &more]);
     program.signal(Signal::HUP);
     program.find_line("reloaded").expect("a list beside the first one");
-    // And one in a directory that is shut.
+    // And one in a directory that the sandbox does not allow.
     write(&[&denied, &elsewhere]);
     program.signal(Signal::HUP);
-    let line = program.find_line("nothing is reloaded").expect("an error");
+    let line = program.find_line("reload failed").expect("an error");
     assert!(line.contains(&elsewhere) && line.contains("sandbox"), "{line}");
     write(&[&denied]);
     program.signal(Signal::HUP);
     program.find_line("reloaded").expect("a reload");
 }
 
-/// Runs this test program again, for the one test that confines it.
+/// Runs this test program again, with only the test that confines itself.
 #[test]
-fn what_a_confined_process_can_not_do() {
+fn a_confined_process_can_not_do_other_things() {
     let directory = TempDir::new();
     let mut command = Command::new(std::env::current_exe().unwrap());
     command
@@ -185,7 +185,7 @@ fn errno<T>(result: std::io::Result<T>) -> Option<i32> {
 }
 
 #[test]
-#[ignore = "is run by another test, in a process of its own"]
+#[ignore = "is run by another test, in its own process"]
 fn confined() {
     let Some(directory) = std::env::var_os(CONFINED) else { return };
     let directory = Path::new(&directory);
@@ -205,7 +205,7 @@ fn confined() {
     let mut tracker = bound.start().unwrap();
     UdpClient::connected(tracker.udp_addresses()[0]).announce(announcement(info_hash(1), 1));
 
-    // Files: its own, and no others; by io_uring neither.
+    // Files: only its own ones, through io_uring too.
     assert_eq!(errno(fs::write(state.join("file"), "x")), None);
     assert_eq!(errno(fs::read(lists.join("deny"))), None);
     assert_eq!(errno(fs::write(lists.join("deny"), "x")), Some(libc::EACCES));
@@ -216,13 +216,13 @@ fn confined() {
     assert_eq!(errno(by_ring), Some(libc::EACCES));
     let by_thread = std::thread::spawn(|| errno(fs::read("/etc/passwd")));
     assert_eq!(by_thread.join().unwrap(), Some(libc::EACCES));
-    // Connections by TCP, programs, views of the machine.
+    // TCP connections, other programs, information about the machine.
     assert_eq!(errno(TcpStream::connect(elsewhere.local_addr().unwrap())), Some(libc::EACCES));
     assert_eq!(errno(TcpStream::connect(tracker.http_addresses()[0])), None, "the doctor asks there");
     assert_eq!(errno(Command::new("/bin/true").status()), Some(libc::EPERM));
     let denied = rustix::process::chroot("/");
     assert_eq!(denied, Err(rustix::io::Errno::PERM));
-    // What it does as a tracker goes on.
+    // The tracker still works.
     config.lists = lists_of(&outside);
     assert!(
         matches!(tracker.reload(&config), Err(ServerError::OutOfReach(path)) if path == outside.join("deny"))

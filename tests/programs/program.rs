@@ -1,4 +1,4 @@
-//! Owns the tests of the program `gyre`: what it prints, how it ends, and what it says to options that are no good.
+//! Owns the tests of the program `gyre`: its output, its end, and its errors for invalid options.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, UdpSocket};
@@ -15,9 +15,10 @@ use rustix::thread::{CapabilitySet, remove_capability_from_bounding_set};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 
 impl Program {
-    /// Runs it under a limit of open files, which it may not lift even if the user is root.
+    /// Runs it with a limit of open files that it can't raise, even as root.
     fn serve_with_files(limit: u32, options: &str) -> Self {
-        // A child has what the thread has that starts it. Who may not give the capability up doesn't have it.
+        // A child process inherits the capabilities of the thread. A user who can't drop this capability does not have
+        // it.
         let without_it = move || {
             let _ = remove_capability_from_bounding_set(CapabilitySet::SYS_RESOURCE);
             let line = format!("ulimit -n {limit}; exec {GYRE} serve --allow-root --no-admin {options}");
@@ -32,7 +33,7 @@ fn first_core() -> usize {
 }
 
 #[test]
-fn it_serves_says_so_and_ends_at_a_signal() {
+fn it_serves_logs_that_it_is_ready_and_ends_at_a_signal() {
     for signal in [Signal::TERM, Signal::INT] {
         let core = first_core();
         let mut program = Program::serve(&format!("{ANYWHERE} --cores {core}"));
@@ -51,7 +52,7 @@ fn it_serves_says_so_and_ends_at_a_signal() {
         assert_eq!(program.end().code(), Some(0), "after {signal:?}");
         let took = clock.now().since(Timestamp::default());
         assert!(took < STOP_DEADLINE, "{took:?} from {signal:?} to the end");
-        assert_eq!(program.find_line(""), None, "there is nothing more to say");
+        assert_eq!(program.find_line(""), None, "no further output");
     }
 }
 
@@ -69,7 +70,7 @@ fn each_core_has_a_worker() {
 fn a_second_signal_ends_it_at_once() {
     let mut program = Program::serve(ANYWHERE);
     let mut client = HttpClient::connect(program.ready().1);
-    // Half of a second request: what waits for its other half would end a second and a half after the signal.
+    // Half of a second request: waiting for the other half would delay the end until 1.5 s after the signal.
     let requests = "GET /health HTTP/1.1\r\nHost: t\r\n\r\nGET /";
     assert_eq!(client.request(requests).status, 200);
     program.signal(Signal::TERM);
@@ -79,7 +80,7 @@ fn a_second_signal_ends_it_at_once() {
 
 #[test]
 fn it_can_be_killed_and_started_again_at_the_same_port() {
-    let ip = "127.0.0.78"; // where no other test's socket can take the port meanwhile
+    let ip = "127.0.0.78"; // no other test uses this address, so the port stays free
     let mut killed = Program::serve(&format!("--udp {ip}:0 --http {ip}:0"));
     let (udp, http) = killed.ready();
     let mut client = HttpClient::connect(http);
@@ -111,7 +112,7 @@ fn udp_can_be_left_out() {
 }
 
 #[test]
-fn options_that_are_none_are_named() {
+fn invalid_options_are_named() {
     for options in [
         "--udp 6969",
         "--udp localhost:6969",
@@ -138,7 +139,7 @@ fn options_that_are_none_are_named() {
 }
 
 #[test]
-fn options_that_do_not_go_together_are_named() {
+fn inconsistent_options_are_named() {
     for (options, names) in [
         ("--no-udp --no-http", vec!["--no-udp", "--no-http"]),
         ("--announce-interval 100 --min-interval 101", vec!["--min-interval 101", "--announce-interval 100"]),
@@ -151,7 +152,7 @@ fn options_that_do_not_go_together_are_named() {
 }
 
 #[test]
-fn a_core_that_is_not_there_is_named() {
+fn a_core_that_is_not_available_is_named() {
     let said = Program::serve(&format!("{ANYWHERE} --cores 4095")).ends_with(1);
     assert!(said.contains("core 4095 is not available"), "{said}");
     let allowed = said.rsplit_once(": ").expect("a list of cores").1;
@@ -182,7 +183,7 @@ fn too_few_file_descriptors_are_named_if_connections_need_them() {
     let mut program = Program::serve_with_files(200, &options);
     let (udp, http) = program.ready();
     UdpClient::connected(udp).announce(announcement(info_hash(1), 1));
-    // More connections than there are descriptors: all are answered, and those that idle for longest make room.
+    // More connections than descriptors: all are answered, and the connections that have idled longest are closed.
     let mut clients = Vec::new();
     for number in 0..300 {
         let mut client = HttpClient::connect(http);
@@ -199,7 +200,7 @@ fn too_few_file_descriptors_are_named_if_connections_need_them() {
 }
 
 #[test]
-fn connections_that_are_refused_have_descriptors_too() {
+fn refused_connections_also_have_descriptors() {
     let options = format!("{ANYWHERE} --cores {} --stats-interval 1", first_core());
     let program = Program::serve_with_files(200, &options);
     let (_, http) = program.ready();
@@ -217,7 +218,7 @@ fn a_few_file_descriptors_are_enough_for_a_few_connections() {
     assert_eq!(HttpClient::connect(program.ready().1).get("/health").status, 200);
 }
 
-/// The paragraph of each option, its white space made one blank.
+/// Returns the paragraph of each option, with runs of white space replaced by one space.
 fn options_in_help() -> Vec<(String, String)> {
     let help = Command::new(GYRE).args(["serve", "--help"]).output().expect("a text");
     assert_eq!(help.status.code(), Some(0));
@@ -246,36 +247,40 @@ fn the_help_names_each_option_with_its_default_and_its_range() {
         ("--busy-poll", "0", "0 to 1000000"),
         ("--announce-interval", "1800", "1 to 604800"),
         ("--min-interval", "900", "0 to --announce-interval"),
-        ("--peer-timeout", "twice that", "from --announce-interval and a sixteenth to 2419200"),
+        (
+            "--peer-timeout",
+            "twice that interval",
+            "(--announce-interval plus a sixteenth), and at most 2419200",
+        ),
         ("--max-peers", "50", "0 to 200"),
         ("--max-memory", "half of the memory", "16M to 1024T"),
         ("--connection-id-window", "120", "10 to 3600"),
         ("--http-connections", "20000", "1 to 10000000"),
-        ("--limit-connects", "any number", "RATE[/s|/m|/h][:BURST]"),
-        ("--limit-announces", "any number", ""),
-        ("--limit-scrapes", "any number", ""),
-        ("--limit-http-requests", "any number", ""),
-        ("--limit-http-connections", "any number", ""),
+        ("--limit-connects", "unlimited", "RATE[/s|/m|/h][:BURST]"),
+        ("--limit-announces", "unlimited", ""),
+        ("--limit-scrapes", "unlimited", ""),
+        ("--limit-http-requests", "unlimited", ""),
+        ("--limit-http-connections", "unlimited", ""),
         ("--limit-networks", "16", "0 to 65536"),
         ("--limit-exempt", "none", "at most 256"),
-        ("--limit-wrong-ids", "any number, nobody is banned", ""),
+        ("--limit-wrong-ids", "unlimited, no address is banned", ""),
         ("--ban-time", "120", "1 to 86400"),
-        ("--trusted-proxy", "none, each peer is a client", "at most 256"),
+        ("--trusted-proxy", "none, the peer of each connection is the client", "at most 256"),
         ("--receive-buffer", "8388608", "4096 to 1073741824"),
         ("--stats-interval", "10", "0 to 604800"),
         ("--log", "info", ""),
         ("--config", "", ""),
-        ("--allow-hashes", "none, all torrents are served", "at most 16"),
+        ("--allow-hashes", "none, all torrents are allowed", "at most 16"),
         ("--deny-hashes", "none", "at most 16"),
         ("--deny-reason", "\"torrent is not registered with this tracker\"", "At most 120 bytes"),
-        ("--allow-clients", "none, all clients are served", "at most 16"),
+        ("--allow-clients", "none, all clients are allowed", "at most 16"),
         ("--deny-clients", "none", "at most 16"),
-        ("--allow-sources", "none, all networks are served", "at most 16"),
+        ("--allow-sources", "none, all addresses are allowed", "at most 16"),
         ("--deny-sources", "none", "at most 16"),
         ("--state-dir", "nothing is kept", ""),
         ("--take-over", "", "same --state-dir"),
         ("--snapshot-interval", "300", "0 to 86400"),
-        ("--user", "stay who it is", ""),
+        ("--user", "keep the current user", ""),
         ("--allow-root", "", ""),
         ("--no-sandbox", "", ""),
         ("--admin", "127.0.0.1:6970", ""),
@@ -290,11 +295,11 @@ fn the_help_names_each_option_with_its_default_and_its_range() {
         assert!(default.is_empty() || text.contains(&format!("[default: {default}")), "{default} in {text}");
         assert!(text.contains(range), "{range} in {text}");
     }
-    assert_eq!(options, [], "all options are known to this test");
+    assert_eq!(options, [], "this test knows all options");
 }
 
 #[test]
-fn statistics_come_as_often_as_wanted() {
+fn statistics_are_logged_at_the_configured_interval() {
     let program = Program::serve(&format!("{ANYWHERE} --stats-interval 1"));
     let (udp, http) = program.ready();
     UdpClient::connected(udp).announce(announcement(info_hash(1), 1));
@@ -309,17 +314,17 @@ fn statistics_come_as_often_as_wanted() {
 }
 
 #[test]
-fn too_little_memory_is_refused_with_what_is_needed() {
+fn too_little_memory_is_refused_and_the_error_names_the_minimum() {
     let options = format!("{ANYWHERE} --cores {} --max-memory 16M", first_core());
     let said = Program::serve(&options).ends_with(1);
-    assert!(said.contains("16777216 bytes of memory are too few for 1 workers"), "{said}");
-    let (_, needed) = said.split_once("raise --max-memory to ").expect("the cure");
+    assert!(said.contains("the memory limit of 16777216 bytes is too low for 1 workers"), "{said}");
+    let (_, needed) = said.split_once("raise --max-memory to ").expect("how to fix it");
     let needed = needed.split(',').next().expect("a size");
     let options = format!("{ANYWHERE} --cores {} --max-memory {needed}", first_core());
     Program::serve(&options).ready();
 }
 
-/// A filter that answers these system calls with this error, for the calling thread and whom it starts.
+/// Makes these system calls fail with this error, for the calling thread and the processes that it starts.
 fn forbid(calls: &[i64], errno: i32) {
     let rules = calls.iter().map(|&call| (call, Vec::new())).collect();
     let (others, these) = (SeccompAction::Allow, SeccompAction::Errno(errno as u32));
@@ -348,23 +353,23 @@ fn io_uring_that_is_missing_or_forbidden_is_named() {
     }
 }
 
-/// The folder of one of the program's threads.
+/// Returns the directory of a thread of the program.
 fn thread_of(pid: u32, name: &str) -> Option<PathBuf> {
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).ok()?;
     let mut tasks = tasks.flatten().map(|task| task.path());
     tasks.find(|task| std::fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm.starts_with(name)))
 }
 
-/// Bytes or calls don't matter, but that there was another write.
+/// Returns the number of writes, which only has to change.
 fn writes_of_log(pid: u32) -> Option<String> {
     let text = std::fs::read_to_string(thread_of(pid, "gyre-log")?.join("io")).ok()?;
     text.lines().find(|line| line.starts_with("syscw")).map(str::to_owned)
 }
 
 #[test]
-fn a_log_that_is_stuck_holds_nothing_up() {
+fn a_blocked_log_blocks_nothing() {
     let (_reader, mut writer) = std::io::pipe().unwrap();
-    writer.write_all(&[b'x'; 65_536]).unwrap(); // all that a pipe holds
+    writer.write_all(&[b'x'; 65_536]).unwrap(); // the capacity of a pipe
     let child = serve(ANYWHERE).stderr(writer).spawn().unwrap();
     let pid = child.id();
     let mut program = Program::unread(child);
@@ -374,7 +379,7 @@ fn a_log_that_is_stuck_holds_nothing_up() {
 }
 
 #[test]
-fn a_log_that_nobody_reads_is_no_reason_to_end() {
+fn a_closed_log_does_not_end_the_program() {
     let mut child = serve(&format!("{ANYWHERE} --stats-interval 1")).stderr(Stdio::piped()).spawn().unwrap();
     let mut stderr = BufReader::new(child.stderr.take().unwrap());
     let mut ready = String::new();

@@ -1,5 +1,5 @@
-//! Owns the tests of a restart without a gap: a tracker takes over from another one while clients ask, and whatever
-//! goes wrong with that leaves the one that runs as it was; and of sockets that the service manager gives.
+//! Owns the tests of a restart without a gap: one tracker takes over from another under load, and a failure leaves the
+//! running one as it was. Also tests sockets from the service manager.
 
 use std::io::Read;
 use std::net::{SocketAddr, TcpListener};
@@ -23,9 +23,9 @@ use gyre::types::{Family, InfoHash};
 use rustix::process::{Pid, Signal, kill_process};
 use socket2::{Domain, SockAddr, Socket, Type};
 
-/// Clients that ask all the time.
+/// Clients that send requests all the time.
 const CLIENTS: u64 = 4;
-/// Peers that each of them announces to one swarm.
+/// Peers that each of them announces in one swarm.
 const SWARM_PEERS: u64 = 100;
 const SWARMS: u64 = 32;
 const TAKE_OVERS: usize = 3;
@@ -34,7 +34,7 @@ fn options(state: &TempDir) -> String {
     format!("{ANYWHERE} --stats-interval 0 --state-dir {}", state.path().display())
 }
 
-/// A program that knows of one peer goes on, until another one takes over from it.
+/// A program that knows one peer keeps serving until another one takes over.
 #[track_caller]
 fn is_taken_over(mut program: Program, state: &TempDir, mut client: UdpClient) {
     assert_eq!(client.announce(announcement(info_hash(1), 2)).ports(), [1]);
@@ -44,8 +44,8 @@ fn is_taken_over(mut program: Program, state: &TempDir, mut client: UdpClient) {
     assert_eq!(client.announce(announcement(info_hash(1), 3)).ports(), [1, 2]);
 }
 
-/// Announces one new peer after the other to swarms of its own until it is told to stop; returns how many. Each request
-/// must be answered, and none is sent twice.
+/// Announces one new peer after another in its own swarms until `stop` is set. Returns their number. Each request must
+/// be answered, and none is sent twice.
 fn ask(to: SocketAddr, client: u64, stop: &AtomicBool) -> u64 {
     let mut udp = UdpClient::connected(to);
     for number in 0.. {
@@ -56,7 +56,7 @@ fn ask(to: SocketAddr, client: u64, stop: &AtomicBool) -> u64 {
             udp.connect();
         }
         let peers = udp.announce(announcement(swarm_of(client, number), (1 + number % SWARM_PEERS) as u16));
-        assert!(peers.leechers >= 1, "who announces is in the swarm");
+        assert!(peers.leechers >= 1, "the announcing peer is in the swarm");
     }
     unreachable!("it is told to stop")
 }
@@ -65,7 +65,7 @@ fn swarm_of(client: u64, number: u64) -> InfoHash {
     info_hash((client << 32) + number / SWARM_PEERS)
 }
 
-/// All peers are there that a client has announced.
+/// Waits until all peers that a client has announced are in their swarms.
 #[track_caller]
 fn has_all(udp: &mut UdpClient, client: u64, announced: u64) {
     for first in (0..announced).step_by(SWARM_PEERS as usize) {
@@ -126,20 +126,20 @@ fn steering_stays_right_and_ids_hold() {
             gyre::Tracker::builder().config(with_state(&directory)).inherit(take_over(&directory)),
         );
         assert_eq!(next.udp(Family::V4), address);
-        assert!(tracker.wait(), "it ends by itself");
+        assert!(tracker.wait(), "the old tracker ends by itself");
         for number in 0..SWARMS {
-            // By the id that the first one gave.
+            // With the id from the first tracker.
             let known = client.announce(announcement(info_hash(number), 7 + round as u16)).leechers;
             assert_eq!(known, 1 + round as u32, "swarm {number}");
         }
         next.await_count(&[Counter::UdpAnnounceV4], SWARMS);
-        assert_eq!(next.count(&[Counter::MeshHops]), 0, "each came to its owner");
+        assert_eq!(next.count(&[Counter::MeshHops]), 0, "each request came to its owner");
         tracker = next;
     }
 }
 
 #[test]
-fn another_steering_takes_the_place_of_the_last() {
+fn another_steering_replaces_the_last_one() {
     let directory = TempDir::new();
     let mut tracker = Tracker::start(&with_state(&directory));
     let unsteered = Config { steering: Steering::None, ..with_state(&directory) };
@@ -153,7 +153,7 @@ fn another_steering_takes_the_place_of_the_last() {
 }
 
 #[test]
-fn trackers_of_one_process_go_together() {
+fn trackers_of_one_process_are_handed_over_together() {
     let directory = TempDir::new();
     let build = |inherited| {
         let mut bound =
@@ -192,7 +192,7 @@ fn connections_end_in_order() {
     assert_eq!(idle.get("/health").status, 200);
     let mut asking = HttpClient::connect(http);
     asking.send("GET /health HTTP/1.1\r\n");
-    assert_eq!(HttpClient::connect(http).get("/health").status, 200, "the last one was taken in");
+    assert_eq!(HttpClient::connect(http).get("/health").status, 200, "the last connection was accepted");
     let next = Program::serve(&format!("{} --take-over", options(&state)));
     next.ready();
     assert_eq!(idle.rest(), b"", "no reset");
@@ -201,48 +201,48 @@ fn connections_end_in_order() {
     assert_eq!(program.end().code(), Some(0));
 }
 
-/// What the program says that was to take over with these options, and could not.
+/// Returns the error of a program that failed to take over with these options.
 fn refused(options: &str) -> String {
     Program::serve(&format!("{options} --take-over")).ends_with(1)
 }
 
 #[test]
-fn who_cannot_take_over_leaves_the_other_one_serving() {
+fn after_a_failed_takeover_the_old_tracker_keeps_serving() {
     let state = TempDir::new();
     let program = Program::serve(&options(&state));
     let mut client = UdpClient::connected(program.ready().0);
     client.announce(announcement(info_hash(1), 1));
 
     let said = Program::serve(&options(&state)).ends_with(1);
-    assert!(said.contains("another tracker has it; --take-over"), "{said}");
+    assert!(said.contains("another tracker is using it; use --take-over"), "{said}");
     let first = gyre::sys::allowed_cores().unwrap()[0];
     if gyre::sys::allowed_cores().unwrap().len() > 1 {
         let said = refused(&format!("{} --cores {first}", options(&state)));
-        assert!(said.contains("this one would have 1: name as many --cores"), "{said}");
+        assert!(said.contains("this one would have 1; set --cores to the same number"), "{said}");
     }
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let said = refused(&format!("{} --http {}", options(&state), taken.local_addr().unwrap()));
     assert!(said.contains("Address already in use"), "{said}");
     let said = refused(&format!("{} --deny-hashes /nonexistent/list", options(&state)));
     assert!(said.contains("/nonexistent/list: No such file"), "{said}");
-    assert!(program.find_line("this one goes on").is_some());
+    assert!(program.find_line("this process keeps serving").is_some());
     is_taken_over(program, &state, client);
 }
 
 #[test]
-fn nobody_to_take_over_from_is_no_error() {
+fn taking_over_without_a_running_tracker_starts_normally() {
     let state = TempDir::new();
     let options = format!("{} --take-over", options(&state));
     Program::serve(&options).ready();
-    Program::serve(&options).ready(); // after a kill, which leaves the socket's name
+    Program::serve(&options).ready(); // after a kill, which leaves the socket file
     let said = Program::serve(&format!("{ANYWHERE} --take-over")).ends_with(2);
     assert!(said.contains("--state-dir"), "{said}");
 }
 
-/// One end of a conversation with a tracker that runs.
-struct Heir(Socket);
+/// The new tracker's end of a connection to a running tracker.
+struct Successor(Socket);
 
-impl Heir {
+impl Successor {
     fn connect(state: &Path) -> Self {
         let socket = Socket::new(Domain::UNIX, Type::SEQPACKET, None).unwrap();
         socket.connect(&SockAddr::unix(state.join("handover")).unwrap()).unwrap();
@@ -261,7 +261,7 @@ impl Heir {
         String::from_utf8(bytes[..length].to_vec()).expect("a text")
     }
 
-    /// Goes as far as to have the sockets.
+    /// Performs the protocol up to receiving the sockets.
     fn hello(&self) -> &Self {
         self.say(br#"{"Hello":{"version":1}}"#);
         assert!(self.hear().starts_with(r#"{"Welcome":"#));
@@ -271,37 +271,37 @@ impl Heir {
 }
 
 #[test]
-fn nonsense_is_refused_and_an_heir_that_dies_is_forgotten() {
+fn invalid_messages_are_refused_and_a_successor_that_dies_is_forgotten() {
     let state = TempDir::new();
     let program = Program::serve(&options(&state));
     let (udp, _) = program.ready();
     let mut client = UdpClient::connected(udp);
     for (words, answer) in [
-        (&b"GET / HTTP/1.1"[..], "that is no message"),
-        (&[b'x'; 5_000], "that is no message"),
-        (br#""Serving""#, "not what should come now"),
-        (br#"{"Hello":{"version":2}}"#, "version 2 of the hand-over, not 1"),
+        (&b"GET / HTTP/1.1"[..], "not a valid message"),
+        (&[b'x'; 5_000], "not a valid message"),
+        (br#""Serving""#, "unexpected message"),
+        (br#"{"Hello":{"version":2}}"#, "the handover protocol has version 2 instead of 1"),
     ] {
-        let said = Heir::connect(state.path()).say(words).hear();
+        let said = Successor::connect(state.path()).say(words).hear();
         assert!(said.contains("Refused") && said.contains(answer), "{said}");
         client.announce(announcement(info_hash(1), 1));
     }
-    // One that says nothing is in nobody's way for long.
-    let silent = Heir::connect(state.path());
-    Heir::connect(state.path()).hello().say(br#"{"Hello":{"version":1}}"#);
+    // A silent connection blocks others only for a short time.
+    let silent = Successor::connect(state.path());
+    Successor::connect(state.path()).hello().say(br#"{"Hello":{"version":1}}"#);
     assert!(silent.hear().contains("timed out"));
-    assert!(program.find_line("this one goes on").is_some());
-    Heir::connect(state.path()).hello(); // it dies with the sockets
-    assert!(program.find_line("this one goes on").is_some());
-    let heir = Heir::connect(state.path());
-    assert_eq!(heir.hello().say(br#""Save""#).hear(), r#""Saved""#);
-    drop(heir); // it dies while it reads the snapshot
-    assert!(program.find_line("this one goes on").is_some());
+    assert!(program.find_line("this process keeps serving").is_some());
+    Successor::connect(state.path()).hello(); // it dies after it has got the sockets
+    assert!(program.find_line("this process keeps serving").is_some());
+    let successor = Successor::connect(state.path());
+    assert_eq!(successor.hello().say(br#""Save""#).hear(), r#""Saved""#);
+    drop(successor); // it dies while it reads the snapshot
+    assert!(program.find_line("this process keeps serving").is_some());
     is_taken_over(program, &state, client);
 }
 
 #[test]
-fn a_signal_has_the_program_succeed_itself_and_the_service_manager_told() {
+fn a_signal_starts_a_successor_and_notifies_the_service_manager() {
     let state = TempDir::new();
     let notices = UnixDatagram::bind(state.path().join("notices")).unwrap();
     notices.set_read_timeout(Some(DEADLINE)).unwrap();
@@ -315,8 +315,8 @@ fn a_signal_has_the_program_succeed_itself_and_the_service_manager_told() {
     let ready = program.find_line("gyre: ready: ").expect("a program that serves");
     assert_eq!(hear(), "READY=1");
     program.signal(Signal::USR2);
-    let line = program.find_line("is to take over").expect("a word");
-    let process = line.split(' ').rev().nth(4).expect("its number").to_owned();
+    let line = program.find_line("will take over").expect("a line of the log");
+    let process = line.split(' ').rev().nth(3).expect("its number").to_owned();
     assert_eq!(program.find_line("gyre: ready: "), Some(ready.clone()), "the same sockets");
     assert_eq!(program.end().code(), Some(0));
     assert_eq!((hear(), hear()), (format!("MAINPID={process}"), "READY=1".to_owned()));
@@ -340,7 +340,7 @@ fn address(socket: &Socket) -> SocketAddr {
     socket.local_addr().unwrap().as_socket().unwrap()
 }
 
-/// Runs it as a service manager does, with two sockets as its descriptors 3 and 4.
+/// Runs the program like a service manager does, with two sockets as its descriptors 3 and 4.
 fn activated(sockets: [&Socket; 2], process: &str, options: &str) -> Program {
     let variables = format!("export LISTEN_PID={process} LISTEN_FDS=2");
     let line = format!(
@@ -376,7 +376,7 @@ fn sockets_of_the_service_manager_are_served() {
 }
 
 #[test]
-fn several_workers_need_sockets_that_share_their_port() {
+fn several_workers_need_sockets_with_a_shared_port() {
     let cores = gyre::sys::allowed_cores().unwrap();
     let [first, second, ..] = cores[..] else { return };
     let alone = bound(Type::DGRAM, false, "127.0.0.1:0");
@@ -385,12 +385,12 @@ fn several_workers_need_sockets_that_share_their_port() {
         |socket: &Socket, cores: &str| format!("--udp {} --no-http --cores {cores}", address(socket));
     let both = format!("{first},{second}");
     let said = activated([&alone, &other], "$$", &options(&alone, &both)).ends_with(1);
-    assert!(said.contains("they don't have SO_REUSEPORT"), "{said}");
+    assert!(said.contains("SO_REUSEPORT is not set"), "{said}");
 
     let shared = bound(Type::DGRAM, true, "127.0.0.1:0");
     let beside = bound(Type::DGRAM, true, &address(&shared).to_string());
     let said = activated([&shared, &beside], "$$", &options(&shared, &first.to_string())).ends_with(1);
-    assert!(said.contains("2 of them, but there are 1 workers"), "{said}");
+    assert!(said.contains("there are 2 sockets, but 1 workers"), "{said}");
     let ask = |socket: &Socket, program: &Program| {
         assert!(program.find_line("ready").is_some());
         let mut client = UdpClient::connected(address(socket));
@@ -398,5 +398,6 @@ fn several_workers_need_sockets_that_share_their_port() {
     };
     ask(&shared, &activated([&shared, &beside], "$$", &options(&shared, &both)));
     let one = bound(Type::DGRAM, true, "127.0.0.1:0");
-    ask(&one, &activated([&one, &other], "$$", &options(&one, &both))); // the other worker's is bound beside it
+    // The socket of the other worker is bound in addition.
+    ask(&one, &activated([&one, &other], "$$", &options(&one, &both)));
 }

@@ -1,4 +1,4 @@
-//! Owns the tests of `gyre top`: one frame of a tracker that runs, and what is said where none is.
+//! Owns the tests of `gyre top`: a frame of a running tracker, and its errors.
 
 use std::net::TcpListener;
 use std::process::{Command, Output};
@@ -10,7 +10,7 @@ fn top(arguments: &[&str]) -> Output {
     Command::new(GYRE).arg("top").args(arguments).output().expect("a program that ends")
 }
 
-/// What it says when it ends with an error.
+/// Returns the error message of a command that ends with this exit status.
 #[track_caller]
 fn error_of(arguments: &[&str], code: i32) -> String {
     let Output { status, stdout, stderr } = top(arguments);
@@ -31,14 +31,14 @@ fn one_frame_shows_a_tracker() {
     let mut browser = HttpClient::connect(http.parse().unwrap());
     assert_eq!(browser.get(&announce_path(info_hash(2), 1, "")).status, 200);
 
-    // Without a terminal there is one frame even if nobody asks for it.
+    // Without a terminal, one frame is written even without --once.
     for arguments in [&[admin, "--once"][..], &[&format!("http://{admin}/"), "--interval", "1"]] {
         let Output { status, stdout, stderr } = top(arguments);
         assert_eq!((status.code(), stderr.as_slice()), (Some(0), b"".as_slice()));
         let frame = String::from_utf8(stdout).expect("a text");
         let heading = format!("gyre {}  http://{admin}  up ", env!("CARGO_PKG_VERSION"));
         assert!(frame.starts_with(&heading), "{frame}");
-        // Workers publish four times a second, the frame is of a second later.
+        // Workers publish four times a second, and the frame is a second later.
         let hash = format!("{:?}", info_hash(1));
         for words in
             ["swarms 2 ", "leechers 4 ", "bad ", "largest swarms by peers", &hash, "-GT0001-", " 100.0 %"]
@@ -50,26 +50,26 @@ fn one_frame_shows_a_tracker() {
 }
 
 #[test]
-fn nobody_there_is_an_error() {
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    for arguments in [&[nobody.as_str(), "--once"][..], &[&nobody]] {
+fn without_a_listener_there_is_an_error() {
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    for arguments in [&[closed.as_str(), "--once"][..], &[&closed]] {
         let said = error_of(arguments, 1);
-        assert!(said.starts_with(&format!("gyre: error: http://{nobody} does not answer: ")), "{said}");
+        assert!(said.starts_with(&format!("gyre: error: http://{closed} does not answer: ")), "{said}");
         assert!(said.contains("refused") && said.contains("--admin"), "{said}");
         assert_eq!(said.lines().count(), 1, "{said}");
     }
 }
 
 #[test]
-fn somebody_else_there_is_an_error() {
+fn another_server_is_an_error() {
     let program = Program::serve(ANYWHERE);
     let (_, http) = program.ready();
     let said = error_of(&[&http.to_string(), "--once"], 1);
-    assert!(said.contains("not as the admin listener") && said.contains("404"), "{said}");
+    assert!(said.contains("not answer like an admin listener") && said.contains("404"), "{said}");
 }
 
 #[test]
-fn arguments_that_are_none_are_named() {
+fn invalid_arguments_are_named() {
     for (arguments, words) in [
         (&["6970"][..], "6970"),
         (&["https://127.0.0.1:6970"], "TLS"),

@@ -24,21 +24,21 @@ use gyre::types::{
 };
 use gyre::wire::udp::{Announce, Request, Response, Scrape, scrape_counts};
 
-/// What has not come after so long won't come any more. No test that passes waits for it.
+/// Time limit for everything that is awaited. No test that passes waits this long.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
-/// A stopped server is given so long, as the program promises.
+/// Time limit for a stopped server, as documented.
 pub(crate) const STOP_DEADLINE: Duration = Duration::from_secs(2);
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 pub(crate) const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 
-/// Asks again and again until the condition holds.
+/// Checks again and again until the condition holds.
 #[track_caller]
 pub(crate) fn eventually(what: &str, condition: impl FnMut() -> bool) {
     eventually_equal(what, &true, condition);
 }
 
-/// Asks again and again until the answer is this one.
+/// Checks again and again until the value is `expected`.
 #[track_caller]
 pub(crate) fn eventually_equal<T: PartialEq + Debug>(what: &str, expected: &T, mut ask: impl FnMut() -> T) {
     let clock = Clock::start();
@@ -60,24 +60,24 @@ pub(crate) fn loopback(family: Family) -> IpAddr {
     }
 }
 
-/// A free port of each of these addresses.
+/// A free port at each of these addresses.
 pub(crate) fn listen(addresses: &[IpAddr]) -> Listen {
     Listen::At(addresses.iter().map(|&ip| SocketAddr::new(ip, 0)).collect())
 }
 
-/// So many workers, serving UDP and HTTP on the loopback addresses of both families.
+/// The configuration of a tracker with this number of workers that serves UDP and HTTP on loopback, IPv4 and IPv6.
 pub(crate) fn config(workers: usize) -> Config {
     let both = listen(&FAMILIES.map(loopback));
     Config { udp: both.clone(), http: both, cores: Cores::Floating(workers), ..Config::default() }
 }
 
-/// Bytes that no other number gives.
+/// Bytes that are different for each number.
 pub(crate) fn info_hash(number: u64) -> InfoHash {
     let mut random = fastrand::Rng::with_seed(number);
     InfoHash(std::array::from_fn(|_| random.u8(..)))
 }
 
-/// A server that is stopped when the test is through with it.
+/// A server that is stopped when it is dropped.
 pub(crate) struct Tracker(gyre::Tracker);
 
 impl Tracker {
@@ -86,7 +86,7 @@ impl Tracker {
         Self::listen(gyre::Tracker::builder().config(config.clone()))
     }
 
-    /// Starts a tracker with a program of its own.
+    /// Starts a tracker from a builder.
     #[track_caller]
     pub(crate) fn listen<M: Middleware + Send>(builder: Builder<M>) -> Self {
         Self(builder.listen().unwrap_or_else(|error| panic!("{error}")))
@@ -100,7 +100,7 @@ impl Tracker {
         of_family(self.0.http_addresses(), family)
     }
 
-    /// What all workers together have counted, as of a moment ago.
+    /// Returns the counters of all workers together, as of a moment ago.
     pub(crate) fn counters(&self) -> Counters {
         self.0.counters().iter().sum()
     }
@@ -109,7 +109,7 @@ impl Tracker {
         self.counters().sum(counters)
     }
 
-    /// Waits until so much was counted.
+    /// Waits until the counters reach `expected`.
     #[track_caller]
     pub(crate) fn await_count(&self, counters: &[Counter], expected: u64) {
         eventually_equal(&format!("{counters:?}"), &expected, || self.count(counters));
@@ -127,7 +127,7 @@ impl Tracker {
         self.0.reload(config)
     }
 
-    /// Waits until the server has stopped. False: some worker didn't in time.
+    /// Waits until the server has stopped. Returns false if a worker did not stop in time.
     #[track_caller]
     pub(crate) fn wait(&mut self) -> bool {
         self.wait_for(STOP_DEADLINE)
@@ -152,7 +152,7 @@ fn of_family(addresses: &[SocketAddr], family: Family) -> SocketAddr {
     *found.expect("the server serves this family")
 }
 
-/// An announce of a leecher that has everything to say still to be filled in: its port, its connection id.
+/// An announce of a leecher. Port and connection id are still to be filled in.
 pub(crate) fn announcement(info_hash: InfoHash, port: u16) -> Announce<'static> {
     Announce {
         connection_id: 0,
@@ -170,7 +170,7 @@ pub(crate) fn announcement(info_hash: InfoHash, port: u16) -> Announce<'static> 
     }
 }
 
-/// The response to an announce by UDP.
+/// The response to a UDP announce.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Announced {
     pub(crate) interval_secs: u32,
@@ -186,17 +186,17 @@ impl Announced {
     }
 }
 
-/// A socket of its own, connected: datagrams from elsewhere than the address asked don't reach it.
+/// A connected socket. It does not receive datagrams from other addresses.
 pub(crate) struct UdpClient {
     socket: UdpSocket,
     family: Family,
-    /// What the tracker gave; 0 before [`connect`](Self::connect).
+    /// The connection id from the tracker; 0 before [`connect`](Self::connect).
     pub(crate) connection_id: u64,
     transaction_id: u32,
 }
 
 impl UdpClient {
-    /// A client that has connected to the tracker in the sense of the protocol.
+    /// Returns a client that has a connection id.
     #[track_caller]
     pub(crate) fn connected(to: SocketAddr) -> Self {
         let mut client = Self::new(to);
@@ -209,7 +209,7 @@ impl UdpClient {
         Self::at(loopback(Family::of(to.ip())), to)
     }
 
-    /// A client with this address.
+    /// Returns a client with this source address.
     #[track_caller]
     pub(crate) fn at(ip: IpAddr, to: SocketAddr) -> Self {
         let socket = UdpSocket::bind((ip, 0)).expect("a socket of the client's");
@@ -218,7 +218,7 @@ impl UdpClient {
         Self { socket, family: Family::of(ip), connection_id: 0, transaction_id: 0 }
     }
 
-    /// The port that its datagrams come from.
+    /// Returns the source port of its datagrams.
     pub(crate) fn port(&self) -> u16 {
         self.socket.local_addr().expect("an address").port()
     }
@@ -259,7 +259,7 @@ impl UdpClient {
         self.socket.send(datagram)
     }
 
-    /// The next datagram from the tracker.
+    /// Receives the next datagram from the tracker.
     #[track_caller]
     pub(crate) fn receive(&self) -> Vec<u8> {
         let mut buffer = vec![0; 2_048];
@@ -268,7 +268,7 @@ impl UdpClient {
         buffer
     }
 
-    /// Whether a datagram from the tracker waits to be received.
+    /// Returns whether a datagram from the tracker is waiting.
     pub(crate) fn has_mail(&self) -> bool {
         self.socket.set_nonblocking(true).expect("a socket that doesn't wait");
         let peeked = self.socket.peek(&mut [0; 1]);
@@ -280,7 +280,7 @@ impl UdpClient {
     pub(crate) fn exchange(&self, request: &[u8]) -> Vec<u8> {
         self.send(request);
         let reply = self.receive();
-        assert_eq!(reply[4..8], request[12..16], "the response is one to another request");
+        assert_eq!(reply[4..8], request[12..16], "the response belongs to another request");
         reply
     }
 
@@ -431,11 +431,11 @@ impl HttpClient {
     pub(crate) fn receive(&mut self) -> HttpResponse {
         let mut response = self.receive_head();
         response.body = vec![0; response.content_length()];
-        self.0.read_exact(&mut response.body).expect("a body of the length that was told");
+        self.0.read_exact(&mut response.body).expect("a body with the given length");
         response
     }
 
-    /// A response to HEAD, which has no body.
+    /// Receives a response to HEAD, which has no body.
     #[track_caller]
     pub(crate) fn receive_head(&mut self) -> HttpResponse {
         let mut head = String::new();
@@ -454,7 +454,7 @@ impl HttpClient {
         self.receive()
     }
 
-    /// `None`: the connection was closed before anything of a response came.
+    /// Returns `None` if the connection was closed without a response.
     #[track_caller]
     pub(crate) fn try_request(&mut self, request: impl AsRef<[u8]>) -> Option<HttpResponse> {
         let sent = self.stream().write_all(request.as_ref());
@@ -467,19 +467,19 @@ impl HttpClient {
         self.request(get(path))
     }
 
-    /// All that comes until the tracker closes the connection, as it should now.
+    /// Returns everything until the tracker closes the connection, which it must do now.
     #[track_caller]
     pub(crate) fn rest(&mut self) -> Vec<u8> {
         let mut rest = Vec::new();
-        self.0.read_to_end(&mut rest).expect("an end of the connection that is no reset");
+        self.0.read_to_end(&mut rest).expect("an end of the connection without a reset");
         rest
     }
 
-    /// Exactly so many bytes.
+    /// Receives `count` bytes.
     #[track_caller]
     pub(crate) fn receive_bytes(&mut self, count: usize) -> Vec<u8> {
         let mut bytes = vec![0; count];
-        self.0.read_exact(&mut bytes).expect("so many bytes");
+        self.0.read_exact(&mut bytes).expect("that number of bytes");
         bytes
     }
 }

@@ -1,5 +1,5 @@
-//! Owns what the tests of middleware note and ask: a tracker with one, what it has seen, and `ureq` as the client by
-//! HTTP.
+//! Owns what the middleware tests share: a tracker with a middleware, the records of what it has seen, and `ureq` as
+//! the HTTP client.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -32,7 +32,7 @@ pub(crate) fn http(tracker: &Tracker, path: &str) -> String {
     text
 }
 
-/// What a middleware has noted.
+/// Records of a middleware.
 pub(crate) struct Log<T>(Arc<Mutex<Vec<T>>>);
 
 impl<T> Clone for Log<T> {

@@ -1,4 +1,4 @@
-//! Owns the programs that tests run as processes of their own: what they write to standard error, and how they end.
+//! Owns the programs that tests run: their output on standard error, and how they end.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -12,10 +12,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::{DEADLINE, eventually};
 
 pub(crate) const GYRE: &str = env!("CARGO_BIN_EXE_gyre");
-/// Both protocols, each at a port of its own.
+/// Both protocols, each at a free port.
 pub(crate) const ANYWHERE: &str = "--udp 127.0.0.1:0 --http 127.0.0.1:0";
 
-/// `gyre serve`, as whoever runs the tests, without the admin listener unless its address is among the options.
+/// `gyre serve` as the user of the tests, without the admin listener unless its address is among the options.
 pub(crate) fn serve(options: &str) -> Command {
     let no_admin = (!options.contains("--admin ")).then_some("--no-admin");
     let mut command = Command::new(GYRE);
@@ -23,7 +23,7 @@ pub(crate) fn serve(options: &str) -> Command {
     command
 }
 
-/// A program that is killed when the test is through with it.
+/// A program that is killed when it is dropped.
 pub(crate) struct Program {
     child: Child,
     lines: Receiver<String>,
@@ -39,19 +39,19 @@ impl Program {
         Self::spawn(command.stdin(Stdio::null()).stdout(Stdio::null()))
     }
 
-    /// Runs it with the standard input and output that the command says.
+    /// Runs a command with its own standard input and output.
     pub(crate) fn spawn(command: &mut Command) -> Self {
         let mut child = command.stderr(Stdio::piped()).spawn().expect("the program");
         let stderr = child.stderr.take().expect("its standard error");
         Self { child, lines: read_lines(stderr) }
     }
 
-    /// One that runs, and whose standard error is not read here.
+    /// A running program whose standard error is not read here.
     pub(crate) fn unread(child: Child) -> Self {
         Self { child, lines: channel().1 }
     }
 
-    /// The next line of standard error with these words. `None`: there are no more lines.
+    /// Returns the next line of standard error that contains these words, or `None` at the end.
     pub(crate) fn find_line(&self, words: &str) -> Option<String> {
         let clock = Clock::start();
         loop {
@@ -64,7 +64,7 @@ impl Program {
         }
     }
 
-    /// Waits until it serves; returns its addresses.
+    /// Waits until the program serves. Returns its addresses.
     #[track_caller]
     pub(crate) fn ready(&self) -> (SocketAddr, SocketAddr) {
         let line = self.find_line("gyre: ready: ").expect("a program that serves");
@@ -83,7 +83,7 @@ impl Program {
         kill_process(Pid::from_child(&self.child), signal).expect("a program that runs");
     }
 
-    /// Waits until it ends.
+    /// Waits until the program ends.
     #[track_caller]
     pub(crate) fn end(&mut self) -> ExitStatus {
         let mut status = None;
@@ -94,7 +94,7 @@ impl Program {
         status.expect("it has ended")
     }
 
-    /// Waits until it ends, as it should with this code; returns all that it said.
+    /// Waits until the program ends, which must be with this exit status. Returns its output.
     #[track_caller]
     pub(crate) fn ends_with(mut self, code: i32) -> String {
         let status = self.end();
@@ -106,7 +106,7 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        let _ = self.child.kill(); // it has ended already, unless the test failed
+        let _ = self.child.kill(); // it has already ended, unless the test failed
         let _ = self.child.wait();
     }
 }

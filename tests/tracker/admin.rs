@@ -1,4 +1,4 @@
-//! Owns the tests of the admin listener: what it says of a tracker, and what it changes of its lists.
+//! Owns the tests of the admin listener: its statistics, and its changes of lists.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -16,7 +16,7 @@ use serde_json::Value;
 
 const TOKEN: &str = "an operator's token";
 
-/// A tracker of two workers with its admin listener.
+/// A tracker with two workers and its admin listener.
 struct Watched {
     admin: Site,
     tracker: Tracker,
@@ -24,7 +24,7 @@ struct Watched {
 }
 
 impl Watched {
-    /// With a state directory and a token.
+    /// Starts it with a state directory and a token.
     fn start() -> Self {
         Self::start_in(TempDir::new())
     }
@@ -48,13 +48,13 @@ impl Watched {
         serde_json::from_str(answer.text()).expect("JSON")
     }
 
-    /// What becomes of a request with the token.
+    /// Sends a request with the token.
     fn change(&self, method: &str, path: &str, body: &str) -> Answer {
         let fields = [("authorization", "Bearer an-operators-token")];
         self.admin.ask_with(method, path, &fields, body)
     }
 
-    /// Has so many peers announce in a swarm.
+    /// Announces this number of peers in a swarm.
     fn announce(&self, info_hash: InfoHash, peers: u16) {
         let mut client = udp(&self.tracker);
         (1..=peers).for_each(|port| drop(client.announce(announcement(info_hash, port))));
@@ -62,11 +62,11 @@ impl Watched {
 }
 
 fn error(answer: &Answer) -> (u16, String) {
-    let told: Value = serde_json::from_str(answer.text()).expect("JSON");
-    (answer.status, told["error"].as_str().expect("words").to_owned())
+    let body: Value = serde_json::from_str(answer.text()).expect("JSON");
+    (answer.status, body["error"].as_str().expect("words").to_owned())
 }
 
-/// The lines of a metric, by their labels.
+/// Returns the values of a metric by their labels.
 fn series(text: &str, name: &str) -> BTreeMap<String, f64> {
     let lines = text.lines().filter_map(|line| {
         let (series, value) = line.rsplit_once(' ')?;
@@ -77,7 +77,7 @@ fn series(text: &str, name: &str) -> BTreeMap<String, f64> {
 }
 
 #[test]
-fn prometheus_gets_each_workers_figures() {
+fn prometheus_gets_the_metrics_of_each_worker() {
     let watched = Watched::start();
     for number in 0..8 {
         watched.announce(info_hash(number), 3);
@@ -109,7 +109,7 @@ fn prometheus_gets_each_workers_figures() {
     assert!(answer.field("content-type").starts_with("application/openmetrics-text; version=1.0.0"));
     let text = answer.text();
     assert!(text.ends_with("# EOF\n"));
-    // Each line belongs to a metric that was described, and each bucket has all that those below it have.
+    // Each line belongs to a described metric, and each bucket includes those below it.
     let described: BTreeSet<_> =
         text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
     for line in text.lines().filter(|line| !line.starts_with('#')) {
@@ -133,7 +133,7 @@ fn prometheus_gets_each_workers_figures() {
 }
 
 #[test]
-fn programs_get_the_figures_once_or_each_second() {
+fn statistics_are_served_once_or_each_second() {
     let watched = Watched::start();
     watched.announce(info_hash(1), 5);
     eventually_equal("announces", &5, || {
@@ -188,7 +188,7 @@ fn the_largest_swarms_come_first() {
 #[test]
 fn one_swarm_is_shown_with_its_peers() {
     let watched = Watched::start();
-    watched.announce(info_hash(1), 5); // more than a record holds
+    watched.announce(info_hash(1), 5); // more than fit into a record
     watched.announce(info_hash(2), 2);
     for (number, peers) in [(1, 5), (2, 2)] {
         let swarm = watched.json(&format!("/api/swarms/{:?}", info_hash(number)));
@@ -205,7 +205,7 @@ fn one_swarm_is_shown_with_its_peers() {
 }
 
 #[test]
-fn a_scrape_of_everything_has_all_swarms() {
+fn a_full_scrape_has_all_swarms() {
     let watched = Watched::start();
     const SWARMS: u64 = 5_000; // several slices of each worker
     let mut client = udp(&watched.tracker);
@@ -246,7 +246,7 @@ fn a_scrape_of_everything_has_all_swarms() {
 }
 
 #[test]
-fn clients_are_told_by_their_part_of_the_announces() {
+fn clients_have_their_share_of_the_announces() {
     let watched = Watched::start();
     let mut client = udp(&watched.tracker);
     let mut other = announcement(info_hash(1), 1);
@@ -254,7 +254,7 @@ fn clients_are_told_by_their_part_of_the_announces() {
     other.peer_id = id;
     let mut round = 0;
     eventually("both clients", || {
-        round += 1; // by turns, since of two that announce at once one is noted
+        round += 1; // the clients take turns, since only one of two that announce at once is sampled
         client.announce(if round % 2 == 0 { other } else { announcement(info_hash(1), 2) });
         let clients = watched.json("/api/clients");
         let clients = clients.as_array().unwrap();
@@ -266,7 +266,7 @@ fn clients_are_told_by_their_part_of_the_announces() {
 }
 
 #[test]
-fn the_doctor_is_asked_by_http() {
+fn the_doctor_runs_over_http() {
     let watched = Watched::start();
     let found = watched.json("/api/doctor");
     let checks: Vec<_> =
@@ -275,15 +275,15 @@ fn the_doctor_is_asked_by_http() {
 }
 
 #[test]
-fn it_is_no_tracker() {
+fn the_admin_listener_is_not_a_tracker() {
     let watched = Watched::start();
     let answer = watched.admin.get(&announce_path(info_hash(1), 1, ""), &[]);
-    assert!(answer.text().contains("no tracker"), "{:?}", answer.told());
+    assert!(answer.text().contains("not a tracker"), "{:?}", answer.told());
     assert_eq!(watched.tracker.count(&[Counter::HttpAnnounceV4]), 0);
     assert_eq!(error(&watched.admin.get("/nothing", &[])).0, 404);
 }
 
-/// What a client is told by UDP whose announce is denied; `None` if it isn't.
+/// Returns the error message of a denied UDP announce, or `None` if it was not denied.
 fn denied(tracker: &Tracker, info_hash: InfoHash) -> Option<String> {
     let mut client = udp(tracker);
     let request = client.announce_request(announcement(info_hash, 1));
@@ -292,7 +292,7 @@ fn denied(tracker: &Tracker, info_hash: InfoHash) -> Option<String> {
 }
 
 #[test]
-fn lists_are_changed_with_the_token_and_kept() {
+fn lists_can_be_changed_with_the_token_and_are_kept() {
     let watched = Watched::start();
     let path = "/api/lists/deny-hashes";
     let hash = |number| format!("{:?}", info_hash(number));
@@ -309,7 +309,7 @@ fn lists_are_changed_with_the_token_and_kept() {
     eventually("an entry added", || is_denied(&watched, 3) && !is_denied(&watched, 4));
     let text = watched.admin.get(path, &[]);
     assert_eq!(text.text(), format!("{} # one\n{}\n{}\n{} 2020-01-01\n", hash(1), hash(2), hash(3), hash(4)));
-    // An entry goes however it is written.
+    // An entry can be removed in any notation.
     assert_eq!(watched.change("DELETE", &format!("{path}/{}", hash(1).to_uppercase()), "").status, 200);
     eventually("an entry gone", || !is_denied(&watched, 1) && is_denied(&watched, 2));
     assert_eq!(error(&watched.change("DELETE", &format!("{path}/{}", hash(1)), "")).0, 404);
@@ -320,7 +320,7 @@ fn lists_are_changed_with_the_token_and_kept() {
         (&"deny-hashes".into(), &3.into(), &true.into())
     );
 
-    // It is there after a restart.
+    // The list survives a restart.
     let Watched { admin, tracker, directory } = watched;
     drop((admin, tracker));
     let watched = Watched::start_in(directory);
@@ -332,7 +332,7 @@ fn lists_are_changed_with_the_token_and_kept() {
 }
 
 #[test]
-fn networks_and_clients_are_listed_too() {
+fn lists_of_networks_and_clients_can_be_changed_too() {
     let watched = Watched::start();
     for (name, entry, in_path) in [
         ("deny-sources", "203.0.113.0/24", "203.0.113.0/24"),
@@ -345,14 +345,14 @@ fn networks_and_clients_are_listed_too() {
         assert_eq!(watched.change("POST", &path, entry).status, 200, "{name}");
         assert_eq!(watched.admin.get(&path, &[]).text(), entry);
         assert_eq!(watched.change("DELETE", &format!("{path}/{in_path}"), "").status, 200, "{name}");
-        // A list that allows and is empty allows nothing: it is there until it is taken away.
+        // An empty allow list allows nothing, until it is deleted.
         assert_eq!(watched.admin.get(&path, &[]).told(), (200, ""));
         assert_eq!(watched.change("DELETE", &path, "").status, 200);
     }
 }
 
 #[test]
-fn nothing_is_changed_by_who_has_no_token_or_no_list() {
+fn without_a_token_or_a_valid_list_nothing_is_changed() {
     let watched = Watched::start();
     let path = "/api/lists/deny-hashes";
     let entry = format!("{:?}\n", info_hash(1));
@@ -382,14 +382,14 @@ fn nothing_is_changed_by_who_has_no_token_or_no_list() {
     assert_eq!(error(&watched.change("POST", path, "nonsense")).0, 400);
     assert_eq!(error(&watched.change("PUT", path, "nonsense")).0, 400);
     assert_eq!(error(&watched.change("PUT", "/api/lists/deny-nothing", "")).0, 404);
-    assert_eq!(watched.admin.get(path, &[]).text(), entry, "the list stays as it was");
+    assert_eq!(watched.admin.get(path, &[]).text(), entry, "the list is unchanged");
     let kept = fs::read_dir(watched.directory.path().join("state/lists")).unwrap();
     let kept: Vec<_> = kept.map(|file| file.unwrap().file_name()).collect();
-    assert_eq!(kept, ["deny-hashes"], "nothing is left of what was refused");
+    assert_eq!(kept, ["deny-hashes"], "refused uploads leave no files");
 }
 
 #[test]
-fn without_a_place_for_them_there_are_no_lists_of_its_own() {
+fn without_a_state_directory_there_are_no_own_lists() {
     let directory = TempDir::new();
     let config = config(1);
     let tracker = Tracker::start(&config);
@@ -405,7 +405,7 @@ fn without_a_place_for_them_there_are_no_lists_of_its_own() {
 }
 
 #[test]
-fn the_description_names_what_there_is() {
+fn the_openapi_description_matches_the_routes() {
     let watched = Watched::start();
     let described = watched.json("/api/openapi.json");
     let paths = described["paths"].as_object().unwrap();
@@ -416,7 +416,7 @@ fn the_description_names_what_there_is() {
             path.replace("{info_hash}", &hash).replace("{name}", "deny-hashes").replace("{entry}", "x");
         for method in ["get", "put", "post", "delete", "patch"] {
             if there == "/api/events" || (there == "/api/doctor" && method == "get") {
-                continue; // without an end; and slow, with a test of its own
+                continue; // the one is endless; the other is slow and has its own test
             }
             let answer = watched.admin.ask_with(&method.to_uppercase(), &there, &[], "");
             let is_described = methods.get(method).is_some();
@@ -431,15 +431,15 @@ fn the_description_names_what_there_is() {
 }
 
 #[test]
-fn the_program_serves_it() {
+fn the_program_serves_the_admin_listener() {
     let directory = TempDir::new();
     let state = directory.path().join("state");
     let program = Program::serve(&format!("{ANYWHERE} --admin 127.0.0.1:0 --state-dir {}", state.display()));
     let line = program.find_line("gyre: ready: ").unwrap();
     let address = line.split(' ').skip_while(|word| *word != "admin").nth(1).unwrap();
-    let told = curl(&[&format!("http://{address}/api/stats")]);
-    assert!(told.text().contains(r#""workers":["#), "{told:?}");
-    // A token was made, for nobody else to read, and is good.
+    let stats = curl(&[&format!("http://{address}/api/stats")]);
+    assert!(stats.text().contains(r#""workers":["#), "{stats:?}");
+    // A token file was created, is readable by its owner only, and works.
     let token = fs::read_to_string(state.join("admin-token")).unwrap();
     let mode = std::os::unix::fs::PermissionsExt::mode(
         &fs::metadata(state.join("admin-token")).unwrap().permissions(),
@@ -451,7 +451,7 @@ fn the_program_serves_it() {
         curl(&["-X", "PUT", "-H", &field, "--data-binary", "-XX", &url]).text(),
         r#"{"entries":1,"name":"deny-clients"}"#
     );
-    // Another one at the same address says so.
+    // A second tracker at the same address is an error.
     let other = Program::serve(&format!("{ANYWHERE} --admin {address}"));
     let words = other.ends_with(1);
     assert!(words.contains("the admin listener: ") && words.contains("--no-admin"), "{words}");
@@ -462,7 +462,7 @@ fn the_program_serves_it() {
 }
 
 #[test]
-fn the_documents_name_figures_that_are_there() {
+fn the_documents_name_existing_metrics() {
     let watched = Watched::start();
     watched.tracker.save(crate::support::DEADLINE).unwrap();
     assert_eq!(watched.change("PUT", "/api/lists/deny-clients", "-XX").status, 200);
@@ -483,7 +483,7 @@ fn the_documents_name_figures_that_are_there() {
             let is_histogram = document == "operating.md" && described.contains(name);
             assert!(series.contains(name) || is_histogram, "{name} in {document}");
         }
-        // And each metric is explained.
+        // Each metric is documented.
         if document == "operating.md" {
             let bare = |name: &str| name.trim_end_matches("_total").trim_end_matches("_info").to_owned();
             let explained: BTreeSet<_> = names.iter().map(|name| bare(name)).collect();

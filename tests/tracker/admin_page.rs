@@ -1,5 +1,5 @@
-//! Owns the tests of the live page that need no browser: its parts are there, stay within it, and know every cause.
-//! `scripts/page-test.sh` looks at it in a real one.
+//! Owns the tests of the live page that need no browser: its files are served, load nothing else, and have a text for
+//! every cause. `scripts/page-test.sh` tests it in a real browser.
 
 use std::collections::BTreeSet;
 
@@ -22,13 +22,13 @@ fn start() -> (Tracker, Site) {
     (tracker, admin)
 }
 
-/// What stands between two words, wherever it does.
+/// Returns the texts between two markers.
 fn between<'a>(text: &'a str, begin: &'a str, end: &'a str) -> impl Iterator<Item = &'a str> {
     text.split(begin).skip(1).map(move |rest| rest.split(end).next().expect("a part"))
 }
 
 #[test]
-fn parts_have_their_types_and_a_policy_that_keeps_them_to_themselves() {
+fn files_have_their_media_types_and_a_strict_policy() {
     let (_tracker, admin) = start();
     for (path, media_type) in PARTS {
         let answer = admin.get(path, &[]);
@@ -50,7 +50,7 @@ fn parts_have_their_types_and_a_policy_that_keeps_them_to_themselves() {
 }
 
 #[test]
-fn a_browser_that_has_a_part_is_not_sent_it_again() {
+fn a_file_that_the_browser_has_is_not_sent_again() {
     let (_tracker, admin) = start();
     let tags = PARTS.map(|(path, _)| {
         let tag = admin.get(path, &[]).field("etag").to_owned();
@@ -60,14 +60,14 @@ fn a_browser_that_has_a_part_is_not_sent_it_again() {
         assert_eq!(admin.get(path, &[("if-none-match", "\"another\"")]).status, 200, "{path}");
         tag
     });
-    assert_eq!(BTreeSet::from(tags).len(), PARTS.len(), "each its own");
+    assert_eq!(BTreeSet::from(tags).len(), PARTS.len(), "each file has its own tag");
 }
 
 #[test]
-fn nothing_is_asked_of_another_host_and_nothing_becomes_markup() {
+fn the_page_uses_no_other_host_and_inserts_no_markup() {
     let (_tracker, admin) = start();
     for (path, _) in PARTS {
-        let text = admin.get(path, &[]).text().replace("http://www.w3.org/2000/svg", ""); // a name, not a place
+        let text = admin.get(path, &[]).text().replace("http://www.w3.org/2000/svg", ""); // a namespace, not an address
         let elsewhere = ["://", "\"//", "'//", "(//"];
         let markup =
             ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function"];
@@ -80,7 +80,7 @@ fn nothing_is_asked_of_another_host_and_nothing_becomes_markup() {
 }
 
 #[test]
-fn what_the_page_refers_to_is_there() {
+fn files_and_elements_that_the_page_refers_to_exist() {
     let (_tracker, admin) = start();
     let page = admin.get("/", &[]).text().to_owned();
     let script = admin.get("/page.js", &[]).text().to_owned();
@@ -116,7 +116,7 @@ fn every_cause_is_explained_and_the_doctor_knows_the_checks() {
         assert_eq!(explained, causes.iter().map(|(name, _)| *name).collect());
     }
     let checks = include_str!("../../docs/doctor.md");
-    // The list within each cause's.
+    // The list of checks in each cause.
     let lists = drops.split('[').filter_map(|part| part.starts_with('"').then(|| part.split_once(']'))?);
     let named: BTreeSet<_> = lists.flat_map(|(list, _)| list.split('"').skip(1).step_by(2)).collect();
     assert!(named.contains("cores-busy"), "{named:?}");

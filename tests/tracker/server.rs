@@ -55,7 +55,7 @@ fn a_port_that_others_have_is_named() {
             (tcp_taken, "http", Config { http: at(tcp_taken), ..config(2) }),
         ] {
             let error = refusal(&config);
-            for part in [&format!("{name} {taken} "), "in use", &format!("--{name}")] {
+            for part in [&format!("{name} on {taken}: "), "in use", &format!("--{name}")] {
                 assert!(error.contains(part), "{part:?} in {error:?}");
             }
         }
@@ -83,7 +83,7 @@ fn what_can_not_be_is_named() {
     assert!(nothing.contains("nothing to serve"), "{nothing}");
     let core = refusal(&Config { cores: Cores::List(vec![4_095]), ..config(1) });
     let first = gyre::sys::allowed_cores().unwrap()[0].to_string();
-    let (refused, allowed) = core.split_once("these are:").expect("the allowed cores");
+    let (refused, allowed) = core.split_once("available cores:").expect("the allowed cores");
     assert!(refused.contains("core 4095 is not available") && allowed.trim().starts_with(&first), "{core}");
     let elsewhere: IpAddr = "192.0.2.1".parse().unwrap(); // nobody's (RFC 5737)
     for (name, config) in [
@@ -92,8 +92,8 @@ fn what_can_not_be_is_named() {
         ("http", Config { http: at(SocketAddr::new(elsewhere, 0)), ..config(1) }),
     ] {
         let error = refusal(&config);
-        assert!(error.contains(&format!("{name} 192.0.2.1:")), "{error}");
-        assert!(error.contains("no interface of this machine has that address"), "{error}");
+        assert!(error.contains(&format!("{name} on 192.0.2.1:")), "{error}");
+        assert!(error.contains("this machine does not have that address"), "{error}");
     }
 }
 

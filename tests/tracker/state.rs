@@ -123,7 +123,7 @@ fn the_secret_is_kept_for_nobody_else_to_read() {
     fs::write(&secret, "open sesame").unwrap();
     let error =
         gyre::Tracker::builder().config(with_state(&directory, 1)).listen().err().unwrap().to_string();
-    assert!(error.contains("secret: it is not 32 hexadecimal digits"), "{error}");
+    assert!(error.contains("secret: not 32 hexadecimal digits"), "{error}");
 }
 
 #[test]
@@ -165,7 +165,7 @@ fn a_directory_has_one_tracker_at_a_time() {
     let error =
         gyre::Tracker::builder().config(with_state(&directory, 1)).listen().err().unwrap().to_string();
     assert!(
-        error.contains(directory.path().to_str().unwrap()) && error.contains("another tracker has it"),
+        error.contains(directory.path().to_str().unwrap()) && error.contains("another tracker is using it"),
         "{error}"
     );
     drop(tracker);

@@ -1,4 +1,4 @@
-//! Owns what an operator can decide, and which decisions go together.
+//! Owns the operator's settings, their ranges, and the checks that they are consistent.
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -23,51 +23,51 @@ use crate::limits::{
 use crate::throttle::SourceLimits;
 use crate::types::parse_network;
 
-/// The port that trackers are known by.
+/// The usual port of a tracker.
 pub const DEFAULT_PORT: u16 = 6969;
 
-/// Everything that an operator decides about a tracker.
+/// All settings of a tracker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Where UDP is served.
+    /// Addresses to serve UDP on.
     pub udp: Listen,
-    /// Where HTTP is served.
+    /// Addresses to serve HTTP on.
     pub http: Listen,
-    /// How many workers there are, and where they run.
+    /// Number of workers, and the cores that they run on.
     pub cores: Cores,
-    /// Which worker's socket gets a datagram.
+    /// How the kernel chooses the worker that gets a datagram.
     pub steering: Steering,
-    /// Seconds that clients are asked to let pass between announces.
+    /// Seconds that clients are asked to wait between announces.
     pub announce_interval_secs: u32,
-    /// Seconds that clients must let pass (HTTP alone can say so).
+    /// Minimum number of seconds that clients must wait between announces (sent over HTTP only).
     pub min_interval_secs: u32,
-    /// Seconds after its last announce at which a peer is gone.
+    /// Seconds after its last announce at which a peer expires.
     pub peer_timeout_secs: u32,
-    /// Peers in a reply, at most.
+    /// Maximum number of peers in a response.
     pub max_peers: u16,
-    /// Bytes that the process may take, HTTP connections aside (2.5 KiB each); what its workers' buffers leave is
-    /// shared out evenly among their tables. `None`: half of the memory that the machine, or the process's cgroup, has.
+    /// Memory limit of the process in bytes, without HTTP connections (2.5 KiB each). The workers' tables divide evenly
+    /// what the buffers leave. `None`: half of the memory that the machine, or the process's cgroup, has.
     pub max_memory_bytes: Option<u64>,
-    /// Seconds of a window of connection ids: an id is valid for one to two windows.
+    /// Seconds of a connection id window. An id is valid for one to two windows.
     pub connection_id_window_secs: u32,
-    /// How long a worker looks for work before it sleeps.
+    /// How long a worker polls for work before it sleeps.
     pub busy_poll: Duration,
-    /// HTTP connections open at a time, of all workers together and shared out evenly among them. `None`: as many as
-    /// [`DEFAULT_HTTP_CONNECTIONS`] and the limit of open files allow.
+    /// Maximum number of open HTTP connections of all workers together, divided evenly among them. `None`:
+    /// [`DEFAULT_HTTP_CONNECTIONS`], or fewer if the limit of open files is too low.
     pub http_connections: Option<usize>,
-    /// Networks of the proxies that are believed when they say who the client is. None: each peer is a client.
+    /// Networks of the proxies that are trusted to name the client. Empty: each connection's peer is the client.
     pub trusted_proxies: Vec<TrustedProxy>,
-    /// Who may use the tracker, and for which torrents.
+    /// Files with the clients, networks and torrents that are allowed or denied.
     pub lists: Lists,
-    /// What each source may ask for.
+    /// Rate limits for each source address.
     pub source_limits: SourceLimits,
-    /// Where the swarms and the secret of the connection ids are kept over a restart. `None`: nowhere.
+    /// Directory that keeps the swarms and the secret of the connection ids over a restart. `None`: neither is kept.
     pub state_dir: Option<PathBuf>,
-    /// Seconds between two snapshots of the swarms; 0 for none but the one at the end.
+    /// Seconds between two snapshots of the swarms. 0: only one, at the end.
     pub snapshot_interval_secs: u32,
-    /// Bytes of each UDP socket's receive buffer.
+    /// Size of each UDP socket's receive buffer in bytes.
     pub receive_buffer_bytes: usize,
-    /// Seconds between two lines of statistics; 0 for none.
+    /// Seconds between two lines of statistics. 0: no statistics.
     pub stats_interval_secs: u32,
 }
 
@@ -98,13 +98,13 @@ impl Default for Config {
 }
 
 impl Config {
-    /// The default of `--peer-timeout` for an announce interval: two of the longest that a client is given, so that one
-    /// lost announce doesn't cost the peer its place.
+    /// Returns the default of `--peer-timeout` for an announce interval: twice the longest interval that a client is
+    /// given, so that a peer stays in its swarm when one announce is lost.
     pub fn peer_timeout_for(announce_interval_secs: u32) -> u32 {
         2 * longest_interval(announce_interval_secs)
     }
 
-    /// Each number with the name of its option and what it may be.
+    /// Returns each number with the name of its option and its valid range.
     fn numbers(&self) -> [(&'static str, u64, RangeInclusive<u64>); 13] {
         let connections = self.http_connections.unwrap_or(DEFAULT_HTTP_CONNECTIONS);
         [
@@ -128,8 +128,8 @@ impl Config {
         ]
     }
 
-    /// What this configuration becomes when a tracker that runs takes another one: what can change without a new start
-    /// is taken from that, the rest stays. Says which options would need a new start.
+    /// Returns the configuration of a running tracker after a reload with `new`: settings that can change at run time
+    /// are taken from `new`, the others stay. Also returns the names of the changed options that need a restart.
     pub fn reloaded(&self, new: &Self) -> (Self, Vec<&'static str>) {
         let changed = [
             ("udp", new.udp != self.udp),
@@ -160,11 +160,11 @@ impl Config {
         (reloaded, names.collect())
     }
 
-    /// Whether the decisions are possible and go together.
+    /// Checks that each setting is valid, and that they are consistent.
     ///
     /// # Errors
     ///
-    /// Which two don't, or which one can't be.
+    /// The first invalid setting, or the first two that contradict each other.
     pub fn check(&self) -> Result<(), ConfigError> {
         for (option, value, range) in self.numbers() {
             if !range.contains(&value) {
@@ -217,41 +217,41 @@ impl Config {
     }
 }
 
-/// An interval with all of its random spread.
+/// Returns the interval with the largest random addition.
 fn longest_interval(announce_interval_secs: u32) -> u32 {
     announce_interval_secs + announce_interval_secs / INTERVAL_SPREAD_DIVISOR
 }
 
-/// Why a [`Config`] is none.
+/// Why a [`Config`] is not valid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
-    /// A number that isn't possible.
-    #[error("--{option} {value} is not in {least} to {most}")]
+    /// A number is out of its range.
+    #[error("--{option} {value} is out of range: {least} to {most}")]
     Range {
         /// The option's name.
         option: &'static str,
         /// The number.
         value: u64,
-        /// The least that is possible.
+        /// The smallest valid number.
         least: u64,
-        /// The most.
+        /// The largest valid number.
         most: u64,
     },
-    /// A list of cores without any, or no workers.
-    #[error("no core to run on: --cores names at least one")]
+    /// An empty list of cores, or no workers.
+    #[error("--cores is empty: name at least one core")]
     NoCores,
-    /// Neither UDP nor HTTP.
-    #[error("nothing to serve: --no-udp and --no-http leave neither protocol")]
+    /// Neither UDP nor HTTP is served.
+    #[error("nothing to serve: --no-udp and --no-http exclude each other")]
     NothingToServe,
-    /// More addresses than a worker's ring has numbers for.
-    #[error("{given} addresses for --{protocol}: at most {MAX_LISTENERS} are possible")]
+    /// More addresses than a worker's ring can number.
+    #[error("--{protocol} has {given} addresses; at most {MAX_LISTENERS} are allowed")]
     TooManyAddresses {
         /// `udp` or `http`.
         protocol: &'static str,
-        /// How many.
+        /// The number of addresses.
         given: usize,
     },
-    /// The same address again.
+    /// An address is listed twice.
     #[error("--{protocol} {address} is given twice")]
     AddressTwice {
         /// `udp` or `http`.
@@ -259,44 +259,44 @@ pub enum ConfigError {
         /// The address.
         address: SocketAddr,
     },
-    /// More networks than each connection's address is compared with.
-    #[error("{0} networks for --trusted-proxy: at most {WEB_TRUSTED_NETWORKS_MAX} are possible")]
+    /// Too many networks to compare the address of each connection with.
+    #[error("--trusted-proxy has {0} networks; at most {WEB_TRUSTED_NETWORKS_MAX} are allowed")]
     TooManyProxies(usize),
-    /// More networks than each request over a limit is compared with.
-    #[error("{0} networks for --limit-exempt: at most {EXEMPT_NETWORKS_MAX} are possible")]
+    /// Too many networks to compare each request over a limit with.
+    #[error("--limit-exempt has {0} networks; at most {EXEMPT_NETWORKS_MAX} are allowed")]
     TooManyExempt(usize),
-    /// A proxy is trusted at an address that nothing is served at.
-    #[error("--trusted-proxy {0}=... is for an address that --http doesn't name")]
+    /// A proxy is trusted at an address that HTTP is not served on.
+    #[error("--trusted-proxy {0}=...: {0} is not an address of --http")]
     ProxyElsewhere(SocketAddr),
-    /// More lists than each announce is looked up in.
-    #[error("at most {ACCESS_LISTS_MAX} files are possible for --{0}")]
+    /// Too many lists to look up each announce in.
+    #[error("--{0} has too many files; at most {ACCESS_LISTS_MAX} are allowed")]
     TooManyLists(&'static str),
-    /// More words than fit into a response.
-    #[error("the words of --deny-reason have {0} bytes: at most {MAX_FAILURE_BYTES} are possible")]
+    /// A text that does not fit into a response.
+    #[error("--deny-reason has {0} bytes; at most {MAX_FAILURE_BYTES} are allowed")]
     Reason(usize),
-    /// Clients would be asked to come before they may.
+    /// Clients would be asked to announce earlier than they are allowed to.
     #[error("--min-interval {min} is longer than --announce-interval {interval}")]
     MinInterval {
-        /// The former.
+        /// The minimum interval in seconds.
         min: u32,
-        /// The latter.
+        /// The announce interval in seconds.
         interval: u32,
     },
-    /// Peers would be gone before they are asked to announce again.
+    /// Peers would expire before they are asked to announce again.
     #[error(
-        "--peer-timeout {timeout} must be longer than the longest interval that clients are given, {longest} s \
-         (--announce-interval and a sixteenth)"
+        "--peer-timeout {timeout} is too short: it must be more than {longest} s, the longest interval \
+         that clients are given (--announce-interval plus a sixteenth)"
     )]
     PeerTimeout {
-        /// The timeout.
+        /// The timeout in seconds.
         timeout: u32,
-        /// The interval with its spread.
+        /// The longest interval in seconds, with the random addition.
         longest: u32,
     },
 }
 
 impl ConfigError {
-    /// The option to change, by its name.
+    /// Returns the name of the option to change.
     pub fn option(&self) -> &'static str {
         match self {
             Self::Range { option, .. } => option,
@@ -313,10 +313,10 @@ impl ConfigError {
     }
 }
 
-/// A network whose word on who the client is is taken.
+/// A network of proxies that are trusted to name the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TrustedProxy {
-    /// The address that HTTP is served at for which this holds; `None`: all of them.
+    /// The HTTP listening address that this applies to. `None`: all of them.
     pub at: Option<SocketAddr>,
     /// The network.
     pub network: IpNet,
@@ -331,39 +331,39 @@ impl From<IpNet> for TrustedProxy {
 impl FromStr for TrustedProxy {
     type Err = &'static str;
 
-    /// Reads a network, or an address, which is the network of itself alone, perhaps with what it holds for:
-    /// `10.0.0.0/8`, `[::1]:6969=fe80::/10`.
+    /// Reads a network or a single address, optionally after the listening address that it applies to: `10.0.0.0/8`,
+    /// `[::1]:6969=fe80::/10`.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (at, network) = match text.split_once('=') {
             Some((at, network)) => {
-                (Some(at.parse().map_err(|_| "what stands before the `=` is no ADDR:PORT")?), network)
+                (Some(at.parse().map_err(|_| "the part before `=` is not an ADDR:PORT")?), network)
             }
             None => (None, text),
         };
-        let network = parse_network(network).ok_or("neither a network like `10.0.0.0/8` nor an address")?;
+        let network = parse_network(network).ok_or("not a network like `10.0.0.0/8` and not an address")?;
         Ok(Self { at, network })
     }
 }
 
-/// The files that say who may use the tracker and for which torrents; see [`access`](crate::access).
+/// The files that list which clients, networks and torrents are allowed; see [`access`](crate::access).
 ///
-/// Of each kind, who is in no file of those that allow is denied, unless there is none; who is in one of those that
-/// deny is denied in any case.
+/// For each kind: an entry in a deny file is always denied. If there is any allow file, everything that is in none of
+/// them is denied too.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lists {
-    /// Info-hashes of the torrents that are served.
+    /// Info-hashes of the torrents that are allowed.
     pub allow_hashes: Vec<PathBuf>,
-    /// Info-hashes of torrents that are not served.
+    /// Info-hashes of the torrents that are denied.
     pub deny_hashes: Vec<PathBuf>,
-    /// How the peer ids of clients begin that are served.
+    /// Peer id prefixes of the clients that are allowed.
     pub allow_clients: Vec<PathBuf>,
-    /// How the peer ids of clients begin that are not served.
+    /// Peer id prefixes of the clients that are denied.
     pub deny_clients: Vec<PathBuf>,
-    /// Networks that are served.
+    /// Networks that are allowed.
     pub allow_sources: Vec<PathBuf>,
-    /// Networks that are not served.
+    /// Networks that are denied.
     pub deny_sources: Vec<PathBuf>,
-    /// What clients are told of a torrent that is denied. Empty: nothing by UDP.
+    /// Text that is sent to clients that ask for a denied torrent. Empty: UDP requests get no response.
     pub torrent_reason: String,
 }
 
@@ -382,7 +382,7 @@ impl Default for Lists {
 }
 
 impl Lists {
-    /// The files of the lists of this name.
+    /// Returns the files of the list with this name.
     pub fn files(&self, name: ListName) -> &[PathBuf] {
         match (name.of, name.allows) {
             (ListOf::Hashes, true) => &self.allow_hashes,
@@ -394,12 +394,12 @@ impl Lists {
         }
     }
 
-    /// All files.
+    /// Returns all files.
     pub fn all_files(&self) -> impl Iterator<Item = &PathBuf> {
         ListName::ALL.into_iter().flat_map(|name| self.files(name))
     }
 
-    /// The option that names too many files.
+    /// Returns the first option that names too many files.
     fn overlong(&self) -> Option<&'static str> {
         let overlong = |name: &ListName| self.files(*name).len() > ACCESS_LISTS_MAX;
         ListName::ALL.into_iter().find(overlong).map(ListName::as_str)
@@ -409,14 +409,14 @@ impl Lists {
 /// Addresses to listen on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Listen {
-    /// All of the machine's addresses, at [`DEFAULT_PORT`]; without IPv6 if the machine has none.
+    /// All addresses of the machine at [`DEFAULT_PORT`]. IPv6 is left out if the machine has none.
     Default,
-    /// These, and none of them may be missing. No address at all: the protocol is not served.
+    /// These addresses; each of them must be available. Empty: the protocol is not served.
     At(Vec<SocketAddr>),
 }
 
 impl Listen {
-    /// The addresses.
+    /// Returns the addresses.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         match self {
             Self::Default => vec![
@@ -431,18 +431,18 @@ impl Listen {
 /// Where the workers run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cores {
-    /// One on each core that the process may use, pinned.
+    /// One pinned worker on each core that the process may use.
     Auto,
-    /// One on each of these cores, pinned.
+    /// One pinned worker on each of these cores.
     List(Vec<usize>),
-    /// So many, wherever the kernel puts them: for tests on machines with few cores.
+    /// This number of workers, not pinned. For tests on machines with few cores.
     Floating(usize),
 }
 
 impl FromStr for Cores {
     type Err = CoresError;
 
-    /// Reads `auto`, or a list as `taskset(1)` takes it: `0-3,6`.
+    /// Reads `auto`, or a list in the format of `taskset(1)`: `0-3,6`.
     fn from_str(text: &str) -> Result<Self, CoresError> {
         if text == "auto" {
             return Ok(Self::Auto);
@@ -472,28 +472,28 @@ impl FromStr for Cores {
     }
 }
 
-/// Why a list of cores is none.
+/// Why a list of cores is not valid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CoresError {
     /// Neither a number nor a range.
-    #[error("`{0}` is neither a core nor a range of cores; write `auto`, or a list like `0-3,6`")]
+    #[error("`{0}` is not a core and not a range of cores; use `auto`, or a list like `0-3,6`")]
     Form(String),
-    /// The same core again.
-    #[error("core {0} is named twice; a core has one worker")]
+    /// A core is listed twice.
+    #[error("core {0} is listed twice; each core has one worker")]
     Twice(usize),
-    /// More than a process has workers.
-    #[error("more than {MAX_WORKERS} cores")]
+    /// More cores than a process can have workers.
+    #[error("more than {MAX_WORKERS} cores are listed; at most {MAX_WORKERS} are allowed")]
     TooMany,
 }
 
-/// Which worker's socket the kernel hands a datagram to.
+/// How the kernel chooses the worker that gets a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Steering {
-    /// Announces and scrapes to the owner of their (first) info-hash; everything else to the core that received it.
+    /// Announces and scrapes go to the owner of their (first) info-hash, everything else to the core that received it.
     InfoHash,
-    /// Everything to the worker on the core that received it, TCP connections too.
+    /// Everything, TCP connections included, goes to the worker on the core that received it.
     Cpu,
-    /// By a hash of the addresses, as the kernel does on its own.
+    /// By a hash of the addresses, which is the kernel's default.
     None,
 }
 
@@ -528,7 +528,7 @@ mod tests {
     }
 
     #[test]
-    fn decisions_that_do_not_go_together_are_named() {
+    fn inconsistent_settings_are_named() {
         let check = |change: fn(&mut Config)| {
             let mut config = Config::default();
             change(&mut config);

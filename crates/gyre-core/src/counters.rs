@@ -1,4 +1,4 @@
-//! Owns what is counted: plain numbers of one worker, which it publishes now and then for others to read.
+//! Owns the counters: plain numbers of one worker, which it publishes at intervals for other threads to read.
 
 use std::iter::Sum;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,7 +17,7 @@ macro_rules! counters {
         }
 
         impl Counter {
-            /// How many there are.
+            /// Number of counters.
             pub const COUNT: usize = [$(Counter::$name),+].len();
         }
     };
@@ -44,81 +44,81 @@ counters! {
     HttpScrapeV4,
     /// HTTP scrapes over IPv6.
     HttpScrapeV6,
-    /// HTTP requests for anything else, /health among them.
+    /// HTTP requests other than announces and scrapes, /health included.
     HttpOther,
 
-    /// UDP responses over IPv4, errors among them.
+    /// UDP responses over IPv4, error packets included.
     UdpRepliesV4,
-    /// UDP responses over IPv6, errors among them.
+    /// UDP responses over IPv6, error packets included.
     UdpRepliesV6,
     /// HTTP responses over IPv4.
     HttpRepliesV4,
     /// HTTP responses over IPv6.
     HttpRepliesV6,
-    /// Requests refused in the tracker's own words: error packets, failure reasons.
+    /// Requests that the tracker refused with a message: an error packet (UDP) or a failure reason (HTTP).
     Refused,
-    /// Requests that middleware ended without an answer (UDP), or with a bare 403 (HTTP).
+    /// Requests that middleware ended without a response (UDP) or with a plain 403 (HTTP).
     Silenced,
 
-    /// Requests that failed by a fault of the program, of which clients are told no more.
+    /// Requests that failed because of a fault of the program. Clients are told no more than that.
     Faults,
 
-    /// Announces denied because their torrent is not served.
+    /// Announces denied because their torrent is not allowed.
     DeniedTorrent,
     /// Announces denied because their client is not allowed.
     DeniedClient,
-    /// Requests denied because of the address that they come from.
+    /// Requests denied because their source address is not allowed.
     DeniedSource,
 
-    /// UDP connects of sources over their limit; they get no answer.
+    /// UDP connects of sources over their limit. They get no response.
     LimitedConnect,
-    /// UDP announces of sources over their limit; they get no answer.
+    /// UDP announces of sources over their limit. They get no response.
     LimitedAnnounce,
-    /// UDP scrapes of sources over their limit; they get no answer.
+    /// UDP scrapes of sources over their limit. They get no response.
     LimitedScrape,
-    /// HTTP requests of sources over their limit; they get a 429.
+    /// HTTP requests of sources over their limit. They get a 429.
     LimitedHttpRequest,
-    /// HTTP connections of sources over their limit; they are closed.
+    /// HTTP connections of sources over their limit. They are closed.
     LimitedHttpConnection,
-    /// UDP announces and scrapes of addresses that are banned; they get no answer.
+    /// UDP announces and scrapes of banned addresses. They get no response.
     LimitedBanned,
-    /// Bans of addresses that sent too many wrong connection ids; one that goes on is banned anew.
+    /// Bans of addresses that sent too many wrong connection ids. An address that goes on sending them is banned again.
     Bans,
 
-    /// Datagrams shorter than their kind needs.
+    /// Datagrams that are too short for their action.
     BadShort,
-    /// Connect requests without the protocol's magic.
+    /// Connect requests without the protocol's magic number.
     BadMagic,
-    /// Datagrams of an action that no client sends.
+    /// Datagrams with an action that clients do not send.
     BadAction,
     /// Datagrams longer than any request.
     BadTruncated,
-    /// Datagrams from port 0, which nothing can be sent to.
+    /// Datagrams from port 0, which cannot be answered.
     BadSourcePort,
     /// Announces and scrapes without a valid connection id.
     BadConnectionId,
     /// Announces of port 0.
     BadAnnouncePort,
-    /// Announces whose options are malformed; they are answered all the same.
+    /// Announces with malformed options (BEP 41). They get a normal response.
     BadOptions,
-    /// HTTP requests that are none (4xx, 501).
+    /// Invalid HTTP requests (4xx, 501).
     BadHttp,
-    /// Announces and scrapes by HTTP whose query is wrong.
+    /// HTTP announces and scrapes with an invalid query.
     BadQuery,
 
-    /// Requests dropped (UDP) or refused with 503 (HTTP) because the queue to their owner was full.
+    /// Requests dropped (UDP) or refused with 503 (HTTP) because the queue to the owning worker was full.
     DropMeshFull,
-    /// Requests dropped or refused because too many waited for other workers.
+    /// Requests dropped or refused because too many requests were waiting for other workers.
     DropGatherFull,
     /// Requests dropped or refused because another worker did not answer in time.
     DropGatherLate,
-    /// Requests dropped or refused because middleware waited with too many others.
+    /// Requests dropped or refused because too many requests were waiting in middleware.
     DropWaitFull,
-    /// Requests dropped or refused because middleware did not come to an end with them in time.
+    /// Requests dropped or refused because middleware did not finish in time.
     DropWaitLate,
-    /// Announces of new peers that were not entered because the table was full; they are answered, without peers.
+    /// Announces of new peers that were not stored because the table was full. They get a response without peers.
     DropTableFull,
-    /// UDP responses that the kernel did not take.
+    /// UDP responses that the kernel did not accept.
     DropSendFailed,
     /// HTTP connections refused because too many were open.
     DropConnections,
@@ -129,38 +129,38 @@ counters! {
 
     /// Messages sent to other workers.
     MeshHops,
-    /// Times the ring ran out of receive buffers or its completion queue overflowed; nothing is lost by it.
+    /// Times the ring ran out of receive buffers or its completion queue overflowed. Nothing is lost by it.
     RingOverflows,
-    /// Downloads that were completed.
+    /// Completed downloads.
     Completed,
-    /// Peers that were taken out because their time was over.
+    /// Peers that were removed because their timeout passed.
     ExpiredPeers,
-    /// Peers that were taken out before their time, because memory was short.
+    /// Peers that were removed before their timeout because memory was short.
     EvictedPeers,
-    /// Peers that were taken out because their swarm is not served any more.
+    /// Peers that were removed because their swarm is denied now.
     DeniedPeers,
-    /// HTTP connections that were closed while they waited for their client, to make room for others.
+    /// HTTP connections that were closed while they waited for their client, to make room for new ones.
     EvictedConnections,
 
     /// Microseconds of CPU time that the worker has used.
     CpuMicros,
-    /// HTTP connections open now.
+    /// Open HTTP connections.
     Connections,
-    /// Swarms now.
+    /// Current number of swarms.
     Swarms,
-    /// Seeders now.
+    /// Current number of seeders.
     Seeders,
-    /// Leechers now.
+    /// Current number of leechers.
     Leechers,
-    /// IPv6 peers now.
+    /// Current number of IPv6 peers.
     V6Peers,
-    /// Bytes of memory that the table takes now.
+    /// Bytes of memory that the table uses.
     TableBytes,
-    /// By how many milliseconds a peer may outlive its time at present.
+    /// Milliseconds that peers may currently stay beyond their timeout.
     SweepLagMs,
 }
 
-/// Requests that are none, by what is wrong with them.
+/// Invalid requests, by cause.
 pub const BAD: [(&str, Counter); 10] = [
     ("short", Counter::BadShort),
     ("magic", Counter::BadMagic),
@@ -174,7 +174,7 @@ pub const BAD: [(&str, Counter); 10] = [
     ("query", Counter::BadQuery),
 ];
 
-/// Requests of sources that asked for more than they may, by what they asked for.
+/// Requests of sources over their limit, by kind.
 pub const LIMITED: [(&str, Counter); 6] = [
     ("connects", Counter::LimitedConnect),
     ("announces", Counter::LimitedAnnounce),
@@ -184,7 +184,7 @@ pub const LIMITED: [(&str, Counter); 6] = [
     ("banned", Counter::LimitedBanned),
 ];
 
-/// What was lost, by its cause.
+/// Lost requests and responses, by cause.
 pub const DROPS: [(&str, Counter); 10] = [
     ("mesh-full", Counter::DropMeshFull),
     ("gather-full", Counter::DropGatherFull),
@@ -198,7 +198,7 @@ pub const DROPS: [(&str, Counter); 10] = [
     ("receive-overrun", Counter::DropReceiveOverrun),
 ];
 
-/// The request of a kind and family that a counter counts.
+/// What a counter with one value for each address family counts.
 #[derive(Clone, Copy, Debug)]
 pub enum Kind {
     /// A connect by UDP.
@@ -256,29 +256,29 @@ impl Counters {
         self.add(counter, 1);
     }
 
-    /// Counts so many more.
+    /// Adds `more`.
     #[inline]
     pub fn add(&mut self, counter: Counter, more: u64) {
         self.0[counter as usize] += more;
     }
 
-    /// Sets a number that goes up and down.
+    /// Sets a value that can go up and down.
     pub fn set(&mut self, counter: Counter, value: u64) {
         self.0[counter as usize] = value;
     }
 
-    /// The value.
+    /// Returns the value of a counter.
     pub fn get(&self, counter: Counter) -> u64 {
         self.0[counter as usize]
     }
 
-    /// The sum of the values.
+    /// Returns the sum of these counters.
     pub fn sum(&self, counters: &[Counter]) -> u64 {
         counters.iter().map(|&counter| self.get(counter)).sum()
     }
 }
 
-/// What several workers have counted together.
+/// Adds up the counters of several workers.
 ///
 /// ```
 /// # use gyre_core as gyre;
@@ -296,8 +296,8 @@ impl<'a> Sum<&'a Self> for Counters {
     }
 }
 
-/// How long the turns of a worker took, each with what the runtime did before the next one: a datagram that comes waits
-/// for so long at most.
+/// Durations of a worker's turns, each including what the runtime did before the next one. A datagram that arrives
+/// waits for at most one turn.
 ///
 /// ```
 /// # use gyre_core as gyre;
@@ -317,7 +317,7 @@ pub struct Turns {
 }
 
 impl Turns {
-    /// Counts a turn.
+    /// Counts a turn that took `took`.
     #[inline]
     pub fn note(&mut self, took: Duration) {
         let micros = took.as_micros() as u64;
@@ -327,14 +327,14 @@ impl Turns {
         self.sum_us += micros;
     }
 
-    /// How many turns took so many microseconds: less than this, and no less than the bucket before says. The last one
-    /// has no bound.
+    /// Returns the number of turns in each bucket, with the bucket's upper bound in microseconds (exclusive). The lower
+    /// bound is that of the bucket before. The last bucket has no upper bound.
     pub fn buckets(&self) -> impl Iterator<Item = (Option<u64>, u64)> {
         let below = |at: usize| (at < TURN_BUCKETS).then(|| 1 << at);
         self.counts.iter().enumerate().map(move |(at, count)| (below(at), *count))
     }
 
-    /// What all of them took together, in microseconds.
+    /// Returns the sum of all durations in microseconds.
     pub fn sum_us(&self) -> u64 {
         self.sum_us
     }
@@ -349,8 +349,8 @@ impl<'a> Sum<&'a Self> for Turns {
     }
 }
 
-/// The last values that a worker published. Written by that worker, read by anybody; what is read together was not
-/// necessarily published at the same moment.
+/// The last values that a worker published. Only that worker writes them, any thread reads them. Values that are read
+/// together were not necessarily published at the same moment.
 #[derive(Debug)]
 pub struct Published {
     counters: [AtomicU64; Counter::COUNT],
@@ -369,7 +369,7 @@ impl Default for Published {
 }
 
 impl Published {
-    /// Makes these the values that others read.
+    /// Publishes these values.
     pub fn publish(&self, counters: &Counters, turns: &Turns) {
         let counters = self.counters.iter().zip(counters.0);
         let turns_sum_us = (&self.turns_sum_us, turns.sum_us);
@@ -384,7 +384,7 @@ impl Published {
         Counters(std::array::from_fn(|at| self.counters[at].load(Ordering::Relaxed)))
     }
 
-    /// Reads how long turns took.
+    /// Reads the durations of the turns.
     pub fn read_turns(&self) -> Turns {
         Turns {
             counts: std::array::from_fn(|at| self.turns[at].load(Ordering::Relaxed)),

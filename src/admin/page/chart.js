@@ -1,4 +1,4 @@
-// Owns what is drawn: charts of the last minutes with axes, a legend and a cursor, and the small lines of the tiles.
+// Owns the drawings: charts of the last minutes with axes, a legend and a cursor, and the small lines of the tiles.
 // A point is `{ at, ... }` with its time in milliseconds; where a value is missing (null), the line has a gap.
 
 const SVG = "http://www.w3.org/2000/svg";
@@ -13,7 +13,7 @@ function svg(name, attributes = {}) {
   return element;
 }
 
-/** The `d` of a line through these points of the screen; `null` interrupts it. */
+/** Returns the `d` of a line through these points of the screen. `null` makes a gap. */
 function line(points) {
   let pen = "M";
   let path = "";
@@ -24,7 +24,7 @@ function line(points) {
   return path;
 }
 
-/** From 0 to the next round number above the largest value, in few steps. */
+/** A linear axis from 0 to the next round number above the largest value, with few ticks. */
 function linear(largest, steps) {
   const rough = Math.max(largest, 1) / Math.max(steps, 1);
   const power = 10 ** Math.floor(Math.log10(rough));
@@ -34,7 +34,7 @@ function linear(largest, steps) {
   return { ticks, place: (value) => value / top };
 }
 
-/** By powers of ten around the values. */
+/** A logarithmic axis with the powers of ten around the values. */
 function logarithmic(least, largest) {
   const from = Math.floor(Math.log10(Math.max(least, 1)));
   const to = Math.max(from + 1, Math.ceil(Math.log10(Math.max(largest, 1))));
@@ -55,10 +55,10 @@ export class Chart {
   #points = [];
   #now = 0;
   #span = MINUTE_MS;
-  #place = null; // of a point on the screen
+  #place = null; // maps a point to the screen
   #at = null; // the index of the point below the cursor
 
-  /** `series`: `{ key, name, area }`; `format` writes a value, `tick` one at the axis. */
+  /** `series`: `{ key, name, area }`. `format` formats a value, `tick` a value at the axis. */
   constructor(figure, { name, series, format, tick, log = false }) {
     Object.assign(this, { name, series, format, tick, log });
     this.#figure = figure;
@@ -74,7 +74,7 @@ export class Chart {
     this.#listen();
   }
 
-  /** Shows these points, the last of which is of `now`, over so many milliseconds before. */
+  /** Shows these points, over the `span` milliseconds before `now`. */
   show(points, now, span) {
     const watched = this.#points[this.#at];
     this.#points = points;
@@ -148,7 +148,7 @@ export class Chart {
     return this.#points.map((point) => (Number.isFinite(point[key]) ? [x(point.at), y(point[key])] : null));
   }
 
-  /** The lines' pieces, each closed along the bottom. */
+  /** Returns the pieces of the line, each closed along the bottom. */
   #area(key) {
     const bottom = MARGIN.top + this.#place.inner.height;
     const pieces = [[]];
@@ -181,7 +181,7 @@ export class Chart {
     this.#axes.replaceChildren(...rows, ...columns);
   }
 
-  /** The legend and the cursor: what is below it, or the last values. */
+  /** Draws legend and cursor: the values below the cursor, or the last values. */
   #mark() {
     const point = this.#points[this.#at ?? this.#points.length - 1];
     const marked = this.#at !== null && point && this.#place;
@@ -224,7 +224,7 @@ export class Spark {
   }
 }
 
-/** Bars beside each other, one for each value from 0 to 1, with its words for who points at it. */
+/** A row of bars, one for each value from 0 to 1, with a tooltip. */
 export class Strip {
   #bars = [];
 

@@ -1,16 +1,16 @@
-// Owns what the page shows: it hears the tracker's figures each second, makes rates of them, and puts them in their
-// places. All that comes from the network goes in as text, never as markup.
+// Owns what the page shows: receives the tracker's statistics each second, computes rates, and fills in the page.
+// Everything that comes from the network is inserted as text, never as markup.
 
 import { Chart, Spark, Strip } from "./chart.js";
 import {
-  BAD, DROPS, LIMITED, TAKEN_OUT, TURNED_AWAY, bytes, client, count, duration, micros, percent, rate, short,
+  BAD, DROPS, LIMITED, DENIED, REMOVED, bytes, client, count, duration, micros, percent, rate, short,
 } from "./words.js";
 
-const SPAN_MS = 5 * 60_000; // what the charts reach back
-const WINDOW = 3; // readings that a rate is over: workers publish four times a second, not quite in step with us
-const SILENCE_MS = 5_000; // after it the connection counts as lost
-const REFRESH_MS = 10_000; // of swarms, clients and lists
-const STRIP = 9; // workers, from which on a picture of all helps
+const SPAN_MS = 5 * 60_000; // time span of the charts
+const WINDOW = 3; // intervals that a rate is taken over: workers publish four times a second, not in step with the page
+const SILENCE_MS = 5_000; // without an event for this time the connection counts as lost
+const REFRESH_MS = 10_000; // refresh of swarms, clients and lists
+const STRIP = 9; // number of workers from which on the strip is shown
 const SWARMS = 20;
 const CLIENTS = 12;
 
@@ -26,12 +26,12 @@ function make(name, properties = {}, ...children) {
   return element;
 }
 
-/** Sets a text, unless it is there already. */
+/** Sets the text of an element if it differs. */
 function put(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-// Columns of tables. Each takes a cell, and returns what shows a value in it.
+// Columns of tables. Each takes a cell, and returns a function that shows a value in it.
 const text = (cell) => (value) => put(cell, value);
 const number = (cell) => {
   cell.className = "number";
@@ -53,7 +53,7 @@ const bar = (cell) => {
     track.style.setProperty("--share", Math.max(0, Math.min(1, share || 0)));
   };
 };
-/** A name, and what it means in small. */
+/** A name with a description in small type. */
 const explained = (cell) => {
   const name = cell.appendChild(make("span"));
   const meaning = cell.appendChild(make("small"));
@@ -62,7 +62,7 @@ const explained = (cell) => {
     put(meaning, words);
   };
 };
-/** A name that leads to what the doctor says of it. */
+/** A cause that links to the doctor's findings on it. */
 const cause = (cell) => {
   const link = cell.appendChild(make("a", { href: "#doctor" }));
   const meaning = cell.appendChild(make("small"));
@@ -70,7 +70,7 @@ const cause = (cell) => {
   return ([value, words]) => {
     put(link, value);
     put(meaning, words);
-    link.title = "what the doctor says of it";
+    link.title = "show what the doctor found";
   };
 };
 /** An info-hash that a click copies. */
@@ -83,7 +83,7 @@ const hash = (cell) => {
       button.classList.add("copied");
       setTimeout(() => button.classList.remove("copied"), 1_000);
     } catch {
-      getSelection().selectAllChildren(button); // browsers give the clipboard to secure pages alone
+      getSelection().selectAllChildren(button); // browsers allow the clipboard on secure pages only
     }
   });
   return (value) => {
@@ -92,7 +92,7 @@ const hash = (cell) => {
   };
 };
 
-/** The rows of a table's body, the first cell of each being its head; they stand before its last row, if it has one. */
+/** The rows of a table's body. The first cell of each is its head. They are inserted before the row `last`, if given. */
 class Rows {
   #kept = [];
 
@@ -118,7 +118,7 @@ class Rows {
 
 const rows = (table, columns) => new Rows($(`${table} tbody`), columns);
 
-// ---- what follows from the figures ----
+// ---- values computed from the statistics ----
 
 const both = ({ v4, v6 }) => v4 + v6;
 const udp = (numbers) => both(numbers.udp.connects) + both(numbers.udp.announces) + both(numbers.udp.scrapes);
@@ -127,7 +127,7 @@ const requests = (numbers) => udp(numbers) + http(numbers);
 const responses = (numbers) => both(numbers.udp.responses) + both(numbers.http.responses);
 const peers = (numbers) => numbers.seeders + numbers.leechers;
 
-/** The time below which this part of the turns was: bucket n holds those from 2^(n-1) to 2^n microseconds. */
+/** Returns a quantile of the turn times in microseconds. Bucket n holds the turns from 2^(n-1) to 2^n microseconds. */
 function quantile(counts, part) {
   let rest = part * sum(counts);
   if (rest === 0) return null;
@@ -136,13 +136,13 @@ function quantile(counts, part) {
   return to + ((to - from) * rest) / counts[at];
 }
 
-/** Two readings of one run of the tracker, and what passed between them. */
+/** Two readings of one run of the tracker. */
 class Interval {
   constructor(before, now) {
     Object.assign(this, { before, now, seconds: (now.unix_ms - before.unix_ms) / 1000 });
   }
 
-  /** How much more of something there was each second; never less than none. */
+  /** Returns the increase per second of a value; at least 0. */
   rate(of, worker) {
     const [before, now] =
       worker === undefined ? [this.before.total, this.now.total] : [this.before.workers[worker], this.now.workers[worker]];
@@ -155,16 +155,16 @@ class Interval {
   }
 }
 
-/** The last readings, and the points of the last minutes. */
+/** The last readings, and the chart points of the last minutes. */
 class History {
   #readings = [];
   points = [];
 
-  /** Takes a reading. Returns the interval that it ends; none is known at a tracker's start. */
+  /** Adds a reading. Returns the interval that it ends, or null after a start of the tracker. */
   take(stats) {
     const last = this.#readings.at(-1);
     if (last && (stats.uptime_secs < last.uptime_secs || stats.workers.length !== last.workers.length)) {
-      this.#readings = []; // it was started anew, and counts from zero
+      this.#readings = []; // the tracker restarted, its counters start from zero
       this.interrupt();
     } else if (last && stats.unix_ms <= last.unix_ms) {
       this.#readings = []; // its clock was set back
@@ -179,7 +179,7 @@ class History {
     return interval;
   }
 
-  /** The lines have a gap here. */
+  /** Makes a gap in the lines. */
   interrupt() {
     if (this.points.length > 0) this.points.push({ at: this.points.at(-1).at });
   }
@@ -216,13 +216,13 @@ const sparks = Array.from(document.querySelectorAll("[data-spark]"), (element) =
   new Spark(element),
 ]);
 const throughput = new Chart($("#throughput"), {
-  name: "Requests a second",
+  name: "Requests per second",
   series: [{ key: "udp", name: "UDP", area: true }, { key: "http", name: "HTTP" }],
   format: rate,
   tick: short,
 });
 const turnTimes = new Chart($("#turns"), {
-  name: "Time of a turn",
+  name: "Turn time",
   series: [{ key: "p99", name: "p99", area: true }, { key: "p50", name: "p50" }],
   format: micros,
   tick: (value) => micros(value).replace(".0", ""),
@@ -239,17 +239,17 @@ function showTiles(stats, now) {
     "p99": micros(now.p99 ?? NaN),
     "p99-note": `p50 ${micros(now.p50 ?? NaN)}`,
     "cpu": percent(now.cpu / stats.workers.length),
-    "cpu-note": stats.workers.length > 1 ? `mean of ${stats.workers.length} workers` : "of one worker",
+    "cpu-note": stats.workers.length > 1 ? `mean of ${stats.workers.length} workers` : "one worker",
     "lost": rate(now.lost),
-    "lost-note": `${count(values(total.drops))} in all`,
+    "lost-note": `${count(values(total.drops))} in total`,
     "connections": count(total.connections),
-    "connections-note": `HTTP ${rate(now.http)} /s`,
+    "connections-note": `HTTP ${rate(now.http)}/s`,
     "swarms": count(total.swarms),
     "swarms-note": `${count(total.completed)} downloads`,
     "seeders": count(total.seeders),
     "seeders-note": `${percent(total.seeders / peers(total))} of peers`,
     "leechers": count(total.leechers),
-    "leechers-note": `${percent(total.v6_peers / peers(total))} of peers IPv6`,
+    "leechers-note": `${percent(total.v6_peers / peers(total))} of peers are IPv6`,
     "memory": bytes(stats.resident_bytes),
     "memory-note": `table ${bytes(total.table_bytes)}`,
     "snapshot": snapshot ? `${duration(at / 1000 - snapshot.unix_secs)} ago` : "none",
@@ -265,7 +265,7 @@ function showTiles(stats, now) {
 
 function showCharts(stats, points) {
   const { unix_ms: now } = stats;
-  const minutes = Math.ceil((now - points[0].at) / 60_000); // at first there is less to show
+  const minutes = Math.ceil((now - points[0].at) / 60_000); // less than SPAN_MS at first
   const span = Math.min(SPAN_MS, Math.max(1, minutes) * 60_000);
   throughput.show(points, now, span);
   turnTimes.show(points, now, span);
@@ -294,7 +294,7 @@ function showWorkers({ workers: all }, interval) {
   const sorted = shares.toSorted((one, other) => one - other);
   const middle = sorted[Math.floor(sorted.length / 2)];
   const busiest = shares.indexOf(sorted.at(-1));
-  const words = `busiest: ${busiest} with ${percent(sorted.at(-1))}, median ${percent(middle)}, least ${percent(sorted[0])}`;
+  const words = `busiest: worker ${busiest} at ${percent(sorted.at(-1))}, median ${percent(middle)}, minimum ${percent(sorted[0])}`;
   put($("#balance"), all.length > 1 ? words : "");
 }
 
@@ -304,7 +304,7 @@ const KINDS = [
   ["UDP scrape", ({ udp }) => udp.scrapes],
   ["HTTP announce", ({ http }) => http.announces],
   ["HTTP scrape", ({ http }) => http.scrapes],
-  ["HTTP, others", ({ http }) => ({ v4: http.others, v6: NaN })],
+  ["HTTP other", ({ http }) => ({ v4: http.others, v6: NaN })],
   ["UDP responses", ({ udp }) => udp.responses],
   ["HTTP responses", ({ http }) => http.responses],
 ];
@@ -317,15 +317,15 @@ function showTraffic({ total }, interval) {
   }));
 }
 
-// The causes by groups: the title, how a cause is shown, and the causes: how each is read, its name, its meaning.
+// Groups of causes: title, column type, and the causes (value, name, description).
 const named = (group, words) =>
   Object.entries(words).map(([name, meaning]) => [(numbers) => numbers[group][name] ?? 0, name, [meaning].flat()[0]]);
 const CAUSES = [
   ["Lost", cause, named("drops", DROPS)],
-  ["Bad requests", explained, named("bad", BAD)],
+  ["Invalid requests", explained, named("bad", BAD)],
   ["Over a limit", explained, named("limited", LIMITED)],
-  ["Turned away", explained, TURNED_AWAY],
-  ["Peers taken out", explained, TAKEN_OUT],
+  ["Denied or refused", explained, DENIED],
+  ["Peers removed", explained, REMOVED],
 ].map(([title, column, causes]) => {
   const head = make("tr", {}, make("th", { scope: "rowgroup", colSpan: 3, textContent: title }));
   const none = make("td", { colSpan: 3, className: "hint" });
@@ -339,12 +339,12 @@ function showCauses({ total }, interval) {
     const met = causes.filter(([of]) => of(total) > 0);
     shown.show(met.map(([of, name, meaning]) => [[name, meaning], rate(interval.rate(of)), count(of(total))]));
     const others = causes.filter(([of]) => of(total) === 0).map(([, name]) => name);
-    put(none, `none: ${others.join(", ")}`);
+    put(none, `zero: ${others.join(", ")}`);
     last.hidden = others.length === 0;
   }
 }
 
-// ---- what is asked for now and then ----
+// ---- data that is fetched at intervals ----
 
 async function ask(path) {
   const response = await fetch(path, { headers: { accept: "application/json" } });
@@ -358,7 +358,7 @@ const swarms = rows("#swarms", [hash, bar, number, number, number]);
 async function showSwarms() {
   const by = $("#by input:checked").value;
   const largest = await ask(`api/swarms?by=${by}&limit=${SWARMS}`);
-  if (by !== $("#by input:checked").value) return; // something else is wanted by now
+  if (by !== $("#by input:checked").value) return; // the selection has changed meanwhile
   const most = Math.max(...largest.map(peers));
   swarms.show(largest.map((swarm) => [
     swarm.info_hash,
@@ -405,7 +405,7 @@ async function showLists() {
   return all.length;
 }
 
-/** A table that is asked for, with the words that stand there while it is empty. */
+/** Returns a function that refreshes a table, or shows its hint while it is empty. */
 function refresh(name, show) {
   const hint = $(`#${name}-hint`);
   const empty = hint.textContent;
@@ -418,7 +418,7 @@ function refresh(name, show) {
       put(hint, empty);
     } catch (error) {
       hint.hidden = false;
-      put(hint, `not to be had: ${error.message}`);
+      put(hint, `can't load: ${error.message}`);
     }
   };
 }
@@ -435,9 +435,9 @@ function refreshAll() {
 
 const doctor = {
   findings: [],
-  about: null, // the cause that is asked about
+  about: null, // the selected cause
 
-  /** Puts what concerns this cause first. */
+  /** Shows the findings about this cause first. */
   ask(cause) {
     this.about = cause;
     this.show();
@@ -448,15 +448,15 @@ const doctor = {
     const button = $("#examine");
     const hint = $("#doctor-hint");
     button.disabled = true;
-    put(hint, "examining; it takes some seconds …");
+    put(hint, "checking; this takes some seconds …");
     try {
       const { findings } = await ask("api/doctor");
       this.findings = findings;
       const of = (level) => findings.filter((finding) => finding.level === level).length;
       const time = new Date().toLocaleTimeString("en-GB");
-      put(hint, `At ${time}: ${of("fail")} failures, ${of("warn")} warnings, ${of("ok")} checks are well.`);
+      put(hint, `At ${time}: ${of("fail")} failed, ${of("warn")} warnings, ${of("ok")} checks ok.`);
     } catch (error) {
-      put(hint, `The doctor has not answered: ${error.message}`);
+      put(hint, `The check failed: ${error.message}`);
     }
     button.disabled = false;
     this.show();
@@ -472,21 +472,21 @@ const doctor = {
     $("#findings").replaceChildren(...items(sorted.filter(isShown)));
     const well = sorted.filter((finding) => !isShown(finding));
     $("#well").hidden = well.length === 0;
-    put($("#well summary"), `${well.length} checks are well`);
+    put($("#well summary"), `${well.length} checks ok`);
     $("#well ul").replaceChildren(...items(well));
     if (this.about && this.findings.length === 0) {
-      put($("#doctor-hint"), `Examine the machine to see what may be behind ${this.about}: ${concerned.join(", ")}.`);
+      put($("#doctor-hint"), `Check the machine to find the cause of ${this.about}. Related checks: ${concerned.join(", ")}.`);
     }
   },
 
   item({ check, level, what, cost, fix }, concerned) {
     const item = make("li", { className: level });
     item.append(make("b", { textContent: level }), make("code", { textContent: check }));
-    if (concerned) item.append(make("em", { textContent: `behind ${this.about}?` }));
+    if (concerned) item.append(make("em", { textContent: `possible cause of ${this.about}` }));
     item.append(make("p", { textContent: what }));
-    if (cost) item.append(make("p", { className: "hint", textContent: `costs: ${cost}` }));
+    if (cost) item.append(make("p", { className: "hint", textContent: `cost: ${cost}` }));
     if (fix) {
-      // What stands between backticks is to be typed.
+      // Text between backticks is a command or setting.
       const parts = fix.split("`").map((part, at) => (at % 2 ? make("code", { textContent: part }) : part));
       item.append(make("p", {}, "fix: ", ...parts));
     }
@@ -499,7 +499,7 @@ $("#examine").addEventListener("click", () => doctor.examine());
 // ---- the events ----
 
 const history = new History();
-let latest = null; // the last reading, the interval that it ends, and the point made of it
+let latest = null; // the last reading, the interval that it ends, and its chart point
 
 function show() {
   if (!latest || document.hidden) return;
@@ -512,7 +512,7 @@ function show() {
   showCauses(stats, interval);
 }
 
-/** The stream of events. A browser tries again by itself, but not after each error: then we do. */
+/** The stream of events. Browsers reconnect after some errors only; after the others this does. */
 const feed = {
   source: null,
   heard: performance.now(),
@@ -529,7 +529,7 @@ const feed = {
   take(stats) {
     this.heard = performance.now();
     const interval = history.take(stats);
-    if (!interval) return; // it takes two
+    if (!interval) return; // a rate needs two readings
     latest = [stats, interval, history.points.at(-1)];
     show();
     if (!this.isLive) {
@@ -540,7 +540,7 @@ const feed = {
 
   lose() {
     if (this.isLive) history.interrupt();
-    this.say(false, "lost, trying again");
+    this.say(false, "connection lost, retrying");
   },
 
   watch() {

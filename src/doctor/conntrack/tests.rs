@@ -1,22 +1,22 @@
-//! Owns the tests of the judgement on connection tracking.
+//! Owns the tests of the conntrack checks.
 
 use proptest::prelude::*;
 
 use super::super::Level;
 use super::*;
 
-const NO_OLD_RULES: [Seen<String>; 2] = [Err(Unread::Absent), Err(Unread::Absent)];
+const NO_LEGACY_RULES: [ReadResult<String>; 2] = [Err(ReadError::Absent), Err(ReadError::Absent)];
 const BOTH: [bool; 2] = [true, true];
 
-/// Loaded, hardly used, and rules that nothing is known of.
+/// Conntrack is loaded and hardly used, and the rules are unknown.
 fn conntrack() -> Conntrack {
     Conntrack {
         count: Ok(10),
         max: Ok(1_000),
-        statistics: Err(Unread::Absent),
+        statistics: Err(ReadError::Absent),
         table: Ok(String::new()),
-        nft: Err(Unread::Absent),
-        iptables: NO_OLD_RULES,
+        nft: Err(ReadError::Absent),
+        iptables: NO_LEGACY_RULES,
     }
 }
 
@@ -34,18 +34,18 @@ fn a_full_table() {
     let [table, _] = judge(&Conntrack { statistics: Ok(statistics.into()), ..conntrack() });
     assert!(table.level == Level::Warn && table.what.contains("18 packets"), "{table:?}");
     let [table, _] = judge(&Conntrack { max: Ok(0), ..conntrack() });
-    assert_eq!(table.level, Level::Warn, "a table of nothing is nonsense");
+    assert_eq!(table.level, Level::Warn, "a table of size 0 is invalid");
 }
 
 #[test]
-fn no_tracking_is_well() {
+fn no_tracking_passes() {
     let [table, port] =
-        judge(&Conntrack { count: Err(Unread::Absent), max: Err(Unread::Absent), ..conntrack() });
+        judge(&Conntrack { count: Err(ReadError::Absent), max: Err(ReadError::Absent), ..conntrack() });
     assert_eq!((table.level, port.level), (Level::Ok, Level::Ok));
 }
 
 #[test]
-fn entries_of_the_port_are_seen() {
+fn entries_of_the_port_are_found() {
     let table = "ipv4     2 udp      17 29 src=192.0.2.1 dst=192.0.2.2 sport=6881 dport=6969 src=192.0.2.2 \
                  dst=192.0.2.1 sport=6969 dport=6881 mark=0 use=1\n\
                  ipv4     2 udp      17 29 src=192.0.2.2 dst=192.0.2.1 sport=6969 dport=53 src=x \
@@ -55,15 +55,15 @@ fn entries_of_the_port_are_seen() {
     let [_, port] = judge(&Conntrack { table: Ok(table.into()), ..conntrack() });
     assert!(port.level == Level::Warn && port.what.contains("1 entry"), "{port:?}");
     let [_, port] = judge(&conntrack());
-    assert!(port.level == Level::Warn && port.what.contains("unknown"), "{port:?}");
+    assert!(port.level == Level::Warn && port.what.contains("can't check"), "{port:?}");
     let [_, port] = judge(&Conntrack { count: Ok(0), ..conntrack() });
     assert_eq!(port.level, Level::Ok);
-    let [_, port] = judge(&Conntrack { count: Ok(0), table: Err(Unread::Denied), ..conntrack() });
-    assert_eq!(port.level, Level::Warn, "what can't be seen is not well");
+    let [_, port] = judge(&Conntrack { count: Ok(0), table: Err(ReadError::Denied), ..conntrack() });
+    assert_eq!(port.level, Level::Warn, "an unreadable table is a warning");
 }
 
-/// A ruleset as `nft -j` prints it: these rules, each with its chain's hook and what it does.
-fn ruleset(rules: &[(&str, &str)]) -> Seen<String> {
+/// A ruleset in the format of `nft -j`, with these rules: the hook of the chain, and the expressions.
+fn ruleset(rules: &[(&str, &str)]) -> ReadResult<String> {
     let mut objects = Vec::new();
     for (at, (hook, expression)) in rules.iter().enumerate() {
         let names = r#""family":"inet","table":"t""#;
@@ -85,7 +85,7 @@ const CT: &str =
 
 #[test]
 fn rules_of_nft() {
-    let of = |nft: &Seen<String>| Rules::of(nft, &NO_OLD_RULES, 6969, BOTH);
+    let of = |nft: &ReadResult<String>| Rules::of(nft, &NO_LEGACY_RULES, 6969, BOTH);
     for right in
         ["6969", r#"{"range":[6900,7000]}"#, r#"{"set":[80,6969]}"#, r#"{"set":[{"range":[6960,6970]}]}"#]
     {
@@ -94,8 +94,8 @@ fn rules_of_nft() {
             of(&ruleset(&[("prerouting", &incoming), ("output", &outgoing), ("input", CT)])),
             Rules::Exempt
         );
-        assert_eq!(of(&ruleset(&[("prerouting", &incoming)])), Rules::Half("`output` of IPv4"));
-        assert_eq!(of(&ruleset(&[("output", &outgoing)])), Rules::Half("`prerouting` of IPv4"));
+        assert_eq!(of(&ruleset(&[("prerouting", &incoming)])), Rules::Partial("`output` of IPv4"));
+        assert_eq!(of(&ruleset(&[("output", &outgoing)])), Rules::Partial("`prerouting` of IPv4"));
     }
     let other = port_match("dport", "6970");
     assert_eq!(of(&ruleset(&[("prerouting", &other), ("input", CT)])), Rules::Tracking);
@@ -103,56 +103,56 @@ fn rules_of_nft() {
     assert_eq!(of(&ruleset(&[("input", r#"[{"accept":null}]"#)])), Rules::None);
     assert_eq!(
         of(&ruleset(&[("prerouting", r#"[{"notrack":null}]"#)])),
-        Rules::Half("`output` of IPv4"),
-        "of all ports"
+        Rules::Partial("`output` of IPv4"),
+        "for all ports"
     );
     let narrowed =
         r#"[{"match":{"op":"==","left":{"meta":{"key":"iifname"}},"right":"lo"}},{"notrack":null}]"#;
     assert_eq!(of(&ruleset(&[("prerouting", narrowed)])), Rules::None);
-    assert_eq!(of(&Ok("{".into())), Rules::Unseen);
+    assert_eq!(of(&Ok("{".into())), Rules::Unknown);
     assert_eq!(of(&Ok("[]".into())), Rules::None);
 }
 
 #[test]
 fn rules_of_iptables() {
-    let absent = || Err(Unread::Absent);
+    let absent = || Err(ReadError::Absent);
     let of = |rules: &str| Rules::of(&absent(), &[Ok(rules.to_owned()), absent()], 6969, [true, false]);
     let incoming = "-A PREROUTING -p udp -m udp --dport 6969 -j CT --notrack\n";
     let outgoing = "-A OUTPUT -p udp -m udp --sport 6969 -j NOTRACK\n";
     assert_eq!(of(&format!("*raw\n{incoming}{outgoing}COMMIT\n")), Rules::Exempt);
-    assert_eq!(of(incoming), Rules::Half("`output` of IPv4"));
+    assert_eq!(of(incoming), Rules::Partial("`output` of IPv4"));
     assert_eq!(of("-A PREROUTING -p tcp -m tcp --dport 6969 -j CT --notrack\n"), Rules::None);
     assert_eq!(of("-A INPUT -m conntrack --ctstate ESTABLISHED -j ACCEPT\n"), Rules::Tracking);
 }
 
 #[test]
-fn each_family_has_its_rules() {
+fn each_family_has_its_own_rules() {
     let incoming = "-A PREROUTING -p udp -m udp --dport 6969 -j CT --notrack\n";
     let outgoing = "-A OUTPUT -p udp -m udp --sport 6969 -j CT --notrack\n";
     let rules = || Ok(format!("{incoming}{outgoing}"));
-    let of = |iptables: &[Seen<String>; 2], families| {
+    let of = |iptables: &[ReadResult<String>; 2], families| {
         Rules::of(&ruleset(&[("input", CT)]), iptables, 6969, families)
     };
     assert_eq!(of(&[rules(), rules()], BOTH), Rules::Exempt);
-    assert_eq!(of(&[rules(), Err(Unread::Absent)], BOTH), Rules::Half("`prerouting` of IPv6"));
-    assert_eq!(of(&[rules(), Err(Unread::Absent)], [true, false]), Rules::Exempt);
-    assert_eq!(of(&[rules(), Err(Unread::Absent)], [false, true]), Rules::Tracking);
+    assert_eq!(of(&[rules(), Err(ReadError::Absent)], BOTH), Rules::Partial("`prerouting` of IPv6"));
+    assert_eq!(of(&[rules(), Err(ReadError::Absent)], [true, false]), Rules::Exempt);
+    assert_eq!(of(&[rules(), Err(ReadError::Absent)], [false, true]), Rules::Tracking);
     let (incoming, outgoing) = (port_match("dport", "6969"), port_match("sport", "6969"));
     let v4 =
         ruleset(&[("prerouting", &incoming), ("output", &outgoing)]).map(|text| text.replace("inet", "ip"));
-    assert_eq!(Rules::of(&v4, &NO_OLD_RULES, 6969, BOTH), Rules::Half("`prerouting` of IPv6"));
-    assert_eq!(Rules::of(&v4, &NO_OLD_RULES, 6969, [true, false]), Rules::Exempt);
-    // Old rules that are there but can't be seen may track.
-    let unseen = [Err(Unread::Denied), Err(Unread::Absent)];
-    assert_eq!(Rules::of(&Ok("{}".into()), &unseen, 6969, BOTH), Rules::Unseen);
-    assert_eq!(Rules::of(&Ok("{}".into()), &NO_OLD_RULES, 6969, BOTH), Rules::None);
+    assert_eq!(Rules::of(&v4, &NO_LEGACY_RULES, 6969, BOTH), Rules::Partial("`prerouting` of IPv6"));
+    assert_eq!(Rules::of(&v4, &NO_LEGACY_RULES, 6969, [true, false]), Rules::Exempt);
+    // Legacy rules that exist but can't be read may use tracking.
+    let unseen = [Err(ReadError::Denied), Err(ReadError::Absent)];
+    assert_eq!(Rules::of(&Ok("{}".into()), &unseen, 6969, BOTH), Rules::Unknown);
+    assert_eq!(Rules::of(&Ok("{}".into()), &NO_LEGACY_RULES, 6969, BOTH), Rules::None);
 }
 
 #[test]
 fn rules_and_entries_together() {
     let exempt =
         ruleset(&[("prerouting", &port_match("dport", "6969")), ("output", &port_match("sport", "6969"))]);
-    let [_, port] = judge(&Conntrack { nft: exempt.clone(), table: Err(Unread::Denied), ..conntrack() });
+    let [_, port] = judge(&Conntrack { nft: exempt.clone(), table: Err(ReadError::Denied), ..conntrack() });
     assert_eq!(port.level, Level::Ok);
     let entry = "ipv4 2 udp 17 29 src=1 dst=2 sport=3 dport=6969\n";
     let [_, port] = judge(&Conntrack { nft: exempt, table: Ok(entry.into()), ..conntrack() });
@@ -160,14 +160,14 @@ fn rules_and_entries_together() {
     let [_, port] = judge(&Conntrack { nft: ruleset(&[("input", CT)]), ..conntrack() });
     assert!(port.level == Level::Warn && port.fix.unwrap().contains("notrack"));
     let [_, port] = judge(&Conntrack { nft: ruleset(&[]), ..conntrack() });
-    assert_eq!(port.level, Level::Warn, "an empty list has a comma too much: {port:?}");
+    assert_eq!(port.level, Level::Warn, "an empty list makes invalid JSON: {port:?}");
     let [_, port] = judge(&Conntrack { nft: Ok(r#"{"nftables":[]}"#.into()), ..conntrack() });
     assert_eq!(port.level, Level::Ok);
 }
 
 proptest! {
     #[test]
-    fn no_text_is_too_strange(
+    fn any_text_can_be_parsed(
         text in "\\PC{0,200}",
         json in r#"(\{"(nftables|rule|chain|expr|match|set|range)":|\[|\]|\}|,|7|null|"x"){0,40}"#,
     ) {

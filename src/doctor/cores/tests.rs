@@ -1,4 +1,4 @@
-//! Owns the tests of the judgement on the cores.
+//! Owns the tests of the core checks.
 
 use super::super::Level;
 use super::super::machine::tests::Scratch;
@@ -18,54 +18,58 @@ fn healthy() -> CoreFacts {
     }
 }
 
-/// What is amiss with cores 0 and 1, or others that the change chooses.
+/// Returns the only problem of cores 0 and 1, or of those that `change` chooses.
 #[track_caller]
-fn ill(change: impl FnOnce(&mut CoreFacts, &mut Chosen)) -> Finding {
+fn the_problem(change: impl FnOnce(&mut CoreFacts, &mut Chosen)) -> Finding {
     let (mut facts, mut chosen) = (healthy(), Chosen::these(vec![0, 1]));
     change(&mut facts, &mut chosen);
-    let mut ill: Vec<_> =
+    let mut problems: Vec<_> =
         facts.judge(&chosen).into_iter().filter(|finding| finding.level > Level::Ok).collect();
-    assert_eq!(ill.len(), 1, "{ill:?}");
-    let finding = ill.remove(0);
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    let finding = problems.remove(0);
     assert!(finding.cost.is_some() && finding.fix.is_some(), "{finding:?}");
     finding
 }
 
 #[test]
-fn healthy_cores_are_well() {
+fn healthy_cores_pass() {
     let findings = healthy().judge(&Chosen::these(vec![0, 1]));
     assert!(findings.iter().all(|finding| finding.level == Level::Ok), "{findings:?}");
     let findings = CoreFacts { governors: BTreeMap::new(), ..healthy() }.judge(&Chosen::these(vec![0, 1]));
-    assert!(findings.iter().any(|finding| finding.check == "governor" && finding.what.contains("not seen")));
+    assert!(
+        findings.iter().any(|finding| finding.check == "governor" && finding.what.contains("not checked"))
+    );
 }
 
 #[test]
-fn cores_that_are_amiss() {
-    let found = ill(|_, chosen| chosen.refused = Some("core 9 is not available".into()));
+fn cores_with_problems() {
+    let found = the_problem(|_, chosen| chosen.refused = Some("core 9 is not available".into()));
     assert_eq!((found.check, found.level), ("cores", Level::Fail));
-    let found = ill(|facts, _| facts.isolated = Ok("2-3".into()));
+    let found = the_problem(|facts, _| facts.isolated = Ok("2-3".into()));
     assert!(found.check == "isolation" && found.fix.unwrap().contains("--cores 2-3"));
     let quota = Quota { file: "cpu.max".into(), allowed: 150_000, period: 100_000 };
-    let found = ill(|facts, _| facts.quota = Some(quota.clone()));
+    let found = the_problem(|facts, _| facts.quota = Some(quota.clone()));
     assert!(found.check == "cpu-quota" && found.what.contains("1.50 cores"), "{found:?}");
-    let found = ill(|_, chosen| *chosen = Chosen::these(vec![3, 4]));
-    assert!(found.check == "numa" && found.fix.unwrap() == "--cores 0-3");
-    let found = ill(|_, chosen| *chosen = Chosen::these(vec![6]));
-    assert!(found.check == "numa" && found.what.contains("eth0 is at node 0"));
-    let found = ill(|facts, _| facts.governors = [(1, "powersave".to_owned())].into());
+    let found = the_problem(|_, chosen| *chosen = Chosen::these(vec![3, 4]));
+    assert!(found.check == "numa" && found.fix.unwrap() == "set --cores 0-3");
+    let found = the_problem(|_, chosen| *chosen = Chosen::these(vec![6]));
+    assert!(found.check == "numa" && found.what.contains("eth0 is on NUMA node 0"));
+    let found = the_problem(|facts, _| facts.governors = [(1, "powersave".to_owned())].into());
     assert!(found.check == "governor" && found.fix.unwrap().contains("cpupower -c 1 "));
-    let found = ill(|facts, _| facts.siblings = [(0, vec![0, 1]), (1, vec![0, 1])].into());
+    let found = the_problem(|facts, _| facts.siblings = [(0, vec![0, 1]), (1, vec![0, 1])].into());
     assert!(
-        found.check == "smt" && found.what.ends_with(": 0+1") && found.fix.unwrap().starts_with("--cores 0,")
+        found.check == "smt"
+            && found.what.ends_with(": 0+1")
+            && found.fix.unwrap().starts_with("set --cores 0,")
     );
-    assert_eq!(ill(|facts, _| facts.siblings = BTreeMap::new()).check, "smt");
-    assert_eq!(ill(|facts, _| facts.online = Err(Unread::Denied)).check, "isolation");
+    assert_eq!(the_problem(|facts, _| facts.siblings = BTreeMap::new()).check, "smt");
+    assert_eq!(the_problem(|facts, _| facts.online = Err(ReadError::Denied)).check, "isolation");
     let isolated = CoreFacts { isolated: Ok("0-2".into()), ..healthy() };
-    assert_eq!(isolated.isolation(&Chosen::these(vec![0, 1])).level, Level::Ok, "a spare core is no harm");
+    assert_eq!(isolated.isolation(&Chosen::these(vec![0, 1])).level, Level::Ok, "one isolated core is used");
 }
 
 #[test]
-fn a_made_up_machine_is_read() {
+fn a_fake_machine_is_read() {
     let scratch = Scratch::new(&[
         ("/proc/self/status", "Cpus_allowed_list:\t0-3\n"),
         ("/proc/self/cgroup", "4:cpu,cpuacct:/a\n0::/b/c\n1:memory:/x\n"),
@@ -99,16 +103,16 @@ fn a_made_up_machine_is_read() {
     assert!(Chosen::of(&Cores::Auto, &empty.machine()).refused.is_some());
 }
 
-/// Readings of one core's times, with a thread on it that ran all the time that programs did.
+/// Two readings of the times of one core, with one thread that used all the time of programs.
 fn samples(programs: u64, stolen: u64, thread: &str) -> [Sample; 2] {
     let reading = |programs: u64, stolen: u64| Sample {
         stat: Ok(format!("cpu0 {programs} 0 0 {} 0 0 0 {stolen} 0 0\n", 100 - programs - stolen)),
-        softirqs: Err(Unread::Absent),
-        softnet: Err(Unread::Absent),
-        snmp: Err(Unread::Absent),
-        snmp6: Err(Unread::Absent),
-        udp: Err(Unread::Absent),
-        udp6: Err(Unread::Absent),
+        softirqs: Err(ReadError::Absent),
+        softnet: Err(ReadError::Absent),
+        snmp: Err(ReadError::Absent),
+        snmp6: Err(ReadError::Absent),
+        udp: Err(ReadError::Absent),
+        udp6: Err(ReadError::Absent),
         interfaces: BTreeMap::new(),
         tasks: [(7, Task { name: thread.into(), ticks: programs, core: 0 })].into(),
     };
@@ -118,7 +122,7 @@ fn samples(programs: u64, stolen: u64, thread: &str) -> [Sample; 2] {
 }
 
 #[test]
-fn cores_in_use_by_others() {
+fn cores_used_by_other_programs() {
     let judge = |programs, stolen, thread| {
         let [before, after] = samples(programs, stolen, thread);
         busy(&before, &after, &Chosen::these(vec![0]))
@@ -128,11 +132,11 @@ fn cores_in_use_by_others() {
     let findings = judge(60, 0, "cc1");
     assert!(findings[0].what.contains("core 0 60 %") && findings[0].what.contains("by cc1"), "{findings:?}");
     assert_eq!(levels(findings), [Level::Warn, Level::Ok]);
-    assert_eq!(levels(judge(60, 0, "gyre-0@0")), [Level::Ok, Level::Ok], "a worker of ours");
+    assert_eq!(levels(judge(60, 0, "gyre-0@0")), [Level::Ok, Level::Ok], "a worker of gyre");
     assert_eq!(levels(judge(0, 9, "x")), [Level::Ok, Level::Warn]);
     let [before, mut after] = samples(1, 1, "x");
     after.stat = Ok("garbage".into());
     assert_eq!(levels(busy(&before, &after, &Chosen::these(vec![0]))), [Level::Warn; 2]);
-    after.stat = Err(Unread::Denied);
+    after.stat = Err(ReadError::Denied);
     assert_eq!(levels(busy(&before, &after, &Chosen::these(vec![0]))), [Level::Warn; 2]);
 }

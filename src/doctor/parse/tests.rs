@@ -1,4 +1,4 @@
-//! Owns the tests of reading the kernel's text: real forms of it, and anything else.
+//! Owns the tests of parsing the kernel's files: real contents, and random text.
 
 use proptest::prelude::*;
 
@@ -70,7 +70,7 @@ fn the_cores() {
     assert_eq!((found.name.as_str(), found.ticks, found.core), ("a (b) c", 42, 3));
 }
 
-/// Words that the kernel's text is made of, put together in any way.
+/// Words of the kernel's files in random order.
 fn nonsense() -> impl Strategy<Value = String> {
     let word = prop_oneof![
         Just("cpu0".to_owned()),
@@ -96,7 +96,7 @@ fn nonsense() -> impl Strategy<Value = String> {
 
 proptest! {
     #[test]
-    fn no_text_is_too_strange(text in nonsense()) {
+    fn any_text_can_be_parsed(text in nonsense()) {
         core_list(&text);
         core_mask(&text);
         kernel_version(&text);
@@ -116,7 +116,7 @@ proptest! {
     }
 
     #[test]
-    fn masks_are_read_as_they_are_written(cores in proptest::collection::btree_set(0_usize..300, 0..40)) {
+    fn formatted_masks_are_parsed_back(cores in proptest::collection::btree_set(0_usize..300, 0..40)) {
         let cores: Vec<usize> = cores.into_iter().collect();
         prop_assert_eq!(core_mask(&to_mask(&cores)), cores);
     }

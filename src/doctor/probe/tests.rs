@@ -1,4 +1,4 @@
-//! Owns the tests of asking a tracker: the judgement by itself, and trackers that are made up.
+//! Owns the tests of queries to a tracker: the judgement alone, and queries to fake trackers.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -13,23 +13,23 @@ fn target(protocol: Protocol, address: SocketAddr, public: bool) -> Target {
     Target { protocol, address, host: address.to_string(), path: "/announce".into(), public }
 }
 
-fn levels(protocol: Protocol, public: bool, asked: &Asked) -> Vec<(&'static str, Level)> {
-    let findings = judge(&target(protocol, ([192, 0, 2, 1], 6969).into(), public), asked);
+fn levels(protocol: Protocol, public: bool, answers: &Answers) -> Vec<(&'static str, Level)> {
+    let findings = judge(&target(protocol, ([192, 0, 2, 1], 6969).into(), public), answers);
     for finding in &findings {
         assert_eq!(finding.fix.is_some(), finding.level > Level::Ok, "{finding:?}");
     }
     findings.iter().map(|finding| (finding.check, finding.level)).collect()
 }
 
-fn told(interval_secs: Option<i64>, peers: Option<usize>) -> Asked {
-    let told = Told { took: Duration::from_millis(3), interval_secs, peers };
-    Asked { announce: Ok(told), scrape: Some(Ok(())) }
+fn answer(interval_secs: Option<i64>, peers: Option<usize>) -> Answers {
+    let answer = AnnounceAnswer { took: Duration::from_millis(3), interval_secs, peers };
+    Answers { announce: Ok(answer), scrape: Some(Ok(())) }
 }
 
 #[test]
 fn answers_as_a_checker_sees_them() {
     use Level::{Fail, Ok, Warn};
-    let of = |interval, peers| levels(Protocol::Http, true, &told(interval, peers));
+    let of = |interval, peers| levels(Protocol::Http, true, &answer(interval, peers));
     let expect = |interval, key, random| {
         vec![
             ("answer", Ok),
@@ -48,25 +48,35 @@ fn answers_as_a_checker_sees_them() {
     assert_eq!(of(None, Some(0)), expect(Warn, Ok, Ok));
     assert_eq!(of(Some(1_800), None), expect(Ok, Fail, Ok));
     assert_eq!(of(Some(1_800), Some(2)), expect(Ok, Ok, Fail));
-    let of_udp = levels(Protocol::Udp, true, &told(Some(1_800), Some(0)));
+    let of_udp = levels(Protocol::Udp, true, &answer(Some(1_800), Some(0)));
     assert_eq!(of_udp, [("answer", Ok), ("interval", Ok), ("random-hash", Ok), ("scrape", Ok)]);
     for (scrape, level) in [(None, Ok), (Some(Err("no".to_owned())), Warn)] {
-        let asked = Asked { scrape, ..told(Some(1_800), Some(0)) };
-        assert_eq!(levels(Protocol::Http, true, &asked).last(), Some(&("scrape", level)));
+        let answers = Answers { scrape, ..answer(Some(1_800), Some(0)) };
+        assert_eq!(levels(Protocol::Http, true, &answers).last(), Some(&("scrape", level)));
     }
 }
 
 #[test]
-fn silence_as_a_checker_sees_it() {
-    let of = |silence, public| levels(Protocol::Udp, public, &Asked { announce: Err(silence), scrape: None });
-    assert_eq!(of(Silence::Refused, false), [("answer", Level::Ok)], "nothing listens, which is a note");
-    assert_eq!(of(Silence::Refused, true), [("answer", Level::Fail)]);
-    assert_eq!(of(Silence::late(), false), [("answer", Level::Fail)]);
-    assert_eq!(of(Silence::Unreachable, true), [("answer", Level::Warn)], "not seen is not well");
+fn missing_answers_as_a_checker_sees_them() {
+    let of = |no_answer, public| {
+        levels(Protocol::Udp, public, &Answers { announce: Err(no_answer), scrape: None })
+    };
+    assert_eq!(
+        of(NoAnswer::Refused, false),
+        [("answer", Level::Ok)],
+        "nothing listens, which is not a problem"
+    );
+    assert_eq!(of(NoAnswer::Refused, true), [("answer", Level::Fail)]);
+    assert_eq!(of(NoAnswer::timeout(), false), [("answer", Level::Fail)]);
+    assert_eq!(
+        of(NoAnswer::Unreachable, true),
+        [("answer", Level::Warn)],
+        "an unreachable tracker is a warning"
+    );
 }
 
-/// Runs a tracker by UDP that answers with what this makes of each request.
-fn udp_tracker(answer: fn(&Request<'_>, &mut [u8]) -> usize) -> Asked {
+/// Queries a fake UDP tracker that responds with the result of `answer`.
+fn udp_tracker(answer: fn(&Request<'_>, &mut [u8]) -> usize) -> Answers {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
     socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
@@ -79,15 +89,15 @@ fn udp_tracker(answer: fn(&Request<'_>, &mut [u8]) -> usize) -> Asked {
             socket.send_to(&response[..length], from).unwrap();
         }
     });
-    let asked = ask(&target(Protocol::Udp, address, true));
+    let answers = query(&target(Protocol::Udp, address, true));
     drop(stop);
     tracker.join().unwrap();
-    asked
+    answers
 }
 
 #[test]
-fn a_tracker_by_udp() {
-    let asked = udp_tracker(|request, out| match request {
+fn a_udp_tracker() {
+    let answers = udp_tracker(|request, out| match request {
         Request::Connect { transaction_id } => put_connect(out, *transaction_id, 7),
         Request::Announce(announce) => {
             assert_eq!((announce.connection_id, announce.left), (7, 1));
@@ -96,29 +106,29 @@ fn a_tracker_by_udp() {
         }
         Request::Scrape(scrape) => put_scrape(out, scrape.transaction_id, &[SwarmCounts::default()]),
     });
-    let told = asked.announce.unwrap();
-    assert_eq!((told.interval_secs, told.peers, asked.scrape), (Some(1_800), Some(2), Some(Ok(()))));
+    let answer = answers.announce.unwrap();
+    assert_eq!((answer.interval_secs, answer.peers, answers.scrape), (Some(1_800), Some(2), Some(Ok(()))));
 }
 
 #[test]
-fn trackers_by_udp_that_are_none() {
-    let because = |asked: Asked| match asked.announce {
-        Err(Silence::Because(why)) => why,
+fn udp_trackers_with_invalid_responses() {
+    let because = |answers: Answers| match answers.announce {
+        Err(NoAnswer::Because(why)) => why,
         other => panic!("{other:?}"),
     };
     let refuses = udp_tracker(|_, out| put_error(out, 0, "go away"));
-    assert_eq!(because(refuses), "it refuses: go away");
+    assert_eq!(because(refuses), "the tracker refuses: go away");
     assert!(because(udp_tracker(|_, _| 3)).contains("3 bytes"));
     let confused = udp_tracker(|_, out| put_scrape(out, 0, &[]));
-    assert!(because(confused).contains("another kind"));
+    assert!(because(confused).contains("another action"));
     let other_id = udp_tracker(|_, out| put_connect(out, 99, 7));
-    assert_eq!(Err(Silence::Because(because(other_id))), Err::<(), _>(Silence::late()));
+    assert_eq!(Err(NoAnswer::Because(because(other_id))), Err::<(), _>(NoAnswer::timeout()));
     let closed = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    assert_eq!(ask(&target(Protocol::Udp, closed, true)).announce, Err(Silence::Refused));
+    assert_eq!(query(&target(Protocol::Udp, closed, true)).announce, Err(NoAnswer::Refused));
 }
 
-/// Runs a tracker by HTTP that gives this body to all announces and scrapes.
-fn http_tracker(body: &'static [u8]) -> Asked {
+/// Queries a fake HTTP tracker that responds with this body to all announces and scrapes.
+fn http_tracker(body: &'static [u8]) -> Answers {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let tracker = thread::spawn(move || {
@@ -136,28 +146,28 @@ fn http_tracker(body: &'static [u8]) -> Asked {
             stream.write_all(&[head.as_bytes(), body].concat()).unwrap();
         }
     });
-    let asked = ask(&target(Protocol::Http, address, true));
-    // A connection without a request ends it.
+    let answers = query(&target(Protocol::Http, address, true));
+    // A connection without a request stops the tracker.
     drop(std::net::TcpStream::connect(address).unwrap());
     tracker.join().unwrap();
-    asked
+    answers
 }
 
 #[test]
-fn trackers_by_http() {
-    let asked = http_tracker(b"d8:intervali60e5:peers0:e");
-    let told = asked.announce.unwrap();
-    assert_eq!((told.interval_secs, told.peers), (Some(60), Some(0)));
-    assert!(asked.scrape.unwrap().unwrap_err().contains("files"));
+fn http_trackers() {
+    let answers = http_tracker(b"d8:intervali60e5:peers0:e");
+    let answer = answers.announce.unwrap();
+    assert_eq!((answer.interval_secs, answer.peers), (Some(60), Some(0)));
+    assert!(answers.scrape.unwrap().unwrap_err().contains("files"));
     assert_eq!(http_tracker(b"d8:intervali60ee").announce.unwrap().peers, None);
     for (body, part) in [
-        (b"d14:failure reason2:noe".as_slice(), "it refuses: no"),
-        (b"<html>", "can't be read"),
+        (b"d14:failure reason2:noe".as_slice(), "the tracker refuses: no"),
+        (b"<html>", "can't parse the response"),
         (b"d8:intervali60e5:peers1:xe", "`peers`"),
     ] {
-        let Err(Silence::Because(why)) = http_tracker(body).announce else { panic!("an answer") };
+        let Err(NoAnswer::Because(why)) = http_tracker(body).announce else { panic!("an answer") };
         assert!(why.contains(part), "{why}");
     }
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    assert_eq!(ask(&target(Protocol::Http, closed, true)).announce, Err(Silence::Refused));
+    assert_eq!(query(&target(Protocol::Http, closed, true)).announce, Err(NoAnswer::Refused));
 }

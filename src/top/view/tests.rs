@@ -1,10 +1,10 @@
-//! Owns the tests of the drawing: words in their places, on small and large screens.
+//! Owns the tests of the layout, on small and large screens.
 
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::buffer::Buffer;
 
-use super::super::model::{News, Reading};
+use super::super::model::{Reading, Update};
 use super::super::to_text;
 use super::*;
 use crate::admin::stats::{Families, Numbers, Snapshot, Stats, TurnTimes, Worker};
@@ -22,7 +22,7 @@ fn numbers(announces: u64) -> Numbers {
     numbers
 }
 
-/// A tracker with so many workers that has answered so many announces.
+/// Statistics of a tracker with this number of workers that has answered this number of announces.
 fn stats(workers: usize, announces: u64) -> Stats {
     let worker = |core| Worker { core: Some(core), numbers: numbers(announces / workers as u64) };
     let mut total = numbers(announces);
@@ -46,19 +46,19 @@ fn stats(workers: usize, announces: u64) -> Stats {
     }
 }
 
-fn reading(secs: u64, stats: Stats) -> News {
-    News::Stats(Box::new(Reading { at: Timestamp::from_secs(secs), stats }))
+fn reading(secs: u64, stats: Stats) -> Update {
+    Update::Stats(Box::new(Reading { at: Timestamp::from_secs(secs), stats }))
 }
 
 fn model(workers: usize) -> Model {
     let mut model = Model::new("http://127.0.0.1:6970");
-    model.take(reading(10, stats(workers, 1_000)));
-    model.take(reading(12, stats(workers, 3_000)));
+    model.apply(reading(10, stats(workers, 1_000)));
+    model.apply(reading(12, stats(workers, 3_000)));
     let swarm =
         |digit: &str| Swarm { info_hash: digit.repeat(40), seeders: 5, leechers: 12_345, downloaded: 2 };
-    model.take(News::Swarms(["a", "b", "c", "d"].map(|digit| vec![swarm(digit)])));
+    model.apply(Update::Swarms(["a", "b", "c", "d"].map(|digit| vec![swarm(digit)])));
     let client = |id: &str, share| Client { id: id.into(), share };
-    model.take(News::Clients(vec![client("-qB4630-", 0.75), client("?\u{1b}[2J", 0.25)]));
+    model.apply(Update::Clients(vec![client("-qB4630-", 0.75), client("?\u{1b}[2J", 0.25)]));
     model
 }
 
@@ -71,7 +71,7 @@ fn lines(width: u16, height: u16, model: &Model, view: &mut View) -> Vec<String>
     to_text(&screen(width, height, model, view)).lines().map(str::to_owned).collect()
 }
 
-/// The line that begins with these words (after a frame's line, if there is one), and those behind it.
+/// Returns the lines from the one that begins with these words (after a border, if there is one).
 #[track_caller]
 fn from<'a>(lines: &'a [String], words: &str) -> &'a [String] {
     let at = lines.iter().position(|line| line.trim_start_matches('─').contains(words));
@@ -88,7 +88,7 @@ fn assert_words(line: &str, words: &[&str]) {
 }
 
 #[test]
-fn all_has_its_place_on_small_and_large_screens() {
+fn everything_has_its_place_on_small_and_large_screens() {
     for (width, height) in [(80, 24), (160, 50)] {
         let lines = lines(width, height, &model(2), &mut View::new(true));
         assert_words(&lines[0], &["gyre 1.2.3", "http://127.0.0.1:6970", "up 1 d 1 h"]);
@@ -99,9 +99,9 @@ fn all_has_its_place_on_small_and_large_screens() {
         assert_words(&lines[2], &["turn p50 <32 us, p99 <32 us", "memory 24 MiB (swarms 0 B)"]);
         assert_words(&lines[3], &["swarms 70", "seeders 30", "leechers 40", "connections 0", "done/s 0"]);
         assert_words(&lines[4], &["last snapshot 5 min 0 s ago, 12 MiB in 40 ms", "sweep lag 0.0 s"]);
-        assert_words(&lines[5], &["udp/s, at most 1000", "last 2 s", "http/s, at most 0"]);
+        assert_words(&lines[5], &["udp/s, max 1000", "last 2 s", "http/s, max 0"]);
         assert_words(&lines[9], &["workers", "dropped, limited, bad"]);
-        assert_words(&lines[10], &["core", "CPU %", "req/s", "hops/s", "swarms", "peers", "cause", "in all"]);
+        assert_words(&lines[10], &["core", "CPU %", "req/s", "hops/s", "swarms", "peers", "cause", "total"]);
         assert_words(&lines[11], &["0", "0.5", "500", "0", "70", "70", "drop mesh-full", "100", "300"]);
         assert_words(&lines[12], &["1", "0.5", "500", "0", "70", "70", "bad connection-id", "0", "7"]);
         let swarms = from(&lines, "largest swarms by peers");
@@ -115,7 +115,7 @@ fn all_has_its_place_on_small_and_large_screens() {
 }
 
 #[test]
-fn hashes_are_whole_where_there_is_room() {
+fn hashes_are_not_shortened_if_there_is_room() {
     let wide = lines(160, 50, &model(1), &mut View::new(true));
     assert_words(&from(&wide, "info-hash")[1], &[&"a".repeat(40)]);
     let narrow = lines(80, 24, &model(1), &mut View::new(true));
@@ -123,7 +123,7 @@ fn hashes_are_whole_where_there_is_room() {
 }
 
 #[test]
-fn no_screen_is_too_small() {
+fn every_screen_size_can_be_drawn() {
     for (width, height) in (1..90).map(|width| (width, width / 3 + 1)).chain([(1, 50), (200, 1), (300, 3)]) {
         for help in [false, true] {
             let mut view = View::new(true);
@@ -135,7 +135,7 @@ fn no_screen_is_too_small() {
 }
 
 #[test]
-fn workers_are_scrolled_as_far_as_there_are_some() {
+fn workers_are_scrolled_up_to_the_last_one() {
     let (model, mut view) = (model(64), View::new(true));
     assert_words(&from(&lines(80, 24, &model, &mut view), "workers")[0], &["workers 1-5 of 64"]);
     view.first_worker = 3;
@@ -144,12 +144,12 @@ fn workers_are_scrolled_as_far_as_there_are_some() {
     assert!(from(&scrolled, "CPU %")[1].starts_with("3 "), "{scrolled:#?}");
     view.first_worker = 1_000;
     lines(80, 24, &model, &mut view);
-    assert_eq!(view.first_worker, 59, "one step up is seen");
+    assert_eq!(view.first_worker, 59, "one step up is visible");
     assert_words(&from(&lines(100, full_height(&model), &model, &mut view), "workers")[64 + 1], &["63"]);
 }
 
 #[test]
-fn the_order_of_swarms_goes_round() {
+fn the_order_of_swarms_cycles() {
     let (model, mut view) = (model(1), View::new(true));
     for (order, digit) in
         [("peers", "aa"), ("seeders", "bb"), ("leechers", "cc"), ("downloaded", "dd"), ("peers", "aa")]
@@ -163,25 +163,25 @@ fn the_order_of_swarms_goes_round() {
 }
 
 #[test]
-fn a_tracker_that_is_lost_is_grey_and_keeps_its_figures() {
+fn without_an_answer_the_last_values_are_shown_in_grey() {
     let mut model = model(2);
     let why = "it does not answer: \u{1b}[31mConnection refused".to_owned();
-    model.take(News::Lost { at: Timestamp::from_secs(17), why });
+    model.apply(Update::Lost { at: Timestamp::from_secs(17), why });
     for color in [true, false] {
         let mut view = View::new(color);
         let lines = lines(80, 24, &model, &mut view);
         assert_words(&lines[1], &["requests/s 1000"]);
-        assert_words(&lines[23], &["no answer for 5 s, trying again", "Connection refused"]);
+        assert_words(&lines[23], &["no answer for 5 s, retrying", "Connection refused"]);
         let screen = screen(80, 24, &model, &mut view);
         assert!(screen[(0, 1)].modifier.contains(Modifier::DIM));
         assert!(!screen[(1, 23)].modifier.contains(Modifier::DIM));
     }
-    model.take(reading(20, stats(2, 3_000)));
+    model.apply(reading(20, stats(2, 3_000)));
     assert!(!screen(80, 24, &model, &mut View::new(true))[(0, 1)].modifier.contains(Modifier::DIM));
 }
 
 #[test]
-fn without_colour_there_is_none() {
+fn without_colour_no_colour_is_used() {
     let colors = |color| {
         let screen = screen(80, 24, &model(2), &mut View::new(color));
         screen.content.iter().filter(|cell| cell.fg != Color::Reset || cell.bg != Color::Reset).count()
@@ -191,14 +191,14 @@ fn without_colour_there_is_none() {
 }
 
 #[test]
-fn what_comes_from_the_network_does_not_steer_the_terminal() {
+fn control_characters_from_the_network_are_replaced() {
     let mut model = model(1);
     let mut bad = stats(1, 5_000);
     bad.version = "1\u{1b}]0;x\u{7}".into();
     bad.total.drops.insert("a\nb\u{9b}".into(), 1);
-    model.take(reading(14, bad));
+    model.apply(reading(14, bad));
     let hash = Swarm { info_hash: "\u{1b}[2J".into(), ..Swarm::default() };
-    model.take(News::Swarms(std::array::from_fn(|_| vec![hash.clone()])));
+    model.apply(Update::Swarms(std::array::from_fn(|_| vec![hash.clone()])));
     let screen = screen(160, 50, &model, &mut View::new(true));
     assert!(!screen.content.iter().any(|cell| cell.symbol().contains(char::is_control)));
     let text = to_text(&screen);
@@ -208,10 +208,10 @@ fn what_comes_from_the_network_does_not_steer_the_terminal() {
 }
 
 #[test]
-fn a_pause_and_the_help_are_told() {
+fn pause_and_help_are_shown() {
     let mut view = View::new(true);
     view.paused = true;
-    assert_words(&lines(80, 24, &model(1), &mut view)[23], &["paused", "p goes on"]);
+    assert_words(&lines(80, 24, &model(1), &mut view)[23], &["paused", "p resume"]);
     view.help = true;
     let lines = lines(80, 24, &model(1), &mut view);
     assert_words(&from(&lines, "gyre top")[1], &["q, Esc, Ctrl-C", "quit"]);
@@ -219,7 +219,7 @@ fn a_pause_and_the_help_are_told() {
 }
 
 #[test]
-fn numbers_are_short_and_none_that_counts_reads_as_0() {
+fn numbers_are_short_and_only_0_is_shown_as_0() {
     for (number, text) in [
         (0.0, "0"),
         (0.001, "0.1"),
