@@ -185,7 +185,7 @@ pub const CLIENTS_MAX: usize = 64;
 pub const CLIENTS_SAMPLE_US: u64 = 1_000;
 /// Half-life of a sample in the client statistics, in seconds.
 pub const CLIENTS_HALF_LIFE_S: u64 = 60;
-/// Number of buckets of the turn duration histogram: powers of two in microseconds up to 0.5 s, and one for the rest.
+/// Buckets of the turn duration histogram: powers of two in microseconds, up to 0.5 s. One more counts longer turns.
 pub const TURN_BUCKETS: usize = 20;
 
 // ---- the sweep and other housekeeping ----
