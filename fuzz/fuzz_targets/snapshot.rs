@@ -49,7 +49,7 @@ fn read(file: &[u8]) -> (Vec<Saved>, Option<Damage>) {
         Err(damage) => return (pieces, Some(damage)),
     };
     loop {
-        match reader.block(NOW, &mut pieces) {
+        match reader.read_block(NOW, &mut pieces) {
             Ok(true) => {}
             Ok(false) => return (pieces, None),
             Err(damage) => return (pieces, Some(damage)),

@@ -5,8 +5,8 @@ use std::fmt;
 
 use http::StatusCode;
 
-/// The kind of a [`TrackerError`]. It determines the status of an HTTP response. Responses to announces and scrapes carry
-/// the error's message instead, as `failure reason` (BEP 3) or error packet (BEP 15).
+/// The kind of a [`TrackerError`]. It determines the status of an HTTP response. Responses to announces and scrapes
+/// carry the error's message instead, as `failure reason` (BEP 3) or error packet (BEP 15).
 ///
 /// ```
 /// # use gyre_core as gyre;

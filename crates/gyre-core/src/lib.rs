@@ -1,6 +1,6 @@
-//! The core of the tracker gyre: wire formats, the swarm table, the engine, the mesh. It knows no socket and no ring, and
-//! reads no clock but in [`time`]. Use it through the crate `gyre-tracker`, whose library is called `gyre`: the core's own
-//! interface may change at any time.
+//! The core of the tracker gyre: wire formats, the swarm table, the engine, the mesh. It knows no socket and no ring,
+//! and reads no clock but in [`time`]. Use it through the crate `gyre-tracker`, whose library is called `gyre`: the
+//! core's own interface may change at any time.
 //!
 //! Imports go downwards only, which a test checks.
 //!

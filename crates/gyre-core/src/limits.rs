@@ -190,7 +190,8 @@ pub const TURN_BUCKETS: usize = 20;
 
 // ---- the sweep and other housekeeping ----
 
-/// Maximum cost of a sweep slice, of which there is one a turn: about 10 to 20 us. Looking at a swarm or bucket costs 1.
+/// Maximum cost of a sweep slice, of which there is one a turn: about 10 to 20 us. Looking at a swarm or bucket costs
+/// 1.
 pub const TURN_SWEEP: usize = 512;
 /// Sweep slices in a turn while memory is short. They make room for about 120 peers, almost as many as a turn can add.
 pub const SHORT_SLICES: usize = 4;
@@ -215,8 +216,8 @@ pub const HTTP_PASSKEY_BYTES: usize = 64;
 
 // ---- web routes, proxies ----
 
-/// Maximum length, in bytes, of the first line of a body chunk, without its line end. It holds a size of up to 16 digits
-/// and an extension, which is not used. Longer lines only waste the server's time.
+/// Maximum length, in bytes, of the first line of a body chunk, without its line end. It holds a size of up to 16
+/// digits and an extension, which is not used. Longer lines only waste the server's time.
 pub const WEB_CHUNK_LINE_BYTES: u16 = 256;
 /// Maximum length of the extensions of all chunks of a body, in bytes.
 pub const WEB_CHUNK_EXTENSIONS_BYTES: u16 = 16 * 1024;

@@ -2,8 +2,8 @@
 //!
 //! A source has a token bucket for each kind of request. A bucket is stored as one number, the time at which it will be
 //! full again (the virtual scheduling of ATM's GCRA, ITU-T I.371). A full bucket needs no storage, so the table has a
-//! fixed size: when a set is full, the bucket that will be full first is replaced. In a flood from more sources than the
-//! table has places, the sources with the most requests stay in the table.
+//! fixed size: when a set is full, the bucket that will be full first is replaced. In a flood from more sources than
+//! the table has places, the sources with the most requests stay in the table.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -189,8 +189,8 @@ pub struct Throttle {
 }
 
 impl Throttle {
-    /// Creates a limiter in which all buckets are full. The key is secret, so that an attacker can't choose sources that
-    /// collide in one set.
+    /// Creates a limiter in which all buckets are full. The key is secret, so that an attacker can't choose sources
+    /// that collide in one set.
     pub fn new(limits: &SourceLimits, key: [u8; 16]) -> Self {
         let mut throttle = Self {
             paces: [None; Limited::COUNT],

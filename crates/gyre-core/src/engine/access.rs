@@ -31,7 +31,7 @@ impl Engine {
     /// What a client is told whose announce is denied, if it is; counts it.
     fn denies(&mut self, now: Timestamp, info_hash: &InfoHash, peer_id: &PeerId) -> Option<&str> {
         let access = self.access.as_ref()?;
-        let denied = access.judge(now, info_hash, peer_id)?;
+        let denied = access.check_announce(now, info_hash, peer_id)?;
         self.counters.bump(match denied {
             Denied::Torrent => Counter::DeniedTorrent,
             Denied::Client => Counter::DeniedClient,
