@@ -2,7 +2,7 @@
 
 use fastrand::Rng;
 use gyre_core::limits::LOOK_AHEAD;
-use gyre_core::swarm::{Ahead, PeerSink, Shard};
+use gyre_core::swarm::{Lookahead, PeerSink, Shard};
 use gyre_core::time::Timestamp;
 use gyre_core::types::{Announce, Event, PEER_V4_BYTES, PEER_V6_BYTES, PeerAddr, PeerId};
 
@@ -73,14 +73,14 @@ pub(crate) fn repeat(name: &str, times: usize) -> bool {
         (0..times.max(MANY) as u32).map(|number| nth(number, &mut drawn)).collect();
     let (mut peers, is_ahead) = (0, name.contains("ahead"));
     for turn in announces[..times].chunks(LOOK_AHEAD) {
-        let mut ahead = [Ahead::default(); LOOK_AHEAD];
+        let mut ahead = [Lookahead::default(); LOOK_AHEAD];
         if is_ahead {
             shard.look_ahead::<Reply>(&turn.iter(), &mut rng, &mut ahead);
         }
         for (announce, ahead) in turn.iter().zip(&ahead) {
             reply.length = 0;
             match is_ahead {
-                true => shard.announce_ahead(now, announce, ahead, &mut reply),
+                true => shard.announce_prefetched(now, announce, ahead, &mut reply),
                 false => shard.announce(now, announce, &mut rng, &mut reply),
             };
             peers += reply.length / PEER_V4_BYTES;

@@ -199,7 +199,7 @@ impl<T: Table> Run<T> {
         for (at, announce) in turn.iter().enumerate() {
             self.reply.clear();
             let (ticks, counts) =
-                self.timer.time(|| self.table.announce_ahead(now, at, announce, &mut self.reply));
+                self.timer.time(|| self.table.announce_prefetched(now, at, announce, &mut self.reply));
             black_box(counts);
             let full = self.look_at_reply(announce);
             self.ways[1].add(ticks + ahead, full);
@@ -216,7 +216,7 @@ impl<T: Table> Run<T> {
                 for (at, announce) in turn.iter().enumerate() {
                     self.reply.clear();
                     black_box(match by_turns {
-                        true => self.table.announce_ahead(now, at, announce, &mut self.reply),
+                        true => self.table.announce_prefetched(now, at, announce, &mut self.reply),
                         false => self.table.announce(now, announce, &mut self.reply),
                     });
                     given += black_box(&self.reply).peers().len() as u64 / 6;

@@ -2,7 +2,7 @@
 
 use foldhash::fast::FixedState;
 use gyre_core::limits::{LOOK_AHEAD, TURN_SWEEP, UDP_ANNOUNCE_REPLY_BYTES, UDP_REPLY_MAX_BYTES};
-use gyre_core::swarm::{Ahead, PeerSink, Shard};
+use gyre_core::swarm::{Lookahead, PeerSink, Shard};
 use gyre_core::time::Timestamp;
 use gyre_core::types::{Announce, Event, InfoHash, PEER_V4_BYTES, PEER_V6_BYTES, PeerAddr, SwarmCounts};
 use hashbrown::HashMap;
@@ -76,7 +76,7 @@ pub(crate) trait Table {
     fn announce(&mut self, now: Timestamp, announce: &Announce, reply: &mut Reply) -> SwarmCounts;
     fn look_ahead(&mut self, announces: &[Announce]);
     /// Does the announce that came at this place of the last look ahead.
-    fn announce_ahead(
+    fn announce_prefetched(
         &mut self,
         now: Timestamp,
         at: usize,
@@ -92,7 +92,7 @@ pub(crate) trait Table {
 /// gyre's shard with what a worker keeps beside it.
 pub(crate) struct Gyre {
     shard: Shard,
-    ahead: [Ahead; TURN],
+    ahead: [Lookahead; TURN],
     rng: fastrand::Rng,
 }
 
@@ -102,7 +102,7 @@ impl Table for Gyre {
 
     fn new() -> Self {
         let shard = Shard::new(*b"the table's key.", PEER_TIMEOUT_SECS, usize::MAX);
-        Self { shard, ahead: [Ahead::default(); TURN], rng: fastrand::Rng::with_seed(1) }
+        Self { shard, ahead: [Lookahead::default(); TURN], rng: fastrand::Rng::with_seed(1) }
     }
 
     #[inline]
@@ -116,14 +116,14 @@ impl Table for Gyre {
     }
 
     #[inline]
-    fn announce_ahead(
+    fn announce_prefetched(
         &mut self,
         now: Timestamp,
         at: usize,
         announce: &Announce,
         reply: &mut Reply,
     ) -> SwarmCounts {
-        self.shard.announce_ahead(now, announce, &self.ahead[at], reply)
+        self.shard.announce_prefetched(now, announce, &self.ahead[at], reply)
     }
 
     fn sweep(&mut self, now: Timestamp) -> Slice {
@@ -224,7 +224,7 @@ impl Table for Baseline {
 
     fn look_ahead(&mut self, _: &[Announce]) {}
 
-    fn announce_ahead(
+    fn announce_prefetched(
         &mut self,
         now: Timestamp,
         _: usize,

@@ -5,12 +5,12 @@
 
 use arbitrary::Arbitrary;
 use fastrand::Rng;
-use gyre_core::swarm::{Ahead, PeerSink, Position, Saved, Shard};
+use gyre_core::swarm::{Lookahead, PeerSink, Position, Saved, Shard};
 use gyre_core::time::Timestamp;
 use gyre_core::types::{Announce, Event, InfoHash, PEER_V4_BYTES, PEER_V6_BYTES, PeerAddr, PeerId, SwarmCounts};
 use libfuzzer_sys::fuzz_target;
 
-#[path = "../../src/swarm/tests/oracle.rs"]
+#[path = "../../crates/gyre-core/src/swarm/tests/oracle.rs"]
 #[allow(dead_code)] // the library's tests use more of it
 mod oracle;
 
@@ -36,7 +36,7 @@ enum Op {
     },
     Scrape(u8),
     Sweep(u8),
-    Pass(u8),
+    Advance(u8),
     Save(u8),
     Restore {
         beside: bool,
@@ -65,8 +65,8 @@ fuzz_target!(|input: (u64, Vec<Op>)| {
             Op::Scrape(swarm) => trial.step(Step::Scrape(swarm)),
             Op::Sweep(budget) => trial.step(Step::Sweep(budget.into())),
             // Laps take less than the time that they have, or all that there was is over.
-            Op::Pass(secs @ ..40) => trial.step(Step::Pass(secs.into())),
-            Op::Pass(secs) => trial.step(Step::Pass(TIMEOUT + 1 + u32::from(secs) % 50)),
+            Op::Advance(secs @ ..40) => trial.step(Step::Advance(secs.into())),
+            Op::Advance(secs) => trial.step(Step::Advance(TIMEOUT + 1 + u32::from(secs) % 50)),
             Op::Save(at_once) => trial.step(Step::Save(at_once.into())),
             Op::Restore { beside } => trial.step(Step::Restore { beside }),
         }

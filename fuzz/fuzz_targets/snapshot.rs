@@ -33,7 +33,7 @@ fn check(pieces: Vec<Saved>) {
     let now = Timestamp::from_secs(10_000);
     let mut shard = Shard::new([7; 16], 4_000, usize::MAX);
     let peers = shard.restore(now, pieces.iter().copied());
-    let saved: Vec<Saved> = shard.save(Position::default()).collect();
+    let saved: Vec<Saved> = shard.walk(Position::default()).collect();
     let is_peer = |piece: &&Saved| matches!(piece, Saved::Peer { .. });
     assert_eq!(saved.iter().filter(is_peer).count() as u64, peers);
     assert!(peers <= pieces.iter().filter(is_peer).count() as u64);

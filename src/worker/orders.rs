@@ -16,7 +16,7 @@ use super::{ConnectionLimits, Driver, Shared, Trusted, Witness, save};
 use crate::access::Access;
 use crate::engine::{Engine, Policy};
 use crate::limits::{SURVEY_PAUSE_MS, SURVEY_SLICE};
-use crate::swarm::{Saved, Surveyed};
+use crate::swarm::{Saved, SurveyPosition};
 use crate::throttle::SourceLimits;
 use crate::time::Timestamp;
 use crate::types::{InfoHash, SwarmCounts};
@@ -109,7 +109,7 @@ impl<M> Driver<M> {
 /// Tells of all swarms, a slice at a time between the worker's turns.
 async fn survey(shared: Rc<Shared>, listener: mpsc::Sender<Slice>) {
     let _witness = Witness(shared.clone());
-    let mut surveyed = Surveyed::default();
+    let mut surveyed = SurveyPosition::default();
     loop {
         let slice = shared.engine.borrow().survey(&mut surveyed, SURVEY_SLICE);
         if slice.is_empty() || listener.send(slice).await.is_err() {

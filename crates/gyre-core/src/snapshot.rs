@@ -356,7 +356,10 @@ mod tests {
         assert!(matches!(read(b"#!/bin/sh -efx", 0).1, Some(Damage::Kind)));
         let mut newer = file(&[]);
         newer[8] = 2;
-        assert_eq!(read(&newer, 0).1.unwrap().to_string(), "version 2 is not supported: this program reads version 1");
+        assert_eq!(
+            read(&newer, 0).1.unwrap().to_string(),
+            "version 2 is not supported: this program reads version 1"
+        );
         struct Broken;
         impl Read for Broken {
             fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {

@@ -78,9 +78,8 @@ impl Entries for Hashes {
         if self.entries.len() >= ACCESS_LIST_MAX_ENTRIES {
             return Err((0, format!("more than {ACCESS_LIST_MAX_ENTRIES} entries")));
         }
-        let info_hash = Self::key(words[0]).ok_or_else(|| {
-            (0, "not an info-hash: use 40 hexadecimal or 32 base 32 digits".to_owned())
-        })?;
+        let info_hash = Self::key(words[0])
+            .ok_or_else(|| (0, "not an info-hash: use 40 hexadecimal or 32 base 32 digits".to_owned()))?;
         let until = match words {
             [_] => None,
             [_, until] => Some(parse_time(until).ok_or_else(|| {

@@ -11,7 +11,7 @@ use crate::engine::message::{Endpoint, Message, Post, Replies, Source, UdpAnnoun
 use crate::engine::middleware::Middleware;
 use crate::engine::scrape::Counted;
 use crate::limits::{LOOK_AHEAD, TURN_DATAGRAMS, UDP_ANNOUNCE_REPLY_BYTES, UDP_REPLY_MAX_BYTES};
-use crate::swarm::{Ahead, PeerSink};
+use crate::swarm::{Lookahead, PeerSink};
 use crate::throttle::Limited;
 use crate::time::Timestamp;
 use crate::types::{Family, InfoHash, PEER_V4_BYTES, PEER_V6_BYTES, SwarmCounts};
@@ -256,14 +256,14 @@ impl Engine {
             self.clients.note(now, &first.announce.peer_id); // one of a turn is sample enough
         }
         for group in announces.chunks(LOOK_AHEAD) {
-            let mut ahead = [Ahead::default(); LOOK_AHEAD];
+            let mut ahead = [Lookahead::default(); LOOK_AHEAD];
             let ahead = &mut ahead[..group.len()];
             let requests = group.iter().map(|request| &request.announce);
             self.shard.look_ahead::<PackedPeers<'_>>(&requests, &mut self.rng, ahead);
             for (request, ahead) in group.iter().zip(ahead) {
                 replies.reply(&request.to, |out| {
                     put_announce(out, request.transaction_id, request.interval_secs, |peers| {
-                        self.shard.announce_ahead(now, &request.announce, ahead, peers)
+                        self.shard.announce_prefetched(now, &request.announce, ahead, peers)
                     })
                 });
                 self.counters.bump(Counter::of(Kind::UdpReply, Family::of(request.to.source.ip())));
