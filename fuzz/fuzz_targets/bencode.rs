@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use arbitrary::{Arbitrary, Unstructured};
 use gyre_core::types::{InfoHash, PeerId, SwarmCounts};
-use gyre_core::wire::answer::{Announced, Value, scraped};
+use gyre_core::wire::answer::{AnnounceResponse, Value, parse_scrape};
 use gyre_core::wire::bencode::{AnnounceReply, Form, Peers, put_announce, put_failure, put_scrape};
 use libfuzzer_sys::fuzz_target;
 
@@ -29,8 +29,8 @@ fuzz_target!(|bytes: &[u8]| {
         put(&mut written, &value);
         assert_eq!(written, bytes, "there is one way to write it");
     }
-    let _ = Announced::parse(bytes);
-    let _ = scraped(bytes, InfoHash([b'a'; 20]));
+    let _ = AnnounceResponse::parse(bytes);
+    let _ = parse_scrape(bytes, InfoHash([b'a'; 20]));
     if let Ok(reply) = Reply::arbitrary(&mut Unstructured::new(bytes)) {
         announce(&reply);
         scrape(&reply);
@@ -82,7 +82,7 @@ fn announce(reply: &Reply) {
         _ => (reply.v4.len() + reply.v6.len(), None),
     };
     let interval_secs = Some(reply.intervals[0].into());
-    assert_eq!(Announced::parse(&out), Ok(Announced::Taken { interval_secs, peers: Some(peers), peers6 }));
+    assert_eq!(AnnounceResponse::parse(&out), Ok(AnnounceResponse::Accepted { interval_secs, peers: Some(peers), peers6 }));
     let value = Value::parse(&out).expect("it was read before");
     let text = reply.warning.as_deref().map(str::as_bytes);
     assert_eq!(value.get("warning message").map(|value| value.as_bytes()), text.map(Some));
@@ -90,7 +90,7 @@ fn announce(reply: &Reply) {
     for for_ever in [false, true] {
         out.clear();
         put_failure(&mut out, reason, for_ever);
-        assert_eq!(Announced::parse(&out), Ok(Announced::Refused(reason.to_owned())));
+        assert_eq!(AnnounceResponse::parse(&out), Ok(AnnounceResponse::Refused(reason.to_owned())));
     }
 }
 
@@ -101,7 +101,7 @@ fn scrape(reply: &Reply) {
     let mut out = Vec::new();
     put_scrape(&mut out, &mut swarms);
     for (info_hash, _) in &known {
-        let found = scraped(&out, *info_hash).expect("an answer").expect("it was asked for");
+        let found = parse_scrape(&out, *info_hash).expect("an answer").expect("it was asked for");
         assert!(known.contains(&(*info_hash, found)));
     }
 }

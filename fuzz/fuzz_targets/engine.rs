@@ -24,7 +24,7 @@ use gyre_core::limits::{
 use gyre_core::owner::Owners;
 use gyre_core::time::Timestamp;
 use gyre_core::types::{Event, InfoHash, PeerId, WorkerId};
-use gyre_core::wire::answer::{Announced, scraped};
+use gyre_core::wire::answer::{AnnounceResponse, parse_scrape};
 use gyre_core::wire::query::{AnnounceQuery, ScrapeQuery};
 use gyre_core::wire::udp::{self, Request, Response};
 use libfuzzer_sys::fuzz_target;
@@ -392,11 +392,11 @@ impl Net {
                 let expected = (peers.v4.len(), peers.v6.len());
                 let terms = Terms::default();
                 self.engines[worker].write_announced(&mut out, *ip, query, &terms, counts, peers);
-                match Announced::parse(&out) {
-                    Ok(Announced::Taken { peers: Some(peers), peers6, .. }) if query.compact => {
+                match AnnounceResponse::parse(&out) {
+                    Ok(AnnounceResponse::Accepted { peers: Some(peers), peers6, .. }) if query.compact => {
                         assert_eq!((peers, peers6.unwrap_or(0)), expected);
                     }
-                    Ok(Announced::Taken { peers: Some(peers), .. }) => {
+                    Ok(AnnounceResponse::Accepted { peers: Some(peers), .. }) => {
                         assert_eq!(peers, expected.0 + expected.1);
                     }
                     other => panic!("{other:?}"),
@@ -406,7 +406,7 @@ impl Net {
                 let expected = counts.clone();
                 self.engines[worker].write_scraped(&mut out, query, counts);
                 for (info_hash, counts) in query.info_hashes.iter().zip(*expected) {
-                    assert_eq!(scraped(&out, *info_hash), Ok(Some(counts)));
+                    assert_eq!(parse_scrape(&out, *info_hash), Ok(Some(counts)));
                 }
             }
             _ => panic!("another request's answer"),

@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use super::probe::{Asked, Patience, Silence, Target, Told, peer_id};
 use crate::limits::{DOCTOR_ANSWER_BYTES, DOCTOR_PEER_PORT, HTTP_HEADERS_MAX};
 use crate::types::InfoHash;
-use crate::wire::answer::{Announced, scraped};
+use crate::wire::answer::{AnnounceResponse, parse_scrape};
 
 /// Asks for a swarm that nobody has, and leaves it again.
 pub(super) fn ask(target: &Target, hash: InfoHash, patience: Patience) -> Asked {
@@ -30,12 +30,12 @@ fn announce(target: &Target, hash: InfoHash, event: &str, patience: Patience) ->
     let started = patience.now();
     let body = get(target, &with_query(&target.path, &query), patience)?;
     let took = patience.now().since(started);
-    match Announced::parse(&body) {
-        Ok(Announced::Taken { interval_secs, peers, peers6 }) => {
+    match AnnounceResponse::parse(&body) {
+        Ok(AnnounceResponse::Accepted { interval_secs, peers, peers6 }) => {
             let peers = peers.map(|peers| peers + peers6.unwrap_or(0));
             Ok(Told { took, interval_secs, peers })
         }
-        Ok(Announced::Refused(reason)) => Err(Silence::Because(format!("it refuses: {reason}"))),
+        Ok(AnnounceResponse::Refused(reason)) => Err(Silence::Because(format!("it refuses: {reason}"))),
         Err(error) => Err(Silence::Because(format!("the answer can't be read: {error}"))),
     }
 }
@@ -43,7 +43,7 @@ fn announce(target: &Target, hash: InfoHash, event: &str, patience: Patience) ->
 fn scrape(target: &Target, path: &str, hash: InfoHash, patience: Patience) -> Result<(), String> {
     let query = format!("info_hash={}", escaped(&hash.0));
     match get(target, &with_query(path, &query), patience) {
-        Ok(body) => scraped(&body, hash).map(drop),
+        Ok(body) => parse_scrape(&body, hash).map(drop),
         Err(Silence::Because(why)) => Err(why),
         Err(Silence::Refused | Silence::Unreachable) => Err("the port has closed meanwhile".into()),
     }
