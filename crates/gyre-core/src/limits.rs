@@ -75,8 +75,8 @@ const _: () = assert!(MAX_LISTENERS <= u8::MAX as usize);
 
 // ---- the table ----
 
-/// Size of a chunk, in bytes, the unit in which the table allocates and frees memory. The allocator wastes nothing at
-/// this size. A chunk holds swarm records, index lines, or peer addresses together with their marks and peer ids.
+/// Bytes of swarm records, of index lines or of peer addresses in a chunk, the unit in which the table allocates and
+/// frees memory. The marks and peer ids of the addresses come on top. The allocator wastes nothing at this size.
 pub const TABLE_CHUNK_BYTES: usize = 16 * 1024;
 /// Average number of swarms in an index line, which has 12 slots. Lines not yet split hold up to twice as many swarms
 /// as split ones, and some of them overflow into the spill table.

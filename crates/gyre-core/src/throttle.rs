@@ -213,7 +213,8 @@ impl Throttle {
         self.exempt.clone_from(&limits.exempt);
     }
 
-    /// Takes a token of the address and of its network. Returns whether the request is within their limits.
+    /// Takes a token of the address and of its network. Returns whether the request is permitted: both had a token, or
+    /// the address is exempt.
     pub fn permits(&mut self, now: Timestamp, limited: Limited, ip: IpAddr) -> bool {
         let Some((address, network)) = &self.paces[limited as usize] else { return true };
         let permitted = self.buckets.take(now, Source::address(ip), limited as u8, address)
@@ -279,7 +280,7 @@ impl Source {
     }
 }
 
-/// The places for buckets of the same hash: one cache line.
+/// The places for the buckets whose keys map to this set: one cache line.
 #[derive(Clone, Copy, Default)]
 #[repr(align(64))]
 struct Set {

@@ -1,9 +1,9 @@
 //! Owns lists of info-hashes. A list can hold millions, at a little more than 20 bytes each. A lookup reads memory
 //! twice.
 //!
-//! The hashes are sorted. A table maps the first bits of a hash to the range of hashes that share them. There are
-//! enough bits that a range has one or two random hashes. If an attacker chose similar hashes, a range is long, and the
-//! binary search in it takes more steps.
+//! The hashes are sorted. A table maps the first bits of a hash to the range of hashes that share them. The number of
+//! bits is chosen so that a range holds one or two hashes if they are random. If an attacker chose similar hashes, the
+//! binary search in a long range takes more steps.
 
 use std::time::{Duration, UNIX_EPOCH};
 

@@ -272,13 +272,13 @@ impl<const N: usize> Blocks<N> {
     pub(super) fn swap_remove(&mut self, bucket: &mut Bucket, at: usize, memory: &mut Memory) -> Mark {
         let last = bucket.len() - 1;
         let pool = self.pool_mut(*bucket);
-        let gone = pool.peer(bucket.block, at);
+        let removed = pool.peer(bucket.block, at);
         if at < last {
             let peer = pool.peer(bucket.block, last);
             pool.put(bucket.block, at, &peer);
         }
         self.resize(bucket, last, bucket.has_ids, memory);
-        gone.mark
+        removed.mark
     }
 
     /// Adds or removes the bucket's column of ids.

@@ -394,14 +394,14 @@ impl Shard {
     }
 
     fn stop(&mut self, ahead: &Lookahead, number: u32, announce: &Announce) -> SwarmCounts {
-        let gone = match &mut self.swarms.get_mut(number).body {
+        let removed = match &mut self.swarms.get_mut(number).body {
             Body::Few(few) => {
                 let mut peers = few.unpack();
                 peers.iter().position(|peer| peer.addr == announce.peer).map(|at| {
-                    let gone = peers.remove(at);
+                    let removed = peers.remove(at);
                     *few = Few::pack(&peers).expect("fewer peers need less room");
-                    self.books.census.leave(gone.mark);
-                    gone.seeder
+                    self.books.census.leave(removed.mark);
+                    removed.seeder
                 })
             }
             Body::Sets(sets) => [SEEDERS, LEECHERS].into_iter().find_map(|role| {
@@ -413,7 +413,7 @@ impl Shard {
                 was_there.then_some(role == SEEDERS)
             }),
         };
-        let Some(was_seeder) = gone else { return self.counts(number) };
+        let Some(was_seeder) = removed else { return self.counts(number) };
         self.totals.count_removed(was_seeder, announce.peer.family());
         let counts = self.counts(number);
         if counts.seeders + counts.leechers == 0 {

@@ -146,10 +146,10 @@ impl Shard {
                 }
                 Some(number) => {
                     let mut strict = Slice { expiry_age: 0, eviction_age: 0, ..slice };
-                    let mut gone = Swept::default();
-                    self.visit(number, &mut strict, &mut gone);
+                    let mut removed = Swept::default();
+                    self.visit(number, &mut strict, &mut removed);
                     slice.left = strict.left;
-                    swept.denied += gone.expired + gone.evicted;
+                    swept.denied += removed.expired + removed.evicted;
                 }
                 None if self.cursor.in_swarm.is_some() => self.cursor.in_swarm = None, // the swarm no longer exists
                 None => {
@@ -244,13 +244,13 @@ impl Shard {
         }
         slice.charge(SWEEP_CLEANING_COST);
         let age = slice.removal_age(&self.books);
-        let (ticks, mut gone) = (&self.books.ticks, peers.clone());
-        gone.retain(|peer| ticks.age(peer.mark) >= age);
+        let (ticks, mut removed) = (&self.books.ticks, peers.clone());
+        removed.retain(|peer| ticks.age(peer.mark) >= age);
         peers.retain(|peer| ticks.age(peer.mark) < age);
-        for gone in gone {
-            self.books.census.leave(gone.mark);
-            self.totals.count_removed(gone.seeder, gone.addr.family());
-            match self.books.ticks.is_expired(gone.mark) {
+        for removed in removed {
+            self.books.census.leave(removed.mark);
+            self.totals.count_removed(removed.seeder, removed.addr.family());
+            match self.books.ticks.is_expired(removed.mark) {
                 true => swept.expired += 1,
                 false => swept.evicted += 1,
             }
