@@ -1,4 +1,4 @@
-//! Owns the cost of connection ids.
+//! Owns the bench cases for connection ids.
 
 use std::hint::black_box;
 use std::net::IpAddr;
@@ -10,7 +10,7 @@ use gyre_core::time::Timestamp;
 
 use super::{Amount, Meter};
 
-/// Ids for clients of both families.
+/// Measures ids for clients of both families.
 pub(crate) fn ids(meter: &mut impl Meter) {
     let window = u64::from(DEFAULT_CONNECTION_ID_WINDOW_S);
     let ids = ConnectionIds::new(*b"sixteen byte key", DEFAULT_CONNECTION_ID_WINDOW_S, Duration::ZERO);

@@ -1,5 +1,5 @@
-//! Owns the cost of whole answers: from the bytes of a request to those of its response, with a table to look into, but
-//! without the kernel.
+//! Owns the bench cases for complete requests: from the bytes of a request to those of its response, with a filled
+//! table, but without the kernel.
 
 use std::cell::RefCell;
 use std::hint::black_box;
@@ -36,16 +36,16 @@ const POLICY: Policy = Policy {
     table_bytes: usize::MAX,
 };
 const NOW: Timestamp = Timestamp::from_secs(12_000);
-/// The table holds so many swarms ...
+/// Number of swarms in the table.
 const SWARMS: u16 = 10;
-/// ... of so many peers, of which every fourth is still downloading.
+/// Number of peers in each swarm. Every fourth is a leecher.
 const PEERS: u16 = 1_000;
-/// Info-hashes of a list; the table's are among them.
+/// Number of info-hashes in a list, including those of the table.
 const LISTED: u32 = 10_000;
-/// Turns whose announces are drawn before the first is measured.
+/// Number of turns whose announces are drawn before the measurement.
 const TURNS: usize = 64;
 
-/// A tracker of one worker, and what leaves it.
+/// A tracker with one worker, and its response buffer.
 struct Tracker<M> {
     worker: OneWorker,
     gate: Gate<M>,
@@ -53,7 +53,7 @@ struct Tracker<M> {
     out: [u8; UDP_REPLY_MAX_BYTES],
 }
 
-/// There are no other workers.
+/// The mail of a worker that is alone.
 struct Alone;
 
 impl Post for Alone {
@@ -92,7 +92,7 @@ impl task::Worker for OneWorker {
     }
 }
 
-/// Takes responses: counts their bytes.
+/// Counts the bytes of responses.
 struct Sent<'a> {
     out: &'a mut [u8; UDP_REPLY_MAX_BYTES],
     bytes: usize,
@@ -105,7 +105,7 @@ impl Replies for Sent<'_> {
 }
 
 impl<M: Middleware> Tracker<M> {
-    /// A tracker with its table filled.
+    /// Creates a tracker with a filled table.
     fn new(middleware: M) -> Self {
         let ids = ConnectionIds::new([9; 16], 120, Duration::ZERO);
         let seeds = Seeds { table: [7; 16], random: 2 };
@@ -121,7 +121,7 @@ impl<M: Middleware> Tracker<M> {
         tracker
     }
 
-    /// The announce of a client that has connected.
+    /// Returns the announce of a client with a valid connection id.
     fn announce(&self, swarm: u16, peer: u16, num_want: i32) -> Vec<u8> {
         samples::datagram(Request::Announce(Announce {
             connection_id: self.ids.issue(NOW, client(peer).source.ip()),
@@ -132,7 +132,7 @@ impl<M: Middleware> Tracker<M> {
         }))
     }
 
-    /// Takes a datagram; returns the length of what is answered at once.
+    /// Handles a datagram. Returns the length of an immediate response.
     fn datagram(&mut self, from: &Endpoint, datagram: &[u8]) -> Option<usize> {
         self.worker.engine.get_mut().datagram(
             NOW,
@@ -144,7 +144,7 @@ impl<M: Middleware> Tracker<M> {
         )
     }
 
-    /// Takes the datagrams of a turn; returns the bytes of all responses.
+    /// Handles the datagrams of a turn. Returns the bytes of all responses.
     fn turn(&mut self, datagrams: &[(Endpoint, Vec<u8>)]) -> usize {
         let mut bytes = 0;
         for (from, datagram) in datagrams {
@@ -158,7 +158,7 @@ impl<M: Middleware> Tracker<M> {
         sent.bytes
     }
 
-    /// Lets the middleware wait with a request, as a task does, but for the runtime; returns the response's length.
+    /// Runs async middleware for a request as a task does, but without a runtime. Returns the response's length.
     fn wait(&mut self, waiting: Waiting) -> Option<usize> {
         let Waiting { mut request, passed, .. } = waiting;
         let middleware = self.gate.middleware().clone();
@@ -172,7 +172,7 @@ impl<M: Middleware> Tracker<M> {
         self.worker.engine.get_mut().conclude_udp(&mut request, result, black_box(&mut self.out))
     }
 
-    /// Answers a request by HTTP, as a connection's task does. `None`: it is not one that can be answered at once.
+    /// Answers an HTTP request as a connection's task does. `None` if it can't be answered at once.
     fn request(&mut self, ip: IpAddr, input: &[u8], out: &mut Vec<u8>) -> Option<()> {
         let request = HttpRequest::parse(&input[..head_end(input, 0)?]).ok()?;
         let response = ResponseWriter::start(out, Status::Ok, Persistence::Close, false);
@@ -210,13 +210,13 @@ impl<M: Middleware> Tracker<M> {
     }
 }
 
-/// The client of this number.
+/// Returns the endpoint of client `number`.
 fn client(number: u16) -> Endpoint {
     let [high, low] = number.to_be_bytes();
     Endpoint { source: SocketAddr::from(([10, 0, high, low], 50_000)), local: None, socket: 0 }
 }
 
-/// Datagrams: a connect, announces of a turn, scrapes, and what gets no answer.
+/// Measures datagrams: a connect, the announces of a turn, scrapes, and requests that get no response.
 pub(crate) fn datagrams(meter: &mut impl Meter) {
     let mut tracker = Tracker::new(());
     let from = client(7);
@@ -244,7 +244,7 @@ pub(crate) fn datagrams(meter: &mut impl Meter) {
     announces(meter, "engine/announce, 30 peers of 1,000", (), |_| ());
 }
 
-/// Announces and connects of sources that are within their limits, and wrong ids of one that is banned.
+/// Measures announces and connects of sources within their limits, and an announce of a banned source.
 pub(crate) fn limited(meter: &mut impl Meter) {
     let rate = |text: &str| Some(text.parse().expect("a rate"));
     let high = rate("1000000:1000000");
@@ -268,7 +268,7 @@ pub(crate) fn limited(meter: &mut impl Meter) {
     });
 }
 
-/// Announces for torrents that a list has to allow.
+/// Measures announces for torrents on an allow list.
 pub(crate) fn listed(meter: &mut impl Meter) {
     let mut hashes = Hashes::default();
     (0..LISTED).for_each(|number| hashes.add(samples::info_hash(number), None));
@@ -278,7 +278,7 @@ pub(crate) fn listed(meter: &mut impl Meter) {
     announces(meter, "engine listed/announce, one list of 10,000", (), |engine| engine.set_access(access));
 }
 
-/// Announces of which a middleware sees each.
+/// Measures announces with a middleware.
 pub(crate) fn mediated(meter: &mut impl Meter) {
     let plain = |request: &mut RequestContext<'_>| {
         Ok(if black_box(request.connection().ip()).is_loopback() { Then::Stop } else { Then::Next })
@@ -291,7 +291,7 @@ pub(crate) fn mediated(meter: &mut impl Meter) {
     announces(meter, "engine mediated/announce, one async function", waits, |_| ());
 }
 
-/// Announces of a turn to swarms of [`PEERS`] peers.
+/// Measures the announces of a turn to swarms of [`PEERS`] peers.
 fn announces(
     meter: &mut impl Meter,
     name: &str,
@@ -311,7 +311,7 @@ fn announces(
     meter.measure(name, Amount::Each(LOOK_AHEAD), bytes, || tracker.turn(turns.next().expect("a cycle")));
 }
 
-/// Requests by HTTP.
+/// Measures HTTP requests.
 pub(crate) fn requests(meter: &mut impl Meter) {
     let mut tracker = Tracker::new(());
     let ip = IpAddr::from([198, 51, 100, 7]);
@@ -333,7 +333,7 @@ pub(crate) fn requests(meter: &mut impl Meter) {
         head(body).len() + body,
         |tracker, out| tracker.request(ip, black_box(announce.as_bytes()), out),
     );
-    // All but the first ten swarms are unknown; their counts have 4 digits less.
+    // All but the first ten swarms are unknown. Their counts have 4 digits less.
     let known = "20:HHHHHHHHHHHHHHHHHHHHd8:completei750e10:downloadedi0e10:incompletei250ee".len();
     let body = "d5:filesdee".len() + 74 * (known - 4) + 4 * usize::from(SWARMS);
     let scrape = samples::libtorrent_head("/scrape", &samples::scrape_query(&samples::scraped()));
@@ -342,7 +342,7 @@ pub(crate) fn requests(meter: &mut impl Meter) {
     });
 }
 
-/// Measures what answers a request with so many bytes.
+/// Measures a function that answers a request with `bytes` bytes.
 fn answered(
     meter: &mut impl Meter,
     tracker: &mut Tracker<()>,

@@ -1,4 +1,4 @@
-//! Owns the cost of HTTP: heads and queries read, bencoded answers written.
+//! Owns the bench cases for HTTP: parsing heads and queries, writing bencoded responses.
 
 use std::hint::black_box;
 
@@ -10,11 +10,11 @@ use gyre_core::wire::query::{AnnounceQuery, QueryError, ScrapeQuery};
 use super::samples::{self, COUNTS, Crowd, LIBTORRENT_QUERY};
 use super::{Amount, Meter};
 
-/// Requests that a client sends without waiting for answers.
+/// Number of requests that a client sends without waiting for responses.
 const PIPELINED: usize = 8;
 const INTERVALS: &str = "8:intervali1800e12:min intervali900e";
 
-/// Heads: their end is found and they are read, as a connection's task does.
+/// Measures finding the end of a head and parsing it, as a connection's task does.
 pub(crate) fn heads(meter: &mut impl Meter) {
     let (small, long) = (samples::libtorrent_head("/announce", LIBTORRENT_QUERY), samples::browser_head());
     for (name, head, request) in [
@@ -47,7 +47,7 @@ pub(crate) fn heads(meter: &mut impl Meter) {
     );
 }
 
-/// Queries of announces and scrapes.
+/// Measures parsing the queries of announces and scrapes.
 pub(crate) fn queries(meter: &mut impl Meter) {
     let escaped = "%a0%a3%a3%75%21%d5%1b%9a%ed%c3%cf%45%0d%2a%a8%ac%d8%50%22%a2";
     let id = "%2d%54%52%34%30%36%30%2d%30%31%32%33%34%35%36%37%38%39%61%62";
@@ -88,7 +88,7 @@ pub(crate) fn queries(meter: &mut impl Meter) {
     }
 }
 
-/// Bodies of responses, and one whole response.
+/// Measures writing the bodies of responses, and one complete response.
 pub(crate) fn answers(meter: &mut impl Meter) {
     let crowd = Crowd::of(50);
     for (name, v4, v6, form) in [
@@ -116,7 +116,7 @@ pub(crate) fn answers(meter: &mut impl Meter) {
         response.finish(out);
     });
     let swarms = samples::scraped().map(|info_hash| (info_hash, COUNTS));
-    let mut sorted = swarms; // in place, so each time anew
+    let mut sorted = swarms; // sorted in place, so restored before each run
     for (name, number) in [("http answer/scrape of 1", 1), ("http answer/scrape of 74", swarms.len())] {
         let (asked, sorted) = (&swarms[..number], &mut sorted[..number]);
         meter.written(name, &scrape_body(asked), |out| {
@@ -130,7 +130,7 @@ pub(crate) fn answers(meter: &mut impl Meter) {
     });
 }
 
-/// The answer to an announce, put together in the plainest way.
+/// Returns the expected announce response, built in the simplest way.
 fn announce_body(crowd: &Crowd, v4: usize, v6: usize, form: Form) -> Vec<u8> {
     let SwarmCounts { seeders, leechers, downloaded } = COUNTS;
     let mut body = format!("d8:completei{seeders}e10:downloadedi{downloaded}e11:external ip4:").into_bytes();
@@ -164,7 +164,7 @@ fn announce_body(crowd: &Crowd, v4: usize, v6: usize, form: Form) -> Vec<u8> {
     body
 }
 
-/// The same of a scrape.
+/// Returns the expected scrape response, built in the simplest way.
 fn scrape_body(swarms: &[(InfoHash, SwarmCounts)]) -> Vec<u8> {
     let mut sorted = swarms.to_vec();
     sorted.sort_by_key(|(info_hash, _)| *info_hash);

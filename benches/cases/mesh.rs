@@ -1,5 +1,5 @@
-//! Owns the cost of a message between workers, as far as one thread can tell: both ends, without the way of a cache
-//! line from core to core.
+//! Owns the bench cases for messages between workers in one thread: both ends, without the transfer of cache lines
+//! between cores.
 
 use std::hint::black_box;
 use std::net::SocketAddr;
@@ -12,12 +12,12 @@ use gyre_core::types::{Announce, Event, PeerAddr, PeerId, WorkerId};
 
 use super::{Amount, Meter, samples};
 
-/// The worker that sends.
+/// The sending worker.
 pub(crate) const HERE: WorkerId = WorkerId(0);
-/// The worker that receives.
+/// The receiving worker.
 pub(crate) const THERE: WorkerId = WorkerId(1);
 
-/// The largest message: what a datagram that came to the wrong worker becomes.
+/// Returns the largest message: a UDP announce that another worker forwards.
 pub(crate) fn message(number: u32) -> Message {
     let source = SocketAddr::from(([203, 0, 113, 7], 6_881));
     let announce = Announce {
@@ -36,11 +36,11 @@ pub(crate) fn message(number: u32) -> Message {
 pub(crate) fn number(message: &Message) -> u32 {
     match message {
         Message::UdpAnnounce(UdpAnnounce { transaction_id, .. }) => *transaction_id,
-        other => panic!("nobody sent {other:?}"),
+        other => panic!("unexpected message {other:?}"),
     }
 }
 
-/// Is never waited for.
+/// A bell that does nothing.
 struct Silent;
 
 impl Bell for Silent {
@@ -49,10 +49,10 @@ impl Bell for Silent {
 
 pub(crate) fn connect<B: Bell + 'static>(bells: &[Arc<B>; 2]) -> [Mesh; 2] {
     let meshes = Mesh::connect(bells).try_into();
-    meshes.unwrap_or_else(|_| panic!("an end of the mesh for each bell"))
+    meshes.unwrap_or_else(|_| panic!("one mesh for each bell"))
 }
 
-/// A hop, a turn's worth of them, a full queue.
+/// Measures one message, the messages of a turn, and a full queue.
 pub(crate) fn in_one_thread(meter: &mut impl Meter) {
     let [mut here, mut there] = connect(&[(); 2].map(|()| Arc::new(Silent)));
     meter.measure("mesh/a look at an empty inbox", Amount::One, true, || {
@@ -63,7 +63,7 @@ pub(crate) fn in_one_thread(meter: &mut impl Meter) {
         here.flush();
         there.take().map(|(from, message)| (from, number(&message)))
     });
-    assert!(there.take().is_none(), "one message for each that was posted");
+    assert!(there.take().is_none(), "each posted message arrives once");
     let turn = TURN_DATAGRAMS as u32;
     meter.measure("mesh/a turn of 128 hops", Amount::Each(TURN_DATAGRAMS), (1..=turn).sum(), || {
         for number in 1..=turn {

@@ -1,5 +1,5 @@
-//! Owns what the small benches measure: each case is written once, and timed by criterion ([`timed`]) as well as
-//! counted in instructions (`benches/instructions`). None is measured before it has given the result that it states.
+//! Owns the cases of the small benches. Each case is written once, timed by criterion ([`timed`]), and counted in
+//! instructions (`benches/instructions`). A case must return its expected result before it is measured.
 #![allow(dead_code)] // each bench uses a part of it
 
 pub(crate) mod connection_id;
@@ -12,20 +12,20 @@ pub(crate) mod udp;
 
 use std::fmt::Debug;
 
-/// How much one run of a case does.
+/// The amount of work in one run of a case.
 #[derive(Clone, Copy)]
 pub(crate) enum Amount {
-    /// One thing.
+    /// One operation.
     One,
-    /// One thing, reading or writing so many bytes.
+    /// One operation that reads or writes this many bytes.
     Bytes(usize),
-    /// So many things of the same kind.
+    /// This many operations of the same kind.
     Each(usize),
 }
 
-/// Measures cases in its own way.
+/// A way to measure cases.
 pub(crate) trait Meter {
-    /// Measures `run`, which does so much and has to give what is expected. The name is `group/case`.
+    /// Measures `run`, which does `amount` of work and must return `expected`. The name is `group/case`.
     fn measure<T: PartialEq + Debug>(
         &mut self,
         name: &str,
@@ -34,7 +34,7 @@ pub(crate) trait Meter {
         run: impl FnMut() -> T,
     );
 
-    /// Measures what writes at the end of a buffer.
+    /// Measures a function that appends to a buffer.
     fn written(&mut self, name: &str, expected: &[u8], mut write: impl FnMut(&mut Vec<u8>)) {
         let mut out = Vec::new();
         write(&mut out);

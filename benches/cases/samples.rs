@@ -1,5 +1,5 @@
-//! Owns the requests and answers that the benches read and write: what real clients send, with what it means, and
-//! crowds of peers.
+//! Owns the sample data of the benches: requests of real clients with their parsed values, and lists of peers for
+//! responses.
 
 use std::net::IpAddr;
 use std::sync::LazyLock;
@@ -11,17 +11,17 @@ use gyre_core::wire::http::{Framing, Method, Request};
 use gyre_core::wire::query::AnnounceQuery;
 use gyre_core::wire::udp;
 
-/// What a swarm counts.
+/// The counts of a swarm.
 pub(crate) const COUNTS: SwarmCounts = SwarmCounts { seeders: 1_234, leechers: 345, downloaded: 98_765 };
 
-/// A libtorrent 2.0.8's announce by HTTP, recorded on loopback: its query ...
+/// The query of an HTTP announce of libtorrent 2.0.8, recorded on loopback.
 pub(crate) const LIBTORRENT_QUERY: &str = "info_hash=%a0%a3%a3u!%d5%1b%9a%ed%c3%cfE%0d*%a8%ac%d8P%22%a2\
     &peer_id=-LT2080-eJ5X023rJcKB&port=16891&uploaded=0&downloaded=0&left=100000&corrupt=0&key=64C2061F&event=started\
     &numwant=200&compact=1&no_peer_id=1&supportcrypto=1&redundant=0";
-/// ... and its header fields.
+/// The header fields of the same announce.
 const LIBTORRENT_FIELDS: &str = "Host: 127.0.0.1:9124\r\nUser-Agent: libtorrent/2.0.8.0\r\n\
     Accept-Encoding: gzip\r\nConnection: close\r\n";
-/// The fields of a request that a browser makes when somebody follows a link to the tracker.
+/// The header fields of a browser that follows a link to the tracker.
 const BROWSER_FIELDS: &str = "Host: tracker.example:6969\r\n\
     User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0\r\n\
     Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8\r\n\
@@ -32,7 +32,7 @@ const BROWSER_FIELDS: &str = "Host: tracker.example:6969\r\n\
     Sec-Fetch-Site: same-site\r\nSec-Fetch-User: ?1\r\nPriority: u=0, i\r\nPragma: no-cache\r\n\
     Cache-Control: no-cache\r\n";
 
-/// What [`LIBTORRENT_QUERY`] says.
+/// Returns the parsed [`LIBTORRENT_QUERY`].
 pub(crate) fn libtorrent_query() -> AnnounceQuery {
     AnnounceQuery {
         info_hash: InfoHash(*b"\xa0\xa3\xa3u!\xd5\x1b\x9a\xed\xc3\xcfE\x0d*\xa8\xac\xd8P\x22\xa2"),
@@ -48,12 +48,12 @@ pub(crate) fn libtorrent_query() -> AnnounceQuery {
     }
 }
 
-/// The head of libtorrent's request for this.
+/// Returns the head of a libtorrent request.
 pub(crate) fn libtorrent_head(path: &str, query: &str) -> String {
     format!("GET {path}?{query} HTTP/1.1\r\n{LIBTORRENT_FIELDS}\r\n")
 }
 
-/// The head of a browser's request, with 18 fields.
+/// Returns the head of a browser's request, with 18 fields.
 pub(crate) fn browser_head() -> String {
     format!("GET /announce?{LIBTORRENT_QUERY} HTTP/1.1\r\n{BROWSER_FIELDS}\r\n")
 }
@@ -61,7 +61,7 @@ pub(crate) fn browser_head() -> String {
 /// The URL of both heads.
 static ANNOUNCE_URL: LazyLock<String> = LazyLock::new(|| format!("/announce?{LIBTORRENT_QUERY}"));
 
-/// What both heads say.
+/// Returns the parsed request of both heads.
 pub(crate) fn announce_request(keep_alive: bool) -> Request<'static> {
     Request {
         method: Method::Get,
@@ -75,19 +75,19 @@ pub(crate) fn announce_request(keep_alive: bool) -> Request<'static> {
     }
 }
 
-/// The swarm of this number.
+/// Returns the info-hash of swarm number `swarm`.
 pub(crate) fn info_hash(swarm: u32) -> InfoHash {
     let mut info_hash = [0; 20];
     info_hash[..8].copy_from_slice(&(u64::from(swarm) + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
     InfoHash(info_hash)
 }
 
-/// As many swarms as one scrape takes.
+/// Returns the info-hashes of the largest scrape.
 pub(crate) fn scraped() -> [InfoHash; MAX_SCRAPE_HASHES] {
     std::array::from_fn(|swarm| info_hash(swarm as u32))
 }
 
-/// The query of a scrape of these swarms, each byte of the hashes escaped.
+/// Returns the query of a scrape of these swarms, with all bytes of the hashes escaped.
 pub(crate) fn scrape_query(swarms: &[InfoHash]) -> String {
     let pairs: Vec<String> = swarms.iter().map(|swarm| format!("info_hash={}", escaped(swarm))).collect();
     pairs.join("&")
@@ -97,13 +97,13 @@ fn escaped(info_hash: &InfoHash) -> String {
     info_hash.0.map(|byte| format!("%{byte:02x}")).concat()
 }
 
-/// libtorrent's query for another swarm.
+/// Returns libtorrent's query for another swarm.
 pub(crate) fn announce_query(swarm: &InfoHash) -> String {
     let (_, others) = LIBTORRENT_QUERY.split_once('&').expect("several parameters");
     format!("info_hash={}&{others}", escaped(swarm))
 }
 
-/// A libtorrent's announce by UDP.
+/// Returns a UDP announce of libtorrent.
 pub(crate) fn udp_announce(swarm: InfoHash) -> udp::Announce<'static> {
     udp::Announce {
         connection_id: 0x1122_3344_5566_7788,
@@ -121,17 +121,17 @@ pub(crate) fn udp_announce(swarm: InfoHash) -> udp::Announce<'static> {
     }
 }
 
-/// BEP 41's options as libtorrent sends them: the path of the tracker's URL.
+/// The BEP 41 options of libtorrent: the path of the tracker's URL.
 pub(crate) const OPTIONS: &[u8] = b"\x02\x09/announce";
 
-/// A request as it is sent.
+/// Encodes a request.
 pub(crate) fn datagram(request: udp::Request<'_>) -> Vec<u8> {
     let mut datagram = Vec::new();
     request.encode(&mut datagram);
     datagram
 }
 
-/// Peers to be sent, of both families.
+/// Peers of both families for responses.
 pub(crate) struct Crowd {
     pub(crate) v4: Vec<[u8; PEER_V4_BYTES]>,
     pub(crate) v6: Vec<[u8; PEER_V6_BYTES]>,
@@ -139,7 +139,7 @@ pub(crate) struct Crowd {
 }
 
 impl Crowd {
-    /// So many peers of each family.
+    /// Creates `peers` peers of each family.
     pub(crate) fn of(peers: u8) -> Self {
         let (mut v4, mut v6, mut ids) = (Vec::new(), Vec::new(), Vec::new());
         for number in 0..peers {
@@ -159,7 +159,7 @@ impl Crowd {
         Self { v4, v6, ids }
     }
 
-    /// The answer to an announce that gives so many of each family.
+    /// Returns an announce response with this many peers of each family.
     pub(crate) fn reply(&self, v4: usize, v6: usize, form: Form) -> AnnounceReply<'_> {
         AnnounceReply {
             counts: COUNTS,

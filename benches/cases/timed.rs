@@ -1,4 +1,4 @@
-//! Owns the timing of cases by criterion, and its settings.
+//! Owns the timing of cases with criterion, and its settings.
 
 use std::fmt::Debug;
 use std::hint::black_box;
@@ -8,7 +8,7 @@ use criterion::{Criterion, Throughput};
 
 use super::{Amount, Meter};
 
-/// The settings, and what the command line says beyond them: `-- NAME` chooses, without `--bench` each case runs once.
+/// Returns the settings, with those of the command line: `-- NAME` selects cases, and without `--bench` each runs once.
 pub(crate) fn criterion() -> Criterion {
     Criterion::default()
         .warm_up_time(Duration::from_millis(200))
@@ -34,7 +34,7 @@ impl Meter for Criterion {
             Amount::Bytes(bytes) => _ = group.throughput(Throughput::Bytes(bytes as u64)),
             Amount::Each(times) => _ = group.throughput(Throughput::Elements(times as u64)),
         }
-        // By reference: a result that is moved to where the compiler can't see it costs more than many a parse.
+        // By reference: moving the result into `black_box` can cost more than the operation itself.
         group.bench_function(case, |bencher| {
             bencher.iter(|| {
                 black_box(&run());

@@ -1,4 +1,4 @@
-//! Owns the cost of datagrams: requests read, responses written where they are sent from.
+//! Owns the bench cases for UDP: parsing requests, and writing responses into the send buffer.
 
 use std::hint::black_box;
 
@@ -14,7 +14,7 @@ use super::{Amount, Meter};
 const TRANSACTION: u32 = 0x8f13_dc86;
 const CONNECTION: u64 = 0x1122_3344_5566_7788;
 
-/// Requests, and what is none.
+/// Measures parsing requests and malformed datagrams.
 pub(crate) fn parse(meter: &mut impl Meter) {
     let hashes = samples::scraped().map(|info_hash| info_hash.0);
     let scrape = |swarms| {
@@ -54,7 +54,7 @@ pub(crate) fn parse(meter: &mut impl Meter) {
     }
 }
 
-/// Responses.
+/// Measures writing responses.
 pub(crate) fn encode(meter: &mut impl Meter) {
     let head = |action: u32| [action.to_be_bytes(), TRANSACTION.to_be_bytes()].concat();
     let expected = [&head(0)[..], &CONNECTION.to_be_bytes()].concat();
@@ -89,7 +89,7 @@ pub(crate) fn encode(meter: &mut impl Meter) {
     });
 }
 
-/// Measures what writes a response into the buffer that it is sent from, and returns its length.
+/// Measures a function that writes a response into the send buffer and returns its length.
 fn written(
     meter: &mut impl Meter,
     name: &str,

@@ -1,14 +1,14 @@
-//! Owns the counts of instructions of the hot functions. They are the same on every machine, but for what libraries
-//! choose by the processor's features (the search for a byte, the reading of HTTP heads).
+//! Owns the instruction counts of the hot functions. They are the same on all machines, except where libraries choose
+//! code by the processor's features (searching for a byte, parsing HTTP heads).
 //!
-//! `cargo bench --bench instructions` counts all cases, `-- table` those with `table` in their names; valgrind must be
-//! installed. Under `cargo test` each runs a hundred times or so.
+//! `cargo bench --bench instructions` counts all cases, and `-- table` those with `table` in their name. Valgrind must
+//! be installed. With `cargo test` each case runs about a hundred times.
 //!
-//! Each case is run twice under callgrind, once more often, and the difference counts: so what is set up and the start
-//! of the program cancel out. [`EXPECTED`] says what the counts were when it was last brought up to date; more than
-//! [`TOLERANCE`] above that is a failure.
+//! Each case is run under callgrind with two different numbers of repetitions. The result is the difference, so that
+//! setup and program start cancel out. [`EXPECTED`] has the counts of the last update. A count above [`TOLERANCE`]
+//! times that is a failure.
 
-#![allow(clippy::print_stdout, reason = "the table is what it is for")]
+#![allow(clippy::print_stdout, reason = "the bench prints a table")]
 
 #[path = "../cases/mod.rs"]
 mod cases;
@@ -24,7 +24,7 @@ use cases::{Amount, Meter};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// What is counted, how many instructions it took when this was written, with Rust 1.95.
+/// The cases and their instruction counts with Rust 1.95.
 const EXPECTED: [(&str, f64); 42] = [
     ("udp parse/connect", 21.0),
     ("udp parse/announce", 81.0),
@@ -69,17 +69,17 @@ const EXPECTED: [(&str, f64); 42] = [
     ("engine http/announce, 50 peers of 1,000", 11715.0),
     ("engine http/scrape of 74", 138142.0),
 ];
-/// So much more than expected is too much; compilers differ.
+/// Maximum ratio to the expected count. Compilers differ.
 const TOLERANCE: f64 = 1.25;
-/// How often each case is run in the shorter run, a multiple of all that a case does at once ...
+/// Repetitions in the shorter run, a multiple of the operations in one run of each case.
 const FEW: usize = 2_048;
-/// ... and in the longer one.
+/// Repetitions in the longer run.
 const MANY: usize = 12_288;
 
-/// The first argument of the program that callgrind watches.
+/// First argument of the program under callgrind.
 const RUN: &str = "--run";
 
-/// Runs one case so often, and no other.
+/// Runs one case `times` times.
 struct Repeat<'a> {
     name: &'a str,
     times: usize,
@@ -108,7 +108,7 @@ impl Meter for Repeat<'_> {
     }
 }
 
-/// Does what a case does so often. This is what callgrind watches.
+/// Runs a case `times` times. This is the part under callgrind.
 fn repeat(name: &str, times: usize) {
     let mut repeat = Repeat { name, times, found: false };
     match name.split_once('/').expect("a group and a case").0 {
@@ -130,19 +130,19 @@ fn repeat(name: &str, times: usize) {
     assert!(repeat.found, "there is no case {name}");
 }
 
-/// Instructions of the whole program when a case is run so often.
+/// Returns the instructions of the whole program when a case is run `times` times.
 fn count(name: &str, times: usize) -> Result<f64, String> {
     let program = std::env::current_exe().map_err(|error| error.to_string())?;
     let mut valgrind = Command::new("valgrind");
     valgrind.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]).arg(program);
     let output = valgrind.args([RUN, name, &times.to_string()]).output();
-    let output = output.map_err(|error| format!("valgrind can't be run ({error}); is it installed?"))?;
+    let output = output.map_err(|error| format!("can't run valgrind ({error}): is it installed?"))?;
     let said = String::from_utf8_lossy(&output.stderr);
     let collected = said.lines().find_map(|line| line.split("Collected : ").nth(1)?.trim().parse().ok());
     collected.filter(|_| output.status.success()).ok_or_else(|| format!("no count of {name}: {said}"))
 }
 
-/// Counts one case and says what came out. False: it takes too many instructions.
+/// Counts the instructions of a case and prints them. Returns false if there are too many.
 fn compare(name: &str, expected: f64) -> Result<bool, String> {
     let (fewer, more) = thread::scope(|scope| {
         let fewer = scope.spawn(|| count(name, FEW));
@@ -163,7 +163,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     if !arguments.iter().any(|argument| argument == "--bench") {
-        EXPECTED.iter().for_each(|(name, _)| repeat(name, 128)); // `cargo test`: that it runs
+        EXPECTED.iter().for_each(|(name, _)| repeat(name, 128)); // `cargo test`
         return ExitCode::SUCCESS;
     }
     let wanted: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with("--")).collect();
@@ -181,7 +181,7 @@ fn main() -> ExitCode {
     }
     if regressed {
         eprintln!(
-            "more than {TOLERANCE} times what is expected: a regression, or a reason to note the new counts"
+            "more than {TOLERANCE} times the expected count: fix the regression, or update the expected counts"
         );
         return ExitCode::FAILURE;
     }

@@ -1,8 +1,8 @@
-//! Owns the announces to the table of swarms, each by itself or looked ahead for as the engine does.
+//! Owns the cases for announces to the swarm table, singly or with lookahead as in the engine.
 
 use fastrand::Rng;
 use gyre_core::limits::LOOK_AHEAD;
-use gyre_core::swarm::{Ahead, PeerSink, Shard};
+use gyre_core::swarm::{Lookahead, PeerSink, Shard};
 use gyre_core::time::Timestamp;
 use gyre_core::types::{Announce, Event, PEER_V4_BYTES, PEER_V6_BYTES, PeerAddr, PeerId};
 
@@ -13,10 +13,10 @@ const SWARMS: u32 = 40;
 const PEERS: u32 = 1_000;
 const WANTED: u16 = 30;
 
-/// The announce of this number.
+/// Returns the announce with this number.
 type Nth = fn(u32, &mut Rng) -> Announce;
 
-/// The announces of a case, and how many peers each is given.
+/// Returns the announces of a case, and the number of peers in each reply.
 fn case(name: &str) -> Option<(Nth, usize)> {
     Some(match name {
         "table/refresh, swarm of 2" => (small, 1),
@@ -55,8 +55,8 @@ fn announce(swarm: u32, peer: u32, event: Event) -> Announce {
     }
 }
 
-/// Fills a table with [`SWARMS`] swarms of [`PEERS`] peers and 500 of two, and announces so often. False: there is no
-/// case of this name.
+/// Fills a table with [`SWARMS`] swarms of [`PEERS`] peers and 500 swarms of two, and announces `times` times. Returns
+/// false if there is no case with this name.
 pub(crate) fn repeat(name: &str, times: usize) -> bool {
     let Some((nth, given)) = case(name) else { return false };
     let (mut shard, mut rng) = (Shard::new([7; 16], 3_825, usize::MAX), Rng::with_seed(2));
@@ -73,20 +73,20 @@ pub(crate) fn repeat(name: &str, times: usize) -> bool {
         (0..times.max(MANY) as u32).map(|number| nth(number, &mut drawn)).collect();
     let (mut peers, is_ahead) = (0, name.contains("ahead"));
     for turn in announces[..times].chunks(LOOK_AHEAD) {
-        let mut ahead = [Ahead::default(); LOOK_AHEAD];
+        let mut ahead = [Lookahead::default(); LOOK_AHEAD];
         if is_ahead {
             shard.look_ahead::<Reply>(&turn.iter(), &mut rng, &mut ahead);
         }
         for (announce, ahead) in turn.iter().zip(&ahead) {
             reply.length = 0;
             match is_ahead {
-                true => shard.announce_ahead(now, announce, ahead, &mut reply),
+                true => shard.announce_prefetched(now, announce, ahead, &mut reply),
                 false => shard.announce(now, announce, &mut rng, &mut reply),
             };
             peers += reply.length / PEER_V4_BYTES;
         }
     }
-    assert_eq!(peers, times * given, "{name} gives {given} peers each");
+    assert_eq!(peers, times * given, "{name}: {given} peers in each reply");
     true
 }
 

@@ -1,29 +1,29 @@
-//! Owns the crowd: which swarms there are, who is in them, and what they announce next. All of it comes from numbers
-//! by a mixing function, so that each run and each table sees the same.
+//! Owns the crowd: the swarms, their peers, and the sequence of announces. Everything is derived from numbers by a
+//! mixing function, so that all runs and tables get the same.
 
 use fastrand::Rng;
 use gyre_core::types::{Announce, Event, InfoHash, PEER_V4_BYTES, PeerAddr, PeerId};
 
-/// Of a hundred announces 90 renew a peer, 6 enter a new one, 3 stop; the last completes.
+/// Of 100 announces, 90 renew a peer, 6 enter a new one, 3 stop, and 1 completes.
 const REFRESHES: u32 = 90;
 const UP_TO_ENTERS: u32 = REFRESHES + 6;
 const UP_TO_STOPS: u32 = UP_TO_ENTERS + 3;
-/// One in so many new peers opens a swarm; the others join where a random peer is.
+/// One of this many new peers creates a swarm. The others join the swarm of a random peer.
 const NEW_SWARM: u32 = 32;
-/// Of four peers so many are seeders.
+/// Number of seeders in four peers.
 const SEEDERS_OF_FOUR: u64 = 3;
 
-/// Who is in which swarm at the start.
+/// The sizes of the swarms at the start.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Crowding {
-    /// As in real life: so many swarms, some of them popular.
+pub(crate) enum SwarmSizes {
+    /// A realistic distribution.
     Lifelike { swarms: u32 },
-    /// So many swarms of equal size.
+    /// Swarms of equal size.
     Even { swarms: u32, peers: u32 },
 }
 
-impl Crowding {
-    /// The sizes of the swarms.
+impl SwarmSizes {
+    /// Returns the size of each swarm.
     pub(crate) fn sizes(self) -> Vec<u32> {
         match self {
             Self::Lifelike { swarms } => (1..=swarms).map(|rank| lifelike(rank, swarms)).collect(),
@@ -32,10 +32,10 @@ impl Crowding {
     }
 }
 
-/// The size of the swarm that comes at this rank of so many, the most popular being the first.
+/// Returns the size of the swarm with this rank. Rank 1 is the most popular swarm.
 ///
-/// A gamma density (generalized: its tail falls faster), made to fit three points: 2,300 peers at the top, 192 at the
-/// first hundredth, 2.45 at the first tenth. Beyond it swarms have 2 peers, the last half of them 1.
+/// A generalized gamma density with a faster falling tail, fitted to three points: 2,300 peers at the top, 192 at 1 %,
+/// and 2.45 at 10 %. Swarms beyond that have 2 peers, and the last half of all swarms 1.
 fn lifelike(rank: u32, swarms: u32) -> u32 {
     const SCALE: f64 = 53.11;
     const POWER: f64 = 0.287_16;
@@ -47,10 +47,10 @@ fn lifelike(rank: u32, swarms: u32) -> u32 {
     (size.round() as u32).clamp(smallest, LARGEST)
 }
 
-/// Checks that the spread over half a million swarms is what is known of real trackers.
+/// Checks that the distribution for half a million swarms matches real trackers.
 pub(crate) fn check_sizes() {
     const SWARMS: usize = 500_000;
-    let sizes = Crowding::Lifelike { swarms: SWARMS as u32 }.sizes();
+    let sizes = SwarmSizes::Lifelike { swarms: SWARMS as u32 }.sizes();
     assert!(sizes.is_sorted_by(|a, b| a >= b));
     assert!(
         sizes[SWARMS / 2..].iter().all(|size| *size == 1) && sizes[SWARMS / 2 - 1] == 2,
@@ -63,21 +63,21 @@ pub(crate) fn check_sizes() {
     assert!((2_200..=2_300).contains(&sizes[0]), "the largest has {}", sizes[0]);
     assert!(
         (190..200).contains(&sizes[SWARMS / 100 - 1]),
-        "the top hundredth begins at {}",
+        "the last of the top 1 % has {}",
         sizes[SWARMS / 100 - 1]
     );
     let between = &sizes[SWARMS / 100 - 1..];
-    assert!(between.windows(2).all(|pair| pair[0] - pair[1] <= 1), "each size below it occurs");
+    assert!(between.windows(2).all(|pair| pair[0] - pair[1] <= 1), "all smaller sizes occur");
     let mean = sizes.iter().map(|size| f64::from(*size)).sum::<f64>() / SWARMS as f64;
     assert!((9.0..11.0).contains(&mean), "{mean} peers in a swarm on average");
 }
 
-/// One peer.
+/// A peer.
 #[derive(Clone, Copy, Default)]
 struct Member {
     swarm: u32,
     number: u32,
-    /// The second of its last announce.
+    /// Time of its last announce in seconds.
     seen: u32,
     seeder: bool,
 }
@@ -106,24 +106,24 @@ impl Member {
     }
 }
 
-/// Everybody who is in the table, and what happens next.
+/// All peers in the table, and the generator of announces.
 pub(crate) struct Crowd {
     members: Vec<Member>,
     swarms: u32,
-    /// Peers that come later have numbers from here on.
+    /// Number of the next new peer.
     next_number: u32,
     num_want: u16,
     rng: Rng,
 }
 
 impl Crowd {
-    /// A crowd that nobody knows of yet, with room for those that `announces` more announces bring. It takes all memory
-    /// that it will ever have.
-    pub(crate) fn new(crowding: Crowding, announces: usize, num_want: u16) -> Self {
-        let sizes = crowding.sizes();
+    /// Creates a crowd that has not announced yet, with room for the new peers of `announces` later announces.
+    /// Allocates all its memory at once.
+    pub(crate) fn new(sizes: SwarmSizes, announces: usize, num_want: u16) -> Self {
+        let sizes = sizes.sizes();
         let peers: usize = sizes.iter().map(|size| *size as usize).sum();
         let room = peers + announces / 10;
-        let mut members = vec![Member { seen: 1, ..Member::default() }; room]; // not zeros, which take no memory
+        let mut members = vec![Member { seen: 1, ..Member::default() }; room]; // not zeros, which would not be resident
         members.clear();
         for (swarm, size) in (0..).zip(&sizes) {
             members.extend((0..*size).map(|number| Member::new(swarm, number, 0)));
@@ -141,18 +141,18 @@ impl Crowd {
         self.swarms
     }
 
-    /// How many are seeders.
+    /// Returns the number of seeders.
     pub(crate) fn seeders(&self) -> usize {
         self.members.iter().filter(|member| member.seeder).count()
     }
 
-    /// The first announce of the peer that comes at this place, which asks for nobody.
+    /// Returns the first announce of peer `at`, which requests no peers.
     pub(crate) fn arrive(&mut self, at: usize, second: u32) -> Announce {
         self.members[at].seen = second;
         self.members[at].announce(Event::Started, 0)
     }
 
-    /// What somebody announces at this second.
+    /// Returns the next announce, at this time in seconds.
     pub(crate) fn next(&mut self, second: u32) -> Announce {
         let at = self.rng.usize(..self.members.len());
         let num_want = self.num_want;
@@ -172,13 +172,13 @@ impl Crowd {
         member.announce(Event::None, num_want)
     }
 
-    fn enter(&mut self, beside: u32, second: u32) -> Announce {
+    fn enter(&mut self, other: u32, second: u32) -> Announce {
         let swarm = match self.rng.u32(..NEW_SWARM) {
             0 => {
                 self.swarms += 1;
                 self.swarms - 1
             }
-            _ => beside,
+            _ => other,
         };
         let member = Member::new(swarm, self.next_number, second);
         self.next_number += 1;
@@ -186,7 +186,7 @@ impl Crowd {
         member.announce(Event::Started, self.num_want)
     }
 
-    /// The second before which this part of all peers has last announced.
+    /// Returns the time in seconds before which this part of all peers made its last announce.
     pub(crate) fn quantile_of_seen(&self, part: f64) -> u32 {
         let mut seen: Vec<u32> = self.members.iter().map(|member| member.seen).collect();
         let at = (seen.len() as f64 * part) as usize;
@@ -194,7 +194,7 @@ impl Crowd {
     }
 }
 
-/// Twenty bytes that look like a SHA-1.
+/// Returns 20 bytes that look like a SHA-1.
 fn info_hash(swarm: u32) -> InfoHash {
     let mut bytes = [0; 24];
     for (part, chunk) in (1..).zip(bytes.as_chunks_mut::<8>().0) {
@@ -203,7 +203,7 @@ fn info_hash(swarm: u32) -> InfoHash {
     InfoHash(bytes[..20].try_into().expect("twenty bytes"))
 }
 
-/// The mixer of SplitMix64: a permutation under which each bit depends on all.
+/// The mixer of SplitMix64: a permutation in which each bit depends on all bits.
 fn mix(number: u64) -> u64 {
     let mut z = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -1,9 +1,9 @@
-//! Owns the question what a table of swarms costs: time per announce, memory per peer, the sweep; gyre's beside a
-//! straightforward one, each run in a process of its own so that neither has the other's memory to reuse.
+//! Owns the benchmark of the swarm table: time per announce, memory per peer, and the sweep. gyre's table is compared
+//! with a simple baseline. Each run has a separate process, so that no run reuses the memory of another.
 //!
-//! `cargo bench --bench swarm` runs all scenarios, `-- 5m 30` only those of these names and numbers of peers wanted.
-//! Under `cargo test` they are of a few thousand peers, and it checks that both tables hold and give as many peers as
-//! they should.
+//! `cargo bench --bench swarm` runs all scenarios, and `-- 5m 30` only those with this name and num_want. With
+//! `cargo test` the scenarios have a few thousand peers, and the benchmark checks that both tables hold and return the
+//! right number of peers.
 
 mod crowd;
 mod run;
@@ -19,7 +19,7 @@ use std::thread;
 use gyre_core::limits::SWEEP_SLICES_PER_SECOND;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-use crate::crowd::Crowding;
+use crate::crowd::SwarmSizes;
 use crate::run::Extent;
 use crate::table::{Baseline, Gyre};
 use crate::timer::Timer;
@@ -27,28 +27,28 @@ use crate::timer::Timer;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// What is run: its name, and the crowd at both sizes.
+/// A scenario, in a small and a large version.
 struct Scenario {
     name: &'static str,
-    small: Crowding,
-    large: Crowding,
+    small: SwarmSizes,
+    large: SwarmSizes,
 }
 
 const SCENARIOS: [Scenario; 3] = [
     Scenario {
         name: "5m",
-        small: Crowding::Lifelike { swarms: 400 },
-        large: Crowding::Lifelike { swarms: 537_500 },
+        small: SwarmSizes::Lifelike { swarms: 400 },
+        large: SwarmSizes::Lifelike { swarms: 537_500 },
     },
     Scenario {
         name: "10m",
-        small: Crowding::Lifelike { swarms: 800 },
-        large: Crowding::Lifelike { swarms: 1_075_000 },
+        small: SwarmSizes::Lifelike { swarms: 800 },
+        large: SwarmSizes::Lifelike { swarms: 1_075_000 },
     },
     Scenario {
         name: "200k",
-        small: Crowding::Even { swarms: 2, peers: 2_000 },
-        large: Crowding::Even { swarms: 5, peers: 200_000 },
+        small: SwarmSizes::Even { swarms: 2, peers: 2_000 },
+        large: SwarmSizes::Even { swarms: 5, peers: 200_000 },
     },
 ];
 const NUM_WANT: [u16; 2] = [30, 50];
@@ -57,7 +57,7 @@ const TABLES: [&str; 2] = ["gyre", "baseline"];
 const SMALL: Extent = Extent { rounds: 1, announces: 1_000, calibration_ms: 1 };
 const LARGE: Extent = Extent { rounds: 4, announces: 250_000, calibration_ms: 200 };
 
-/// The first argument of the process that does a run.
+/// First argument of the process that does a run.
 const RUN: &str = "--run";
 
 fn main() -> ExitCode {
@@ -96,7 +96,7 @@ fn main() -> ExitCode {
         let [gyre, baseline] = tables.each_ref().map(|figures| figures["peers_given"]);
         if gyre != baseline {
             say(&format!(
-                "wrong: {scenario}, {num_want} wanted: gyre gave {gyre} peers, the baseline {baseline}"
+                "wrong: {scenario}, {num_want} wanted: gyre returned {gyre} peers, the baseline {baseline}"
             ));
             right = false;
         }
@@ -108,7 +108,7 @@ fn say(line: &str) {
     eprintln!("{line}");
 }
 
-/// The core that all is measured on.
+/// Pins this thread to the core on which everything is measured.
 fn pin() {
     let allowed = sched_getaffinity(None).expect("the cores of this process");
     let last = (0..CpuSet::MAX_CPU).rfind(|core| allowed.is_set(*core)).expect("a core");
@@ -117,7 +117,7 @@ fn pin() {
     sched_setaffinity(None, &cores).expect("a core");
 }
 
-/// The yardstick of this machine. (In a thread, which alone is pinned and whose memory goes with it.)
+/// Prints the memory latency of this machine. Measures in a separate thread, which is pinned and whose memory is freed.
 fn say_memory_ns(bytes: usize) {
     let measure = || {
         pin();
@@ -125,38 +125,38 @@ fn say_memory_ns(bytes: usize) {
     };
     let [waiting, independent] = thread::scope(|scope| scope.spawn(measure).join().expect("two figures"));
     say(&format!(
-        "a read from {} MiB of memory: {waiting:.0} ns if it depends on the one before, else {independent:.0} ns",
+        "a read from {} MiB of memory: {waiting:.0} ns if it depends on the previous one, else {independent:.0} ns",
         bytes >> 20
     ));
 }
 
-/// What a run came to, by name.
+/// The results of a run, by name.
 type Figures = HashMap<String, f64>;
 
-/// The runs of both tables.
+/// The results of both tables.
 struct Outcome<'a> {
     scenario: &'a str,
     num_want: &'a str,
     tables: [Figures; 2],
 }
 
-/// Does a run and says what it came to.
+/// Does a run and prints its results.
 fn do_run(size: &str, table: &str, scenario: &str, num_want: u16) {
     pin();
     let scenario = SCENARIOS.iter().find(|other| other.name == scenario).expect("a scenario");
-    let (crowding, extent) = match size {
+    let (sizes, extent) = match size {
         "large" => (scenario.large, LARGE),
         _ => (scenario.small, SMALL),
     };
     let figures = match table {
-        "gyre" => run::run::<Gyre>(crowding, num_want, extent),
-        _ => run::run::<Baseline>(crowding, num_want, extent),
+        "gyre" => run::run::<Gyre>(sizes, num_want, extent),
+        _ => run::run::<Baseline>(sizes, num_want, extent),
     };
     let words: Vec<String> = figures.iter().map(|(name, figure)| format!("{name}={figure}")).collect();
-    writeln!(std::io::stdout(), "{}", words.join(" ")).expect("somebody who listens");
+    writeln!(std::io::stdout(), "{}", words.join(" ")).expect("an open pipe");
 }
 
-/// Has another process do a run.
+/// Starts a process for a run. Returns its results.
 fn have_run(size: &str, table: &str, scenario: &str, num_want: &str) -> Figures {
     let output = Command::new(env::current_exe().expect("this program"))
         .args([RUN, size, table, scenario, num_want])
@@ -174,21 +174,24 @@ fn have_run(size: &str, table: &str, scenario: &str, num_want: &str) -> Figures 
 
 fn print_announces(results: &[Outcome<'_>]) {
     let timer_ns = results.first().map_or(0.0, |result| result.tables[0]["timer_ns"]);
-    say(&format!("\nns per announce; {timer_ns:.1} for looking at the time are taken off, but for the mean"));
-    say("of many announces timed together; `full`: median of those that got as many peers as they wanted");
+    say(&format!(
+        "\nns per announce, less {timer_ns:.1} for reading the timer, except in `mean`, which times many"
+    ));
+    say("announces together; `full`: median of the announces that got as many peers as they wanted");
     say(
-        "scenario want table    asked      median     full      p99   p99.99       max     mean  peers  checksum",
+        "scenario want table    mode       median     full      p99   p99.99       max     mean  peers  checksum",
     );
     for Outcome { scenario, num_want, tables } in results {
         let [gyre, baseline] = tables;
-        for (table, figures, way, prefix) in [
+        for (table, figures, mode, prefix) in [
             ("gyre", gyre, "singly", "one"),
-            ("gyre", gyre, "by turns", "turn"),
+            ("gyre", gyre, "in turns", "turn"),
             ("baseline", baseline, "singly", "one"),
         ] {
             let figure = |name: &str| figures[&format!("{prefix}_{name}")];
             say(&format!(
-                "{scenario:8} {num_want:>4} {table:8} {way:8} {:8.0} {:8.0} {:8.0} {:8.0} {:9.0} {:8.1} {:6.2}  {:08x}",
+                "{scenario:8} {num_want:>4} {table:8} {mode:8} {:8.0} {:8.0} {:8.0} {:8.0} {:9.0} {:8.1} \
+                 {:6.2}  {:08x}",
                 figure("median"),
                 figure("full_median"),
                 figure("p99"),
@@ -204,7 +207,7 @@ fn print_announces(results: &[Outcome<'_>]) {
 
 fn print_memory(results: &[Outcome<'_>]) {
     say(
-        "\nbytes per peer: resident growth by the filling, and at the end of the announces; the table's own books",
+        "\nbytes per peer: resident growth after filling and after the announces; the table's own accounting",
     );
     say("scenario want table       peers   swarms  filled     end  allocated    used");
     for Outcome { scenario, num_want, tables } in results {
@@ -224,9 +227,9 @@ fn print_memory(results: &[Outcome<'_>]) {
 
 fn print_sweeps(results: &[Outcome<'_>]) {
     say(&format!(
-        "\nthe sweep, us per slice: between announces, in a lap that finds nothing to do, in a lap that finds a tenth \
-         expired\n`cycle`: the lap's slices at {SWEEP_SLICES_PER_SECOND} a second; `core`: CPU time of the lap by \
-         that (the baseline does a lap in one slice, and none between)"
+        "\nthe sweep, us per slice: between announces, in a lap without expired peers, in a lap with a tenth expired\n\
+         `cycle`: time of the lap at {SWEEP_SLICES_PER_SECOND} slices a second; `core`: CPU time of the lap divided \
+         by that (the baseline does a lap in one slice, and none between announces)"
     ));
     say(
         "scenario want table    lap          median    p99.99       max   slices  cycle s    CPU ms  core %  expired",
@@ -258,7 +261,7 @@ fn print_sweeps(results: &[Outcome<'_>]) {
     }
 }
 
-/// A figure, or a dash if there is none.
+/// Formats a figure, or a dash if there is none.
 fn cell(figure: Option<f64>, width: usize, decimals: usize) -> String {
     match figure {
         Some(figure) => format!("{figure:width$.decimals$}"),
@@ -266,12 +269,12 @@ fn cell(figure: Option<f64>, width: usize, decimals: usize) -> String {
     }
 }
 
-/// How long so many slices take.
+/// Returns the duration of this many slices in seconds.
 fn cycle_secs(slices: f64) -> f64 {
     slices / SWEEP_SLICES_PER_SECOND as f64
 }
 
-/// What was aimed at, and what came of it.
+/// Prints the targets and the results.
 fn print_targets(result: &Outcome<'_>) {
     let [gyre, baseline] = &result.tables;
     say(&format!("\n{}, {} wanted:", result.scenario, result.num_want));
@@ -280,19 +283,19 @@ fn print_targets(result: &Outcome<'_>) {
     line(
         "at most 150 ns per announce with a full reply",
         format!(
-            "median {:.0} singly, {:.0} by turns (of which {:.0} are the look ahead)",
+            "median {:.0} singly, {:.0} in turns ({:.0} of them for the lookahead)",
             gyre["one_full_median"], gyre["turn_full_median"], gyre["ahead_median"]
         ),
     );
     line(
         "at most 50 us per announce at p99.99",
-        format!("{:.1} singly, {:.1} by turns", gyre["one_p9999"] / 1e3, gyre["turn_p9999"] / 1e3),
+        format!("{:.1} singly, {:.1} in turns", gyre["one_p9999"] / 1e3, gyre["turn_p9999"] / 1e3),
     );
     let times = |name: &str, baseline_name: &str| baseline[baseline_name] / gyre[name];
     line(
         "at least 3 times the baseline's speed",
         format!(
-            "medians {:.2} singly, {:.2} by turns; means {:.2}, {:.2}; p99 {:.2}, {:.2}",
+            "medians {:.2} singly, {:.2} in turns; means {:.2}, {:.2}; p99 {:.2}, {:.2}",
             times("one_median", "one_median"),
             times("turn_median", "one_median"),
             times("one_mean", "one_mean"),

@@ -1,4 +1,4 @@
-//! Owns one run: a table is filled, asked for a while in each way that it knows, and swept. What it came to is a list
+//! Owns a run: a table is filled, gets announces for a while in each of its modes, and is swept. The result is a list
 //! of named figures.
 
 use std::fs;
@@ -10,24 +10,24 @@ use gyre_core::limits::SWEEP_SLICES_PER_SECOND;
 use gyre_core::time::Timestamp;
 use gyre_core::types::Announce;
 
-use crate::crowd::{Crowd, Crowding};
+use crate::crowd::{Crowd, SwarmSizes};
 use crate::table::{PEER_TIMEOUT_SECS, Reply, TURN, Table};
 use crate::timer::{Samples, Timer};
 
-/// The crowd comes within so many seconds, as if all had announced once in an interval, ...
+/// Seconds in which the crowd arrives, as if all peers had announced once in an interval.
 const FILL_SECS: u64 = 1_800;
-/// ... and then announces for so long: nobody's time is over yet at the end of it.
-const ASK_SECS: u64 = 1_200;
-/// There is a slice of the sweep after so many announces.
+/// Seconds in which the crowd then announces. No peer has expired at the end.
+const ANNOUNCE_SECS: u64 = 1_200;
+/// Announces between two slices of the sweep.
 const ANNOUNCES_PER_SLICE: usize = 2 * TURN;
-/// At the end so much of the crowd expires.
+/// Part of the crowd that expires at the end.
 const EXPIRING: f64 = 0.1;
-/// Page size of the kernel: `statm` counts in it.
+/// Page size of the kernel, the unit of `statm`.
 const PAGE_BYTES: f64 = 4096.0;
 
-const _: () = assert!(FILL_SECS + ASK_SECS < PEER_TIMEOUT_SECS as u64);
+const _: () = assert!(FILL_SECS + ANNOUNCE_SECS < PEER_TIMEOUT_SECS as u64);
 
-/// How much is done.
+/// The extent of a run.
 #[derive(Clone, Copy)]
 pub(crate) struct Extent {
     pub(crate) rounds: usize,
@@ -36,14 +36,14 @@ pub(crate) struct Extent {
     pub(crate) calibration_ms: u64,
 }
 
-/// What a run came to.
+/// The results of a run.
 pub(crate) type Figures = Vec<(&'static str, f64)>;
 
-/// A part of a round: how the table is asked and what is timed.
+/// A part of a round: the mode of the announces, and what is timed.
 #[derive(Clone, Copy)]
 struct Part {
     by_turns: bool,
-    /// Each announce is timed for itself; or a few of them together, for the mean.
+    /// Whether each announce is timed separately. Otherwise several are timed together, for the mean.
     single: bool,
 }
 
@@ -54,16 +54,16 @@ const PARTS: [Part; 4] = [
     Part { by_turns: true, single: false },
 ];
 
-/// What one way of asking came to.
-struct Way {
+/// The samples of one mode.
+struct Mode {
     all: Samples,
-    /// Of those that got as many peers as they wanted.
+    /// Samples of the announces that got as many peers as they wanted.
     full: Samples,
-    /// Announces and ticks of those parts that are there for the mean.
+    /// Announces and ticks of the parts that are timed together.
     together: (u64, u64),
 }
 
-impl Way {
+impl Mode {
     fn new(room: usize) -> Self {
         Self { all: Samples::new(room), full: Samples::new(room), together: (0, 0) }
     }
@@ -81,9 +81,9 @@ struct Run<T> {
     table: T,
     timer: Timer,
     reply: Reply,
-    /// One at a time, by turns. A table that doesn't look ahead has all in the first.
-    ways: [Way; 2],
-    /// Looks ahead, by the announces that each is for.
+    /// Singly, in turns. Without lookahead all samples are in the first.
+    modes: [Mode; 2],
+    /// Times of the lookahead, divided by the number of announces.
     aheads: Samples,
     slices: Samples,
     answered: u64,
@@ -91,19 +91,19 @@ struct Run<T> {
     checksum: u64,
 }
 
-/// Does it all.
-pub(crate) fn run<T: Table>(crowding: Crowding, num_want: u16, extent: Extent) -> Figures {
+/// Does a complete run.
+pub(crate) fn run<T: Table>(sizes: SwarmSizes, num_want: u16, extent: Extent) -> Figures {
     let Extent { rounds, announces, calibration_ms } = extent;
     let all = rounds * PARTS.len() * announces;
     let timer = Timer::calibrate(calibration_ms);
-    let mut crowd = Crowd::new(crowding, all, num_want);
+    let mut crowd = Crowd::new(sizes, all, num_want);
     let mut sequence = vec![crowd.arrive(0, 0); announces];
     let (peers, swarms) = (crowd.len(), crowd.swarms());
     let mut run = Run {
         table: T::new(),
         timer,
         reply: Reply::new(),
-        ways: [2, 2].map(|parts| Way::new(rounds * parts * announces)),
+        modes: [2, 2].map(|parts| Mode::new(rounds * parts * announces)),
         aheads: Samples::new(rounds * announces.div_ceil(TURN) * 2),
         slices: Samples::new(all / ANNOUNCES_PER_SLICE + 1),
         answered: 0,
@@ -116,19 +116,19 @@ pub(crate) fn run<T: Table>(crowding: Crowding, num_want: u16, extent: Extent) -
     run.check(&crowd);
     let resident = resident_bytes() - resident_before;
     let memory = run.table.memory();
-    let mut asked = 0;
+    let mut done = 0;
     for _ in 0..rounds {
         for part in PARTS {
-            // Announces follow each other evenly.
+            // The announces are evenly spaced in time.
             let time = |number: usize| {
-                let micros = ASK_SECS * 1_000_000 * number as u64 / all as u64;
+                let micros = ANNOUNCE_SECS * 1_000_000 * number as u64 / all as u64;
                 Timestamp::from_secs(FILL_SECS) + Duration::from_micros(micros)
             };
             for (place, announce) in sequence.iter_mut().enumerate() {
-                *announce = crowd.next(time(asked + place).as_secs());
+                *announce = crowd.next(time(done + place).as_secs());
             }
-            run.ask(&sequence, part, |place| time(asked + place));
-            asked += announces;
+            run.announce_part(&sequence, part, |place| time(done + place));
+            done += announces;
         }
     }
     run.check(&crowd);
@@ -162,21 +162,21 @@ impl<T: Table> Run<T> {
         }
     }
 
-    /// The table holds the crowd.
+    /// Checks that the table holds the crowd.
     fn check(&self, crowd: &Crowd) {
         let seeders = crowd.seeders();
         assert_eq!(self.table.held(), [seeders, crowd.len() - seeders].map(|number| number as u64));
     }
 
-    fn ask(&mut self, sequence: &[Announce], part: Part, time: impl Fn(usize) -> Timestamp) {
+    fn announce_part(&mut self, sequence: &[Announce], part: Part, time: impl Fn(usize) -> Timestamp) {
         for (number, some) in sequence.chunks(ANNOUNCES_PER_SLICE).enumerate() {
             let now = time(number * ANNOUNCES_PER_SLICE);
-            // Near, as what the kernel has just received.
+            // In the cache, like data that the kernel has just received.
             let some: ArrayVec<Announce, ANNOUNCES_PER_SLICE> = some.iter().copied().collect();
             match (part.single, T::LOOKS_AHEAD && part.by_turns) {
-                (true, false) => some.iter().for_each(|announce| self.ask_one(now, announce)),
-                (true, true) => some.chunks(TURN).for_each(|turn| self.ask_turn(now, turn)),
-                (false, by_turns) => self.ask_together(now, &some, by_turns),
+                (true, false) => some.iter().for_each(|announce| self.announce_singly(now, announce)),
+                (true, true) => some.chunks(TURN).for_each(|turn| self.announce_turn(now, turn)),
+                (false, by_turns) => self.announce_batch(now, &some, by_turns),
             }
             if T::SLICED {
                 self.slices.add(self.timer.time(|| self.table.sweep(now)).0);
@@ -184,29 +184,29 @@ impl<T: Table> Run<T> {
         }
     }
 
-    fn ask_one(&mut self, now: Timestamp, announce: &Announce) {
+    fn announce_singly(&mut self, now: Timestamp, announce: &Announce) {
         self.reply.clear();
         let (ticks, counts) = self.timer.time(|| self.table.announce(now, announce, &mut self.reply));
         black_box(counts);
-        let full = self.look_at_reply(announce);
-        self.ways[0].add(ticks, full);
+        let full = self.read_reply(announce);
+        self.modes[0].add(ticks, full);
     }
 
-    /// Each announce bears its share of the look ahead.
-    fn ask_turn(&mut self, now: Timestamp, turn: &[Announce]) {
+    /// Adds to each announce its share of the lookahead.
+    fn announce_turn(&mut self, now: Timestamp, turn: &[Announce]) {
         let ahead = self.timer.time(|| self.table.look_ahead(turn)).0 / turn.len() as u64;
         self.aheads.add(ahead);
         for (at, announce) in turn.iter().enumerate() {
             self.reply.clear();
             let (ticks, counts) =
-                self.timer.time(|| self.table.announce_ahead(now, at, announce, &mut self.reply));
+                self.timer.time(|| self.table.announce_prefetched(now, at, announce, &mut self.reply));
             black_box(counts);
-            let full = self.look_at_reply(announce);
-            self.ways[1].add(ticks + ahead, full);
+            let full = self.read_reply(announce);
+            self.modes[1].add(ticks + ahead, full);
         }
     }
 
-    fn ask_together(&mut self, now: Timestamp, some: &[Announce], by_turns: bool) {
+    fn announce_batch(&mut self, now: Timestamp, some: &[Announce], by_turns: bool) {
         let (ticks, given) = self.timer.time(|| {
             let mut given = 0;
             for turn in some.chunks(TURN) {
@@ -216,7 +216,7 @@ impl<T: Table> Run<T> {
                 for (at, announce) in turn.iter().enumerate() {
                     self.reply.clear();
                     black_box(match by_turns {
-                        true => self.table.announce_ahead(now, at, announce, &mut self.reply),
+                        true => self.table.announce_prefetched(now, at, announce, &mut self.reply),
                         false => self.table.announce(now, announce, &mut self.reply),
                     });
                     given += black_box(&self.reply).peers().len() as u64 / 6;
@@ -226,13 +226,13 @@ impl<T: Table> Run<T> {
         });
         self.answered += some.len() as u64;
         self.peers_given += given;
-        let (announces, sum) = &mut self.ways[usize::from(by_turns)].together;
+        let (announces, sum) = &mut self.modes[usize::from(by_turns)].together;
         *announces += some.len() as u64;
         *sum += ticks;
     }
 
-    /// Whether the reply has as many peers as were wanted.
-    fn look_at_reply(&mut self, announce: &Announce) -> bool {
+    /// Adds the reply to the checksum. Returns whether it has as many peers as wanted.
+    fn read_reply(&mut self, announce: &Announce) -> bool {
         let peers = self.reply.peers().as_chunks::<6>().0;
         for [a, b, c, d, e, f] in peers {
             self.checksum = self.checksum.rotate_left(5) ^ u64::from_be_bytes([0, 0, *a, *b, *c, *d, *e, *f]);
@@ -247,10 +247,10 @@ impl<T: Table> Run<T> {
             ["one_median", "one_p99", "one_p9999", "one_max", "one_full_median", "one_mean"],
             ["turn_median", "turn_p99", "turn_p9999", "turn_max", "turn_full_median", "turn_mean"],
         ];
-        for (way, names) in self.ways.iter_mut().zip(NAMES) {
-            let [median, p99, p9999, max] = way.all.quantiles([0.5, 0.99, 0.9999, 1.0], &self.timer);
-            let [full] = way.full.quantiles([0.5], &self.timer);
-            let mean = self.timer.ns(way.together.1) / way.together.0.max(1) as f64;
+        for (mode, names) in self.modes.iter_mut().zip(NAMES) {
+            let [median, p99, p9999, max] = mode.all.quantiles([0.5, 0.99, 0.9999, 1.0], &self.timer);
+            let [full] = mode.full.quantiles([0.5], &self.timer);
+            let mean = self.timer.ns(mode.together.1) / mode.together.0.max(1) as f64;
             figures.extend(names.into_iter().zip([median, p99, p9999, max, full, mean]));
         }
         let [median] = self.aheads.quantiles([0.5], &self.timer);
@@ -259,11 +259,11 @@ impl<T: Table> Run<T> {
         figures.extend([("slice_median", median), ("slice_p9999", p9999), ("slice_max", max)]);
         figures.push(("peers_given", self.peers_given as f64));
         figures.push(("peers_per_reply", self.peers_given as f64 / self.answered as f64));
-        // What a float holds of it.
+        // As many bits as a float holds.
         figures.push(("checksum", ((self.checksum ^ (self.checksum >> 32)) & 0xffff_ffff) as f64));
     }
 
-    /// Two laps of the sweep: one that finds nothing to do, and one that finds a part of the crowd expired.
+    /// Measures two laps of the sweep: one without expired peers, and one in which a part of the crowd has expired.
     fn laps(&mut self, crowd: &Crowd, figures: &mut Figures) {
         const NAMES: [[&str; 6]; 2] = [
             ["lap_slices", "lap_cpu_ns", "lap_median", "lap_p9999", "lap_max", "lap_expired"],
@@ -276,10 +276,10 @@ impl<T: Table> Run<T> {
                 "old_lap_expired",
             ],
         ];
-        let over = crowd.quantile_of_seen(EXPIRING) + PEER_TIMEOUT_SECS + PEER_TIMEOUT_SECS.div_ceil(100);
-        let asked = Timestamp::from_secs(FILL_SECS + ASK_SECS);
-        while !self.table.sweep(asked).lap_ended {} // the rest of one
-        for (start, names) in [asked, Timestamp::from_secs(over.into())].into_iter().zip(NAMES) {
+        let expiry = crowd.quantile_of_seen(EXPIRING) + PEER_TIMEOUT_SECS + PEER_TIMEOUT_SECS.div_ceil(100);
+        let done = Timestamp::from_secs(FILL_SECS + ANNOUNCE_SECS);
+        while !self.table.sweep(done).lap_ended {} // finish the current lap
+        for (start, names) in [done, Timestamp::from_secs(expiry.into())].into_iter().zip(NAMES) {
             let (mut now, mut sum, mut expired, mut samples) = (start, 0, 0, Vec::new());
             loop {
                 let (ticks, slice) = self.timer.time(|| self.table.sweep(now));
@@ -301,7 +301,7 @@ impl<T: Table> Run<T> {
     }
 }
 
-/// The process's resident memory.
+/// Returns the resident memory of the process.
 fn resident_bytes() -> f64 {
     let statm = fs::read_to_string("/proc/self/statm").expect("the size of this process");
     let pages = statm.split_whitespace().nth(1).expect("the resident part");

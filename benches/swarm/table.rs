@@ -1,19 +1,19 @@
-//! Owns what is measured: gyre's shard, and a straightforward table to compare it with.
+//! Owns the measured tables: gyre's shard, and a simple baseline.
 
 use foldhash::fast::FixedState;
 use gyre_core::limits::{LOOK_AHEAD, TURN_SWEEP, UDP_ANNOUNCE_REPLY_BYTES, UDP_REPLY_MAX_BYTES};
-use gyre_core::swarm::{Ahead, PeerSink, Shard};
+use gyre_core::swarm::{Lookahead, PeerSink, Shard};
 use gyre_core::time::Timestamp;
 use gyre_core::types::{Announce, Event, InfoHash, PEER_V4_BYTES, PEER_V6_BYTES, PeerAddr, SwarmCounts};
 use hashbrown::HashMap;
 use indexmap::IndexMap;
 
-/// Announces that a busy worker looks ahead at.
+/// Number of announces that a busy worker prefetches together.
 pub(crate) const TURN: usize = LOOK_AHEAD;
-/// A peer is gone so long after its last announce.
+/// The peer timeout in seconds.
 pub(crate) const PEER_TIMEOUT_SECS: u32 = 3_825;
 
-/// The reply to one announce, written as the engine does it for UDP.
+/// The reply to an announce, written as the engine does for UDP.
 pub(crate) struct Reply {
     out: [u8; UDP_REPLY_MAX_BYTES],
     length: usize,
@@ -24,13 +24,13 @@ impl Reply {
         Self { out: [0; UDP_REPLY_MAX_BYTES], length: UDP_ANNOUNCE_REPLY_BYTES }
     }
 
-    /// Makes it ready for the next announce.
+    /// Clears the reply for the next announce.
     #[inline]
     pub(crate) fn clear(&mut self) {
         self.length = UDP_ANNOUNCE_REPLY_BYTES;
     }
 
-    /// The packed peers.
+    /// Returns the packed peers.
     pub(crate) fn peers(&self) -> &[u8] {
         &self.out[UDP_ANNOUNCE_REPLY_BYTES..self.length]
     }
@@ -56,27 +56,27 @@ impl PeerSink for Reply {
     }
 }
 
-/// What a slice of a table's sweep came to.
+/// The result of a sweep slice.
 pub(crate) struct Slice {
     pub(crate) expired: u64,
     pub(crate) lap_ended: bool,
 }
 
-/// Seeders and leechers in a table.
+/// Numbers of seeders and leechers in a table.
 pub(crate) type Held = [u64; 2];
 
 /// A table of swarms.
 pub(crate) trait Table {
-    /// Whether it can look ahead.
+    /// Whether the table has a lookahead.
     const LOOKS_AHEAD: bool;
-    /// Whether its sweep goes by short slices, which are done between announces.
+    /// Whether the sweep has short slices, which run between announces.
     const SLICED: bool;
 
     fn new() -> Self;
     fn announce(&mut self, now: Timestamp, announce: &Announce, reply: &mut Reply) -> SwarmCounts;
     fn look_ahead(&mut self, announces: &[Announce]);
-    /// Does the announce that came at this place of the last look ahead.
-    fn announce_ahead(
+    /// Applies announce number `at` of the last lookahead.
+    fn announce_prefetched(
         &mut self,
         now: Timestamp,
         at: usize,
@@ -85,14 +85,14 @@ pub(crate) trait Table {
     ) -> SwarmCounts;
     fn sweep(&mut self, now: Timestamp) -> Slice;
     fn held(&self) -> Held;
-    /// The bytes that it thinks it has taken, and uses; zeros if it keeps no books.
+    /// Returns the bytes allocated and used, or zeros if the table does not count them.
     fn memory(&self) -> [usize; 2];
 }
 
-/// gyre's shard with what a worker keeps beside it.
+/// gyre's shard, with the state that a worker keeps for it.
 pub(crate) struct Gyre {
     shard: Shard,
-    ahead: [Ahead; TURN],
+    ahead: [Lookahead; TURN],
     rng: fastrand::Rng,
 }
 
@@ -102,7 +102,7 @@ impl Table for Gyre {
 
     fn new() -> Self {
         let shard = Shard::new(*b"the table's key.", PEER_TIMEOUT_SECS, usize::MAX);
-        Self { shard, ahead: [Ahead::default(); TURN], rng: fastrand::Rng::with_seed(1) }
+        Self { shard, ahead: [Lookahead::default(); TURN], rng: fastrand::Rng::with_seed(1) }
     }
 
     #[inline]
@@ -116,19 +116,19 @@ impl Table for Gyre {
     }
 
     #[inline]
-    fn announce_ahead(
+    fn announce_prefetched(
         &mut self,
         now: Timestamp,
         at: usize,
         announce: &Announce,
         reply: &mut Reply,
     ) -> SwarmCounts {
-        self.shard.announce_ahead(now, announce, &self.ahead[at], reply)
+        self.shard.announce_prefetched(now, announce, &self.ahead[at], reply)
     }
 
     fn sweep(&mut self, now: Timestamp) -> Slice {
         let swept = self.shard.sweep(now, TURN_SWEEP);
-        assert_eq!(swept.evicted, 0, "there is no limit to the memory");
+        assert_eq!(swept.evicted, 0, "memory is not limited");
         Slice { expired: swept.expired, lap_ended: swept.lap_ended }
     }
 
@@ -143,8 +143,8 @@ impl Table for Gyre {
     }
 }
 
-/// The table that one would write first: a map of maps. The inner map keeps its peers in one piece, so that a reply is
-/// a stretch of it from a random place on. Both maps hash with foldhash, hashbrown's default.
+/// The obvious table: a map of maps. The inner map stores its peers contiguously, so that a reply is a range that
+/// starts at a random peer. Both maps hash with foldhash, hashbrown's default.
 pub(crate) struct Baseline {
     swarms: HashMap<InfoHash, BaselineSwarm, FixedState>,
     rng: fastrand::Rng,
@@ -163,7 +163,7 @@ struct Seen {
     seeder: bool,
 }
 
-/// An entry of the inner map, which itself adds the hash (8) and a place in its table (8 and a byte, at most 7/8 full).
+/// Size of an entry of the inner map. The map adds the hash (8) and a slot in its table (9, at most 7/8 full).
 const _: () = assert!(size_of::<([u8; PEER_V4_BYTES], Seen)>() == 16);
 
 impl BaselineSwarm {
@@ -181,8 +181,8 @@ impl BaselineSwarm {
             if left == 0 {
                 break;
             }
-            let useful = !(announce.seeder && seen.seeder) && seen.second + PEER_TIMEOUT_SECS >= second;
-            if useful && *addr != me {
+            let eligible = !(announce.seeder && seen.seeder) && seen.second + PEER_TIMEOUT_SECS >= second;
+            if eligible && *addr != me {
                 reply.put(addr);
                 left -= 1;
             }
@@ -224,7 +224,7 @@ impl Table for Baseline {
 
     fn look_ahead(&mut self, _: &[Announce]) {}
 
-    fn announce_ahead(
+    fn announce_prefetched(
         &mut self,
         now: Timestamp,
         _: usize,
@@ -234,7 +234,7 @@ impl Table for Baseline {
         self.announce(now, announce, reply)
     }
 
-    /// Goes through all of it.
+    /// Sweeps the whole table.
     fn sweep(&mut self, now: Timestamp) -> Slice {
         let (second, mut expired) = (now.as_secs(), 0);
         self.swarms.retain(|_, swarm| {

@@ -1,26 +1,26 @@
-//! Owns the stopwatch: the processor's own counter, what it costs to read, what many readings come to. Owns the
-//! yardstick too: what this machine's memory takes.
+//! Owns the timer (the processor's time stamp counter, its overhead, and quantiles of samples) and the measurement of
+//! the machine's memory latency.
 
 use std::hint::black_box;
 
 use gyre_core::time::Clock;
 
-/// The counter, read when all before it is done and before anything behind it begins.
+/// Reads the counter, after all earlier instructions have finished and before later ones start.
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code, unused_unsafe)] // newer compilers know these as safe
 #[inline(always)]
 fn ticks() -> u64 {
     use std::arch::x86_64::{_mm_lfence, _rdtsc};
-    // SAFETY: a fence; each x86-64 has it.
+    // SAFETY: a fence, which all x86-64 processors have.
     unsafe { _mm_lfence() };
-    // SAFETY: it reads a counter; each x86-64 has it, and Linux lets programs read it.
+    // SAFETY: reads a counter, which all x86-64 processors have and Linux lets programs read.
     let ticks = unsafe { _rdtsc() };
     // SAFETY: as above.
     unsafe { _mm_lfence() };
     ticks
 }
 
-/// The counter: nanoseconds.
+/// Reads the counter in nanoseconds.
 #[cfg(not(target_arch = "x86_64"))]
 #[allow(clippy::disallowed_methods)]
 #[inline(always)]
@@ -31,16 +31,16 @@ fn ticks() -> u64 {
     START.get_or_init(Instant::now).elapsed().as_nanos() as u64
 }
 
-/// The stopwatch.
+/// The timer.
 #[derive(Clone, Copy)]
 pub(crate) struct Timer {
     ns_per_tick: f64,
-    /// Ticks that a measurement of nothing takes.
+    /// Ticks of an empty measurement.
     cost: u64,
 }
 
 impl Timer {
-    /// Holds the counter against the clock for so many milliseconds.
+    /// Compares the counter with the clock for `millis` milliseconds.
     pub(crate) fn calibrate(millis: u64) -> Self {
         let clock = Clock::start();
         let (started, first) = (clock.now(), ticks());
@@ -56,7 +56,7 @@ impl Timer {
         timer
     }
 
-    /// How many ticks something takes, without those for looking.
+    /// Returns the ticks that `body` takes, without the timer's own overhead.
     #[inline(always)]
     pub(crate) fn time<T>(&self, body: impl FnOnce() -> T) -> (u64, T) {
         let started = ticks();
@@ -73,19 +73,19 @@ impl Timer {
     }
 }
 
-/// Readings, in memory that was there before the first of them.
+/// Samples, in memory that is resident before the first one is added.
 pub(crate) struct Samples {
     ticks: Vec<u32>,
 }
 
 impl Samples {
     pub(crate) fn new(room: usize) -> Self {
-        let mut ticks = vec![1; room]; // not zeros, which take no memory
+        let mut ticks = vec![1; room]; // not zeros, which would not be resident
         ticks.clear();
         Self { ticks }
     }
 
-    /// Adds one, if there is room.
+    /// Adds a sample, if there is room.
     #[inline]
     pub(crate) fn add(&mut self, ticks: u64) {
         if self.ticks.len() < self.ticks.capacity() {
@@ -93,7 +93,7 @@ impl Samples {
         }
     }
 
-    /// Those that so many parts of them don't exceed, in nanoseconds; zeros if there are none.
+    /// Returns quantiles in nanoseconds, or zeros if there are no samples.
     pub(crate) fn quantiles<const N: usize>(&mut self, parts: [f64; N], timer: &Timer) -> [f64; N] {
         self.ticks.sort_unstable();
         let last = self.ticks.len().saturating_sub(1);
@@ -104,7 +104,8 @@ impl Samples {
     }
 }
 
-/// What a read from so much memory takes, in nanoseconds: if where it goes is known by the read before it, and if not.
+/// Returns the nanoseconds that a read from `bytes` of memory takes: if its address depends on the previous read, and
+/// if it does not.
 pub(crate) fn memory_ns(bytes: usize, timer: &Timer) -> [f64; 2] {
     #[derive(Clone)]
     #[repr(align(64))]
@@ -113,7 +114,7 @@ pub(crate) fn memory_ns(bytes: usize, timer: &Timer) -> [f64; 2] {
     let mut rng = fastrand::Rng::with_seed(3);
     let mut lines: Vec<Line> = (0..(bytes / size_of::<Line>()) as u32).map(Line).collect();
     for last in (1..lines.len()).rev() {
-        lines.swap(last, rng.usize(..last)); // never itself: one circle of all
+        lines.swap(last, rng.usize(..last)); // never itself: one cycle of all lines
     }
     let (waiting, _) = timer.time(|| black_box((0..READS).fold(0, |line, _| lines[line].0 as usize)));
     let places: Vec<u32> = (0..READS).map(|_| rng.u32(..lines.len() as u32)).collect();

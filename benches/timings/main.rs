@@ -1,8 +1,8 @@
-//! Owns the criterion benches: what it costs to read each kind of request and to write each kind of response, to issue
-//! and to verify connection ids, to answer a request without the kernel, and to send a message between workers.
+//! Owns the criterion benches: parsing each kind of request, writing each kind of response, issuing and verifying
+//! connection ids, answering requests without the kernel, and sending messages between workers.
 //!
-//! `cargo bench --bench timings` measures all, `-- 'http query'` those with this in their name. Under `cargo test` each
-//! runs once.
+//! `cargo bench --bench timings` measures all cases, and `-- 'http query'` those with this text in their name. With
+//! `cargo test` each case runs once.
 
 #[path = "../cases/mod.rs"]
 mod cases;

@@ -1,5 +1,5 @@
-//! Owns the timing of a message between workers: within one thread, and to a thread on another core and back, which is
-//! awake or asleep. The latter is left out where there is one core.
+//! Owns the timing of messages between workers: within one thread, and to a thread on another core and back. That
+//! thread is either awake or asleep. The round trip is skipped on a machine with one core.
 
 use std::hint::{black_box, spin_loop};
 use std::sync::Arc;
@@ -15,10 +15,10 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use crate::cases::mesh::{THERE, connect, in_one_thread, message, number};
 use crate::cases::{Amount, Meter};
 
-/// The number of the message that ends the other thread.
+/// Number of the message that ends the other thread.
 const END: u32 = 0;
 
-/// An eventfd, as a worker's doorbell is.
+/// An eventfd, like a worker's doorbell.
 struct Doorbell(OwnedFd);
 
 impl Doorbell {
@@ -46,9 +46,9 @@ pub(crate) fn between_workers(criterion: &mut Criterion) {
         [first, .., other] => {
             pin(first);
             between_threads(criterion, other);
-            sched_setaffinity(None, &allowed).expect("the cores that there were");
+            sched_setaffinity(None, &allowed).expect("the previous cores");
         }
-        _ => eprintln!("left out: the way to another core and back, since there is one core"),
+        _ => eprintln!("skipped: the round trip to another core, because there is only one core"),
     }
 }
 
@@ -58,7 +58,7 @@ fn pin(core: usize) {
     sched_setaffinity(None, &cores).expect("a core");
 }
 
-/// The way to another thread on another core and back.
+/// Measures the round trip to a thread on another core.
 fn between_threads(criterion: &mut Criterion, core: usize) {
     for (name, sleeps) in [("mesh/a round trip", false), ("mesh/a round trip that wakes a sleeper", true)] {
         let doorbells = [(); 2].map(|()| Arc::new(Doorbell::new()));
@@ -85,7 +85,7 @@ fn between_threads(criterion: &mut Criterion, core: usize) {
     }
 }
 
-/// Sends back what comes, until the end; with a doorbell it sleeps whenever nothing has come.
+/// Sends back all messages until [`END`]. With a doorbell it sleeps while there are no messages.
 fn echo(mut mesh: Mesh, doorbell: Option<&Arc<Doorbell>>) {
     loop {
         match (mesh.take(), doorbell) {

@@ -1,4 +1,5 @@
-//! Owns the fuzzing of bencode: what is read is canonical, and answers of any content are what a strict client reads.
+//! Owns the fuzzing of bencode. Only canonical bencode may be parsed, and a strict client must be able to read our
+//! responses.
 
 #![no_main]
 
@@ -6,7 +7,7 @@ use std::net::IpAddr;
 
 use arbitrary::{Arbitrary, Unstructured};
 use gyre_core::types::{InfoHash, PeerId, SwarmCounts};
-use gyre_core::wire::answer::{Announced, Value, scraped};
+use gyre_core::wire::answer::{AnnounceResponse, Value, parse_scrape};
 use gyre_core::wire::bencode::{AnnounceReply, Form, Peers, put_announce, put_failure, put_scrape};
 use libfuzzer_sys::fuzz_target;
 
@@ -27,10 +28,10 @@ fuzz_target!(|bytes: &[u8]| {
     if let Ok(value) = Value::parse(bytes) {
         let mut written = Vec::new();
         put(&mut written, &value);
-        assert_eq!(written, bytes, "there is one way to write it");
+        assert_eq!(written, bytes, "only the canonical form is parsed");
     }
-    let _ = Announced::parse(bytes);
-    let _ = scraped(bytes, InfoHash([b'a'; 20]));
+    let _ = AnnounceResponse::parse(bytes);
+    let _ = parse_scrape(bytes, InfoHash([b'a'; 20]));
     if let Ok(reply) = Reply::arbitrary(&mut Unstructured::new(bytes)) {
         announce(&reply);
         scrape(&reply);
@@ -82,15 +83,16 @@ fn announce(reply: &Reply) {
         _ => (reply.v4.len() + reply.v6.len(), None),
     };
     let interval_secs = Some(reply.intervals[0].into());
-    assert_eq!(Announced::parse(&out), Ok(Announced::Taken { interval_secs, peers: Some(peers), peers6 }));
-    let value = Value::parse(&out).expect("it was read before");
+    let expected = AnnounceResponse::Accepted { interval_secs, peers: Some(peers), peers6 };
+    assert_eq!(AnnounceResponse::parse(&out), Ok(expected));
+    let value = Value::parse(&out).expect("it has been parsed before");
     let text = reply.warning.as_deref().map(str::as_bytes);
     assert_eq!(value.get("warning message").map(|value| value.as_bytes()), text.map(Some));
     let reason = reply.warning.as_deref().unwrap_or_default();
-    for for_ever in [false, true] {
+    for is_permanent in [false, true] {
         out.clear();
-        put_failure(&mut out, reason, for_ever);
-        assert_eq!(Announced::parse(&out), Ok(Announced::Refused(reason.to_owned())));
+        put_failure(&mut out, reason, is_permanent);
+        assert_eq!(AnnounceResponse::parse(&out), Ok(AnnounceResponse::Refused(reason.to_owned())));
     }
 }
 
@@ -101,7 +103,7 @@ fn scrape(reply: &Reply) {
     let mut out = Vec::new();
     put_scrape(&mut out, &mut swarms);
     for (info_hash, _) in &known {
-        let found = scraped(&out, *info_hash).expect("an answer").expect("it was asked for");
+        let found = parse_scrape(&out, *info_hash).expect("a valid response").expect("the swarm is in it");
         assert!(known.contains(&(*info_hash, found)));
     }
 }

@@ -1,4 +1,5 @@
-//! Owns the fuzzing of chunked bodies: they are read alike however they come, and what is written is read back.
+//! Owns the fuzzing of chunked bodies. The result must not depend on how the input is split, and a written body must be
+//! read back.
 
 #![no_main]
 
@@ -9,10 +10,10 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|wire: &[u8]| {
     let whole = decode(&[wire]);
-    for pieces in cuts::ways(wire) {
-        assert_eq!(decode(&pieces), whole);
+    for parts in cuts::splits(wire) {
+        assert_eq!(decode(&parts), whole);
         let mut written = Vec::new();
-        pieces.iter().for_each(|piece| put_chunk(&mut written, piece));
+        parts.iter().for_each(|part| put_chunk(&mut written, part));
         written.extend_from_slice(LAST_CHUNK);
         let length = written.len();
         written.extend_from_slice(wire);
@@ -20,14 +21,14 @@ fuzz_target!(|wire: &[u8]| {
     }
 });
 
-/// The data, the bytes taken, and whether that was all.
-fn decode(pieces: &[&[u8]]) -> Result<(Vec<u8>, usize, bool), Malformed> {
+/// Returns the data, the bytes consumed, and whether the body ended.
+fn decode(parts: &[&[u8]]) -> Result<(Vec<u8>, usize, bool), Malformed> {
     let (mut decoder, mut body, mut at) = (Decoder::default(), Vec::new(), 0);
-    for piece in pieces {
-        let mut rest = *piece;
+    for part in parts {
+        let mut rest = *part;
         loop {
             let decoded = decoder.decode(rest).inspect_err(|error| {
-                assert_eq!(decoder.decode(rest), Err(*error), "an error stays one");
+                assert_eq!(decoder.decode(rest), Err(*error), "an error repeats");
             })?;
             assert!(decoded.data.len() <= decoded.taken && decoded.taken <= rest.len());
             body.extend_from_slice(decoded.data);
@@ -40,7 +41,7 @@ fn decode(pieces: &[&[u8]]) -> Result<(Vec<u8>, usize, bool), Malformed> {
                 break;
             }
         }
-        assert!(rest.is_empty(), "what was lent is looked at once");
+        assert!(rest.is_empty(), "all input is consumed at once");
     }
     Ok((body, at, false))
 }

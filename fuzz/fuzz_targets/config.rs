@@ -1,5 +1,5 @@
-//! Owns the fuzzing of the file of options: what is wrong has a place in the file, and what is right is printed as a
-//! file that says the same.
+//! Owns the fuzzing of the configuration file. Each error must have a position in the file, and a valid file must be
+//! printed as one with the same settings.
 
 #![no_main]
 
@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::{env, fs, process};
 
-use gyre_core::cli::{Cli, CliError, Command, FileError};
+use gyre::cli::{Cli, CliError, Command, FileError};
 use libfuzzer_sys::fuzz_target;
 
 static FILE: LazyLock<PathBuf> =
@@ -18,12 +18,12 @@ fuzz_target!(|text: &[u8]| {
     match read(text) {
         Ok(cli) => {
             let printed = cli.config_file();
-            let again = read(printed.as_bytes()).expect("what is printed is read");
+            let again = read(printed.as_bytes()).expect("the printed file is valid");
             assert_eq!(serve(&again).config(), serve(&cli).config());
             assert_eq!(again.config_file(), printed);
         }
         Err(CliError::File(FileError::At { line, column, what, .. })) => {
-            let text = str::from_utf8(text).expect("it was read as text");
+            let text = str::from_utf8(text).expect("it has been read as text");
             let lines: Vec<&str> = text.split('\n').collect();
             assert!((1..=lines.len()).contains(&line), "line {line}: {what}");
             assert!((1..=lines[line - 1].chars().count() + 1).contains(&column), "column {column}: {what}");
@@ -35,7 +35,7 @@ fuzz_target!(|text: &[u8]| {
 });
 
 fn read(text: &[u8]) -> Result<Cli, CliError> {
-    fs::write(&*FILE, text).expect("the file of the fuzzing can be written");
+    fs::write(&*FILE, text).expect("the temporary file can be written");
     let cli = Cli::read(
         ["gyre", "config", "print", "--config"]
             .map(OsString::from)
@@ -46,9 +46,9 @@ fn read(text: &[u8]) -> Result<Cli, CliError> {
     cli
 }
 
-fn serve(cli: &Cli) -> &gyre_core::cli::Serve {
+fn serve(cli: &Cli) -> &gyre::cli::Serve {
     match &cli.command {
-        Command::Config(gyre_core::cli::ConfigCommand::Print(serve)) => serve,
-        _ => unreachable!("it was asked for"),
+        Command::Config(gyre::cli::ConfigCommand::Print(serve)) => serve,
+        _ => unreachable!("another command"),
     }
 }

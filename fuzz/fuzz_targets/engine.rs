@@ -1,6 +1,6 @@
-//! Owns the fuzzing of whole engines: whatever datagrams, HTTP requests and messages come, in whatever order, nobody
-//! gets more than he sent before he has shown that he receives at his address, no reply is too long, none comes twice
-//! and none to anybody who didn't ask, and nothing is left waiting.
+//! Owns the fuzzing of complete engines, with any datagrams, HTTP requests and messages in any order. A client with an
+//! unverified address must not get more bytes than it sent. No reply may be too long, sent twice, or sent without a
+//! request. No request may be left waiting.
 
 #![no_main]
 
@@ -24,14 +24,14 @@ use gyre_core::limits::{
 use gyre_core::owner::Owners;
 use gyre_core::time::Timestamp;
 use gyre_core::types::{Event, InfoHash, PeerId, WorkerId};
-use gyre_core::wire::answer::{Announced, scraped};
+use gyre_core::wire::answer::{AnnounceResponse, parse_scrape};
 use gyre_core::wire::query::{AnnounceQuery, ScrapeQuery};
 use gyre_core::wire::udp::{self, Request, Response};
 use libfuzzer_sys::fuzz_target;
 
 #[derive(Arbitrary, Debug)]
 enum Step {
-    /// As it is.
+    /// Raw bytes.
     Datagram {
         worker: u8,
         client: u8,
@@ -73,21 +73,22 @@ enum Step {
     /// Ends the turn of a worker.
     Turn(u8),
     Deliver(u8),
-    Pass(u16),
+    /// Advances the clock by the square of this many milliseconds.
+    Advance(u16),
     Sweep(u8),
     Expire(u8),
-    /// So much room is in the queues.
+    /// Sets the capacity of the queues.
     Room(u8),
-    /// Denies hashes, clients and networks.
+    /// Denies a hash, clients and networks.
     Deny(Option<(u8, bool, bool)>),
-    /// From how many peers on; and the interval.
+    /// Sets the maximum number of peers and the interval.
     Policy(u8, u16),
 }
 
 #[derive(Arbitrary, Debug)]
 enum Id {
     Good,
-    /// So many seconds old.
+    /// Issued this many seconds ago.
     Old(u16),
     Wrong(u64),
 }
@@ -109,18 +110,18 @@ fuzz_target!(|input: (u8, Vec<Step>)| {
     net.end();
 });
 
-/// Engines, what is on the way between them, and who waits for what.
+/// The engines, the messages between them, and the waiting HTTP requests.
 struct Net {
     engines: Vec<Engine>,
     ids: ConnectionIds,
     now_ms: u64,
     mail: Mail,
-    waiting: Vec<(usize, Ticket, Asked)>,
+    waiting: Vec<(usize, Ticket, HttpRequest)>,
     sent: Sent,
 }
 
-/// What was asked by HTTP.
-enum Asked {
+/// An HTTP request.
+enum HttpRequest {
     Announce(IpAddr, AnnounceQuery),
     Scrape(ScrapeQuery),
 }
@@ -141,7 +142,7 @@ impl Post for Mail {
     }
 }
 
-/// How many answers each client is still to be given to each of its numbers, at most.
+/// Maximum number of outstanding replies, by client, socket and transaction id.
 #[derive(Default)]
 struct Sent(HashMap<(SocketAddr, u8, u32), usize>);
 
@@ -154,7 +155,10 @@ impl Sent {
         let is_v4 = matches!(to.source.ip().to_canonical(), IpAddr::V4(_));
         assert!(reply.len() <= if is_v4 { UDP_V4_PAYLOAD_BYTES } else { UDP_V6_PAYLOAD_BYTES });
         let response = Response::parse(reply).expect("a reply is a response");
-        let left = self.0.get_mut(&(to.source, to.socket, response.transaction_id())).expect("nobody asked");
+        let left = self
+            .0
+            .get_mut(&(to.source, to.socket, response.transaction_id()))
+            .expect("a request for this reply");
         *left = left.checked_sub(1).expect("answered twice");
         if let Response::Announce { peers, .. } = response {
             assert_eq!(peers.len() % if is_v4 { 6 } else { 18 }, 0);
@@ -207,7 +211,7 @@ impl Net {
         Timestamp::from_micros(self.now_ms * 1_000)
     }
 
-    /// A worker, which is the one that posts from now on.
+    /// Selects a worker, which sends all following messages.
     fn worker(&mut self, number: u8) -> usize {
         let worker = usize::from(number) % self.engines.len();
         self.mail.from = WorkerId(worker as u16);
@@ -262,26 +266,26 @@ impl Net {
                 };
                 let (worker, ip) = (self.worker(worker), endpoint(client).source.ip());
                 let outcome = self.engines[worker].announce(now, ip, &query, Source::Http, &mut self.mail);
-                self.wait(worker, outcome, Asked::Announce(ip, query));
+                self.wait(worker, outcome, HttpRequest::Announce(ip, query));
             }
             Step::HttpScrape { worker, hashes } => {
                 let info_hashes = hashes.iter().map(|number| InfoHash(hash(*number)));
                 let query = ScrapeQuery { info_hashes: info_hashes.take(MAX_SCRAPE_HASHES).collect() };
                 let worker = self.worker(worker);
                 let outcome = self.engines[worker].scrape(now, &query, &mut self.mail);
-                self.wait(worker, outcome, Asked::Scrape(query));
+                self.wait(worker, outcome, HttpRequest::Scrape(query));
             }
             step => self.maintain(step),
         }
     }
 
-    /// What is no request.
+    /// Does a step that is not a request.
     fn maintain(&mut self, step: Step) {
         let now = self.now();
         match step {
             Step::Turn(worker) => self.end_turn(worker),
             Step::Deliver(messages) => self.deliver(messages.into()),
-            Step::Pass(millis) => self.now_ms += u64::from(millis) * u64::from(millis),
+            Step::Advance(millis) => self.now_ms += u64::from(millis) * u64::from(millis),
             Step::Sweep(worker) => {
                 let worker = self.worker(worker);
                 self.engines[worker].sweep(now);
@@ -336,7 +340,7 @@ impl Net {
             Err(_) => (None, None),
         };
         let is_proven = id.is_some_and(|id| self.ids.verify(now, from.source.ip(), id));
-        // Who has an id that is wrong is not answered at all.
+        // A request with a wrong id gets no reply.
         if let Some(transaction_id) = transaction_id.filter(|_| id.is_none() || is_proven) {
             self.sent.expect(&from, transaction_id);
         }
@@ -364,11 +368,11 @@ impl Net {
             self.engines[to.index()].receive(now, from, message, &mut self.mail, &mut self.sent);
         }
         let mut waiting = std::mem::take(&mut self.waiting);
-        waiting.retain(|(worker, ticket, asked)| {
+        waiting.retain(|(worker, ticket, request)| {
             match self.engines[*worker].poll(*ticket, &Context::from_waker(Waker::noop())) {
                 Poll::Pending => true,
                 Poll::Ready(answer) => {
-                    answer.into_iter().for_each(|answer| self.write(*worker, asked, answer));
+                    answer.into_iter().for_each(|answer| self.write(*worker, request, answer));
                     false
                 }
             }
@@ -376,44 +380,44 @@ impl Net {
         self.waiting = waiting;
     }
 
-    fn wait(&mut self, worker: usize, outcome: Outcome, asked: Asked) {
+    fn wait(&mut self, worker: usize, outcome: Outcome, request: HttpRequest) {
         match outcome {
-            Outcome::Ready(answer) => self.write(worker, &asked, answer),
-            Outcome::Waiting(ticket) => self.waiting.push((worker, ticket, asked)),
+            Outcome::Ready(answer) => self.write(worker, &request, answer),
+            Outcome::Waiting(ticket) => self.waiting.push((worker, ticket, request)),
             Outcome::Busy => {}
         }
     }
 
-    /// What is answered by HTTP is what a strict client reads.
-    fn write(&mut self, worker: usize, asked: &Asked, answer: Answer) {
+    /// Writes an HTTP response, which a strict client must be able to read.
+    fn write(&mut self, worker: usize, request: &HttpRequest, answer: Answer) {
         let mut out = Vec::new();
-        match (asked, answer) {
-            (Asked::Announce(ip, query), Answer::Announced { counts, peers }) => {
+        match (request, answer) {
+            (HttpRequest::Announce(ip, query), Answer::Announced { counts, peers }) => {
                 let expected = (peers.v4.len(), peers.v6.len());
                 let terms = Terms::default();
                 self.engines[worker].write_announced(&mut out, *ip, query, &terms, counts, peers);
-                match Announced::parse(&out) {
-                    Ok(Announced::Taken { peers: Some(peers), peers6, .. }) if query.compact => {
+                match AnnounceResponse::parse(&out) {
+                    Ok(AnnounceResponse::Accepted { peers: Some(peers), peers6, .. }) if query.compact => {
                         assert_eq!((peers, peers6.unwrap_or(0)), expected);
                     }
-                    Ok(Announced::Taken { peers: Some(peers), .. }) => {
+                    Ok(AnnounceResponse::Accepted { peers: Some(peers), .. }) => {
                         assert_eq!(peers, expected.0 + expected.1);
                     }
                     other => panic!("{other:?}"),
                 }
             }
-            (Asked::Scrape(query), Answer::Scraped(counts)) => {
+            (HttpRequest::Scrape(query), Answer::Scraped(counts)) => {
                 let expected = counts.clone();
                 self.engines[worker].write_scraped(&mut out, query, counts);
                 for (info_hash, counts) in query.info_hashes.iter().zip(*expected) {
-                    assert_eq!(scraped(&out, *info_hash), Ok(Some(counts)));
+                    assert_eq!(parse_scrape(&out, *info_hash), Ok(Some(counts)));
                 }
             }
-            _ => panic!("another request's answer"),
+            _ => panic!("the response to another request"),
         }
     }
 
-    /// Everything that is on the way arrives; who still waits is given up. Then nobody waits.
+    /// Delivers all messages and expires all waiting requests. None may be left.
     fn end(&mut self) {
         for _ in 0..3 {
             (0..self.engines.len()).for_each(|worker| self.end_turn(worker as u8));

@@ -1,5 +1,5 @@
-//! Owns the fuzzing of what proxies say of their clients: nobody is believed who isn't trusted, and what a client says
-//! of itself before its proxies add to it changes nothing.
+//! Owns the fuzzing of the fields that proxies set. Only trusted proxies may be believed, and fields that the client
+//! sends itself must change nothing.
 
 #![no_main]
 
@@ -22,7 +22,7 @@ fn find(fields: &[Field<'_>]) -> IpAddr {
     client_ip(PROXY, fields.iter().copied(), is_trusted)
 }
 
-// A line is a field.
+// Each line is a field.
 fuzz_target!(|text: &[u8]| {
     let fields: Vec<Field<'_>> = text
         .split(|byte| *byte == b'\n')
@@ -36,14 +36,14 @@ fuzz_target!(|text: &[u8]| {
     let _ = protocol(PROXY, fields.iter().copied(), is_trusted);
     let found = find(&fields);
     assert_eq!(found, found.to_canonical());
-    assert!(found == PROXY || is_named(&fields, found), "{found} is nowhere");
+    assert!(found == PROXY || is_named(&fields, found), "{found} is not in a field");
     claims_change_nothing(&fields);
 });
 
-/// Whether an address stands somewhere.
+/// Returns whether an address is in a field.
 fn is_named(fields: &[Field<'_>], ip: IpAddr) -> bool {
     fields.iter().any(|(_, value)| {
-        let Ok(_) = str::from_utf8(value) else { return true }; // parts of it may be read
+        let Ok(_) = str::from_utf8(value) else { return true }; // the valid parts may be read
         let text = String::from_utf8_lossy(value);
         let words = text.split(|letter: char| !(letter.is_ascii_hexdigit() || ".:".contains(letter)));
         words.clone().chain(text.split([',', ';', '=', '"', '[', ']', ' '])).any(|word| {
@@ -53,18 +53,18 @@ fn is_named(fields: &[Field<'_>], ip: IpAddr) -> bool {
     })
 }
 
-/// Behind what one's own proxies have written whatever came before doesn't count.
+/// Entries before the one that the trusted proxy appends must not matter.
 fn claims_change_nothing(fields: &[Field<'_>]) {
     for name in ["x-forwarded-for", "forwarded"] {
         let own: &[u8] = if name == "forwarded" { b"for=203.0.113.9" } else { b"203.0.113.9" };
         let named = IpAddr::from([203, 0, 113, 9]);
         let only = fields.iter().filter(|(known, _)| known.eq_ignore_ascii_case(name)).copied();
         let apart: Vec<_> = only.clone().chain([(name, own)]).collect();
-        assert_eq!(find(&apart), named, "in a field of its own");
+        assert_eq!(find(&apart), named, "in a separate field");
         let values: Vec<&[u8]> = apart.iter().map(|(_, value)| *value).collect();
         let joined = values.join(&b", "[..]);
-        assert_eq!(find(&[(name, &joined)]), named, "at the end of one");
-        // Trusted proxies behind it, as many as are followed back.
+        assert_eq!(find(&[(name, &joined)]), named, "at the end of a field");
+        // Followed by the maximum number of trusted proxies.
         let hops = vec![if name == "forwarded" { "for=10.0.0.1" } else { "10.0.0.1" }; WEB_PROXIES_MAX - 1]
             .join(",");
         let hops = [&joined, &b","[..], hops.as_bytes()].concat();

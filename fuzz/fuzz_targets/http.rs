@@ -1,5 +1,5 @@
-//! Owns the fuzzing of HTTP heads: a head ends at the same place however it comes, its framing is what a second, plain
-//! reading finds (where they differ a request can be smuggled), and what we write is HTTP.
+//! Owns the fuzzing of HTTP heads. The end of a head must not depend on how the input is split, its framing must agree
+//! with a second, simple parser (otherwise a request could be smuggled), and our responses must be valid HTTP.
 
 #![no_main]
 
@@ -26,7 +26,7 @@ fuzz_target!(|bytes: &[u8]| {
     }
 });
 
-/// The end is found where it is, byte by byte as at once.
+/// Finds the end of the head, at once and byte by byte, which must agree.
 fn check_end(bytes: &[u8]) -> Option<usize> {
     let ends = |end: &usize| bytes[..*end].ends_with(b"\n\n") || bytes[..*end].ends_with(b"\n\r\n");
     let expected = (0..=bytes.len()).find(ends);
@@ -103,7 +103,7 @@ fn check_target(request: &Request<'_>) {
     }
 }
 
-/// Writes a response of these bytes, which a client reads.
+/// Writes a response with this body, which a client must be able to read.
 fn write(body: &[u8]) {
     let (status, persistence, head_only) = match body.len() % 7 {
         0 => (Status::Ok, Persistence::KeepAlive, false),
@@ -128,7 +128,7 @@ fn write(body: &[u8]) {
     assert_eq!(sent.len(), if head_only { 0 } else { length });
 }
 
-/// Content-Length and body.
+/// Returns the Content-Length and the body.
 fn read_response(bytes: &[u8]) -> (usize, &[u8]) {
     let mut fields = [httparse::EMPTY_HEADER; 8];
     let mut response = httparse::Response::new(&mut fields);

@@ -1,4 +1,4 @@
-//! Owns the fuzzing of access lists: what a list says is what its lines say, one by one.
+//! Owns the fuzzing of access lists. A list must agree with a separate check of each line.
 
 #![no_main]
 
@@ -44,14 +44,14 @@ fn words(line: &[u8]) -> Vec<&[u8]> {
     entry.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).collect()
 }
 
-/// Reads a list, however it comes.
+/// Reads a list, whole and in parts, which must give the same result.
 fn load<E: Entries>(text: &[u8]) -> Option<(E::List, usize)> {
     let whole = read::<E>(text);
-    for pieces in cuts::ways(text) {
-        match (&whole, read::<E>(Pieces(pieces.into_iter().collect::<Vec<_>>(), 0))) {
+    for parts in cuts::splits(text) {
+        match (&whole, read::<E>(Parts(parts.into_iter().collect::<Vec<_>>(), 0))) {
             (Ok((_, count)), Ok((_, again))) => assert_eq!(*count, again),
             (Err(error), Err(again)) => assert_eq!(error.to_string(), again.to_string()),
-            _ => panic!("it matters how it comes"),
+            _ => panic!("the result depends on how the input is split"),
         }
     }
     if let Err(ListError::Line { line, column, .. }) = &whole {
@@ -62,18 +62,18 @@ fn load<E: Entries>(text: &[u8]) -> Option<(E::List, usize)> {
     whole.ok()
 }
 
-/// What comes piece by piece.
-struct Pieces<'a>(Vec<&'a [u8]>, usize);
+/// A reader that returns its input in parts.
+struct Parts<'a>(Vec<&'a [u8]>, usize);
 
-impl Read for Pieces<'_> {
+impl Read for Parts<'_> {
     fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
-        unreachable!("it is read from its buffer")
+        unreachable!("only the buffer is read")
     }
 }
 
-impl BufRead for Pieces<'_> {
+impl BufRead for Parts<'_> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        while self.0.get(self.1).is_some_and(|piece| piece.is_empty()) {
+        while self.0.get(self.1).is_some_and(|part| part.is_empty()) {
             self.1 += 1;
         }
         Ok(self.0.get(self.1).copied().unwrap_or_default())
@@ -90,8 +90,8 @@ fn check_hashes(list: &HashList, lines: &[Vec<&[u8]>]) {
     let entries: Vec<(InfoHash, Option<u32>)> = lines
         .iter()
         .map(|words| {
-            let until = words.get(1).map(|word| parse_time(word).expect("it was read"));
-            (parse_hash(words[0]).expect("it was read"), until)
+            let until = words.get(1).map(|word| parse_time(word).expect("read before"));
+            (parse_hash(words[0]).expect("read before"), until)
         })
         .collect();
     for (hash, until) in entries.iter().take(50) {
@@ -131,7 +131,7 @@ fn check_clients(list: &ClientList, lines: &[Vec<&[u8]>]) {
 fn check_sources(list: &SourceList, lines: &[Vec<&[u8]>]) {
     let networks: Vec<IpNet> = lines
         .iter()
-        .map(|words| parse_network(str::from_utf8(words[0]).expect("it was read")).expect("it was read"))
+        .map(|words| parse_network(str::from_utf8(words[0]).expect("read before")).expect("read before"))
         .collect();
     for network in networks.iter().take(50) {
         assert!(list.contains(network.network()), "{network}");
@@ -154,10 +154,10 @@ fn check_sources(list: &SourceList, lines: &[Vec<&[u8]>]) {
     }
 }
 
-/// What is left of a list has no line that names this hash, and all others.
+/// A list without a hash must have all lines but those of the hash.
 fn check_removal(text: &[u8], hash: &InfoHash, lines: &[Vec<&[u8]>]) {
     let mut left = Vec::new();
-    let removed = copy_without::<Hashes>(text, &mut left, hash).expect("memory can be written");
+    let removed = copy_without::<Hashes>(text, &mut left, hash).expect("writing to memory can't fail");
     let is_it = |words: &Vec<&[u8]>| parse_hash(words[0]).as_ref() == Some(hash);
     assert_eq!(removed, lines.iter().filter(|words| is_it(words)).count());
     let kept: Vec<Vec<&[u8]>> =

@@ -1,5 +1,5 @@
-//! Owns the fuzzing of the PROXY protocol: what a beginning is stays so whatever follows, and is known once it is
-//! whole.
+//! Owns the fuzzing of the PROXY protocol. The result for the start of a connection must not change with the bytes that
+//! follow, and must be known once the header is complete.
 
 #![no_main]
 
@@ -12,16 +12,16 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|input: &[u8]| {
     let whole = read(input);
     if whole == Start::Partial {
-        assert!(input.len() < PROXY_HEADER_MAX_BYTES, "it would be waited for without end");
+        assert!(input.len() < PROXY_HEADER_MAX_BYTES, "a partial header has a maximum length");
     }
     let mut known = None;
     for come in 0..=input.len().min(2 * PROXY_HEADER_MAX_BYTES) {
         let start = read(&input[..come]);
         if let Some(known) = known {
-            assert_eq!(start, known, "it was another before");
+            assert_eq!(start, known, "the result has changed");
         } else if start != Start::Partial {
             if let Start::Header(header) = start {
-                assert_eq!(header.bytes, come, "it is known late");
+                assert_eq!(header.bytes, come, "the header is recognised too late");
                 assert_eq!(header.client, header.client.map(|ip: IpAddr| ip.to_canonical()));
             }
             known = Some(start);
@@ -30,7 +30,7 @@ fuzz_target!(|input: &[u8]| {
     write(input);
 });
 
-/// Headers as proxies write them are read.
+/// Writes headers as proxies do, which must be parsed.
 fn write(bytes: &[u8]) {
     let Some((octets, rest)) = bytes.split_first_chunk::<16>() else { return };
     let v6 = IpAddr::from(*octets);

@@ -1,5 +1,4 @@
-//! Owns the fuzzing of query strings, those of announces and scrapes and those of forms: a second, plain reading finds
-//! the same.
+//! Owns the fuzzing of the query strings of announces, scrapes and forms. They must agree with a second, simple parser.
 
 #![no_main]
 
@@ -7,8 +6,8 @@ use std::collections::BTreeMap;
 
 use gyre_core::limits::{MAX_SCRAPE_HASHES, UDP_V4_PEERS};
 use gyre_core::types::Event;
-use gyre_web::query::Query;
 use gyre_core::wire::query::{AnnounceQuery, QueryError, ScrapeQuery, parameter};
+use gyre_web::query::Query;
 use libfuzzer_sys::fuzz_target;
 use percent_encoding::percent_decode;
 
@@ -56,7 +55,7 @@ fn check_announce(bytes: &[u8], pairs: &[(&[u8], &[u8])]) {
     assert_eq!(number("downloaded").unwrap_or(0), query.downloaded);
     assert!(query.num_want.is_none_or(|peers| usize::from(peers) <= UDP_V4_PEERS));
     assert_eq!(query.compact, last(pairs, "compact") != Some("0"));
-    // Written again it is read alike.
+    // Written again, it is parsed to the same query.
     let mut written = Vec::new();
     for (name, bytes) in [("info_hash", query.info_hash.0), ("&peer_id", query.peer_id.0)] {
         written.extend_from_slice(name.as_bytes());
@@ -109,6 +108,6 @@ fn check_form(text: &str) {
         assert_eq!(&query.get_all(name).collect::<Vec<_>>(), values);
     }
     let written = form_urlencoded::Serializer::new(String::new()).extend_pairs(&pairs).finish();
-    let again = Query::parse(&written).expect("what is written well");
+    let again = Query::parse(&written).expect("a valid query");
     assert!(again.iter().eq(query.iter()));
 }

@@ -1,16 +1,18 @@
-//! Owns the fuzzing of the swarm table: any sequence of announces, scrapes, sweeps, saves and restores does what the
-//! oracle of the library's own tests does.
+//! Owns the fuzzing of the swarm table. Any sequence of announces, scrapes, sweeps, saves and restores must agree with
+//! the oracle of the library's tests.
 
 #![no_main]
 
 use arbitrary::Arbitrary;
 use fastrand::Rng;
-use gyre_core::swarm::{Ahead, PeerSink, Position, Saved, Shard};
+use gyre_core::swarm::{Lookahead, PeerSink, Position, Saved, Shard};
 use gyre_core::time::Timestamp;
-use gyre_core::types::{Announce, Event, InfoHash, PEER_V4_BYTES, PEER_V6_BYTES, PeerAddr, PeerId, SwarmCounts};
+use gyre_core::types::{
+    Announce, Event, InfoHash, PEER_V4_BYTES, PEER_V6_BYTES, PeerAddr, PeerId, SwarmCounts,
+};
 use libfuzzer_sys::fuzz_target;
 
-#[path = "../../src/swarm/tests/oracle.rs"]
+#[path = "../../crates/gyre-core/src/swarm/tests/oracle.rs"]
 #[allow(dead_code)] // the library's tests use more of it
 mod oracle;
 
@@ -26,7 +28,7 @@ enum Op {
         num_want: u8,
         bits: u8,
     },
-    /// Many at once, or a swarm never grows large.
+    /// Many announces at once, without which no swarm would grow large.
     Crowd {
         swarm: u8,
         first: u16,
@@ -36,7 +38,7 @@ enum Op {
     },
     Scrape(u8),
     Sweep(u8),
-    Pass(u8),
+    Advance(u8),
     Save(u8),
     Restore {
         beside: bool,
@@ -52,21 +54,21 @@ fuzz_target!(|input: (u64, Vec<Op>)| {
         match op {
             Op::Announce { swarm, number, v6, seeder, num_want, bits } => {
                 let event = EVENTS[usize::from(bits >> 6)];
-                let whom = (swarm, number, v6);
-                trial.step(Step::announce(whom, event, seeder, u16::from(num_want), bits % 40));
+                let peer = (swarm, number, v6);
+                trial.step(Step::announce(peer, event, seeder, u16::from(num_want), bits % 40));
             }
             Op::Crowd { swarm, first, peers, v6, bits } => {
                 let event = EVENTS[usize::from(bits >> 6)];
                 for number in 0..u16::from(peers) {
-                    let (whom, seeder) = ((swarm, first.wrapping_add(number), v6), bits & 4 != 0);
-                    trial.step(Step::announce(whom, event, seeder, number % 9, bits % 40));
+                    let (peer, seeder) = ((swarm, first.wrapping_add(number), v6), bits & 4 != 0);
+                    trial.step(Step::announce(peer, event, seeder, number % 9, bits % 40));
                 }
             }
             Op::Scrape(swarm) => trial.step(Step::Scrape(swarm)),
             Op::Sweep(budget) => trial.step(Step::Sweep(budget.into())),
-            // Laps take less than the time that they have, or all that there was is over.
-            Op::Pass(secs @ ..40) => trial.step(Step::Pass(secs.into())),
-            Op::Pass(secs) => trial.step(Step::Pass(TIMEOUT + 1 + u32::from(secs) % 50)),
+            // Either shorter than the limit of a lap, or so long that all peers expire.
+            Op::Advance(secs @ ..40) => trial.step(Step::Advance(secs.into())),
+            Op::Advance(secs) => trial.step(Step::Advance(TIMEOUT + 1 + u32::from(secs) % 50)),
             Op::Save(at_once) => trial.step(Step::Save(at_once.into())),
             Op::Restore { beside } => trial.step(Step::Restore { beside }),
         }

@@ -1,5 +1,5 @@
-//! Owns the fuzzing of snapshots: what is read and written again is the same, and of a file that was damaged nothing is
-//! taken that wasn't in it, and that it was is said.
+//! Owns the fuzzing of snapshots. Entries that are read and written again must be the same. From a damaged file only
+//! entries of the original may be read, and the damage must be detected.
 
 #![no_main]
 
@@ -13,7 +13,7 @@ const NOW: u64 = 1_800_000_000;
 
 fuzz_target!(|bytes: &[u8]| {
     check(read(bytes).0);
-    // As it stands it has hardly ever the right checksum.
+    // The input itself rarely has a valid checksum.
     let payloads: Vec<&[u8]> =
         bytes.split(|byte| *byte == b'\n').filter(|payload| !payload.is_empty()).collect();
     for payloads in [&payloads[..], &[bytes]] {
@@ -23,48 +23,48 @@ fuzz_target!(|bytes: &[u8]| {
     }
 });
 
-fn check(pieces: Vec<Saved>) {
-    let file = write(&pieces);
+fn check(entries: Vec<Saved>) {
+    let file = write(&entries);
     let (again, damage) = read(&file);
     assert!(damage.is_none());
-    assert_eq!(essence(&again), essence(&pieces));
+    assert_eq!(without_bare_swarms(&again), without_bare_swarms(&entries));
     damage_it(&file, &again);
-    // It is entered, as far as it is young enough, and saved as it was entered.
+    // Entries that are not too old are restored, and saved again.
     let now = Timestamp::from_secs(10_000);
     let mut shard = Shard::new([7; 16], 4_000, usize::MAX);
-    let peers = shard.restore(now, pieces.iter().copied());
-    let saved: Vec<Saved> = shard.save(Position::default()).collect();
-    let is_peer = |piece: &&Saved| matches!(piece, Saved::Peer { .. });
+    let peers = shard.restore(now, entries.iter().copied());
+    let saved: Vec<Saved> = shard.walk(Position::default()).collect();
+    let is_peer = |entry: &&Saved| matches!(entry, Saved::Peer { .. });
     assert_eq!(saved.iter().filter(is_peer).count() as u64, peers);
-    assert!(peers <= pieces.iter().filter(is_peer).count() as u64);
+    assert!(peers <= entries.iter().filter(is_peer).count() as u64);
     let mut beside = Shard::new([8; 16], 4_000, usize::MAX);
-    assert!(beside.load(now, pieces.iter().chain(&pieces).copied()) <= peers);
+    assert!(beside.load(now, entries.iter().chain(&entries).copied()) <= peers);
 }
 
-/// All pieces of a file, as far as it is good, and why that is not all.
+/// Reads all valid entries of a file, and the damage that ends them, if any.
 fn read(file: &[u8]) -> (Vec<Saved>, Option<Damage>) {
-    let mut pieces = Vec::new();
+    let mut entries = Vec::new();
     let mut reader = match Reader::new(file) {
         Ok(reader) => reader,
-        Err(damage) => return (pieces, Some(damage)),
+        Err(damage) => return (entries, Some(damage)),
     };
     loop {
-        match reader.block(NOW, &mut pieces) {
+        match reader.read_block(NOW, &mut entries) {
             Ok(true) => {}
-            Ok(false) => return (pieces, None),
-            Err(damage) => return (pieces, Some(damage)),
+            Ok(false) => return (entries, None),
+            Err(damage) => return (entries, Some(damage)),
         }
     }
 }
 
-fn write(pieces: &[Saved]) -> Vec<u8> {
+fn write(entries: &[Saved]) -> Vec<u8> {
     let mut file = file_head().to_vec();
-    pieces.chunks(3).for_each(|block| put_block(&mut file, NOW, block.iter().copied()));
+    entries.chunks(3).for_each(|block| put_block(&mut file, NOW, block.iter().copied()));
     put_block(&mut file, NOW, []);
     file
 }
 
-/// A block with the right checksum, whatever is in it.
+/// Writes a block of this payload with a valid checksum.
 fn put_payload(out: &mut Vec<u8>, payload: &[u8]) {
     let timed = [&NOW.to_le_bytes()[..], payload].concat();
     out.extend_from_slice(&(payload.len() as u32).to_le_bytes());
@@ -72,13 +72,13 @@ fn put_payload(out: &mut Vec<u8>, payload: &[u8]) {
     out.extend_from_slice(&timed);
 }
 
-/// Without the swarms that only say whose the peers are.
-fn essence(pieces: &[Saved]) -> Vec<Saved> {
-    pieces.iter().filter(|piece| !matches!(piece, Saved::Swarm { downloaded: 0, .. })).copied().collect()
+/// Returns the entries without the swarm entries that only precede their peers.
+fn without_bare_swarms(entries: &[Saved]) -> Vec<Saved> {
+    entries.iter().filter(|entry| !matches!(entry, Saved::Swarm { downloaded: 0, .. })).copied().collect()
 }
 
-/// A bit that is wrong, an end too early, a stretch that is missing or of zeros: as disks and copies do it.
-fn damage_it(file: &[u8], pieces: &[Saved]) {
+/// Damages a file as disks and copies do: a wrong bit, a truncated end, a range that is missing or zero.
+fn damage_it(file: &[u8], entries: &[Saved]) {
     let mut rng = Rng::with_seed(crc32fast::hash(file).into());
     for _ in 0..4 {
         let (at, length) = (rng.usize(..file.len()), rng.usize(1..=64));
@@ -89,14 +89,14 @@ fn damage_it(file: &[u8], pieces: &[Saved]) {
         zeroed[at..end].fill(0);
         let missing = [&file[..at], &file[end..]].concat();
         for damaged in [flipped, file[..at].to_vec(), zeroed, missing] {
-            // What is missing may have been a whole block, and zeros may have been there.
+            // The missing range may have been a whole block, and a zeroed one may have been zero before.
             let (read, damage) = read(&damaged);
-            assert!(read.iter().all(|piece| pieces.contains(piece)), "made up");
+            assert!(read.iter().all(|entry| entries.contains(entry)), "an entry that was not in the file");
             if damaged.len() == file.len() && damaged != file
                 || file.starts_with(&damaged) && damaged.len() < file.len()
             {
-                assert!(damage.is_some(), "unseen");
-                assert!(pieces.starts_with(&read));
+                assert!(damage.is_some(), "damage not detected");
+                assert!(entries.starts_with(&read));
             }
         }
     }

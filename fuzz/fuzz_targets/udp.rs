@@ -1,4 +1,5 @@
-//! Owns the fuzzing of UDP datagrams, of clients and of trackers: what is read and written again is the same.
+//! Owns the fuzzing of UDP datagrams from clients and trackers. A message that is parsed and written again must be the
+//! same.
 
 #![no_main]
 
@@ -22,7 +23,7 @@ fn check_request(datagram: &[u8], request: Request<'_>) {
     let mut written = Vec::new();
     request.encode(&mut written);
     assert_eq!(Request::parse(&written), Ok(request));
-    // What is not looked at is not written: what follows a connect or a whole hash, an address, unknown events.
+    // Ignored bytes are not written: those after a connect or a complete hash, the address, unknown events.
     match request {
         Request::Connect { .. } => assert_eq!(written, datagram[..16]),
         Request::Scrape(scrape) => {
@@ -39,7 +40,7 @@ fn check_request(datagram: &[u8], request: Request<'_>) {
     }
 }
 
-/// The three readings of options agree.
+/// The three ways to read options must agree.
 fn check_options(bytes: &[u8]) {
     let options = Options::parse(bytes);
     assert_eq!(options.malformed, Options::are_malformed(bytes));
@@ -74,7 +75,7 @@ fn check_response(datagram: &[u8], response: Response<'_>) {
         Response::parse(&out[..length]).map(|again| again.transaction_id()),
         Ok(response.transaction_id())
     );
-    // Words that are no UTF-8 were replaced.
+    // Invalid UTF-8 in a message was replaced.
     if !matches!(response, Response::Error { message, .. } if str::from_utf8(message).is_err()) {
         assert!(datagram.starts_with(&out[..length]));
     }

@@ -1,6 +1,6 @@
-//! Owns the fuzzing of requests to a program's own routes, head and body: what their handlers read (query, cookies,
-//! session, forms, files, JSON) and what the client is told doesn't depend on how the request came, what is answered
-//! is HTTP, and what is left for the next request begins where the body ends.
+//! Owns the fuzzing of requests to a program's own routes, head and body. What the handlers read (query, cookies,
+//! session, forms, files, JSON) and the response must not depend on how the request is split. The response must be
+//! valid HTTP, and the next request must start where the body ends.
 
 #![no_main]
 
@@ -12,14 +12,13 @@ use std::sync::{Arc, LazyLock};
 
 use gyre_core::error::{Code, TrackerError};
 use gyre_core::limits::HTTP_HEAD_MAX_BYTES;
-use gyre_core::time;
-use gyre_web::session::{MemoryStore, Sessions};
-use gyre_web::{Asked, HttpConnection, Served, Site, transport};
 use gyre_core::wire::chunked::Decoder;
 use gyre_core::wire::http::{Framing, Request, head_end, leading_empty_lines};
+use gyre_web::session::{MemoryStore, Sessions};
+use gyre_web::{Asked, HttpConnection, Served, Site, transport};
 use libfuzzer_sys::fuzz_target;
 
-#[path = "../../src/web/test_transport.rs"]
+#[path = "../../crates/gyre-web/src/test_transport.rs"]
 #[allow(dead_code)] // the library's tests use more of it
 mod test_transport;
 
@@ -42,24 +41,24 @@ fuzz_target!(|bytes: &[u8]| {
     let whole = serve(head, &request, body, Vec::new());
     check_response(&whole.written, &request);
     check_rest(&whole, &request, body);
-    // Who waits to be told to send the body is told so or not, by what has come of it.
+    // Whether `100 Continue` is sent depends on how much of the body has already arrived.
     if request.expects_continue {
         return;
     }
-    for pieces in cuts::ways(body) {
-        let script = pieces.into_iter().map(<[u8]>::to_vec).collect();
+    for parts in cuts::splits(body) {
+        let script = parts.into_iter().map(<[u8]>::to_vec).collect();
         let cut = serve(head, &request, b"", script);
         assert_eq!(cut.written.escape_ascii().to_string(), whole.written.escape_ascii().to_string());
         assert_eq!((cut.keep_alive, cut.rest), (whole.keep_alive, whole.rest.clone()));
     }
 });
 
-/// What became of a request.
+/// The result of a request.
 struct Outcome {
     keep_alive: bool,
-    /// What the client got, without the date.
+    /// The response, without the date.
     written: Vec<u8>,
-    /// What is left for the next request, if the connection stays.
+    /// The input left for the next request, if the connection stays open.
     rest: Option<Vec<u8>>,
 }
 
@@ -112,27 +111,27 @@ fn check_response(written: &[u8], request: &Request<'_>) {
     }
 }
 
-/// If the connection stays, what is left is what follows the body.
+/// If the connection stays open, the input after the body must be left.
 fn check_rest(outcome: &Outcome, request: &Request<'_>, body: &[u8]) {
     let Some(rest) = &outcome.rest else { return };
-    let behind = match request.framing {
+    let expected = match request.framing {
         Framing::Length(bytes) => body.get(bytes as usize..).unwrap_or_default(),
         Framing::Chunked => {
             let (mut decoder, mut left) = (Decoder::default(), body);
             loop {
-                let decoded = decoder.decode(left).expect("it was read");
+                let decoded = decoder.decode(left).expect("it has been decoded before");
                 left = &left[decoded.taken..];
                 if decoded.done {
                     break left;
                 }
-                assert_ne!(decoded.taken, 0, "its end was not there");
+                assert_ne!(decoded.taken, 0, "the end of the body is missing");
             }
         }
     };
-    assert_eq!(rest, behind);
+    assert_eq!(rest, expected);
 }
 
-/// Notes what a request's head says, in words.
+/// Describes the head of a request as text.
 async fn note(connection: &mut HttpConnection) -> Result<String, TrackerError> {
     let mut seen = format!(
         "{} {} {} {} {} {:?} {:?} {:?}\n",
@@ -148,7 +147,7 @@ async fn note(connection: &mut HttpConnection) -> Result<String, TrackerError> {
     let cookies: Vec<_> =
         connection.cookies()?.iter().map(|(name, value)| format!("{name}={value:?}")).collect();
     let _ = writeln!(seen, "{cookies:?}");
-    assert!(connection.session().await?.is_empty(), "nobody has the key");
+    assert!(connection.session().await?.is_empty(), "the input can't have a valid session");
     Ok(seen)
 }
 

@@ -206,7 +206,7 @@ pub(super) async fn scrape(watched: &Watched, connection: &mut HttpConnection) -
     while let Some(slice) = survey.next().await.map_err(unavailable)? {
         for (info_hash, counts) in &slice {
             match format {
-                Format::Bencode => bencode::put_scraped(&mut out, info_hash, counts),
+                Format::Bencode => bencode::put_scrape_entry(&mut out, info_hash, counts),
                 Format::Ndjson => {
                     serde_json::to_writer(&mut out, &Swarm::new(info_hash, counts))
                         .map_err(TrackerError::internal)?;

@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use super::probe::{AnnounceAnswer, Answers, Deadline, NoAnswer, Target, peer_id};
 use crate::limits::{DOCTOR_ANSWER_BYTES, DOCTOR_PEER_PORT, HTTP_HEADERS_MAX};
 use crate::types::InfoHash;
-use crate::wire::answer::{Announced, scraped};
+use crate::wire::answer::{AnnounceResponse, parse_scrape};
 
 /// Announces a random info-hash, scrapes it, and removes the peer again.
 pub(super) fn query(target: &Target, hash: InfoHash, deadline: Deadline) -> Answers {
@@ -35,12 +35,14 @@ fn announce(
     let started = deadline.now();
     let body = get(target, &with_query(&target.path, &query), deadline)?;
     let took = deadline.now().since(started);
-    match Announced::parse(&body) {
-        Ok(Announced::Taken { interval_secs, peers, peers6 }) => {
+    match AnnounceResponse::parse(&body) {
+        Ok(AnnounceResponse::Accepted { interval_secs, peers, peers6 }) => {
             let peers = peers.map(|peers| peers + peers6.unwrap_or(0));
             Ok(AnnounceAnswer { took, interval_secs, peers })
         }
-        Ok(Announced::Refused(reason)) => Err(NoAnswer::Because(format!("the tracker refuses: {reason}"))),
+        Ok(AnnounceResponse::Refused(reason)) => {
+            Err(NoAnswer::Because(format!("the tracker refuses: {reason}")))
+        }
         Err(error) => Err(NoAnswer::Because(format!("can't parse the response: {error}"))),
     }
 }
@@ -48,7 +50,7 @@ fn announce(
 fn scrape(target: &Target, path: &str, hash: InfoHash, deadline: Deadline) -> Result<(), String> {
     let query = format!("info_hash={}", escaped(&hash.0));
     match get(target, &with_query(path, &query), deadline) {
-        Ok(body) => scraped(&body, hash).map(drop),
+        Ok(body) => parse_scrape(&body, hash).map(drop),
         Err(NoAnswer::Because(why)) => Err(why),
         Err(NoAnswer::Refused | NoAnswer::Unreachable) => Err("the port was closed meanwhile".into()),
     }

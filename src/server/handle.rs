@@ -15,7 +15,7 @@ use crate::engine::Engine;
 use crate::engine::clients::CLIENT_BYTES;
 use crate::limits::SURVEY_SLICES;
 use crate::owner::Owners;
-use crate::swarm::SeenPeer;
+use crate::swarm::PeerInfo;
 use crate::time::{Clock, Timestamp};
 use crate::types::{InfoHash, SwarmCounts, WorkerId};
 use crate::worker::{Order, Slice};
@@ -70,7 +70,7 @@ pub struct SwarmState {
     /// Numbers of its seeders, leechers and downloads.
     pub counts: SwarmCounts,
     /// Some of its peers.
-    pub peers: Vec<SeenPeer>,
+    pub peers: Vec<PeerInfo>,
 }
 
 /// The tracker is stopping, or the queue of a worker is full.

@@ -280,7 +280,7 @@ fn deal(
     owners: &Owners,
     give: impl Fn(WorkerId, Vec<Saved>),
 ) -> Result<(), Damage> {
-    snapshot::deal(BufReader::new(File::open(path)?), unix_secs, owners, give)
+    snapshot::distribute(BufReader::new(File::open(path)?), unix_secs, owners, give)
 }
 
 fn remove(directory: &Path) -> io::Result<()> {

@@ -15,7 +15,7 @@ use super::save::Written;
 use super::{ConnectionLimits, Driver, Shared, Trusted, Witness, save};
 use crate::engine;
 use crate::limits::{SURVEY_PAUSE_MS, SURVEY_SLICE};
-use crate::swarm::Surveyed;
+use crate::swarm::SurveyPosition;
 use crate::types::{InfoHash, SwarmCounts};
 
 /// What a worker is told.
@@ -93,7 +93,7 @@ impl<M> Driver<M> {
 /// Tells of all swarms, a slice at a time between the worker's turns.
 async fn survey(shared: Rc<Shared>, listener: mpsc::Sender<Slice>) {
     let _witness = Witness(shared.clone());
-    let mut surveyed = Surveyed::default();
+    let mut surveyed = SurveyPosition::default();
     loop {
         let slice = shared.engine.borrow().survey(&mut surveyed, SURVEY_SLICE);
         if slice.is_empty() || listener.send(slice).await.is_err() {

@@ -1,35 +1,35 @@
-//! Owns bugs that are planted on purpose, to see that the simulation of the tracker (tests/simulation) finds them. They
-//! are there with the feature `canary` alone, which no program is built with, and sleep until a test wakes one of them
-//! for its own thread. Without the feature `on` is `false` when it is compiled, and nothing is left of them.
+//! Owns deliberate bugs, which prove that the simulation of the tracker (tests/simulation) finds such bugs. They exist
+//! only with the feature `canary`, which no released program has, and a test enables one of them for its own thread.
+//! Without the feature `on` is the constant `false`, and the compiler removes them.
 
 #[cfg(all(feature = "canary", not(debug_assertions)))]
 compile_error!(
-    "the feature `canary` plants bugs in the tracker: it is for tests, and no release is built with it"
+    "the feature `canary` adds deliberate bugs to the tracker: it is for tests and must not be in a release build"
 );
 
-/// A planted bug.
+/// A deliberate bug.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Canary {
-    /// A leecher that becomes a seeder is still counted among the leechers of the table.
+    /// A leecher that becomes a seeder still counts as a leecher in the table's totals.
     CountsTwice,
-    /// The sweep forgets one of a few peers whose time is over.
+    /// The sweep keeps an expired peer that is the first in its bucket.
     ForgetsOne,
-    /// The wait of a request that was late is not given back.
+    /// The slot of a request that timed out is not released.
     LeaksWait,
-    /// An announce by UDP that another worker passed on is answered twice.
+    /// A UDP announce that another worker forwarded is answered twice.
     RepliesTwice,
-    /// Each slice of a snapshot leaves its first piece out.
+    /// Each slice of a snapshot lacks its first entry.
     SavesLess,
     /// A turn skips one of its steps: requests whose answers are late are not given up.
     SkipsDeadlines,
     /// A turn swaps two of its steps: replies are submitted before messages are taken.
     SubmitsEarly,
-    /// A task is not woken when the answer that it waits for has come.
+    /// A task is not woken when the response that it waits for arrives.
     WakesNobody,
 }
 
 impl Canary {
-    /// All of them.
+    /// All deliberate bugs.
     pub const ALL: [Self; 8] = [
         Self::CountsTwice,
         Self::ForgetsOne,
@@ -47,19 +47,19 @@ thread_local! {
     static AWAKE: std::cell::Cell<Option<Canary>> = const { std::cell::Cell::new(None) };
 }
 
-/// Wakes a bug on this thread, or lets all sleep.
+/// Enables a bug on this thread, or disables all.
 #[cfg(feature = "canary")]
 pub fn wake(canary: Option<Canary>) {
     AWAKE.set(canary);
 }
 
-/// Whether a bug is awake on this thread.
+/// Returns whether a bug is enabled on this thread.
 #[cfg(feature = "canary")]
 pub(crate) fn on(canary: Canary) -> bool {
     AWAKE.get() == Some(canary)
 }
 
-/// Never.
+/// Returns `false`: without the feature there are no bugs.
 #[cfg(not(feature = "canary"))]
 #[inline(always)]
 pub(crate) const fn on(_: Canary) -> bool {

@@ -1,12 +1,12 @@
-//! Owns BEP 15's connection ids: stateless, keyed, expiring.
+//! Owns the connection ids of BEP 15. They are stateless and keyed, and they expire.
 //!
-//! An id is a SipHash-2-4 of the client's address and the current time window under a secret key. Nothing is stored
-//! for it, and nobody can make one without having received it at that address. Its lowest bit is that of the
-//! window's number, so that one hash suffices to check an id of the current window or of the one before: an id
-//! lives for one to two windows.
+//! An id is the SipHash-2-4 of the client's address and the current time window under a secret key. Nothing is stored
+//! for it, and a client can only learn it by receiving it at its address. The lowest bit of the id is that of the
+//! window number. One hash is therefore enough to check an id of the current window or of the previous one, and an id
+//! is valid for one to two windows.
 //!
-//! The port is left out on purpose: the address is what an amplification attack forges, and some clients and
-//! address translators change the port between connect and announce.
+//! The hash excludes the port. An amplification attack forges the address, and some clients and address translators
+//! change the port between connect and announce.
 
 use std::hash::Hasher;
 use std::net::IpAddr;
@@ -16,29 +16,31 @@ use siphasher::sip::SipHasher24;
 
 use crate::time::Timestamp;
 
-/// Makes and checks connection ids.
+/// Issues and verifies connection ids.
 #[derive(Clone, Copy)]
 pub struct ConnectionIds {
     hasher: SipHasher24,
     window_secs: u32,
-    /// The window in which the process's clock was started, how far in it in whole seconds, and what was beyond those.
+    /// The window in which the process's clock started.
     first_window: u64,
+    /// The clock's start within that window, in whole seconds.
     first_secs: u32,
+    /// The rest of that time, below one second.
     fraction: Duration,
 }
 
 impl ConnectionIds {
-    /// Ids under this secret key, each valid for one to two windows of `window_secs` seconds. Windows are those of the
-    /// time of day, so that ids hold for a process that comes later and has the same key: `started_unix` is when the
-    /// clock was started, since 1970.
+    /// Creates ids with a secret key. Each is valid for one to two windows of `window_secs` seconds. `started_unix` is
+    /// the time since 1970 at which the clock started: windows follow the wall clock, so that ids stay valid when the
+    /// tracker restarts with the same key.
     ///
     /// # Panics
     ///
-    /// If the window is zero, or longer than a year.
+    /// If the window is zero or longer than a year.
     pub fn new(key: [u8; 16], window_secs: u32, started_unix: Duration) -> Self {
         assert!(
             (1..=31_536_000).contains(&window_secs),
-            "the window of connection ids is a second to a year"
+            "the window of connection ids must be between a second and a year"
         );
         let (hasher, window) = (SipHasher24::new_with_key(&key), u64::from(window_secs));
         let (first_window, first_secs) =
@@ -47,18 +49,18 @@ impl ConnectionIds {
         Self { hasher, window_secs, first_window, first_secs, fraction }
     }
 
-    /// The id for a client that connects now.
+    /// Returns the id for a client that connects now.
     pub fn issue(&self, now: Timestamp, client: IpAddr) -> u64 {
         self.id(self.window(now), client)
     }
 
-    /// Whether the client got this id in the current window or the one before.
+    /// Returns whether the client got this id in the current window or the previous one.
     ///
-    /// Takes the same time whatever the id is wrong in.
+    /// The time this takes does not depend on which bits of the id are wrong.
     pub fn verify(&self, now: Timestamp, client: IpAddr, id: u64) -> bool {
         let window = self.window(now);
-        let age = (window ^ id) & 1; // 0: this window, 1: the one before
-        // In window 0 there is none before; the wrapped number is one that no id was ever issued for.
+        let age = (window ^ id) & 1; // 0: current window, 1: previous one
+        // Window 0 has no previous one. No id was ever issued for the wrapped number.
         self.id(window.wrapping_sub(age), client) ^ id == 0
     }
 
@@ -96,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_hold_for_a_process_that_comes_later_with_the_same_key() {
+    fn ids_stay_valid_after_a_restart_with_the_same_key() {
         let client = IpAddr::from([192, 0, 2, 7]);
         let ids = |started| ConnectionIds::new([7; 16], WINDOW, Duration::from_secs(started));
         let start = 1_800_000_077;
@@ -110,7 +112,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn lives_at_least_one_window_and_at_most_two(client in client(), issued in 0..10_000_u64, age in 0..1_000_u64) {
+        fn an_id_is_valid_for_one_to_two_windows(client in client(), issued in 0..10_000_u64, age in 0..1_000_u64) {
             let ids = ids();
             let id = ids.issue(Timestamp::from_secs(issued), client);
             let window = u64::from(WINDOW);
@@ -121,7 +123,7 @@ mod tests {
         }
 
         #[test]
-        fn is_bound_to_address_key_and_every_bit(
+        fn an_id_depends_on_the_address_the_key_and_every_bit(
             client in client(), other in client(), bit in 0..64_u32, at in 0..10_000_u64,
         ) {
             let now = Timestamp::from_secs(at);
@@ -135,7 +137,7 @@ mod tests {
 
     #[test]
     fn no_id_is_valid_before_the_first_window() {
-        // The window before number 0 must not be one whose id anybody could have been given.
+        // The wrapped number of the window before 0 must not be one for which ids are issued.
         let ids = ids();
         let client = IpAddr::from([192, 0, 2, 1]);
         let late = ids.issue(Timestamp::from_secs(u64::from(WINDOW)), client);

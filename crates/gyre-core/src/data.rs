@@ -1,9 +1,9 @@
-//! Owns what a program keeps with a request or a connection of its own accord: at most one value of each type.
+//! Owns the user data of a request or a connection: at most one value of each type.
 
 use std::any::{Any, TypeId};
 use std::collections::BTreeMap;
 
-/// Values by type. Takes no memory before the first.
+/// A map from types to values. Allocates nothing until the first value is inserted.
 ///
 /// ```
 /// # use gyre_core as gyre;
@@ -20,23 +20,23 @@ use std::collections::BTreeMap;
 pub struct Data(BTreeMap<TypeId, Box<dyn Any>>);
 
 impl Data {
-    /// Keeps a value; the one of this type that was there comes back.
+    /// Inserts a value and returns the previous value of this type, if any.
     pub fn insert<T: 'static>(&mut self, value: T) -> Option<T> {
         let replaced = self.0.insert(TypeId::of::<T>(), Box::new(value))?;
         replaced.downcast().ok().map(|value| *value)
     }
 
-    /// The value of this type.
+    /// Returns the value of this type.
     pub fn get<T: 'static>(&self) -> Option<&T> {
         self.0.get(&TypeId::of::<T>())?.downcast_ref()
     }
 
-    /// The value of this type, to be changed.
+    /// Returns a mutable reference to the value of this type.
     pub fn get_mut<T: 'static>(&mut self) -> Option<&mut T> {
         self.0.get_mut(&TypeId::of::<T>())?.downcast_mut()
     }
 
-    /// Takes the value of this type out.
+    /// Removes and returns the value of this type.
     pub fn remove<T: 'static>(&mut self) -> Option<T> {
         self.0.remove(&TypeId::of::<T>())?.downcast().ok().map(|value| *value)
     }

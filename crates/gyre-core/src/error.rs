@@ -1,12 +1,12 @@
-//! Owns what can go wrong with a request that a middleware or a route has in hand ([`TrackerError`]).
+//! Owns the error of a request in middleware and routes ([`TrackerError`]).
 
 use std::borrow::Cow;
 use std::fmt;
 
 use http::StatusCode;
 
-/// What kind of thing went wrong with a request. Each has the HTTP status that it is answered with where the answer has
-/// one; announces and scrapes carry the message instead, as `failure reason` (BEP 3) or error packet (BEP 15).
+/// The kind of a [`TrackerError`]. It determines the status of an HTTP response. Responses to announces and scrapes
+/// carry the error's message instead, as `failure reason` (BEP 3) or error packet (BEP 15).
 ///
 /// ```
 /// # use gyre_core as gyre;
@@ -14,57 +14,57 @@ use http::StatusCode;
 ///
 /// assert_eq!(Code::NotFound.status(), 404);
 /// assert_eq!(Code::ContentTooLarge.status(), 413);
-/// assert_eq!(Code::ResponseAlreadySent.status(), 500, "a fault of the program's");
+/// assert_eq!(Code::ResponseAlreadySent.status(), 500, "a fault of the server");
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Code {
-    /// 400: the request can't be understood, or lacks something, or has too much of it.
+    /// 400: the request is malformed, or lacks a required part, or has too many.
     IncorrectRequest,
-    /// 401: who asks has to say who they are.
+    /// 401: the client must authenticate.
     Unauthorized,
-    /// 403: who asks may not have it.
+    /// 403: the client has no permission.
     AccessDenied,
-    /// 404: there is nothing of this name.
+    /// 404: the target does not exist.
     NotFound,
-    /// 405: what is there can't be asked for in this way.
+    /// 405: the target does not support this method.
     MethodNotAllowed,
     /// 408: the client took too long.
     RequestTimeout,
-    /// 411: the body's length must be given.
+    /// 411: the request lacks the length of its body.
     LengthRequired,
-    /// 412: what the request supposes of its target isn't so.
+    /// 412: a precondition of the request is false.
     PreconditionFailed,
-    /// 413: the body is longer than is taken.
+    /// 413: the body is too long.
     ContentTooLarge,
-    /// 415: the body is of a type that is not read here.
+    /// 415: the type of the body is not supported.
     UnsupportedMediaType,
-    /// 416: no byte of the file is in the range asked for.
+    /// 416: the requested range is outside the file.
     RangeNotSatisfiable,
-    /// 431: a header field is larger than is taken.
+    /// 431: a header field is too large.
     HeadTooLarge,
-    /// 500: a fault on this side. Clients are told no more than that.
+    /// 500: a fault of the server. The client gets no details.
     Internal,
-    /// 501: not done here.
+    /// 501: not implemented.
     NotImplemented,
-    /// 503: not at the moment; another try may succeed.
+    /// 503: temporarily unavailable. The client may try again.
     Unavailable,
-    /// 500: the response to this request has been sent already; a fault on this side.
+    /// 500: the response to this request has already been sent, a fault of the server.
     ResponseAlreadySent,
-    /// 500: this is no response to such a request, or one that can't be written: a header's value with a line break. A
-    /// fault on this side.
+    /// 500: the response does not fit the request, or can't be written because a header value has a line break. A fault
+    /// of the server.
     IncorrectResponse,
-    /// 500: the client has gone. Nobody reads the answer.
+    /// 500: the client has closed the connection. The response is not sent.
     ConnectionClosed,
 }
 
 impl Code {
-    /// Whether it is the program's own fault: that is logged, and clients are told no more than that.
+    /// Returns whether this is a fault of the server. Faults are logged, and the client gets no details.
     pub fn is_fault(self) -> bool {
         matches!(self, Self::Internal | Self::ResponseAlreadySent | Self::IncorrectResponse)
     }
 
-    /// The status of an HTTP response that tells of it.
+    /// Returns the HTTP status of this kind of error.
     pub fn status(self) -> StatusCode {
         match self {
             Self::IncorrectRequest => StatusCode::BAD_REQUEST,
@@ -88,7 +88,7 @@ impl Code {
     }
 }
 
-/// Why a request is not answered as it asks: a code for programs, a message for people.
+/// The error of a request: a code for programs and a message for people.
 ///
 /// ```
 /// # use gyre_core as gyre;
@@ -108,27 +108,27 @@ pub struct TrackerError {
 }
 
 impl TrackerError {
-    /// An error with this code, told in these words.
+    /// Creates an error with this code and message.
     pub fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
         Self { code, message: message.into() }
     }
 
-    /// [`Code::IncorrectRequest`], in these words.
+    /// Creates an error with [`Code::IncorrectRequest`] and this message.
     pub fn incorrect_request(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(Code::IncorrectRequest, message)
     }
 
-    /// A fault on this side; the message is for the log alone.
+    /// Creates an error with [`Code::Internal`]. The message is only logged.
     pub fn internal(cause: impl fmt::Display) -> Self {
         Self::new(Code::Internal, cause.to_string())
     }
 
-    /// What kind of thing went wrong.
+    /// Returns the error's code.
     pub fn code(&self) -> Code {
         self.code
     }
 
-    /// What went wrong, in words.
+    /// Returns the error's message.
     pub fn message(&self) -> &str {
         &self.message
     }

@@ -1,11 +1,11 @@
-//! Owns the hash that tables of what others choose go by.
+//! Owns the keyed hash for tables whose keys are chosen by clients.
 
 use std::hash::Hasher;
 
 use foldhash::SharedSeed;
 use foldhash::quality::FoldHasher;
 
-/// The hash of a table's keys. Its seeds are secret, so that nobody can choose keys that meet in one bucket.
+/// A hash with secret seeds, so that an attacker can't choose keys that collide in one bucket.
 pub(crate) struct KeyedHash {
     seed: u64,
     shared_seed: SharedSeed,

@@ -1,23 +1,23 @@
-//! The core of the tracker gyre: wire formats, the swarm table, the engine, the mesh. It knows no socket and no ring.
-//! It reads no clock but in [`time`]. Use it through the crate `gyre-tracker`, whose library is called `gyre`: the
-//! interface of the core may change at any time.
+//! The core of the tracker gyre: wire formats, swarm table, engine and mesh. It uses no sockets and no ring, and reads
+//! the clock only in [`time`]. Use it through the crate `gyre-tracker`, whose library is called `gyre`. The interface
+//! of the core may change at any time.
 //!
-//! Imports go downwards only, which a test checks.
+//! A module imports only modules in rows below it, which a test checks.
 //!
 //! | module | owns |
 //! |---|---|
 //! | [`mesh`] | the queues between workers |
-//! | [`engine`] | what a request means, its context, middleware, gathering of answers |
-//! | [`snapshot`] | the table in a file |
+//! | [`engine`] | the handling of requests: context, middleware, responses gathered from several workers |
+//! | [`snapshot`] | the file format of a table snapshot |
 //! | [`swarm`] | the table of swarms and peers, the sweep |
-//! | [`config`] | what an operator decides |
-//! | [`error`] | what can go wrong with a request |
-//! | [`access`], [`throttle`] | who may use the tracker, for which torrents, and how much of it |
-//! | [`wire`] | UDP, HTTP, queries, bencode, what proxies say |
-//! | [`connection_id`], [`counters`], [`owner`] | BEP 15's ids; what is counted; who owns a swarm |
-//! | [`text`], [`data`] | how sizes, and words of others, are written for a human; values by type |
-//! | [`limits`], [`time`], [`types`] | every bound; the clock; the words |
-//! | `canary` | bugs that are planted for a test of the tests (with the feature `canary`) |
+//! | [`config`] | the operator's settings |
+//! | [`error`] | the error of a request |
+//! | [`access`], [`throttle`] | allow and deny lists; rate limits for each source |
+//! | [`wire`] | UDP, HTTP, queries, bencode, the fields that proxies set |
+//! | [`connection_id`], [`counters`], [`owner`] | the connection ids of BEP 15; statistics; the owner of a swarm |
+//! | [`text`], [`data`] | text for people; a map from types to values |
+//! | [`limits`], [`time`], [`types`] | all limits; the clock; the basic types of the protocol |
+//! | `canary` | deliberate bugs that the simulation must find (with the feature `canary`) |
 
 pub mod access;
 #[doc(hidden)]

@@ -1,9 +1,10 @@
-//! Owns the ways between workers: a bounded lock-free queue for each ordered pair, and how a sleeping worker is woken.
+//! Owns the queues between workers: a bounded lock-free queue for each ordered pair, and the wake-up of sleeping
+//! workers.
 //!
-//! A queue has one sender and one receiver. What a worker sends in a turn is announced at the turn's end with one
-//! [`flush`](Mailbox::flush): a bit for each receiver that has mail, and its doorbell if it said that it sleeps. Either
-//! the sender sees the receiver asleep and rings, or the receiver sees the mail and stays awake; both sides use
-//! sequentially consistent operations on the two words, so that neither can miss the other.
+//! A queue has one sender and one receiver. At the end of a turn, one [`flush`](Mailbox::flush) signals all messages sent
+//! in it: the sender sets its bit in the inbox of each receiver and rings the receiver's bell if the receiver sleeps.
+//! Either the sender sees that the receiver sleeps and rings, or the receiver sees the bit and stays awake. Both sides
+//! use sequentially consistent operations on the two words, so no wake-up is lost.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,13 +16,13 @@ use crate::engine::{Mailbox, Message, Post};
 use crate::limits::{MAX_WORKERS, MESH_INBOX_BYTES, MESH_QUEUE_MAX, MESH_QUEUE_MIN};
 use crate::types::WorkerId;
 
-/// Wakes a worker that sleeps. It is rung only if the worker has said that it sleeps.
+/// Wakes a sleeping worker. It is rung only while the worker sleeps.
 pub trait Bell: Send + Sync {
     /// Wakes the worker, now or as soon as it tries to sleep.
     fn ring(&self);
 }
 
-/// A set of workers, a bit for each.
+/// A set of workers, one bit each.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 struct WorkerSet([u64; SET_WORDS]);
 
@@ -37,10 +38,10 @@ impl WorkerSet {
         self.0[worker / 64] &= !(1 << (worker % 64));
     }
 
-    /// The first member from `start` on, going round.
+    /// Returns the first member at or after `start`, wrapping around at the end.
     fn next_from(&self, start: usize) -> Option<usize> {
         let (first, below) = (start / 64, (1 << (start % 64)) - 1);
-        // The first word comes twice: what is not below the start, and at the very end what is.
+        // The first word is read twice: first the bits from `start` on, at the end those below it.
         (0..=SET_WORDS).find_map(|step| {
             let word = (first + step) % SET_WORDS;
             let mask = match step {
@@ -54,9 +55,9 @@ impl WorkerSet {
     }
 }
 
-/// What others see of a worker.
+/// The shared state of a receiving worker.
 struct Inbox {
-    /// Senders that have sent since the worker last looked.
+    /// Senders with new messages since the worker last checked.
     mail: [AtomicU64; SET_WORDS],
     sleeping: AtomicBool,
     bell: Arc<dyn Bell>,
@@ -66,24 +67,24 @@ struct Inbox {
 pub struct Mesh {
     me: WorkerId,
     inboxes: Arc<[CachePadded<Inbox>]>,
-    /// By receiver; none to oneself.
+    /// Queues by receiver. A worker has none to itself.
     to: Vec<Option<Arc<ArrayQueue<Message>>>>,
-    /// By sender; none from oneself.
+    /// Queues by sender. A worker has none from itself.
     from: Vec<Option<Arc<ArrayQueue<Message>>>>,
-    /// Receivers that were sent something since the last flush.
-    unannounced: WorkerSet,
-    /// Senders whose queue was not seen empty since they announced mail.
+    /// Receivers of messages sent since the last flush.
+    unflushed: WorkerSet,
+    /// Senders that have signalled messages and whose queue has not been found empty since.
     unread: WorkerSet,
-    /// The sender whose turn it is to be read from.
-    turn: usize,
+    /// The sender to read from next.
+    next: usize,
 }
 
 impl Mesh {
-    /// Connects as many workers as there are bells, each with each other.
+    /// Connects all pairs of workers. There is one bell for each worker.
     ///
     /// # Panics
     ///
-    /// If there are no bells, or more than [`MAX_WORKERS`].
+    /// If there are no bells or more than [`MAX_WORKERS`].
     pub fn connect<B: Bell + 'static>(bells: &[Arc<B>]) -> Vec<Self> {
         let workers = bells.len();
         assert!((1..=MAX_WORKERS).contains(&workers), "1 to {MAX_WORKERS} workers, not {workers}");
@@ -104,14 +105,14 @@ impl Mesh {
                 inboxes: inboxes.clone(),
                 to: queues[me].clone(),
                 from: queues.iter().map(|to| to[me].clone()).collect(),
-                unannounced: WorkerSet::default(),
+                unflushed: WorkerSet::default(),
                 unread: WorkerSet::default(),
-                turn: 0,
+                next: 0,
             })
             .collect()
     }
 
-    /// Says that this worker is about to sleep. False if there is mail: then it must not.
+    /// Marks this worker as asleep. Returns false, and leaves it awake, if there are messages to read.
     pub fn fall_asleep(&self) -> bool {
         let inbox = &self.inboxes[self.me.index()];
         inbox.sleeping.store(true, Ordering::SeqCst);
@@ -123,7 +124,7 @@ impl Mesh {
         true
     }
 
-    /// Says that this worker is awake.
+    /// Marks this worker as awake.
     pub fn wake_up(&self) {
         self.inboxes[self.me.index()].sleeping.store(false, Ordering::Relaxed);
     }
@@ -131,8 +132,8 @@ impl Mesh {
 
 impl Post for Mesh {
     fn post(&mut self, to: WorkerId, message: Message) -> Result<(), Message> {
-        self.to[to.index()].as_ref().expect("nobody sends to itself").push(message)?;
-        self.unannounced.insert(to.index());
+        self.to[to.index()].as_ref().expect("a worker does not send to itself").push(message)?;
+        self.unflushed.insert(to.index());
         Ok(())
     }
 }
@@ -145,11 +146,11 @@ impl Mailbox for Mesh {
                 *unread |= mail.swap(0, Ordering::SeqCst);
             }
         }
-        while let Some(sender) = self.unread.next_from(self.turn) {
-            let queue = self.from[sender].as_ref().expect("nobody sends to itself");
+        while let Some(sender) = self.unread.next_from(self.next) {
+            let queue = self.from[sender].as_ref().expect("a worker does not send to itself");
             match queue.pop() {
                 Some(message) => {
-                    self.turn = (sender + 1) % MAX_WORKERS;
+                    self.next = (sender + 1) % MAX_WORKERS;
                     return Some((WorkerId(sender as u16), message));
                 }
                 None => self.unread.remove(sender),
@@ -160,8 +161,8 @@ impl Mailbox for Mesh {
 
     fn flush(&mut self) {
         let me = self.me.index();
-        while let Some(receiver) = self.unannounced.next_from(0) {
-            self.unannounced.remove(receiver);
+        while let Some(receiver) = self.unflushed.next_from(0) {
+            self.unflushed.remove(receiver);
             let inbox = &self.inboxes[receiver];
             inbox.mail[me / 64].fetch_or(1 << (me % 64), Ordering::SeqCst);
             if inbox.sleeping.load(Ordering::SeqCst) && inbox.sleeping.swap(false, Ordering::SeqCst) {
@@ -171,7 +172,7 @@ impl Mailbox for Mesh {
     }
 }
 
-/// The length of each queue, so that all that lead to one worker take [`MESH_INBOX_BYTES`].
+/// Returns the capacity of each queue such that all queues to one worker take [`MESH_INBOX_BYTES`].
 fn queue_capacity(workers: usize) -> usize {
     let senders = (workers - 1).max(1);
     (MESH_INBOX_BYTES / size_of::<Message>() / senders).clamp(MESH_QUEUE_MIN, MESH_QUEUE_MAX)
@@ -207,7 +208,7 @@ mod tests {
         }
     }
 
-    /// Counts how often it was rung.
+    /// Counts its rings.
     #[derive(Default)]
     struct TestBell {
         rung: Mutex<u64>,
@@ -222,16 +223,16 @@ mod tests {
     }
 
     impl TestBell {
-        /// How often it was rung since this was last asked.
+        /// Returns the number of rings since the last call.
         fn rung(&self) -> u64 {
             std::mem::take(&mut self.rung.lock().unwrap())
         }
 
-        /// Sleeps until it is rung.
+        /// Blocks until it is rung.
         fn wait(&self) {
             let (rung, minute) = (self.rung.lock().unwrap(), Duration::from_secs(60));
             let (mut rung, late) = self.ringing.wait_timeout_while(rung, minute, |rung| *rung == 0).unwrap();
-            assert!(!late.timed_out(), "nobody rang for a minute");
+            assert!(!late.timed_out(), "no ring for a minute");
             *rung = 0;
         }
     }
@@ -243,14 +244,14 @@ mod tests {
     }
 
     #[test]
-    fn messages_arrive_in_order_from_whom_they_were_sent() {
+    fn messages_of_each_sender_arrive_in_order() {
         let (_, mut meshes) = connect(130); // more than two words of a set
         for sender in [0, 63, 64, 129] {
             for number in 0..3 {
                 meshes[sender].post(WorkerId(5), message(number)).unwrap();
             }
         }
-        assert!(meshes[5].take().is_none(), "nothing is announced yet");
+        assert!(meshes[5].take().is_none(), "nothing is flushed yet");
         for sender in [129, 64, 63, 0] {
             meshes[sender].flush();
         }
@@ -264,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_set_is_gone_round() {
+    fn a_search_in_a_set_wraps_around() {
         let mut set = WorkerSet::default();
         assert_eq!(set.next_from(70), None);
         [0, 5, 64, 255].into_iter().for_each(|worker| set.insert(worker));
@@ -278,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_queue_gives_the_message_back() {
+    fn a_full_queue_returns_the_message() {
         let (_, mut meshes) = connect(2);
         for sent in 0..MESH_QUEUE_MAX as u32 {
             meshes[0].post(WorkerId(1), message(sent)).unwrap();
@@ -290,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bell_rings_once_and_only_for_a_sleeper() {
+    fn the_bell_rings_once_and_only_for_a_sleeping_worker() {
         let (bells, mut meshes) = connect(2);
         let send = |meshes: &mut Vec<Mesh>| {
             meshes[0].post(WorkerId(1), message(0)).unwrap();
@@ -306,7 +307,7 @@ mod tests {
         assert_eq!(bells[1].rung(), 1);
     }
 
-    /// Two threads that sleep whenever they may: a lost wake-up would leave the test hanging.
+    /// Two threads sleep whenever they can. A lost wake-up would block the test.
     #[test]
     fn no_wake_up_is_lost() {
         const MESSAGES: u32 = 20_000;
@@ -317,7 +318,7 @@ mod tests {
                     let other = WorkerId(1 - mesh.me.0);
                     let (mut sent, mut received) = (0, 0);
                     while received < MESSAGES {
-                        // Ping-pong, so that each side runs dry all the time.
+                        // Ping-pong, so that each side often runs out of messages.
                         if sent <= received && sent < MESSAGES && mesh.post(other, message(sent)).is_ok() {
                             sent += 1;
                             mesh.flush();
@@ -340,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn queues_share_their_memory_out() {
+    fn the_queues_to_a_worker_share_their_memory() {
         assert_eq!(queue_capacity(2), MESH_QUEUE_MAX);
         for workers in 1..=MAX_WORKERS {
             let capacity = queue_capacity(workers);

@@ -1,14 +1,14 @@
-//! Owns the rule that says which worker owns a swarm, in its two forms: a function for the workers, and a classic
-//! BPF program (for `SO_ATTACH_REUSEPORT_CBPF`) with which the kernel hands a datagram to the owner's socket.
+//! Owns the rule that maps a swarm to the worker that owns it. It has two forms: a function for the workers, and a
+//! classic BPF program (for `SO_ATTACH_REUSEPORT_CBPF`) by which the kernel delivers a datagram to the owner's socket.
 //!
-//! The rule is a keyed mix of the first four bytes of the info-hash, modulo the number of workers. The key is
-//! drawn at start, so that nobody outside can choose hashes that all fall on one core. Four bytes are enough:
-//! even four billion values over 256 workers are even to one in ten million.
+//! The rule is a keyed mix of the first four bytes of the info-hash, modulo the number of workers. The key is random
+//! for each process, so that an attacker can't choose hashes that all fall on one core. Four bytes are enough: four
+//! billion values spread over 256 workers to within one in ten million.
 
 use crate::limits::MAX_WORKERS;
 use crate::types::{InfoHash, WorkerId};
 
-/// Decides which worker owns a swarm.
+/// Maps swarms to the workers that own them.
 #[derive(Clone, Copy, Debug)]
 pub struct Owners {
     workers: u32,
@@ -16,27 +16,27 @@ pub struct Owners {
 }
 
 impl Owners {
-    /// The rule for so many workers under a random key.
+    /// Creates the rule for `workers` workers with a random key.
     ///
     /// # Panics
     ///
-    /// If there are no workers, or more than [`MAX_WORKERS`].
+    /// If `workers` is 0 or exceeds [`MAX_WORKERS`].
     pub fn new(workers: usize, key: [u32; 3]) -> Self {
         assert!((1..=MAX_WORKERS).contains(&workers), "1 to {MAX_WORKERS} workers, not {workers}");
-        Self { workers: workers as u32, key: [key[0], key[1] | 1, key[2] | 1] } // odd factors lose no bit
+        Self { workers: workers as u32, key: [key[0], key[1] | 1, key[2] | 1] } // an odd factor loses no bit
     }
 
-    /// The key: whoever has it knows the owner of every swarm.
+    /// Returns the key. It is secret: it tells the owner of every swarm.
     pub fn key(&self) -> [u32; 3] {
         self.key
     }
 
-    /// The number of workers.
+    /// Returns the number of workers.
     pub fn workers(&self) -> usize {
         self.workers as usize
     }
 
-    /// The worker that owns the swarm.
+    /// Returns the worker that owns the swarm.
     #[inline]
     pub fn of(&self, info_hash: &InfoHash) -> WorkerId {
         let [whiten, first, second] = self.key;
@@ -47,8 +47,8 @@ impl Owners {
         WorkerId((mix % self.workers) as u16)
     }
 
-    /// The same rule for the kernel: announces and scrapes go to the owner of their (first) info-hash, everything
-    /// else to the worker on the core that received it (`cores[i]` is the core of worker `i`).
+    /// Returns the rule as a BPF program. Announces and scrapes go to the owner of their (first) info-hash. All other
+    /// datagrams go to the worker on the core that received them (`cores[i]` is the core of worker `i`).
     pub fn steer_by_info_hash(&self, cores: &[usize]) -> Vec<Instruction> {
         let [whiten, first, second] = self.key;
         let by_hash = [
@@ -67,7 +67,7 @@ impl Owners {
         ];
         let past_hash = by_hash.len() as u8;
         let mut program = vec![
-            // Too short for an info-hash: a load beyond the end would end the program with worker 0.
+            // Checks the length first: a load beyond the end would end the program with worker 0.
             Instruction::new(LOAD_LENGTH, 0),
             Instruction { jump_false: past_hash + 3, ..Instruction::new(JUMP_GREATER_EQUAL, INFO_HASH_END) },
             Instruction::new(LOAD_WORD, ACTION_OFFSET),
@@ -79,8 +79,8 @@ impl Owners {
         program
     }
 
-    /// A program that gives everything to the worker on the core that received it, and what was received on a
-    /// core without a worker to one chosen by that core's number.
+    /// Returns a BPF program that gives each datagram to the worker on the core that received it. If that core has no
+    /// worker, the core's number modulo the number of workers selects one.
     pub fn steer_by_cpu(&self, cores: &[usize]) -> Vec<Instruction> {
         assert_eq!(cores.len(), self.workers(), "one core for each worker");
         let mut program = vec![Instruction::new(LOAD_WORD, CPU_OFFSET)];
@@ -94,25 +94,25 @@ impl Owners {
     }
 }
 
-/// Where a request of BEP 15 carries its action and its (first) info-hash.
+// Offsets of the action and the (first) info-hash in a BEP 15 request.
 const ACTION_OFFSET: u32 = 8;
 const INFO_HASH_OFFSET: u32 = 16;
 const INFO_HASH_END: u32 = INFO_HASH_OFFSET + 20;
 const ACTION_ANNOUNCE: u32 = 1;
 const ACTION_SCRAPE: u32 = 2;
 
-/// `SKF_AD_OFF + SKF_AD_CPU`: the load that yields the number of the current core (linux/filter.h).
+/// `SKF_AD_OFF + SKF_AD_CPU`: a load from here yields the number of the current core (linux/filter.h).
 const CPU_OFFSET: u32 = (-0x1000_i32 + 36) as u32;
 
 /// One instruction of a classic BPF program, as `struct sock_filter` lays it out (linux/filter.h).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Instruction {
-    /// Class, size and mode, or operation and source.
+    /// Instruction class, with size and mode or operation and source.
     pub code: u16,
-    /// Instructions to skip if a condition holds.
+    /// Instructions to skip if the condition is true.
     pub jump_true: u8,
-    /// Instructions to skip if it doesn't.
+    /// Instructions to skip if the condition is false.
     pub jump_false: u8,
     /// The operand.
     pub operand: u32,
@@ -124,7 +124,7 @@ impl Instruction {
     }
 }
 
-// The codes used (linux/bpf_common.h): class | size or operation | mode or source.
+// Instruction codes (linux/bpf_common.h): class | size or operation | mode or source.
 const LOAD_WORD: u16 = 0x20; // LD | W | ABS
 const LOAD_LENGTH: u16 = 0x80; // LD | W | LEN
 const MULTIPLY_CONSTANT: u16 = 0x24; // ALU | MUL | K
@@ -138,7 +138,7 @@ const RETURN_CONSTANT: u16 = 0x06; // RET | K
 const RETURN_ACCUMULATOR: u16 = 0x16; // RET | A
 const COPY_TO_X: u16 = 0x07; // MISC | TAX
 
-/// The kernel takes no longer program (`BPF_MAXINSNS`); the longest of ours tests each core for itself.
+/// Maximum program length of the kernel (`BPF_MAXINSNS`). The steering program compares each core separately.
 const KERNEL_PROGRAM_MAX: usize = 4096;
 const _: () = assert!(17 + 1 + 2 * MAX_WORKERS + 2 <= KERNEL_PROGRAM_MAX);
 
@@ -147,7 +147,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// What the kernel does with the program, in the plainest form; the tests with real sockets hold it to the kernel.
+    /// Interprets a program as the kernel does. Tests with real sockets compare the kernel itself.
     fn run(program: &[Instruction], datagram: &[u8], cpu: u32) -> u32 {
         let (mut a, mut x, mut at) = (0_u32, 0_u32, 0);
         loop {
@@ -178,7 +178,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn program_and_function_agree(
+        fn the_program_and_the_function_agree(
             key: [u32; 3], workers in 1..=MAX_WORKERS, hash: [u8; 20], action in 0..4_u32, cpu in 0..512_u32,
             length in 0..120_usize,
         ) {
@@ -199,20 +199,20 @@ mod tests {
     }
 
     #[test]
-    fn spreads_evenly_under_any_key() {
+    fn swarms_spread_evenly_under_any_key() {
         let mut rng = fastrand::Rng::with_seed(7);
         for workers in [2, 3, 7, 16, 64] {
             let owners = Owners::new(workers, [rng.u32(..), rng.u32(..), rng.u32(..)]);
             let mut owned = vec![0_u32; workers];
             let per_worker = 10_000;
             for counter in 0..(per_worker * workers) as u32 {
-                let mut hash = InfoHash([0; 20]); // consecutive heads: the worst that a mix is asked to break up
+                let mut hash = InfoHash([0; 20]); // consecutive heads are the hardest to spread
                 hash.0[..4].copy_from_slice(&counter.to_be_bytes());
                 owned[owners.of(&hash).index()] += 1;
             }
             for count in owned {
                 let share = f64::from(count) / per_worker as f64;
-                assert!((0.9..1.1).contains(&share), "{workers} workers: one has {share} of its share");
+                assert!((0.9..1.1).contains(&share), "{workers} workers: one has {share} of an even share");
             }
         }
     }

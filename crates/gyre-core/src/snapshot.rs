@@ -1,4 +1,4 @@
-//! Owns the form in which a table is kept in a file.
+//! Owns the file format of a table snapshot.
 //!
 //! ```text
 //!  file:   magic 8, version 4, blocks ..., end block
@@ -7,8 +7,8 @@
 //!           peer  0x02 IPv4 or 0x04 IPv6, + 1 for a seeder; address and port 6 or 18, age varint
 //! ```
 //!
-//! A peer belongs to the swarm before it, and each block begins with a swarm, so that each is good by itself. Ages are
-//! seconds before the block's time. The end block is empty: a file without it was cut short.
+//! A peer belongs to the last swarm before it. Each block starts with a swarm, so that it can be read by itself. Ages
+//! are in seconds before the block's time. The end block is empty. A file without one is truncated.
 
 use std::io::{self, ErrorKind, Read};
 use std::iter;
@@ -16,12 +16,12 @@ use std::iter;
 use crate::canary::{self, Canary};
 use crate::limits::{SNAPSHOT_BLOCK_MAX_BYTES, SNAPSHOT_SLICE};
 use crate::owner::Owners;
-use crate::swarm::{Position, Saved, Saving};
+use crate::swarm::{Position, Saved, TableWalk};
 use crate::types::{InfoHash, PeerAddr, WorkerId};
 
 const MAGIC: &[u8; 8] = b"gyreswrm";
 const VERSION: u32 = 1;
-/// What is before the first block.
+/// Bytes of the file head, before the first block.
 pub const FILE_HEAD_BYTES: usize = 12;
 const BLOCK_HEAD_BYTES: usize = 16;
 const SWARM: u8 = 0;
@@ -29,7 +29,7 @@ const V4: u8 = 2;
 const V6: u8 = 4;
 const SEEDER: u8 = 1;
 
-/// What is before the first block.
+/// Returns the file head.
 pub fn file_head() -> [u8; FILE_HEAD_BYTES] {
     let mut head = [0; FILE_HEAD_BYTES];
     head[..8].copy_from_slice(MAGIC);
@@ -37,18 +37,18 @@ pub fn file_head() -> [u8; FILE_HEAD_BYTES] {
     head
 }
 
-/// Writes a block of these pieces, in the order of a walk, at the end of `out`; of none the end block.
-pub fn put_block(out: &mut Vec<u8>, unix_secs: u64, pieces: impl IntoIterator<Item = Saved>) {
+/// Appends a block of these entries, in the order of a table walk, to `out`. Without entries it is the end block.
+pub fn put_block(out: &mut Vec<u8>, unix_secs: u64, entries: impl IntoIterator<Item = Saved>) {
     let start = out.len();
     out.extend_from_slice(&[0; BLOCK_HEAD_BYTES]);
     let mut swarm = None;
-    for piece in pieces {
-        let (Saved::Swarm { info_hash, .. } | Saved::Peer { info_hash, .. }) = piece;
-        match piece {
+    for entry in entries {
+        let (Saved::Swarm { info_hash, .. } | Saved::Peer { info_hash, .. }) = entry;
+        match entry {
             Saved::Swarm { downloaded, .. } => put_swarm(out, &info_hash, downloaded),
             Saved::Peer { peer, seeder, age_secs, .. } => {
                 if swarm != Some(info_hash) {
-                    put_swarm(out, &info_hash, 0); // its downloads are in an earlier block
+                    put_swarm(out, &info_hash, 0); // an earlier block has its downloads
                 }
                 let kind = if let PeerAddr::V4(_) = peer { V4 } else { V6 };
                 out.push(kind | if seeder { SEEDER } else { 0 });
@@ -65,42 +65,42 @@ pub fn put_block(out: &mut Vec<u8>, unix_secs: u64, pieces: impl IntoIterator<It
     out[start + 4..start + 8].copy_from_slice(&checksum.to_le_bytes());
 }
 
-/// Writes the next [slice](Saving::slice) of a walk as a block, and of it the peers that announced within `young_secs`
-/// alone, if that is said. Says where the walk is to go on; `None`: it was at its end.
+/// Appends the next [slice](TableWalk::slice) of a walk as a block. With `max_age_secs`, only peers that announced
+/// within that time are written. Returns the position from which to continue, or `None` at the end of the walk.
 pub fn put_slice(
     out: &mut Vec<u8>,
-    mut walk: Saving<'_>,
+    mut walk: TableWalk<'_>,
     at_least: usize,
     unix_secs: u64,
-    young_secs: Option<u32>,
+    max_age_secs: Option<u32>,
 ) -> Option<Position> {
     if canary::on(Canary::SavesLess) {
         walk.next();
     }
     let mut slice = walk.slice(at_least);
-    let first = slice.next()?; // an empty block is the end
-    let pieces = iter::once(first).chain(slice);
-    match young_secs {
-        None => put_block(out, unix_secs, pieces),
-        Some(secs) => {
-            let young = young(pieces, secs);
-            if !young.is_empty() {
-                put_block(out, unix_secs, young);
+    let first = slice.next()?; // an empty block would be the end block
+    let entries = iter::once(first).chain(slice);
+    match max_age_secs {
+        None => put_block(out, unix_secs, entries),
+        Some(max_age_secs) => {
+            let recent = recent(entries, max_age_secs);
+            if !recent.is_empty() {
+                put_block(out, unix_secs, recent);
             }
         }
     }
     Some(walk.position())
 }
 
-/// The peers that announced within so many seconds, and their swarms. (The downloads of a swarm that a slice begins in
-/// the middle of are left out.)
-fn young(pieces: impl Iterator<Item = Saved>, secs: u32) -> Vec<Saved> {
+/// Returns the peers that announced within `max_age_secs`, and their swarms. If the slice starts in the middle of a
+/// swarm, that swarm's downloads are left out.
+fn recent(entries: impl Iterator<Item = Saved>, max_age_secs: u32) -> Vec<Saved> {
     let (mut kept, mut swarm) = (Vec::new(), None);
-    for piece in pieces {
-        match piece {
-            Saved::Swarm { .. } => swarm = Some(piece),
-            Saved::Peer { age_secs, .. } if age_secs <= secs => {
-                kept.extend(swarm.take().into_iter().chain([piece]));
+    for entry in entries {
+        match entry {
+            Saved::Swarm { .. } => swarm = Some(entry),
+            Saved::Peer { age_secs, .. } if age_secs <= max_age_secs => {
+                kept.extend(swarm.take().into_iter().chain([entry]));
             }
             Saved::Peer { .. } => {}
         }
@@ -114,7 +114,7 @@ fn put_swarm(out: &mut Vec<u8>, info_hash: &InfoHash, downloaded: u32) {
     put_varint(out, downloaded);
 }
 
-/// Seven bits a byte, the lowest first; the highest bit of a byte says that another follows.
+/// Writes seven bits in each byte, the lowest first. The highest bit of a byte is set if another byte follows.
 fn put_varint(out: &mut Vec<u8>, mut number: u32) {
     while number >= 0x80 {
         out.push(number as u8 | 0x80);
@@ -123,47 +123,47 @@ fn put_varint(out: &mut Vec<u8>, mut number: u32) {
     out.push(number as u8);
 }
 
-/// Why a file can't be read to its end. What came before is good.
+/// Why a file can't be read to its end. The blocks read before are valid.
 #[derive(Debug, thiserror::Error)]
 pub enum Damage {
-    /// It can't be read at all.
+    /// An I/O error.
     #[error("{0}")]
     Io(#[from] io::Error),
-    /// It begins like another kind of file.
-    #[error("it is no snapshot")]
+    /// The file is not a snapshot.
+    #[error("not a snapshot")]
     Kind,
-    /// It was written by another version of this program.
-    #[error("it has version {0}; this program reads version {VERSION}")]
+    /// The file has another version of the format.
+    #[error("version {0} is not supported: this program reads version {VERSION}")]
     Version(u32),
-    /// It ends before its end.
-    #[error("it is cut short, after {at} bytes")]
+    /// The file is truncated.
+    #[error("truncated after {at} bytes")]
     Short {
-        /// Where.
+        /// The offset of the incomplete part, in bytes.
         at: u64,
     },
-    /// What is in it is not what was written.
+    /// A block is damaged.
     #[error("the block at byte {at} is damaged")]
     Block {
-        /// Where.
+        /// The offset of the block, in bytes.
         at: u64,
     },
 }
 
-/// Reads a file, a block at a time.
+/// Reads a file block by block.
 #[derive(Debug)]
 pub struct Reader<R> {
     from: R,
-    /// Bytes that were read.
+    /// Number of bytes read so far.
     at: u64,
     payload: Vec<u8>,
 }
 
 impl<R: Read> Reader<R> {
-    /// Reads what is before the first block.
+    /// Reads the file head.
     ///
     /// # Errors
     ///
-    /// It is another file.
+    /// If the file can't be read, is not a snapshot, or has another version.
     pub fn new(from: R) -> Result<Self, Damage> {
         let mut reader = Self { from, at: 0, payload: Vec::new() };
         let mut head = [0; FILE_HEAD_BYTES];
@@ -177,12 +177,13 @@ impl<R: Read> Reader<R> {
         }
     }
 
-    /// Reads the next block, adding its pieces to `pieces` with their ages as of `now_unix_secs`. False at the end.
+    /// Reads the next block and appends its entries to `entries`, with their ages at `now_unix_secs`. Returns false at
+    /// the end block.
     ///
     /// # Errors
     ///
-    /// The block is damaged; nothing of it was added.
-    pub fn block(&mut self, now_unix_secs: u64, pieces: &mut Vec<Saved>) -> Result<bool, Damage> {
+    /// If the block is damaged or can't be read. Nothing is appended then.
+    pub fn read_block(&mut self, now_unix_secs: u64, entries: &mut Vec<Saved>) -> Result<bool, Damage> {
         let at = self.at;
         let mut head = [0; BLOCK_HEAD_BYTES];
         self.fill(&mut head)?;
@@ -201,11 +202,11 @@ impl<R: Read> Reader<R> {
         hasher.update(&payload);
         let unix_secs = head[8..].try_into().map_or(0, u64::from_le_bytes);
         let passed = u32::try_from(now_unix_secs.saturating_sub(unix_secs)).unwrap_or(u32::MAX);
-        let before = pieces.len();
-        let good = hasher.finalize() == checksum && decode(&payload, passed, pieces).is_some();
+        let before = entries.len();
+        let good = hasher.finalize() == checksum && decode(&payload, passed, entries).is_some();
         self.payload = payload;
         if !good {
-            pieces.truncate(before);
+            entries.truncate(before);
             return Err(Damage::Block { at });
         }
         Ok(length > 0)
@@ -222,43 +223,43 @@ impl<R: Read> Reader<R> {
     }
 }
 
-/// Reads a file and deals its pieces, with their ages as of `now_unix_secs`, to their owners, who are given them by the
-/// hand.
+/// Reads a file and distributes its entries, with their ages at `now_unix_secs`, to the owners of their swarms. `give`
+/// gets up to [`SNAPSHOT_SLICE`] entries at a time.
 ///
 /// # Errors
 ///
-/// The file is damaged; what came before the damage was dealt.
-pub fn deal(
+/// If the file is damaged. The entries before the damage have been distributed.
+pub fn distribute(
     from: impl Read,
     now_unix_secs: u64,
     owners: &Owners,
     give: impl Fn(WorkerId, Vec<Saved>),
 ) -> Result<(), Damage> {
     let mut reader = Reader::new(from)?;
-    let mut hands: Vec<Vec<Saved>> = vec![Vec::new(); owners.workers()];
-    let mut pieces = Vec::new();
+    let mut batches: Vec<Vec<Saved>> = vec![Vec::new(); owners.workers()];
+    let mut entries = Vec::new();
     let ended = loop {
-        match reader.block(now_unix_secs, &mut pieces) {
+        match reader.read_block(now_unix_secs, &mut entries) {
             Ok(true) => {}
             Ok(false) => break Ok(()),
             Err(damage) => break Err(damage),
         }
-        for piece in pieces.drain(..) {
-            let (Saved::Swarm { info_hash, .. } | Saved::Peer { info_hash, .. }) = piece;
+        for entry in entries.drain(..) {
+            let (Saved::Swarm { info_hash, .. } | Saved::Peer { info_hash, .. }) = entry;
             let owner = owners.of(&info_hash);
-            let hand = &mut hands[owner.index()];
-            hand.push(piece);
-            if hand.len() >= SNAPSHOT_SLICE {
-                give(owner, std::mem::replace(hand, Vec::with_capacity(SNAPSHOT_SLICE)));
+            let batch = &mut batches[owner.index()];
+            batch.push(entry);
+            if batch.len() >= SNAPSHOT_SLICE {
+                give(owner, std::mem::replace(batch, Vec::with_capacity(SNAPSHOT_SLICE)));
             }
         }
     };
-    hands.into_iter().enumerate().for_each(|(owner, hand)| give(WorkerId(owner as u16), hand));
+    batches.into_iter().enumerate().for_each(|(owner, batch)| give(WorkerId(owner as u16), batch));
     ended
 }
 
-/// `None`: these are no pieces.
-fn decode(mut payload: &[u8], passed_secs: u32, pieces: &mut Vec<Saved>) -> Option<()> {
+/// Decodes the entries of a payload. `None` if the payload is malformed.
+fn decode(mut payload: &[u8], passed_secs: u32, entries: &mut Vec<Saved>) -> Option<()> {
     let mut swarm = None;
     while let [kind, rest @ ..] = payload {
         payload = rest;
@@ -266,7 +267,7 @@ fn decode(mut payload: &[u8], passed_secs: u32, pieces: &mut Vec<Saved>) -> Opti
             let info_hash = InfoHash(take(&mut payload)?);
             let downloaded = take_varint(&mut payload)?;
             swarm = Some(info_hash);
-            pieces.push(Saved::Swarm { info_hash, downloaded });
+            entries.push(Saved::Swarm { info_hash, downloaded });
             continue;
         }
         let peer = match kind & !SEEDER {
@@ -275,7 +276,7 @@ fn decode(mut payload: &[u8], passed_secs: u32, pieces: &mut Vec<Saved>) -> Opti
             _ => return None,
         };
         let age_secs = take_varint(&mut payload)?.saturating_add(passed_secs);
-        pieces.push(Saved::Peer { info_hash: swarm?, peer, seeder: kind & SEEDER != 0, age_secs });
+        entries.push(Saved::Peer { info_hash: swarm?, peer, seeder: kind & SEEDER != 0, age_secs });
     }
     Some(())
 }
@@ -305,18 +306,18 @@ mod tests {
     use proptest::collection::vec;
     use proptest::prelude::*;
 
-    /// All pieces of a file, as far as it is good, and why that is not all.
+    /// Reads all valid entries of a file, and the damage that ends them, if any.
     fn read(file: &[u8], now: u64) -> (Vec<Saved>, Option<Damage>) {
-        let mut pieces = Vec::new();
+        let mut entries = Vec::new();
         let mut reader = match Reader::new(file) {
             Ok(reader) => reader,
-            Err(damage) => return (pieces, Some(damage)),
+            Err(damage) => return (entries, Some(damage)),
         };
         loop {
-            match reader.block(now, &mut pieces) {
+            match reader.read_block(now, &mut entries) {
                 Ok(true) => {}
-                Ok(false) => return (pieces, None),
-                Err(damage) => return (pieces, Some(damage)),
+                Ok(false) => return (entries, None),
+                Err(damage) => return (entries, Some(damage)),
             }
         }
     }
@@ -331,7 +332,7 @@ mod tests {
         out
     }
 
-    fn piece() -> impl Strategy<Value = Saved> {
+    fn entry() -> impl Strategy<Value = Saved> {
         let hash = (0..3_u8).prop_map(|byte| InfoHash([byte; 20]));
         let addr =
             prop_oneof![any::<[u8; 6]>().prop_map(PeerAddr::V4), any::<[u8; 18]>().prop_map(PeerAddr::V6)];
@@ -344,18 +345,21 @@ mod tests {
         ]
     }
 
-    /// Without the swarms that only say whose the peers are.
-    fn essence(pieces: &[Saved]) -> Vec<Saved> {
-        pieces.iter().filter(|piece| !matches!(piece, Saved::Swarm { downloaded: 0, .. })).copied().collect()
+    /// Returns the entries without the swarm entries that only precede their peers.
+    fn without_bare_swarms(entries: &[Saved]) -> Vec<Saved> {
+        entries.iter().filter(|entry| !matches!(entry, Saved::Swarm { downloaded: 0, .. })).copied().collect()
     }
 
     #[test]
-    fn another_file_is_told_apart() {
+    fn other_files_are_rejected() {
         assert!(matches!(read(b"", 0).1, Some(Damage::Short { at: 0 })));
         assert!(matches!(read(b"#!/bin/sh -efx", 0).1, Some(Damage::Kind)));
         let mut newer = file(&[]);
         newer[8] = 2;
-        assert_eq!(read(&newer, 0).1.unwrap().to_string(), "it has version 2; this program reads version 1");
+        assert_eq!(
+            read(&newer, 0).1.unwrap().to_string(),
+            "version 2 is not supported: this program reads version 1"
+        );
         struct Broken;
         impl Read for Broken {
             fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
@@ -366,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn ages_grow_with_the_time_that_has_passed() {
+    fn ages_include_the_time_since_the_snapshot() {
         let peer = |age_secs| Saved::Peer {
             info_hash: InfoHash([1; 20]),
             peer: PeerAddr::V4([9; 6]),
@@ -374,22 +378,22 @@ mod tests {
             age_secs,
         };
         let file = file(&[vec![peer(7)]]);
-        assert_eq!(essence(&read(&file, 160).0), [peer(67)]);
-        assert_eq!(essence(&read(&file, 40).0), [peer(7)], "the clock was set back");
-        assert_eq!(essence(&read(&file, u64::MAX).0), [peer(u32::MAX)]);
+        assert_eq!(without_bare_swarms(&read(&file, 160).0), [peer(67)]);
+        assert_eq!(without_bare_swarms(&read(&file, 40).0), [peer(7)], "the clock was set back");
+        assert_eq!(without_bare_swarms(&read(&file, u64::MAX).0), [peer(u32::MAX)]);
     }
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(blocks in vec(vec(piece(), 0..20), 0..4)) {
-            let (pieces, damage) = read(&file(&blocks), 100);
+        fn what_is_written_is_read_back(blocks in vec(vec(entry(), 0..20), 0..4)) {
+            let (entries, damage) = read(&file(&blocks), 100);
             prop_assert!(damage.is_none());
-            prop_assert_eq!(essence(&pieces), essence(&blocks.concat()));
+            prop_assert_eq!(without_bare_swarms(&entries), without_bare_swarms(&blocks.concat()));
         }
 
         #[test]
-        fn damage_is_seen_and_what_comes_before_it_is_kept(
-            blocks in vec(vec(piece(), 1..10), 1..4),
+        fn damage_is_detected_and_the_blocks_before_it_are_read(
+            blocks in vec(vec(entry(), 1..10), 1..4),
             at in any::<prop::sample::Index>(),
             bit in 0..8_u32,
             cut: bool,
@@ -399,13 +403,13 @@ mod tests {
             let mut damaged = whole.clone();
             let at = at.index(whole.len());
             if cut { damaged.truncate(at) } else { damaged[at] ^= 1 << bit }
-            let (pieces, damage) = read(&damaged, 100);
+            let (entries, damage) = read(&damaged, 100);
             prop_assert!(damage.is_some());
-            prop_assert!(expected.starts_with(&pieces));
+            prop_assert!(expected.starts_with(&entries));
         }
 
         #[test]
-        fn junk_is_no_more_than_junk(junk: Vec<u8>, checksum: bool) {
+        fn junk_does_not_panic(junk: Vec<u8>, checksum: bool) {
             let mut file = file_head().to_vec();
             if checksum {
                 let head = [&(junk.len() as u32).to_le_bytes()[..], &[0; 4], &[0; 8]].concat();

@@ -1,6 +1,6 @@
-//! Owns how sizes, and words that come from others, are written for a human.
+//! Owns text for people: sizes in readable units, and foreign text made safe to print.
 
-/// A number of bytes: exact, or with two digits at least.
+/// Formats a number of bytes with a binary unit: exactly, or rounded down with at least two digits.
 pub fn size(bytes: u64) -> String {
     let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
     let fits = |bits: i32| bytes >> bits >= 10 || bytes != 0 && bytes.trailing_zeros() as i32 >= bits;
@@ -8,7 +8,8 @@ pub fn size(bytes: u64) -> String {
     found.map_or(format!("{bytes} B"), |(bits, unit)| format!("{} {unit}", bytes >> bits))
 }
 
-/// What comes from others (names of threads, answers of trackers, ids of clients) must not steer the terminal.
+/// Replaces control characters, so that foreign text (thread names, responses of trackers, peer ids) can't control the
+/// terminal.
 ///
 /// ```
 /// # use gyre_core as gyre;
@@ -23,7 +24,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes() {
+    fn sizes_have_a_unit_and_at_least_two_digits() {
         for (bytes, text) in [
             (0, "0 B"),
             (1_500, "1500 B"),

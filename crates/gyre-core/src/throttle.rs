@@ -1,9 +1,9 @@
-//! Owns how much one source may ask for: the limits of an address and of its network, and bans.
+//! Owns rate limits for each source (an address and its network) and bans.
 //!
-//! A source has a token bucket for each kind of request. A bucket is kept as one number, the moment at which it will be
-//! full again (the virtual scheduling of ATM's GCRA, ITU-T I.371), and one that is full is as good as none. So the
-//! table is of fixed size, whoever comes: where its place is taken, the bucket goes that will be full first. Of a flood
-//! from more sources than there are places, those are remembered that ask most.
+//! A source has a token bucket for each kind of request. A bucket is stored as one number, the time at which it will be
+//! full again (the virtual scheduling of ATM's GCRA, ITU-T I.371). A full bucket needs no storage, so the table has a
+//! fixed size: when a set is full, the bucket that will be full first is replaced. In a flood from more sources than
+//! the table has places, the sources with the most requests stay in the table.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -20,19 +20,19 @@ use crate::limits::{
 };
 use crate::time::Timestamp;
 
-/// What is limited for each source.
+/// The kinds of requests that are limited for each source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 pub enum Limited {
-    /// Connects by UDP. Their address can be forged.
+    /// UDP connects. Their source address can be forged.
     Connect,
-    /// Announces by UDP with a valid connection id.
+    /// UDP announces with a valid connection id.
     Announce,
-    /// Scrapes by UDP with a valid connection id.
+    /// UDP scrapes with a valid connection id.
     Scrape,
-    /// Requests by HTTP, of any kind.
+    /// HTTP requests of any kind.
     HttpRequest,
-    /// New connections by HTTP.
+    /// New HTTP connections.
     HttpConnection,
 }
 
@@ -40,7 +40,7 @@ impl Limited {
     const COUNT: usize = 5;
 }
 
-/// So many requests in a second, a minute or an hour, and so many at once.
+/// A rate limit: a number of requests per second, minute or hour, and a burst.
 ///
 /// ```
 /// # use gyre_core as gyre;
@@ -48,7 +48,7 @@ impl Limited {
 ///
 /// let rate: Rate = "30/m:100".parse().unwrap();
 /// assert_eq!(rate.to_string(), "30/m:100");
-/// assert_eq!("5".parse::<Rate>().unwrap().to_string(), "5/s:50"); // at once: what ten seconds bring
+/// assert_eq!("5".parse::<Rate>().unwrap().to_string(), "5/s:50"); // default burst: 10 s
 /// assert!("0".parse::<Rate>().is_err());
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,9 +77,8 @@ impl Per {
     }
 }
 
-/// Why a text is no [`Rate`].
-const NO_RATE: &str =
-    "a rate is a number from 1 to 1000000, perhaps with /s, /m or /h, and with :BURST, another one";
+/// The error of a text that is not a [`Rate`].
+const INVALID_RATE: &str = "invalid rate: use RATE[/s|/m|/h][:BURST], with numbers from 1 to 1000000";
 
 impl FromStr for Rate {
     type Err = &'static str;
@@ -87,9 +86,9 @@ impl FromStr for Rate {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (rate, burst) = text.split_once(':').map_or((text, None), |(rate, burst)| (rate, Some(burst)));
         let (requests, per) = rate.split_once('/').unwrap_or((rate, "s"));
-        let (_, per) = Per::ALL.into_iter().find(|(name, _)| *name == per).ok_or(NO_RATE)?;
+        let (_, per) = Per::ALL.into_iter().find(|(name, _)| *name == per).ok_or(INVALID_RATE)?;
         let number = |text: &str, range: RangeInclusive<u32>| {
-            text.parse().ok().filter(|number| range.contains(number)).ok_or(NO_RATE)
+            text.parse().ok().filter(|number| range.contains(number)).ok_or(INVALID_RATE)
         };
         let requests = number(requests, RATE_REQUESTS_RANGE)?;
         let burst = match burst {
@@ -108,24 +107,24 @@ impl fmt::Display for Rate {
     }
 }
 
-/// What each source may do. The default is anything.
+/// The rate limits for each source. By default nothing is limited.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceLimits {
-    /// Connects by UDP.
+    /// UDP connects.
     pub connects: Option<Rate>,
-    /// Announces by UDP.
+    /// UDP announces.
     pub announces: Option<Rate>,
-    /// Scrapes by UDP.
+    /// UDP scrapes.
     pub scrapes: Option<Rate>,
-    /// Requests by HTTP.
+    /// HTTP requests.
     pub http_requests: Option<Rate>,
-    /// New connections by HTTP.
+    /// New HTTP connections.
     pub http_connections: Option<Rate>,
-    /// Wrong connection ids; past it the address is banned.
+    /// Wrong connection ids. An address over this limit is banned.
     pub wrong_ids: Option<Rate>,
-    /// Seconds of a ban: announces and scrapes by UDP are dropped unread.
+    /// Duration of a ban in seconds. UDP announces and scrapes of a banned address are dropped unread.
     pub ban_secs: u32,
-    /// So many times what an address may a network may as a whole, a /24 of IPv4 or a /48 of IPv6; 0: anything.
+    /// Limit of a whole network (an IPv4 /24 or IPv6 /48), as a multiple of an address's limit. 0: no limit.
     pub network_share: u32,
     /// Networks without limits.
     pub exempt: Vec<IpNet>,
@@ -148,28 +147,28 @@ impl Default for SourceLimits {
 }
 
 impl SourceLimits {
-    /// The rates, in the order of [`Limited`].
+    /// Returns the rates in the order of [`Limited`].
     fn rates(&self) -> [Option<Rate>; Limited::COUNT] {
         [self.connects, self.announces, self.scrapes, self.http_requests, self.http_connections]
     }
 
-    /// Whether nothing is limited.
+    /// Returns whether nothing is limited.
     pub fn is_open(&self) -> bool {
         self.wrong_ids.is_none() && self.rates().iter().all(Option::is_none)
     }
 }
 
-/// How fast a bucket fills, in nanoseconds.
+/// How fast a bucket refills.
 #[derive(Clone, Copy, Debug)]
 struct Pace {
-    /// What a request takes.
+    /// Time to refill one request, in nanoseconds.
     each_ns: u64,
-    /// What a full bucket holds.
+    /// Time to refill an empty bucket, in nanoseconds.
     full_ns: u64,
 }
 
 impl Pace {
-    /// That of so many sources together.
+    /// Returns the pace of `sources` sources together.
     fn of(rate: Rate, sources: u32) -> Self {
         let sources = u64::from(sources);
         let each_ns = u64::from(rate.per.secs()) * 1_000_000_000 / (u64::from(rate.requests) * sources);
@@ -177,21 +176,21 @@ impl Pace {
     }
 }
 
-/// What one worker lets each source do.
+/// The rate limiter of one worker.
 pub struct Throttle {
-    /// Of an address and of a network, by [`Limited`].
+    /// Paces of an address and of its network, by [`Limited`].
     paces: [Option<(Pace, Option<Pace>)>; Limited::COUNT],
     wrong_ids: Option<Pace>,
     ban: Duration,
     exempt: Vec<IpNet>,
     buckets: Buckets,
-    /// No ban lasts longer.
+    /// End of the last ban.
     banned_until: Timestamp,
 }
 
 impl Throttle {
-    /// Of sources that have asked for nothing yet. The key is secret, so that nobody can choose sources that meet in
-    /// one place.
+    /// Creates a limiter in which all buckets are full. The key is secret, so that an attacker can't choose sources
+    /// that collide in one set.
     pub fn new(limits: &SourceLimits, key: [u8; 16]) -> Self {
         let mut throttle = Self {
             paces: [None; Limited::COUNT],
@@ -205,7 +204,7 @@ impl Throttle {
         throttle
     }
 
-    /// Holds sources to other limits from now on. What they have used up stays so.
+    /// Replaces the limits. Tokens already used stay used.
     pub fn set_limits(&mut self, limits: &SourceLimits) {
         let network = |rate| (limits.network_share > 0).then(|| Pace::of(rate, limits.network_share));
         self.paces = limits.rates().map(|rate| rate.map(|rate| (Pace::of(rate, 1), network(rate))));
@@ -214,7 +213,8 @@ impl Throttle {
         self.exempt.clone_from(&limits.exempt);
     }
 
-    /// Whether this source may do this now, and the one that it is in; takes it from what they may.
+    /// Takes a token of the address and of its network. Returns whether the request is permitted: both had a token, or
+    /// the address is exempt.
     pub fn permits(&mut self, now: Timestamp, limited: Limited, ip: IpAddr) -> bool {
         let Some((address, network)) = &self.paces[limited as usize] else { return true };
         let permitted = self.buckets.take(now, Source::address(ip), limited as u8, address)
@@ -224,13 +224,13 @@ impl Throttle {
         permitted || self.is_exempt(ip)
     }
 
-    /// Whether this address is banned. While no ban is in force it is one comparison.
+    /// Returns whether this address is banned. Costs one comparison while there are no bans.
     #[inline]
     pub fn bans(&self, now: Timestamp, ip: IpAddr) -> bool {
         now < self.banned_until && self.buckets.is_in_use(now, Source::address(ip), BAN)
     }
 
-    /// Notes that a wrong connection id came from this address. True: for that it is banned now.
+    /// Counts a wrong connection id from this address. Returns whether the address is now banned for it.
     #[cold]
     pub fn note_wrong_id(&mut self, now: Timestamp, ip: IpAddr) -> bool {
         let Some(pace) = &self.wrong_ids else { return false };
@@ -249,43 +249,43 @@ impl Throttle {
     }
 }
 
-/// The bucket of wrong ids, beside those of [`Limited`].
+/// The kind of bucket for wrong ids, after those of [`Limited`].
 const WRONG_IDS: u8 = Limited::COUNT as u8;
-/// A ban is a bucket too, which is full when the ban ends.
+/// The kind of bucket for bans. It is full when the ban ends.
 const BAN: u8 = WRONG_IDS + 1;
 
-/// An address or a network, as the table knows it.
+/// An address or a network as a key of the table.
 #[derive(Clone, Copy, Debug)]
 struct Source {
     bits: u64,
-    /// Which of both, and of which family.
-    of: u8,
+    /// Tells addresses from networks, and IPv4 from IPv6.
+    tag: u8,
 }
 
 impl Source {
-    /// An address: of IPv6, the /64, of which a host has as many as it likes.
+    /// Returns the source of an address. For IPv6 it is the /64, in which a host can use any number of addresses.
     fn address(ip: IpAddr) -> Self {
         match ip {
-            IpAddr::V4(ip) => Self { bits: ip.to_bits().into(), of: 0 },
-            IpAddr::V6(ip) => Self { bits: (ip.to_bits() >> 64) as u64, of: 1 },
+            IpAddr::V4(ip) => Self { bits: ip.to_bits().into(), tag: 0 },
+            IpAddr::V6(ip) => Self { bits: (ip.to_bits() >> 64) as u64, tag: 1 },
         }
     }
 
-    /// The /24 of IPv4, or /48 of IPv6, that an address is in.
+    /// Returns the network of an address: its IPv4 /24 or IPv6 /48.
     fn network(ip: IpAddr) -> Self {
         match ip {
-            IpAddr::V4(ip) => Self { bits: (ip.to_bits() >> 8).into(), of: 2 },
-            IpAddr::V6(ip) => Self { bits: (ip.to_bits() >> 80) as u64, of: 3 },
+            IpAddr::V4(ip) => Self { bits: (ip.to_bits() >> 8).into(), tag: 2 },
+            IpAddr::V6(ip) => Self { bits: (ip.to_bits() >> 80) as u64, tag: 3 },
         }
     }
 }
 
-/// The places that a bucket can be in: a line of the cache.
+/// The places for the buckets whose keys map to this set: one cache line.
 #[derive(Clone, Copy, Default)]
 #[repr(align(64))]
 struct Set {
     keys: [u64; THROTTLE_WAYS],
-    /// When the bucket of the same place is full, in nanoseconds.
+    /// Times at which the buckets will be full, in nanoseconds, in the order of `keys`.
     full_ns: [u64; THROTTLE_WAYS],
 }
 
@@ -305,11 +305,11 @@ impl Buckets {
     fn key(&self, source: Source, kind: u8) -> u64 {
         let mut bytes = [0; 16];
         bytes[..8].copy_from_slice(&source.bits.to_le_bytes());
-        (bytes[8], bytes[9]) = (source.of, kind);
+        (bytes[8], bytes[9]) = (source.tag, kind);
         self.hash.of(&bytes)
     }
 
-    /// When a bucket is full, to be changed.
+    /// Finds a bucket, or replaces the fullest one of its set. Returns the time at which it will be full.
     fn bucket(&mut self, key: u64) -> &mut u64 {
         let set = &mut self.sets[key as usize % THROTTLE_SETS];
         let at = set.keys.iter().position(|other| *other == key).unwrap_or_else(|| {
@@ -320,7 +320,7 @@ impl Buckets {
         &mut set.full_ns[at]
     }
 
-    /// Takes a request from a bucket; false if there is not enough in it.
+    /// Takes a token from a bucket. Returns false if it has none.
     fn take(&mut self, now: Timestamp, source: Source, kind: u8, pace: &Pace) -> bool {
         let now_ns = now.as_micros() * 1_000;
         let full_ns = self.bucket(self.key(source, kind));
@@ -332,12 +332,12 @@ impl Buckets {
         permitted
     }
 
-    /// Empties a bucket so that it is full at this moment.
+    /// Sets the time at which a bucket will be full.
     fn use_until(&mut self, full: Timestamp, source: Source, kind: u8) {
         *self.bucket(self.key(source, kind)) = full.as_micros() * 1_000;
     }
 
-    /// Whether there is a bucket that isn't full.
+    /// Returns whether the bucket exists and is not full.
     fn is_in_use(&self, now: Timestamp, source: Source, kind: u8) -> bool {
         let key = self.key(source, kind);
         let set = &self.sets[key as usize % THROTTLE_SETS];

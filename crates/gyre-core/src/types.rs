@@ -1,16 +1,16 @@
-//! Owns the words of the protocol: info-hash, peer id, event, family, address, worker.
+//! Owns the basic types of the protocol: info-hash, peer id, event, address family, peer address, worker, announce.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
 
-/// The SHA-1 (BEP 3) or truncated SHA-256 (BEP 52) that names a swarm: 20 raw bytes.
+/// The SHA-1 (BEP 3) or truncated SHA-256 (BEP 52) that identifies a swarm: 20 raw bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct InfoHash(pub [u8; 20]);
 
 impl InfoHash {
-    /// The bytes that decide which worker owns the swarm, as the number that they are on the wire.
+    /// Returns the first four bytes as a big-endian number. They decide which worker owns the swarm.
     pub fn head(&self) -> u32 {
         u32::from_be_bytes([self.0[0], self.0[1], self.0[2], self.0[3]])
     }
@@ -22,12 +22,12 @@ impl fmt::Debug for InfoHash {
     }
 }
 
-/// The 20 bytes that a client calls itself (BEP 3, BEP 20).
+/// The 20-byte id that a client chooses for itself (BEP 3, BEP 20).
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PeerId(pub [u8; 20]);
 
 impl PeerId {
-    /// Stands for an id that isn't known. (A client that really calls itself so is treated as one without a name.)
+    /// Stands for an unknown id. A client that really sends this id is treated as one without an id.
     pub const UNKNOWN: Self = Self([0; 20]);
 }
 
@@ -37,7 +37,7 @@ impl fmt::Debug for PeerId {
     }
 }
 
-/// What an announce tells about the download (BEP 3, BEP 15).
+/// The event of an announce (BEP 3, BEP 15).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Event {
     /// A regular re-announce.
@@ -51,7 +51,7 @@ pub enum Event {
     Stopped,
 }
 
-/// The address family of a peer: the one that its packet came with.
+/// The address family of a peer: the one of the packet that it announced with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Family {
     /// IPv4: 6 bytes a peer.
@@ -61,7 +61,7 @@ pub enum Family {
 }
 
 impl Family {
-    /// The family of an address, an IPv4 address mapped into IPv6 counting as IPv4.
+    /// Returns the family of an address. An IPv4-mapped IPv6 address counts as IPv4.
     pub fn of(ip: IpAddr) -> Self {
         match ip.to_canonical() {
             IpAddr::V4(_) => Self::V4,
@@ -70,8 +70,8 @@ impl Family {
     }
 }
 
-/// Reads a network like `10.0.0.0/8`, or an address, which is the network of itself alone; `None`: it is neither. IPv4
-/// addresses that are mapped into IPv6 count as what they are.
+/// Parses a network like `10.0.0.0/8`, or an address, which becomes a network with a single address. `None` if the text
+/// is neither. IPv4-mapped IPv6 networks become IPv4 networks.
 pub fn parse_network(text: &str) -> Option<IpNet> {
     let network: IpNet = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).ok()?;
     let mapped = match network {
@@ -79,13 +79,13 @@ pub fn parse_network(text: &str) -> Option<IpNet> {
         IpNet::V6(network) => network.network().to_ipv4_mapped(),
     };
     match mapped {
-        // Their first 96 bits say that they are mapped.
+        // The first 96 bits are the mapping prefix.
         Some(ip) => IpNet::new(ip.into(), network.prefix_len() - 96).ok(),
         None => Some(network),
     }
 }
 
-/// Bytes of a port, at the end of a compact peer.
+/// Bytes of the port at the end of a compact peer.
 pub const PORT_BYTES: usize = 2;
 /// Bytes of a compact IPv4 peer: address and port (BEP 23).
 pub const PEER_V4_BYTES: usize = 6;
@@ -102,7 +102,7 @@ pub enum PeerAddr {
 }
 
 impl PeerAddr {
-    /// Packs the address that a request came from and the port that it names.
+    /// Packs the source address of a request and the port that the request names.
     pub fn new(ip: IpAddr, port: u16) -> Self {
         match ip.to_canonical() {
             IpAddr::V4(ip) => {
@@ -120,7 +120,7 @@ impl PeerAddr {
         }
     }
 
-    /// The address, unpacked.
+    /// Unpacks the address.
     pub fn unpack(&self) -> SocketAddr {
         match self {
             Self::V4(packed) => unpack_v4(packed),
@@ -128,7 +128,7 @@ impl PeerAddr {
         }
     }
 
-    /// The packed bytes: 6 or 18, by the family.
+    /// Returns the packed bytes: 6 for IPv4, 18 for IPv6.
     pub fn as_bytes(&self) -> &[u8] {
         match self {
             Self::V4(packed) => packed,
@@ -136,7 +136,7 @@ impl PeerAddr {
         }
     }
 
-    /// The address family.
+    /// Returns the address family.
     pub fn family(&self) -> Family {
         match self {
             Self::V4(_) => Family::V4,
@@ -145,56 +145,56 @@ impl PeerAddr {
     }
 }
 
-/// Reads a packed IPv4 peer.
+/// Unpacks an IPv4 peer.
 pub fn unpack_v4(packed: &[u8; PEER_V4_BYTES]) -> SocketAddr {
     let [a, b, c, d, high, low] = *packed;
     SocketAddr::from((Ipv4Addr::new(a, b, c, d), u16::from_be_bytes([high, low])))
 }
 
-/// Reads a packed IPv6 peer.
+/// Unpacks an IPv6 peer.
 pub fn unpack_v6(packed: &[u8; PEER_V6_BYTES]) -> SocketAddr {
     let mut octets = [0; 16];
     octets.copy_from_slice(&packed[..16]);
     SocketAddr::from((Ipv6Addr::from(octets), u16::from_be_bytes([packed[16], packed[17]])))
 }
 
-/// What a swarm counts (BEP 48): the three numbers of a scrape.
+/// The counts of a swarm in a scrape (BEP 48).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SwarmCounts {
-    /// Peers that have everything (`complete`).
+    /// Number of seeders (`complete`).
     pub seeders: u32,
-    /// Peers that still download (`incomplete`).
+    /// Number of leechers (`incomplete`).
     pub leechers: u32,
-    /// How many downloads have finished (`downloaded`, "snatches").
+    /// Number of completed downloads (`downloaded`, "snatches").
     pub downloaded: u32,
 }
 
-/// A worker's number: its place in `--cores` and in every reuseport group.
+/// A worker's number: its index in `--cores` and in every reuseport group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WorkerId(pub u16);
 
 impl WorkerId {
-    /// The number as an index.
+    /// Returns the number as an index.
     pub fn index(self) -> usize {
         usize::from(self.0)
     }
 }
 
-/// One announce, whatever wire it came by: all that the swarm table has to know.
+/// An announce as the swarm table needs it, from UDP or HTTP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Announce {
     /// The swarm.
     pub info_hash: InfoHash,
-    /// Who asks.
+    /// The peer's id.
     pub peer_id: PeerId,
-    /// Where the asker can be reached; its identity within the swarm.
+    /// The peer's address, which identifies it within the swarm.
     pub peer: PeerAddr,
-    /// What happened.
+    /// The event.
     pub event: Event,
-    /// Nothing is left to download.
+    /// Whether the peer is a seeder: nothing is left to download.
     pub seeder: bool,
-    /// How many peers the asker gets at most; clamped to the server's limits already.
+    /// Maximum number of peers in the reply, already clamped to the server's limits.
     pub num_want: u16,
-    /// The asker reads the peers' ids: only HTTP has them, with `compact=0` (BEP 3).
+    /// Whether the reply includes peer ids. Only HTTP with `compact=0` does (BEP 3).
     pub wants_ids: bool,
 }

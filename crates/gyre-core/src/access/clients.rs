@@ -1,4 +1,4 @@
-//! Owns lists of clients, told by how their peer ids begin (BEP 20).
+//! Owns lists of clients, which are recognised by the prefix of the peer id (BEP 20).
 
 use percent_encoding::percent_decode;
 
@@ -8,22 +8,23 @@ use crate::types::PeerId;
 /// A list of clients.
 #[derive(Clone, Debug)]
 pub struct ClientList {
-    /// Beginnings of peer ids in their order, none of which begins with another.
+    /// Prefixes of peer ids, sorted. None is a prefix of another.
     prefixes: Vec<Box<[u8]>>,
 }
 
 impl ClientList {
-    /// Whether the client of this peer id is in the list.
+    /// Returns whether the client with this peer id is in the list.
     pub fn contains(&self, peer_id: &PeerId) -> bool {
         let PeerId(id) = peer_id;
-        // What stands between a prefix and the id begins with the prefix too, and so there is nothing.
+        // All strings between a prefix and the id start with the prefix, so the last prefix up to the id is the only
+        // candidate.
         let behind = self.prefixes.partition_point(|prefix| prefix[..] <= id[..]);
         behind > 0 && id.starts_with(&self.prefixes[behind - 1])
     }
 }
 
-/// A list of clients that is being read: the first bytes of a peer id to a line, `-TR` or `-TR3000-`; what can't be
-/// written as it is (a blank, `#`, `%`, bytes beyond ASCII) as `%` and two hexadecimal digits.
+/// Reads a list of clients. Each line has the first bytes of a peer id: `-TR` or `-TR3000-`. A space, `#`, `%` and
+/// bytes outside ASCII are written as `%` and two hexadecimal digits.
 #[derive(Debug, Default)]
 pub struct Clients {
     prefixes: Vec<Box<[u8]>>,
@@ -35,16 +36,16 @@ impl Entries for Clients {
 
     fn enter(&mut self, words: &[&[u8]]) -> Result<(), (usize, String)> {
         if words.len() > 1 {
-            return Err((1, "nothing but a comment follows the beginning of a peer id".into()));
+            return Err((1, "only a comment may follow the prefix of a peer id".into()));
         }
         let is_escape = |digits: &[u8]| digits.len() == 2 && digits.iter().all(u8::is_ascii_hexdigit);
         let mut escapes = words[0].split(|byte| *byte == b'%').skip(1);
         if !escapes.all(|rest| is_escape(&rest[..rest.len().min(2)])) {
-            return Err((0, "two hexadecimal digits follow a `%`".into()));
+            return Err((0, "`%` needs two hexadecimal digits".into()));
         }
         let prefix: Vec<u8> = percent_decode(words[0]).collect();
         if prefix.len() > 20 {
-            return Err((0, format!("{} bytes: a peer id has 20", prefix.len())));
+            return Err((0, format!("{} bytes are too long: a peer id has 20", prefix.len())));
         }
         self.prefixes.push(prefix.into());
         Ok(())

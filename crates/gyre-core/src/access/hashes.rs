@@ -1,8 +1,9 @@
-//! Owns lists of info-hashes: millions of them, twenty bytes and a little for each, found by two looks into memory.
+//! Owns lists of info-hashes. A list can hold millions, at a little more than 20 bytes each. A lookup reads memory
+//! twice.
 //!
-//! The hashes lie sorted. A table says where those begin that have the same first bits; there are as many bits as make
-//! stretches of one or two hashes, if the hashes are what they should be. If somebody has made them alike, a stretch is
-//! long and searched by halves.
+//! The hashes are sorted. A table maps the first bits of a hash to the range of hashes that share them. The number of
+//! bits is chosen so that a range holds one or two hashes if they are random. If an attacker chose similar hashes, the
+//! binary search in a long range takes more steps.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -10,34 +11,34 @@ use super::lines::Entries;
 use crate::limits::ACCESS_LIST_MAX_ENTRIES;
 use crate::types::InfoHash;
 
-/// Bits of the table at most: 256 MiB of it.
+/// Maximum number of bits that index the table, whose size is then 4 · 2^26 bytes = 256 MiB.
 const MAX_BITS: u32 = 26;
-/// An entry that has no end.
+/// Marks an entry that does not expire.
 const FOR_EVER: u32 = u32::MAX;
 
 /// A list of info-hashes.
 #[derive(Clone, Debug)]
 pub struct HashList {
-    /// An info-hash's first four bytes without so many bits are its place in the table.
+    /// The first four bytes of an info-hash, shifted right by this, are its index in `starts`.
     shift: u32,
     starts: Box<[u32]>,
     hashes: Box<[InfoHash]>,
-    /// When each of them ends, in seconds since 1970; empty if none does.
+    /// Expiry of each hash in seconds since 1970. Empty if no hash expires.
     until: Box<[u32]>,
 }
 
 impl HashList {
-    /// How many there are, those at their end among them.
+    /// Returns the number of hashes, including expired ones.
     pub fn len(&self) -> usize {
         self.hashes.len()
     }
 
-    /// Whether there are none.
+    /// Returns whether the list has no hashes.
     pub fn is_empty(&self) -> bool {
         self.hashes.is_empty()
     }
 
-    /// Whether this one is in the list, at a time in seconds since 1970.
+    /// Returns whether the hash is in the list and not expired. `now` is in seconds since 1970.
     #[inline]
     pub fn contains(&self, info_hash: &InfoHash, now: u64) -> bool {
         let place = (info_hash.head() >> self.shift) as usize;
@@ -46,15 +47,15 @@ impl HashList {
         self.until.get(first + found).is_none_or(|&until| until == FOR_EVER || now < u64::from(until))
     }
 
-    /// All of them, each with its end in seconds since 1970 if it has one.
+    /// Returns all hashes, each with its expiry in seconds since 1970 if it has one.
     pub fn iter(&self) -> impl Iterator<Item = (InfoHash, Option<u32>)> {
         let until = |at| self.until.get(at).copied().filter(|&until| until != FOR_EVER);
         self.hashes.iter().enumerate().map(move |(at, hash)| (*hash, until(at)))
     }
 }
 
-/// A list of info-hashes that is being read: `HASH [UNTIL]`, 40 hexadecimal digits or 32 of base 32 (RFC 4648), and
-/// when the entry ends, as RFC 3339 writes it (`2027-01-31`, `2027-01-31T12:00:00Z`) or in seconds since 1970.
+/// Reads a list of info-hashes. Each line is `HASH [UNTIL]`. The hash has 40 hexadecimal or 32 base 32 digits (RFC
+/// 4648). The expiry is in the format of RFC 3339 (`2027-01-31`, `2027-01-31T12:00:00Z`) or in seconds since 1970.
 #[derive(Debug, Default)]
 pub struct Hashes {
     entries: Vec<(InfoHash, u32)>,
@@ -62,7 +63,7 @@ pub struct Hashes {
 }
 
 impl Hashes {
-    /// Adds one, until so many seconds after 1970 if it has an end.
+    /// Adds a hash, with its expiry in seconds since 1970 if it has one.
     pub fn add(&mut self, info_hash: InfoHash, until: Option<u32>) {
         self.entries.push((info_hash, until.unwrap_or(FOR_EVER)));
         self.expires |= until.is_some();
@@ -77,17 +78,16 @@ impl Entries for Hashes {
         if self.entries.len() >= ACCESS_LIST_MAX_ENTRIES {
             return Err((0, format!("more than {ACCESS_LIST_MAX_ENTRIES} entries")));
         }
-        let info_hash = Self::key(words[0]).ok_or_else(|| {
-            (0, "not an info-hash: 40 hexadecimal digits, or 32 of base 32, are one".to_owned())
-        })?;
+        let info_hash = Self::key(words[0])
+            .ok_or_else(|| (0, "not an info-hash: use 40 hexadecimal or 32 base 32 digits".to_owned()))?;
         let until = match words {
             [_] => None,
             [_, until] => Some(parse_time(until).ok_or_else(|| {
                 let what =
-                    "not a time: write it like 2027-01-31 or 2027-01-31T12:00:00Z, or in seconds since 1970";
+                    "not a time: use a form like 2027-01-31 or 2027-01-31T12:00:00Z, or seconds since 1970";
                 (1, what.to_owned())
             })?),
-            _ => return Err((2, "nothing but a comment follows the time".into())),
+            _ => return Err((2, "only a comment may follow the time".into())),
         };
         self.add(info_hash, until);
         Ok(())
@@ -95,7 +95,7 @@ impl Entries for Hashes {
 
     fn finish(self) -> HashList {
         let Self { mut entries, expires } = self;
-        // Of an entry that is there twice the later end counts.
+        // Of duplicates, the one with the later expiry is kept.
         entries.sort_unstable_by(|one, other| one.0.cmp(&other.0).then(other.1.cmp(&one.1)));
         entries.dedup_by_key(|entry| entry.0);
         let bits = (entries.len() as u64).max(2).ilog2().min(MAX_BITS);
@@ -118,7 +118,7 @@ impl Entries for Hashes {
     }
 }
 
-/// Reads 40 hexadecimal digits or 32 of base 32.
+/// Parses an info-hash of 40 hexadecimal or 32 base 32 digits.
 pub fn parse_hash(text: &[u8]) -> Option<InfoHash> {
     let mut hash = [0; 20];
     match text.len() {
@@ -147,7 +147,7 @@ pub fn parse_hash(text: &[u8]) -> Option<InfoHash> {
     Some(InfoHash(hash))
 }
 
-/// Reads a time; in seconds since 1970.
+/// Parses a date, a time or a number of seconds. Returns the seconds since 1970.
 pub fn parse_time(text: &[u8]) -> Option<u32> {
     let text = std::str::from_utf8(text).ok()?;
     if text.bytes().all(|byte| byte.is_ascii_digit()) {

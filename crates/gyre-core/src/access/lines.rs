@@ -1,4 +1,4 @@
-//! Owns what all lists have in common: an entry to a line, comments, and errors that name their place.
+//! Owns the file format that all lists share: one entry on each line, comments, and errors with line and column.
 
 use std::io::{self, BufRead, Write};
 
@@ -6,53 +6,53 @@ use memchr::memchr;
 
 use crate::limits::ACCESS_LINE_MAX_BYTES;
 
-/// A list that is being read.
+/// Collects the entries of a list file.
 pub trait Entries: Default {
-    /// What it becomes.
+    /// The finished list.
     type List;
-    /// What tells one entry from another.
+    /// Identifies an entry.
     type Key: PartialEq;
 
-    /// Takes the words of a line: one at least, without comment.
+    /// Adds the entry of a line. `words` are the words of the line before a comment, at least one.
     ///
     /// # Errors
     ///
-    /// Which word, from 0, is wrong, and why.
+    /// The index of the wrong word, and what is wrong.
     fn enter(&mut self, words: &[&[u8]]) -> Result<(), (usize, String)>;
 
-    /// The list of all entries.
+    /// Returns the list of all entries.
     fn finish(self) -> Self::List;
 
-    /// What the first word of a line names, however it is written.
+    /// Parses the first word of a line. Different notations of an entry have the same key.
     fn key(word: &[u8]) -> Option<Self::Key>;
 }
 
 /// Why a list can't be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ListError {
-    /// The file can't be.
+    /// The file can't be read.
     #[error(" {0}")]
     Io(#[from] io::Error),
-    /// A line is no entry.
+    /// A line is invalid.
     #[error("{line}:{column}: {what}")]
     Line {
-        /// The line, from 1.
+        /// The line number, from 1.
         line: usize,
-        /// The byte in the line, from 1.
+        /// The byte position in the line, from 1.
         column: usize,
         /// What is wrong.
         what: String,
     },
 }
 
-/// Words of a line, at most.
+/// Maximum number of words of a line that are read.
 const WORDS: usize = 3;
 
-/// Reads a list: an entry to a line, `#` and what follows it is a comment. Says how many entries there were.
+/// Reads a list with one entry on each line. `#` starts a comment. Returns the list and the number of entries read.
 ///
 /// # Errors
 ///
-/// The first line that is no entry, or why no more can be read.
+/// The first invalid line, or an I/O error.
 pub fn read<E: Entries>(mut from: impl BufRead) -> Result<(E::List, usize), ListError> {
     let (mut entries, mut entered, mut text) = (E::default(), 0, Vec::new());
     for line in 1.. {
@@ -64,7 +64,7 @@ pub fn read<E: Entries>(mut from: impl BufRead) -> Result<(E::List, usize), List
             break;
         }
         if length > ACCESS_LINE_MAX_BYTES {
-            return Err(fail(ACCESS_LINE_MAX_BYTES + 1, "the line is too long for an entry".into()));
+            return Err(fail(ACCESS_LINE_MAX_BYTES + 1, "the line is too long".into()));
         }
         let mut words = [&b""[..]; WORDS];
         let mut count = 0;
@@ -83,20 +83,20 @@ pub fn read<E: Entries>(mut from: impl BufRead) -> Result<(E::List, usize), List
     Ok((entries.finish(), entered))
 }
 
-/// Copies a list without the entries of this name; returns how many those were. Comments stay.
+/// Copies a list without the lines whose entry has this key, and returns their number. Comment lines are kept.
 ///
 /// # Errors
 ///
-/// Why no more can be read or written.
+/// An I/O error.
 pub fn copy_without<E: Entries>(
     mut from: impl BufRead,
     to: &mut impl Write,
-    name: &E::Key,
+    key: &E::Key,
 ) -> io::Result<usize> {
     let (mut text, mut left_out) = (Vec::new(), 0);
     while from.read_until(b'\n', &mut text)? > 0 {
         match words_of(&text).next().and_then(E::key) {
-            Some(key) if key == *name => left_out += 1,
+            Some(found) if found == *key => left_out += 1,
             _ => to.write_all(&text)?,
         }
         text.clear();

@@ -1,7 +1,7 @@
-//! Owns who may use the tracker and for which torrents: lists of info-hashes, clients and sources, allowed or denied.
+//! Owns access control: allow and deny lists of info-hashes, clients and source networks.
 //!
-//! A worker has an [`Access`] whole and reads it alone; another one takes its place whole. Its parts are shared between
-//! workers and between versions, so that a change of one list copies no other.
+//! A worker holds a complete [`Access`], which is never changed but replaced as a whole. The lists in it are shared
+//! between workers and between versions, so that a change of one list copies no other.
 
 mod clients;
 mod hashes;
@@ -21,16 +21,16 @@ pub use sources::{SourceList, Sources};
 use crate::time::Timestamp;
 use crate::types::{InfoHash, PeerId};
 
-/// What a list is of, and what it does.
+/// The name of a kind of list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListName {
-    /// What its entries are.
+    /// The type of its entries.
     pub of: ListOf,
-    /// Whether they are allowed; else they are denied.
+    /// Whether it is an allow list. Otherwise it is a deny list.
     pub allows: bool,
 }
 
-/// What the entries of a list are.
+/// The type of a list's entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ListOf {
     /// Info-hashes.
@@ -55,7 +55,7 @@ impl ListName {
         ]
     };
 
-    /// As the command line names it.
+    /// Returns the name that the command line uses.
     pub fn as_str(self) -> &'static str {
         match (self.of, self.allows) {
             (ListOf::Hashes, true) => "allow-hashes",
@@ -79,16 +79,16 @@ impl FromStr for ListName {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let known = Self::ALL.into_iter().find(|name| name.as_str() == text);
-        known.ok_or("a list is named allow- or deny- and hashes, clients or sources")
+        known.ok_or("unknown list: use allow- or deny- with hashes, clients or sources")
     }
 }
 
-/// The lists of one kind.
+/// The allow and deny lists for one type of entry.
 #[derive(Clone, Debug)]
 pub struct Rule<L> {
-    /// Who is in none of these is denied; without any everybody is allowed.
+    /// Allow lists. If there are any, what is in none of them is denied.
     pub allow: Vec<Arc<L>>,
-    /// Who is in one of these is denied, whatever allows it.
+    /// Deny lists. They take precedence over the allow lists.
     pub deny: Vec<Arc<L>>,
 }
 
@@ -99,7 +99,7 @@ impl<L> Default for Rule<L> {
 }
 
 impl<L> Rule<L> {
-    /// Whether there is any list.
+    /// Returns whether there are no lists.
     pub fn is_empty(&self) -> bool {
         self.allow.is_empty() && self.deny.is_empty()
     }
@@ -114,39 +114,39 @@ impl<L> Rule<L> {
 /// Why an announce is denied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Denied {
-    /// Its torrent is not served.
+    /// Its torrent is not allowed.
     Torrent,
-    /// Its client is not.
+    /// Its client is not allowed.
     Client,
 }
 
-/// What clients are told of an address that is denied.
+/// Failure reason for a denied source address.
 pub const SOURCE_REASON: &str = "this address is not allowed";
-/// What clients are told that are denied.
+/// Failure reason for a denied client.
 pub const CLIENT_REASON: &str = "this client is not allowed";
 
-/// Who may use the tracker, and for which torrents.
+/// The access rules of the tracker.
 #[derive(Clone, Debug, Default)]
 pub struct Access {
-    /// The torrents, by their info-hashes.
+    /// Rules for torrents, by info-hash.
     pub hashes: Rule<HashList>,
-    /// The clients, by how their peer ids begin.
+    /// Rules for clients, by prefix of the peer id.
     pub clients: Rule<ClientList>,
-    /// The addresses that requests come from.
+    /// Rules for the source addresses of requests.
     pub sources: Rule<SourceList>,
-    /// What clients are told of a torrent that is denied; nothing if it is empty, as far as the protocol allows it.
+    /// Failure reason for a denied torrent. If it is empty, UDP sends no reply and HTTP the default reason.
     pub torrent_reason: String,
-    /// Seconds since 1970 at which the process's clock was started, by which entries come to their end.
+    /// Start of the process's clock, in seconds since 1970. Used to compute when entries expire.
     pub started_unix_secs: u64,
 }
 
 impl Access {
-    /// Whether everything is allowed.
+    /// Returns whether everything is allowed.
     pub fn is_open(&self) -> bool {
         self.hashes.is_empty() && self.clients.is_empty() && self.sources.is_empty()
     }
 
-    /// What a client is told that is denied.
+    /// Returns the failure reason for a denied announce.
     pub fn reason(&self, denied: Denied) -> &str {
         match denied {
             Denied::Torrent => &self.torrent_reason,
@@ -154,22 +154,22 @@ impl Access {
         }
     }
 
-    /// Whether requests of this address are answered.
+    /// Returns whether requests from this address are answered.
     #[inline]
     pub fn permits_source(&self, ip: IpAddr) -> bool {
         self.sources.permits(|list| list.contains(ip))
     }
 
-    /// Whether this torrent is served.
+    /// Returns whether this torrent is served.
     #[inline]
     pub fn permits_torrent(&self, now: Timestamp, info_hash: &InfoHash) -> bool {
         let now = self.started_unix_secs.saturating_add(now.as_secs().into());
         self.hashes.permits(|list| list.contains(info_hash, now))
     }
 
-    /// Why an announce is denied, if it is.
+    /// Returns why an announce is denied, or `None` if it is permitted.
     #[inline]
-    pub fn judge(&self, now: Timestamp, info_hash: &InfoHash, peer_id: &PeerId) -> Option<Denied> {
+    pub fn check_announce(&self, now: Timestamp, info_hash: &InfoHash, peer_id: &PeerId) -> Option<Denied> {
         if !self.permits_torrent(now, info_hash) {
             return Some(Denied::Torrent);
         }

@@ -1,4 +1,4 @@
-//! Owns lists of networks that requests come from.
+//! Owns lists of source networks.
 
 use std::net::IpAddr;
 
@@ -10,13 +10,13 @@ use crate::types::parse_network;
 /// A list of networks.
 #[derive(Clone, Debug)]
 pub struct SourceList {
-    /// First and last address of each, in their order, none touching another.
+    /// First and last address of each network, sorted. No two overlap or are adjacent.
     v4: Box<[(u32, u32)]>,
     v6: Box<[(u128, u128)]>,
 }
 
 impl SourceList {
-    /// Whether this address is in one of them; an IPv4 address that is mapped into IPv6 counts as what it is.
+    /// Returns whether this address is in the list. An IPv4-mapped IPv6 address counts as IPv4.
     #[inline]
     pub fn contains(&self, ip: IpAddr) -> bool {
         match ip.to_canonical() {
@@ -31,7 +31,7 @@ fn is_in<N: Ord + Copy>(networks: &[(N, N)], ip: N) -> bool {
     behind > 0 && ip <= networks[behind - 1].1
 }
 
-/// A list of networks that is being read: `10.0.0.0/8`, `2001:db8::/32`, or a single address to a line.
+/// Reads a list of networks. Each line has a network like `10.0.0.0/8` or `2001:db8::/32`, or a single address.
 #[derive(Debug, Default)]
 pub struct Sources {
     v4: Vec<Ipv4Net>,
@@ -44,12 +44,12 @@ impl Entries for Sources {
 
     fn enter(&mut self, words: &[&[u8]]) -> Result<(), (usize, String)> {
         if words.len() > 1 {
-            return Err((1, "nothing but a comment follows a network".into()));
+            return Err((1, "only a comment may follow a network".into()));
         }
         match Self::key(words[0]) {
             Some(IpNet::V4(network)) => self.v4.push(network),
             Some(IpNet::V6(network)) => self.v6.push(network),
-            None => return Err((0, "neither a network like 10.0.0.0/8 nor an address".into())),
+            None => return Err((0, "not a network like 10.0.0.0/8 or an address".into())),
         }
         Ok(())
     }

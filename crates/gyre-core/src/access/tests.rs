@@ -1,4 +1,4 @@
-//! Owns the tests of the lists: how they are read, what is in them, and who is denied.
+//! Owns the tests of the lists: parsing, membership, and the decision to deny.
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -23,7 +23,7 @@ fn refused<E: Entries<List: std::fmt::Debug>>(text: &str) -> String {
 }
 
 #[test]
-fn hashes_are_read_in_both_forms() {
+fn hashes_are_parsed_in_hexadecimal_and_base_32() {
     let expected =
         InfoHash(*b"\x00\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x0d\x0e\x0f\xfd\xfe\xff\x7f");
     for text in [
@@ -33,7 +33,7 @@ fn hashes_are_read_in_both_forms() {
     ] {
         assert_eq!(parse_hash(text.as_bytes()), Some(expected), "{text}");
     }
-    // RFC 4648's own vector, four times.
+    // The test vector of RFC 4648, four times.
     assert_eq!(parse_hash(b"MZXW6YTBMZXW6YTBmzxw6ytbMZXW6YTB").unwrap().0, *b"foobafoobafoobafooba");
     for wrong in ["", "00", &"0".repeat(39), &"g".repeat(40), &"1".repeat(32), &"\u{e9}".repeat(20)] {
         assert_eq!(parse_hash(wrong.as_bytes()), None, "{wrong}");
@@ -41,7 +41,7 @@ fn hashes_are_read_in_both_forms() {
 }
 
 #[test]
-fn times_are_read_in_each_form() {
+fn times_are_parsed_in_each_format() {
     assert_eq!(parse_time(b"1800000000"), Some(1_800_000_000));
     assert_eq!(parse_time(b"2027-01-15"), Some(1_799_971_200));
     assert_eq!(parse_time(b"2027-01-15T08:00:00Z"), Some(1_800_000_000));
@@ -54,9 +54,9 @@ fn times_are_read_in_each_form() {
 }
 
 #[test]
-fn a_list_has_comments_blank_lines_and_any_line_end() {
+fn a_list_may_have_comments_blank_lines_and_any_line_end() {
     let text = format!(
-        "# all of it\r\n\n  {:?}\t# the first\r\n{:?} 1800000000#until then\n{:?}",
+        "# a comment\r\n\n  {:?}\t# the first\r\n{:?} 1800000000#expires\n{:?}",
         hash(1),
         hash(2),
         hash(3)
@@ -74,7 +74,7 @@ fn a_list_has_comments_blank_lines_and_any_line_end() {
 }
 
 #[test]
-fn of_an_entry_that_is_there_twice_the_later_end_counts() {
+fn the_later_expiry_of_duplicate_entries_counts() {
     let text = format!("{0:?} 1800000001\n{0:?} 1799999999\n{1:?} 1\n{1:?}\n", hash(1), hash(2));
     let list = list::<Hashes>(&text);
     assert_eq!(list.len(), 2);
@@ -83,23 +83,23 @@ fn of_an_entry_that_is_there_twice_the_later_end_counts() {
 }
 
 #[test]
-fn what_is_no_entry_is_named_with_its_place() {
+fn errors_name_the_line_and_column() {
     let good = format!("{:?}", hash(1));
     for (text, expected) in [
         ("\n  nonsense".to_owned(), "2:3: not an info-hash"),
         (format!("{good}\n{good}0"), "2:1: not an info-hash"),
         (format!("{good} tomorrow"), "1:42: not a time"),
-        (format!("{good} 2027-01-01 ever"), "1:53: nothing but a comment"),
+        (format!("{good} 2027-01-01 ever"), "1:53: only a comment"),
         (format!("#{}", "x".repeat(2_000)), "1:1025: the line is too long"),
     ] {
         let error = refused::<Hashes>(&text);
         assert!(error.starts_with(expected), "{error}");
     }
-    assert!(refused::<Clients>("-TR\n-qB 3").starts_with("2:5: nothing but a comment"));
+    assert!(refused::<Clients>("-TR\n-qB 3").starts_with("2:5: only a comment"));
     assert!(refused::<Clients>("123456789012345678901").starts_with("1:1: 21 bytes"));
-    assert!(refused::<Clients>("-%5").starts_with("1:1: two hexadecimal digits"));
-    assert!(refused::<Sources>("10.0.0.0/8\n10.0.0.0/33").starts_with("2:1: neither"));
-    assert!(refused::<Sources>("::1 x").starts_with("1:5: nothing"));
+    assert!(refused::<Clients>("-%5").starts_with("1:1: `%` needs two"));
+    assert!(refused::<Sources>("10.0.0.0/8\n10.0.0.0/33").starts_with("2:1: not a network"));
+    assert!(refused::<Sources>("::1 x").starts_with("1:5: only a comment"));
     struct Broken;
     impl std::io::Read for Broken {
         fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
@@ -110,8 +110,8 @@ fn what_is_no_entry_is_named_with_its_place() {
 }
 
 #[test]
-fn clients_are_told_by_how_their_ids_begin() {
-    let list = list::<Clients>("-XL\n-XL0012 # in the one above\n%2dSD\n\u{20ac}%20x\nM\n");
+fn clients_are_recognised_by_the_prefix_of_the_peer_id() {
+    let list = list::<Clients>("-XL\n-XL0012 # covered by -XL\n%2dSD\n\u{20ac}%20x\nM\n");
     let is_in = |id: &str| {
         let mut bytes = [b'0'; 20];
         bytes[..id.len()].copy_from_slice(id.as_bytes());
@@ -126,7 +126,7 @@ fn clients_are_told_by_how_their_ids_begin() {
 }
 
 #[test]
-fn networks_contain_their_addresses() {
+fn a_source_list_contains_the_addresses_of_its_networks() {
     let list = list::<Sources>(
         "10.1.0.0/16\n10.0.0.0/16\n192.0.2.7\n2001:db8::/32\n::ffff:198.51.100.1\n10.1.2.0/24\n::ffff:203.0.113.0/120",
     );
@@ -160,7 +160,7 @@ fn networks_contain_their_addresses() {
 }
 
 #[test]
-fn who_is_denied_stays_so_whatever_allows_it() {
+fn deny_lists_take_precedence_over_allow_lists() {
     let lists = |numbers: &[u64]| {
         let text: String = numbers.iter().fold(String::new(), |mut text, number| {
             writeln!(text, "{:?}", hash(*number)).unwrap();
@@ -172,10 +172,10 @@ fn who_is_denied_stays_so_whatever_allows_it() {
     let now = Timestamp::default();
     let id = PeerId([b'x'; 20]);
     assert!(access.is_open());
-    assert_eq!(access.judge(now, &hash(1), &id), None);
+    assert_eq!(access.check_announce(now, &hash(1), &id), None);
     access.hashes.deny = vec![lists(&[1, 2])];
     let denied = |access: &Access| {
-        (1..=4).filter(|number| access.judge(now, &hash(*number), &id).is_some()).collect::<Vec<_>>()
+        (1..=4).filter(|number| access.check_announce(now, &hash(*number), &id).is_some()).collect::<Vec<_>>()
     };
     assert_eq!(denied(&access), [1, 2]);
     access.hashes.allow = vec![lists(&[2, 3]), lists(&[4])];
@@ -184,19 +184,19 @@ fn who_is_denied_stays_so_whatever_allows_it() {
     assert_eq!(denied(&access), [1, 2, 4]);
     assert!(!access.is_open());
     access.hashes = Rule { allow: vec![lists(&[])], deny: vec![] };
-    assert_eq!(denied(&access), [1, 2, 3, 4], "nothing is in an empty list");
+    assert_eq!(denied(&access), [1, 2, 3, 4], "an empty allow list denies everything");
 
     let mut access = Access::default();
     access.clients.deny = vec![Arc::new(list::<Clients>("xx"))];
-    assert_eq!(access.judge(now, &hash(1), &id), Some(Denied::Client));
-    assert_eq!(access.judge(now, &hash(1), &PeerId([b'y'; 20])), None);
+    assert_eq!(access.check_announce(now, &hash(1), &id), Some(Denied::Client));
+    assert_eq!(access.check_announce(now, &hash(1), &PeerId([b'y'; 20])), None);
     access.sources.allow = vec![Arc::new(list::<Sources>("127.0.0.0/8"))];
     assert!(access.permits_source("127.1.2.3".parse().unwrap()));
     assert!(!access.permits_source("126.1.2.3".parse().unwrap()));
 }
 
 #[test]
-fn entries_end_by_the_time_of_day() {
+fn entries_expire_by_the_wall_clock() {
     let mut access = Access { started_unix_secs: NOW, ..Access::default() };
     access.hashes.allow = vec![Arc::new(list::<Hashes>(&format!("{:?} {}", hash(1), NOW + 60)))];
     assert!(access.permits_torrent(Timestamp::from_secs(59), &hash(1)));
@@ -204,9 +204,9 @@ fn entries_end_by_the_time_of_day() {
 }
 
 proptest! {
-    /// Hashes that share their first bytes, as somebody may make them, are found like any others.
+    /// Hashes that share their first bytes, as an attacker may choose them, are found too.
     #[test]
-    fn a_list_holds_what_was_entered_and_nothing_else(
+    fn a_list_contains_exactly_the_entries_added(
         entries in proptest::collection::vec((0..40_u8, 0..3_u8, proptest::option::of(0..100_u32)), 0..200),
         now in 0..100_u64,
     ) {
@@ -232,7 +232,7 @@ proptest! {
     }
 
     #[test]
-    fn no_text_is_more_than_a_list_or_an_error(text in proptest::collection::vec(any::<u8>(), 0..300)) {
+    fn no_text_panics(text in proptest::collection::vec(any::<u8>(), 0..300)) {
         let _ = read::<Hashes>(&text[..]);
         let _ = read::<Clients>(&text[..]);
         let _ = read::<Sources>(&text[..]);

@@ -98,7 +98,7 @@ impl Engine {
     /// Why the lists deny an announce, if they do; counts it.
     fn denial(&mut self, now: Timestamp, info_hash: &InfoHash, peer_id: &PeerId) -> Option<&str> {
         let access = self.access.as_ref()?;
-        let denied = access.judge(now, info_hash, peer_id)?;
+        let denied = access.check_announce(now, info_hash, peer_id)?;
         self.counters.bump(match denied {
             Denied::Torrent => Counter::DeniedTorrent,
             Denied::Client => Counter::DeniedClient,

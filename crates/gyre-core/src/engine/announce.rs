@@ -14,7 +14,7 @@ use crate::engine::receive::passes;
 use crate::engine::reply::{PackedPeers, ReplyBuffer, form, put_udp_announce};
 use crate::engine::task::Outcome;
 use crate::limits::{LOOK_AHEAD, TURN_DATAGRAMS, UDP_V4_PEERS, UDP_V6_PEERS};
-use crate::swarm::Ahead;
+use crate::swarm::Lookahead;
 use crate::time::Timestamp;
 use crate::types::{Announce, Family, PeerAddr, SwarmCounts};
 use crate::wire::bencode::Form;
@@ -90,14 +90,14 @@ impl Engine {
             self.clients.note(now, &first.announce.peer_id); // one of a turn is sample enough
         }
         for group in announces.chunks(LOOK_AHEAD) {
-            let mut ahead = [Ahead::default(); LOOK_AHEAD];
+            let mut ahead = [Lookahead::default(); LOOK_AHEAD];
             let ahead = &mut ahead[..group.len()];
             let requests = group.iter().map(|request| &request.announce);
             self.shard.look_ahead::<PackedPeers<'_>>(&requests, &mut self.rng, ahead);
             for (request, ahead) in group.iter().zip(ahead) {
                 replies.reply(&request.to, |out| {
                     put_udp_announce(out, request.transaction_id, request.interval_secs, |peers| {
-                        self.shard.announce_ahead(now, &request.announce, ahead, peers)
+                        self.shard.announce_prefetched(now, &request.announce, ahead, peers)
                     })
                 });
                 self.counters.bump(Counter::of(Kind::UdpReply, Family::of(request.to.source.ip())));

@@ -39,7 +39,7 @@ use crate::counters::{Counter, Counters};
 use crate::error::TrackerError;
 use crate::limits::{DEFAULT_PEERS, INTERVAL_SPREAD_DIVISOR, SHORT_SLICES, TURN_DATAGRAMS, TURN_SWEEP};
 use crate::owner::Owners;
-use crate::swarm::{Position, Saved, Saving, SeenPeer, Shard, Surveyed, Swept};
+use crate::swarm::{PeerInfo, Position, Saved, Shard, SurveyPosition, Swept, TableWalk};
 use crate::throttle::Throttle;
 use crate::time::Timestamp;
 use crate::types::{InfoHash, SwarmCounts, WorkerId};
@@ -173,8 +173,8 @@ impl Engine {
     }
 
     /// Walks over the table, from a position on.
-    pub fn save(&self, from: Position) -> Saving<'_> {
-        self.shard.save(from)
+    pub fn save(&self, from: Position) -> TableWalk<'_> {
+        self.shard.walk(from)
     }
 
     /// Enters what was saved, beside what is there; returns how many peers were entered.
@@ -188,12 +188,12 @@ impl Engine {
     }
 
     /// The next swarms of a survey of the table, so many of them, with their counts; none at its end.
-    pub fn survey(&self, surveyed: &mut Surveyed, at_most: usize) -> Vec<(InfoHash, SwarmCounts)> {
+    pub fn survey(&self, surveyed: &mut SurveyPosition, at_most: usize) -> Vec<(InfoHash, SwarmCounts)> {
         self.shard.survey(surveyed, at_most)
     }
 
     /// A swarm of this worker's own: its counts, and so many of its peers.
-    pub fn look_at(&self, info_hash: &InfoHash, peers: usize) -> (SwarmCounts, Vec<SeenPeer>) {
+    pub fn look_at(&self, info_hash: &InfoHash, peers: usize) -> (SwarmCounts, Vec<PeerInfo>) {
         (self.shard.scrape(info_hash), self.shard.peers(info_hash, peers))
     }
 

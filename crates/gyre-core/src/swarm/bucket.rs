@@ -1,4 +1,4 @@
-//! Owns buckets: a few dozen peers of one family in one block of memory, each property in a column of its own.
+//! Owns buckets: up to a few dozen peers of one family in one block of memory, with a column for each property.
 
 use crate::limits::{BUCKET_LOAD, BUCKET_PEERS_MAX, BUCKET_STEP, TABLE_CHUNK_BYTES};
 use crate::swarm::prefetch::{prefetch, prefetch_lines};
@@ -7,21 +7,21 @@ use crate::types::{PORT_BYTES, PeerId};
 use super::pool::{Map, Memory, split};
 use super::ticks::{Mark, Ticks};
 
-/// Where a bucket's block is and what must be known without looking into it.
+/// A bucket's block number, and the properties that are needed without reading the block.
 ///
 /// ```text
 ///  a chunk of blocks of 8 places, with buckets of 6 and 8 IPv4 peers:
 ///  addresses, 6 bytes each:                                          | a a a a a a . . | a a a a a a a a | ...
 ///  marks, 1 byte each:                                               | m m m m m m . . | m m m m m m m m | ...
-///  peer ids, 20 bytes each, where the bucket has them alone:         | i i i i i i . . | i i i i i i i i | ...
+///  peer ids, 20 bytes each, only if the bucket has them:             | i i i i i i . . | i i i i i i i i | ...
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Bucket {
     block: u32,
     len: u8,
-    /// No mark in it is older.
+    /// A mark at least as old as all marks in the bucket.
     pub(super) oldest: Mark,
-    /// Has a column of peer ids.
+    /// Whether the block has a column of peer ids.
     has_ids: bool,
 }
 
@@ -36,7 +36,7 @@ impl Bucket {
     }
 }
 
-/// A peer on its way into a bucket, or out of it. No id is all zeros.
+/// A peer that is put into or read from a bucket.
 #[derive(Clone, Copy)]
 pub(super) struct Peer<const N: usize> {
     pub(super) addr: [u8; N],
@@ -45,18 +45,18 @@ pub(super) struct Peer<const N: usize> {
 }
 
 const ID_BYTES: usize = size_of::<PeerId>();
-/// Sizes of blocks: every [`BUCKET_STEP`] peers.
+/// Number of block sizes: one for every [`BUCKET_STEP`] peers.
 const SIZES: usize = BUCKET_PEERS_MAX / BUCKET_STEP;
-/// Kinds of blocks that are much in use: those of both families without ids.
+/// Number of common kinds of blocks: all sizes of both families without ids.
 pub(super) const KINDS: usize = 2 * SIZES;
 const _: () = assert!(BUCKET_PEERS_MAX.is_multiple_of(BUCKET_STEP) && BUCKET_PEERS_MAX <= u8::MAX as usize);
 
-/// The blocks of one family's buckets: a pool for each size, without ids and with.
+/// The blocks of one family's buckets: a pool for each size, without ids and with ids.
 pub(super) struct Blocks<const N: usize> {
     pools: Box<[ColumnPool<N>; 2 * SIZES]>,
 }
 
-/// Blocks of one size. The columns of a block lie in the columns of its chunk, at its place.
+/// The blocks of one size. The columns of a block are parts of the columns of its chunk.
 struct ColumnPool<const N: usize> {
     map: Map,
     room: usize,
@@ -70,7 +70,7 @@ struct Chunk<const N: usize> {
     ids: Box<[[u8; ID_BYTES]]>,
 }
 
-/// A bucket's columns, as long as the bucket; `ids` is empty where there are none.
+/// A bucket's columns, each with one element for each peer. `ids` is empty if the bucket has no ids.
 pub(super) struct Columns<'a, const N: usize> {
     pub(super) marks: &'a [Mark],
     pub(super) addrs: &'a [[u8; N]],
@@ -90,8 +90,8 @@ impl<const N: usize> ColumnPool<N> {
         TABLE_CHUNK_BYTES / (self.room * N) * self.block_bytes()
     }
 
-    fn take(&mut self, memory: &mut Memory) -> u32 {
-        let block = self.map.take();
+    fn allocate(&mut self, memory: &mut Memory) -> u32 {
+        let block = self.map.allocate();
         if self.map.chunks() > self.chunks.len() {
             let peers = TABLE_CHUNK_BYTES / (self.room * N) * self.room;
             let ids = if self.has_ids { peers } else { 0 };
@@ -106,8 +106,8 @@ impl<const N: usize> ColumnPool<N> {
         block
     }
 
-    fn give(&mut self, block: u32, memory: &mut Memory) {
-        self.map.give(block);
+    fn free(&mut self, block: u32, memory: &mut Memory) {
+        self.map.free(block);
         memory.used -= self.block_bytes();
     }
 
@@ -117,7 +117,7 @@ impl<const N: usize> ColumnPool<N> {
         self.chunks.truncate(self.map.chunks());
     }
 
-    /// The chunk of a block and where in its columns the block begins.
+    /// Returns the chunk of a block and the start of the block in the chunk's columns.
     #[inline(always)]
     fn at(&self, block: u32) -> (&Chunk<N>, usize) {
         let (chunk, place) = split(block);
@@ -154,7 +154,7 @@ impl<const N: usize> Blocks<N> {
         Self { pools: Box::new(std::array::from_fn(pool)) }
     }
 
-    /// The number of the pool for blocks of buckets with so many peers, which are not none.
+    /// Returns the number of the pool for a bucket with `len` peers, which must not be 0.
     #[inline(always)]
     fn pool_of(len: usize, ids: bool) -> usize {
         len.div_ceil(BUCKET_STEP) - 1 + usize::from(ids) * SIZES
@@ -170,7 +170,7 @@ impl<const N: usize> Blocks<N> {
         &mut self.pools[Self::pool_of(bucket.len(), bucket.has_ids)]
     }
 
-    /// Whether one more peer fits without more memory, or there may be more, and the bucket isn't full.
+    /// Returns whether the bucket has room for one more peer, without new memory if the limit is reached.
     pub(super) fn has_room(&self, bucket: Bucket, memory: &Memory) -> bool {
         let len = bucket.len();
         let fits = !len.is_multiple_of(BUCKET_STEP);
@@ -180,7 +180,7 @@ impl<const N: usize> Blocks<N> {
                 || self.pools[Self::pool_of(len + 1, bucket.has_ids)].map.has_room())
     }
 
-    /// The columns of a bucket.
+    /// Returns the columns of a bucket.
     #[inline]
     pub(super) fn columns(&self, bucket: Bucket) -> Columns<'_, N> {
         let len = bucket.len();
@@ -195,7 +195,7 @@ impl<const N: usize> Blocks<N> {
         }
     }
 
-    /// The addresses of a bucket.
+    /// Returns the addresses of a bucket.
     #[inline(always)]
     pub(super) fn addrs(&self, bucket: Bucket) -> &[[u8; N]] {
         if bucket.len == 0 {
@@ -205,13 +205,13 @@ impl<const N: usize> Blocks<N> {
         &chunk.addrs[start..][..bucket.len()]
     }
 
-    /// Where in the bucket the address is.
+    /// Returns the position of an address in the bucket.
     #[inline(always)]
     pub(super) fn find(&self, bucket: Bucket, addr: &[u8; N]) -> Option<usize> {
         let addrs = self.addrs(bucket);
         let bytes = addrs.as_flattened();
         let mut from = 0;
-        // The byte that differs most among the peers of a swarm is the last one of the IP address.
+        // The last byte of the IP address differs most among the peers of a swarm.
         let pivot = N - PORT_BYTES - 1;
         while let Some(hit) = memchr::memchr(addr[pivot], &bytes[from..]) {
             let at = (from + hit) / N;
@@ -223,7 +223,7 @@ impl<const N: usize> Blocks<N> {
         None
     }
 
-    /// Begins to fetch what a search in the bucket reads.
+    /// Starts to fetch the memory that a search in the bucket reads.
     #[inline]
     pub(super) fn fetch_home(&self, bucket: Bucket) {
         if bucket.len > 0 {
@@ -233,19 +233,19 @@ impl<const N: usize> Blocks<N> {
         }
     }
 
-    /// Begins to fetch some of the bucket's addresses, at most `most` of them.
+    /// Starts to fetch the addresses of some of the bucket's peers, at most `most`.
     #[inline]
     pub(super) fn fetch(&self, bucket: Bucket, peers: std::ops::Range<usize>, most: usize) {
         prefetch_lines(&self.addrs(bucket)[peers], lines(most * N));
     }
 
-    /// A peer of the bucket.
+    /// Returns a peer of the bucket.
     #[inline]
     pub(super) fn peer(&self, bucket: Bucket, at: usize) -> Peer<N> {
         self.pool(bucket).peer(bucket.block, at)
     }
 
-    /// Adds a peer behind the last.
+    /// Appends a peer to the bucket.
     ///
     /// # Panics
     ///
@@ -258,7 +258,7 @@ impl<const N: usize> Blocks<N> {
         self.pool_mut(*bucket).put(bucket.block, len, peer);
     }
 
-    /// Writes the time of an announce, and the id where there is a column for it; returns the mark from before.
+    /// Writes a peer's mark, and its id if the bucket has ids. Returns the previous mark.
     #[inline(always)]
     pub(super) fn renew(&mut self, bucket: Bucket, at: usize, mark: Mark, id: &PeerId) -> Mark {
         let (chunk, start) = self.pool_mut(bucket).at_mut(bucket.block);
@@ -268,27 +268,27 @@ impl<const N: usize> Blocks<N> {
         std::mem::replace(&mut chunk.marks[start + at], mark)
     }
 
-    /// Takes a peer out; the last one takes its place. Returns its mark.
+    /// Removes a peer and moves the last one to its place. Returns the mark of the removed peer.
     pub(super) fn swap_remove(&mut self, bucket: &mut Bucket, at: usize, memory: &mut Memory) -> Mark {
         let last = bucket.len() - 1;
         let pool = self.pool_mut(*bucket);
-        let gone = pool.peer(bucket.block, at);
+        let removed = pool.peer(bucket.block, at);
         if at < last {
             let peer = pool.peer(bucket.block, last);
             pool.put(bucket.block, at, &peer);
         }
         self.resize(bucket, last, bucket.has_ids, memory);
-        gone.mark
+        removed.mark
     }
 
-    /// Gives the bucket a column of ids, or takes it away.
+    /// Adds or removes the bucket's column of ids.
     pub(super) fn set_ids(&mut self, bucket: &mut Bucket, ids: bool, memory: &mut Memory) {
         if bucket.has_ids != ids {
             self.resize(bucket, bucket.len(), ids, memory);
         }
     }
 
-    /// Moves the peers of which `moves` is true from one bucket to an empty one.
+    /// Moves the peers for which `moves` is true from a bucket to a new one, which is returned.
     pub(super) fn split(
         &mut self,
         from: &mut Bucket,
@@ -302,7 +302,7 @@ impl<const N: usize> Blocks<N> {
             return to;
         }
         self.resize(&mut to, leaving, from.has_ids, memory);
-        // Those that stay move up in their block, which is cut then.
+        // Peers that stay move to the front of their block, which is then shrunk.
         let (mut stayed, mut left) = (0, 0);
         for at in 0..from.len() {
             let peer = self.peer(*from, at);
@@ -323,36 +323,37 @@ impl<const N: usize> Blocks<N> {
         to
     }
 
-    /// The oldest mark in the bucket.
+    /// Returns the oldest mark in the bucket.
     pub(super) fn oldest(&self, bucket: Bucket, ticks: &Ticks) -> Mark {
         let marks = self.columns(bucket).marks;
         marks.iter().copied().reduce(|one, other| ticks.older(one, other)).unwrap_or_default()
     }
 
-    /// Whether the bucket's block is to be moved to the front of its pool.
+    /// Returns whether the bucket's block should move to the front of its pool.
     #[inline]
     pub(super) fn is_stray(&self, bucket: Bucket) -> bool {
         bucket.len > 0 && self.pool(bucket).map.is_stray(bucket.block)
     }
 
-    /// Moves the bucket's block to the front of its pool.
-    pub(super) fn settle(&mut self, bucket: &mut Bucket, memory: &mut Memory) {
+    /// Moves the bucket's block to the lowest free place in its pool.
+    pub(super) fn relocate(&mut self, bucket: &mut Bucket, memory: &mut Memory) {
         let pool = self.pool_mut(*bucket);
-        let block = pool.take(memory);
+        let block = pool.allocate(memory);
         for at in 0..bucket.len() {
             let peer = pool.peer(bucket.block, at);
             pool.put(block, at, &peer);
         }
-        pool.give(bucket.block, memory);
+        pool.free(bucket.block, memory);
         bucket.block = block;
     }
 
-    /// Frees empty chunks, up to `most`, which is diminished by them.
+    /// Frees up to `most` empty chunks, and subtracts their number from `most`.
     pub(super) fn trim(&mut self, memory: &mut Memory, most: &mut usize) {
         self.pools.iter_mut().for_each(|pool| pool.trim(memory, most));
     }
 
-    /// Sees to it that the bucket's block is that for `len` peers. Peers beyond are lost, those that are new are junk.
+    /// Moves the bucket to a block for `len` peers, if necessary. Peers beyond `len` are lost. New places are not
+    /// initialised.
     #[inline]
     fn resize(&mut self, bucket: &mut Bucket, len: usize, ids: bool, memory: &mut Memory) {
         let before = *bucket;
@@ -363,24 +364,24 @@ impl<const N: usize> Blocks<N> {
             return;
         }
         if let Some(new) = new {
-            bucket.block = self.pools[new].take(memory);
+            bucket.block = self.pools[new].allocate(memory);
         }
         if let Some(old) = old {
             if let Some(new) = new {
                 let [source, target] = self.pools.get_disjoint_mut([old, new]).expect("two different pools");
                 copy(source, before.block, target, bucket.block, before.len().min(len));
             }
-            self.pools[old].give(before.block, memory);
+            self.pools[old].free(before.block, memory);
         }
     }
 }
 
-/// The lines that so many bytes take, which begin anywhere in one; mostly.
+/// Returns the number of cache lines that `bytes` bytes usually take. They may start anywhere in a line.
 fn lines(bytes: usize) -> usize {
     bytes / 64 + 1
 }
 
-/// Copies the first peers of a block to one of another pool. Ids that weren't known aren't known then either.
+/// Copies the first `peers` peers of a block to a block of another pool. If the source has no ids, they stay unknown.
 fn copy<const N: usize>(from: &ColumnPool<N>, block: u32, to: &mut ColumnPool<N>, copy: u32, peers: usize) {
     let (source, start) = from.at(block);
     let has_ids = to.has_ids;
@@ -398,7 +399,7 @@ fn copy<const N: usize>(from: &ColumnPool<N>, block: u32, to: &mut ColumnPool<N>
 
 #[cfg(test)]
 impl<const N: usize> Blocks<N> {
-    /// Bytes used and allocated.
+    /// Returns the bytes used and allocated.
     pub(super) fn bytes(&self) -> (usize, usize) {
         let of = |pool: &ColumnPool<N>| {
             pool.map.assert_invariants();

@@ -1,4 +1,4 @@
-//! Owns the way from an info-hash to its swarm's record: lines of a dozen numbers each, by linear hashing.
+//! Owns the index from info-hashes to swarm records: cache lines of 12 record numbers each, with linear hashing.
 
 use hashbrown::HashTable;
 
@@ -14,25 +14,25 @@ const SLOTS: usize = 12;
 /// A cache line of the index.
 ///
 /// ```text
-///  | number of a record × 12 (4 bytes each) | tag × 12 (1 byte each) | len | - | spilled (2 bytes) |
+///  | record number × 12 (4 bytes each) | tag × 12 (1 byte each) | len | - | spilled (2 bytes) |
 /// ```
 #[derive(Clone, Copy, Default)]
 #[repr(align(64))]
 struct Line {
     numbers: [u32; SLOTS],
-    /// A byte of each one's hash, so that a record is hardly ever looked at in vain.
+    /// One byte of each hash, so that a lookup rarely reads the wrong record.
     tags: [u8; SLOTS],
     len: u8,
-    /// How many more belong here but had no room.
+    /// Number of records of this line that are in the spill table.
     spilled: u16,
 }
 
 const _: () = assert!(size_of::<Line>() == 64 && INDEX_LOAD < SLOTS);
-/// A spill table of so little capacity isn't worth shrinking.
+/// Capacity, in entries, below which the spill table is not shrunk.
 const SPILL_MIN: usize = 64;
 const CHUNK_LINES: usize = TABLE_CHUNK_BYTES / size_of::<Line>();
 
-/// What had no room in its line.
+/// A record for which its line had no room.
 #[derive(Debug)]
 struct Spilled {
     line: u32,
@@ -45,11 +45,11 @@ pub(super) struct Index {
     chunks: Vec<Box<[Line]>>,
     lines: u32,
     len: usize,
-    /// A few per cent of all; by line.
+    /// The records without a slot in their line, a few per cent of all. The key is the line.
     spill: HashTable<Spilled>,
 }
 
-/// The hash of an info-hash: the lower half says which line, the top byte is the tag.
+/// The hash of an info-hash. The lower half selects the line, and the top byte is the tag.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Hash(u64);
 
@@ -64,7 +64,8 @@ impl Hash {
 }
 
 impl Index {
-    /// Of nothing. The key is secret, so that chosen info-hashes can't be made to meet in one line.
+    /// Creates an empty index. The key is secret, so that an attacker can't choose info-hashes that collide in one
+    /// line.
     pub(super) fn new(key: [u64; 2]) -> Self {
         Self { hash: KeyedHash::new(key), chunks: Vec::new(), lines: 0, len: 0, spill: HashTable::new() }
     }
@@ -74,9 +75,9 @@ impl Index {
         Hash(self.hash.of(&info_hash.0))
     }
 
-    /// The record of which `is` is true, of those with this hash.
+    /// Returns the record with this hash for which `matches` is true.
     #[inline]
-    pub(super) fn find(&self, hash: Hash, mut is: impl FnMut(u32) -> bool) -> Option<u32> {
+    pub(super) fn find(&self, hash: Hash, mut matches: impl FnMut(u32) -> bool) -> Option<u32> {
         if self.lines == 0 {
             return None;
         }
@@ -84,7 +85,7 @@ impl Index {
         let line = self.line(number);
         let tag = hash.tag();
         for at in 0..usize::from(line.len) {
-            if line.tags[at] == tag && is(line.numbers[at]) {
+            if line.tags[at] == tag && matches(line.numbers[at]) {
                 return Some(line.numbers[at]);
             }
         }
@@ -92,30 +93,30 @@ impl Index {
             return None;
         }
         let found =
-            self.spill.find(spill_hash(number), |spilled| spilled.line == number && is(spilled.number));
+            self.spill.find(spill_hash(number), |spilled| spilled.line == number && matches(spilled.number));
         found.map(|spilled| spilled.number)
     }
 
-    /// Enters a record that isn't there. `name_of` tells the info-hashes of those that are.
+    /// Adds a record that is not in the index. `info_hash_of` returns the info-hash of a record in it.
     pub(super) fn insert(
         &mut self,
         hash: Hash,
         number: u32,
-        name_of: impl Fn(u32) -> InfoHash,
+        info_hash_of: impl Fn(u32) -> InfoHash,
         memory: &mut Memory,
     ) {
         if self.len >= self.lines as usize * INDEX_LOAD {
-            self.add_line(name_of, memory);
+            self.add_line(info_hash_of, memory);
         }
         self.place(hash, number, memory);
         self.len += 1;
     }
 
-    /// Takes a record out.
+    /// Removes a record.
     ///
     /// # Panics
     ///
-    /// If it isn't there.
+    /// If it is not in the index.
     pub(super) fn remove(&mut self, hash: Hash, number: u32) {
         self.len -= 1;
         let at = hash.line(self.lines);
@@ -125,14 +126,14 @@ impl Index {
             line.numbers[place] = line.numbers[len - 1];
             line.tags[place] = line.tags[len - 1];
             line.len -= 1;
-            return; // what has spilled comes back when the line is split or merged
+            return; // spilled records return when the line is split or merged
         }
         line.spilled -= 1;
         let spilled = self.spill.find_entry(spill_hash(at), |spilled| spilled.number == number);
         spilled.expect("every swarm is in the index").remove();
     }
 
-    /// Enters that a record has moved.
+    /// Updates the number of a moved record.
     pub(super) fn moved(&mut self, hash: Hash, from: u32, to: u32) {
         let at = hash.line(self.lines);
         let line = self.line_mut(at);
@@ -147,20 +148,20 @@ impl Index {
         *place = to;
     }
 
-    /// Takes a line away, if there are far more than needed. True if it did, and may go on.
-    pub(super) fn shrink(&mut self, name_of: impl Fn(u32) -> InfoHash, memory: &mut Memory) -> bool {
+    /// Removes a line if there are far more than needed. Returns whether another call may remove one more.
+    pub(super) fn shrink(&mut self, info_hash_of: impl Fn(u32) -> InfoHash, memory: &mut Memory) -> bool {
         if self.lines == 0 || self.len * 2 > (self.lines as usize - 1) * INDEX_LOAD {
             return false;
         }
         let last = self.lines - 1;
-        let moving = self.empty_line(last);
+        let moving = self.drain_line(last);
         self.lines -= 1;
         if self.lines as usize == (self.chunks.len() - 1) * CHUNK_LINES {
             self.chunks.pop();
             memory.resized(TABLE_CHUNK_BYTES, 0);
         }
         for number in moving {
-            self.place(self.hash(&name_of(number)), number, memory);
+            self.place(self.hash(&info_hash_of(number)), number, memory);
         }
         if self.spill.capacity() > 4 * self.spill.len() + SPILL_MIN {
             let before = self.spill.allocation_size();
@@ -170,7 +171,7 @@ impl Index {
         self.lines > 0
     }
 
-    /// Begins to fetch the line that [`find`](Self::find) will read.
+    /// Starts to fetch the line that [`find`](Self::find) will read.
     #[inline]
     pub(super) fn fetch(&self, hash: Hash) {
         if self.lines > 0 {
@@ -178,7 +179,7 @@ impl Index {
         }
     }
 
-    /// The record that is probably meant, without a look at it.
+    /// Returns the record that probably has this hash, without reading it.
     #[inline]
     pub(super) fn guess(&self, hash: Hash) -> Option<u32> {
         let line = (self.lines > 0).then(|| self.line(hash.line(self.lines)))?;
@@ -202,8 +203,8 @@ impl Index {
         memory.resized(before, self.spill.allocation_size());
     }
 
-    /// Adds a line and gives it its part of the one that it belonged to.
-    fn add_line(&mut self, name_of: impl Fn(u32) -> InfoHash, memory: &mut Memory) {
+    /// Adds a line and moves its part of the parent line to it.
+    fn add_line(&mut self, info_hash_of: impl Fn(u32) -> InfoHash, memory: &mut Memory) {
         if self.lines as usize == self.chunks.len() * CHUNK_LINES {
             self.chunks.push(vec![Line::default(); CHUNK_LINES].into_boxed_slice());
             memory.resized(0, TABLE_CHUNK_BYTES);
@@ -211,19 +212,19 @@ impl Index {
         self.lines += 1;
         *self.line_mut(self.lines - 1) = Line::default();
         if self.lines > 1 {
-            for number in self.empty_line(linear::parent(self.lines - 1)) {
-                self.place(self.hash(&name_of(number)), number, memory);
+            for number in self.drain_line(linear::parent(self.lines - 1)) {
+                self.place(self.hash(&info_hash_of(number)), number, memory);
             }
         }
     }
 
-    /// Takes everything out that belongs to a line.
-    fn empty_line(&mut self, at: u32) -> Vec<u32> {
+    /// Takes all records out of a line, including spilled ones.
+    fn drain_line(&mut self, at: u32) -> Vec<u32> {
         let line = std::mem::take(self.line_mut(at));
         let mut numbers = line.numbers[..usize::from(line.len)].to_vec();
         for _ in 0..line.spilled {
             let spilled = self.spill.find_entry(spill_hash(at), |spilled| spilled.line == at);
-            numbers.push(spilled.expect("a line knows what it has spilled").remove().0.number);
+            numbers.push(spilled.expect("a line counts its spilled records").remove().0.number);
         }
         numbers
     }
@@ -237,7 +238,7 @@ impl Index {
     }
 }
 
-/// Spreads the numbers of lines over hashbrown's table, which wants the top bits to differ too.
+/// Hashes a line number for the spill table. hashbrown also needs the top bits to differ.
 fn spill_hash(line: u32) -> u64 {
     u64::from(line).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }

@@ -1,41 +1,41 @@
-//! Owns the arithmetic of linear hashing (Litwin 1980), a table of buckets that grows by one bucket at a time.
+//! Owns the arithmetic of linear hashing (Litwin 1980), in which a table of buckets grows one bucket at a time.
 //!
-//! With `2^k` buckets the low `k` bits of a hash say which is whose. Bucket `2^k + i` is then added by splitting bucket
-//! `i`, in this order, so that at any time some buckets go by `k + 1` bits and the others still by `k`.
+//! With `2^k` buckets, the low `k` bits of a hash select the bucket. Bucket `2^k + i` is added by splitting bucket `i`,
+//! in this order. At any time some buckets use `k + 1` bits, and the others `k`.
 //!
-//! With the bits of all hashes reversed, those of a bucket are an unbroken range. A split cuts it in two, a merge joins
-//! two that touch: who walks by these ranges is not led astray by either.
+//! If the bits of all hashes are reversed, a bucket is a contiguous range of them. A split cuts the range in two, and a
+//! merge joins two adjacent ranges. A walk in the order of these ranges therefore stays correct.
 
 use std::ops::Range;
 
-/// The bucket of a hash, of so many.
+/// Returns the bucket of a hash in a table of `buckets` buckets.
 #[inline]
 pub(super) fn bucket(hash: u32, buckets: u32) -> u32 {
     bucket_by(hash, buckets, mask(buckets))
 }
 
-/// The same, if their [`mask`] is known.
+/// Like [`bucket`], with the [`mask`] given.
 #[inline(always)]
 pub(super) fn bucket_by(hash: u32, buckets: u32, mask: u32) -> u32 {
     let low = hash & mask;
     if low < buckets { low } else { low & (mask >> 1) }
 }
 
-/// As many low bits as number all buckets.
+/// Returns the mask of the low bits that are needed to number all buckets.
 #[inline]
 pub(super) fn mask(buckets: u32) -> u32 {
     buckets.next_power_of_two() - 1
 }
 
-/// The bucket that is split when number `added` is added, and that takes its content back when it goes.
+/// Returns the bucket that is split when bucket `added` is added, and that receives its content when it is removed.
 pub(super) fn parent(added: u32) -> u32 {
     added ^ (1 << added.ilog2())
 }
 
-/// Behind the last of all reversed hashes.
+/// End of the range of all reversed hashes, exclusive.
 pub(super) const RANGE_END: u64 = 1 << u32::BITS;
 
-/// The reversed hashes of a bucket, of so many.
+/// Returns the range of reversed hashes of a bucket in a table of `buckets` buckets.
 pub(super) fn range(number: u32, buckets: u32) -> Range<u64> {
     let mask = mask(buckets);
     let half = mask.div_ceil(2);
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn adding_a_bucket_moves_only_from_its_parent() {
+    fn adding_a_bucket_moves_hashes_only_from_its_parent() {
         for buckets in 1..70 {
             for hash in 0..300 {
                 let (before, after) = (bucket(hash, buckets), bucket(hash, buckets + 1));
@@ -59,12 +59,12 @@ mod tests {
                     assert_eq!((before, after), (parent(buckets), buckets));
                 }
             }
-            assert!((0..300).any(|hash| bucket(hash, buckets + 1) == buckets), "a bucket for nothing");
+            assert!((0..300).any(|hash| bucket(hash, buckets + 1) == buckets), "a bucket stays empty");
         }
     }
 
     #[test]
-    fn ranges_are_those_of_the_buckets_and_leave_nothing_out() {
+    fn ranges_match_the_buckets_and_cover_all_hashes() {
         for buckets in 1..40 {
             let mut ranges: Vec<_> = (0..buckets).map(|number| range(number, buckets)).collect();
             for hash in (0..u32::MAX).step_by(0x03ff_f1f3) {

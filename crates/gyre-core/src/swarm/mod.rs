@@ -1,64 +1,64 @@
-//! Owns the swarms of one worker: a pure [`Shard`] that is told the time, draws from the randomness it is given, and
-//! does no I/O.
+//! Owns the swarms of one worker: a [`Shard`], which takes the time and the random numbers as arguments and does no
+//! I/O.
 //!
-//! # How it lies in memory
+//! # Memory layout
 //!
 //! ```text
 //!  index: lines of 64 bytes, by the keyed hash of the info-hash, added one at a time
-//!  ┌──────────────────────────┬──────────────┬─────┬─────────┐   8 swarms a line on average; the few that find
-//!  │ 12 numbers of records    │ 12 tags      │ len │ spilled │   no room in theirs are in a hashbrown table
+//!  ┌──────────────────────────┬──────────────┬─────┬─────────┐   8 swarms a line on average; swarms without
+//!  │ 12 record numbers        │ 12 tags      │ len │ spilled │   a slot in their line are in a hashbrown table
 //!  └───────────┬──────────────┴──────────────┴─────┴─────────┘
 //!              ▼
 //!  swarm: a record of 64 bytes, one cache line
 //!  ┌──────────────┬────────────┬───────────────────────────────────────────────┐
-//!  │ info-hash 20 │ downloaded │ up to 3 peers of IPv4, or 2 and 1 of IPv6, or │   no block of its own
+//!  │ info-hash 20 │ downloaded │ up to 3 peers of IPv4, or 2 and 1 of IPv6, or │   no separate block
 //!  │              │          4 │ 2 of IPv6: address and mark (6 + 1, 18 + 1)   │
 //!  └──────────────┴────────────┴───────────────────────────────────────────────┘
-//!    or, with more peers, four sets of 8 bytes:
+//!    or, with more peers, four sets of 8 bytes each:
 //!  ┌──────────────┬────────────┬──────────────┬──────────────┬──────────────┬──────────────┬────────────┐
 //!  │ info-hash 20 │ downloaded │ IPv4 seeders │ IPv4 leechers│ IPv6 seeders │ IPv6 leechers│ ids wanted │
 //!  └──────────────┴────────────┴───────┬──────┴───────┬──────┴──────────────┴──────────────┴────────────┘
 //!                                      │              ▼
 //!                                      │       up to 48 peers: one bucket
 //!                                      ▼       ┌──────────────────────┬─────┬────────┬──────┐
-//!                    more: a directory         │ number of the block  │ len │ oldest │ ids? │   8 bytes
+//!                    more: a directory         │ block number         │ len │ oldest │ ids? │   8 bytes
 //!                    ┌────────┬────────┬──     └───────────┬──────────┴─────┴────────┴──────┘
 //!                    │ bucket │ bucket │ ...               ▼
 //!                    └────────┴────────┴──     block: columns of 4, 8, 12 ... 160 places
 //!                     by the keyed hash of     ┌──────────────┬─────────────────────────┬──────────────────┐
 //!                     the address; added       │ marks 1 each │ addresses 6 or 18 each  │ peer ids 20 each │
-//!                     one at a time            └──────────────┴─────────────────────────┴── where wanted ──┘
+//!                     one at a time            └──────────────┴─────────────────────────┴──── if wanted ───┘
 //! ```
 //!
-//! Records, directories and blocks lie in pools: chunks of 16 KiB of equal pieces, the lowest free one taken first.
+//! Records, directories and blocks are stored in pools: 16 KiB chunks of equal blocks. The lowest free block is always
+//! allocated first.
 //!
-//! # Why
+//! # Design
 //!
-//! - **Most swarms have a peer or two**: they cost their record and an eighth of a line, 72 bytes with everything.
-//! - **Most peers are in large swarms**: they cost address and mark (7 bytes) and a share of the block's slack and the
-//!   bucket's 8 bytes. There is no index of peers: an address is searched in the one bucket where its hash says that it
-//!   is, a few cache lines.
-//! - **No table is rehashed, no block doubled.** The index and the sets grow by linear hashing: each new bucket takes
-//!   its part of one other. What is copied at once as it grows are lists of numbers: a directory has 8 bytes for 48
-//!   peers, 33 KB for 200,000; the list of a pool's chunks 16 to 48 bytes for 16 KiB; the table of what has spilled 8
-//!   bytes for one swarm in twenty. Announces only grow things; merging, moving together and giving back is the
-//!   sweep's.
-//! - **Replies are copied, not collected**: seeders get leechers only, so the two are apart, and a reply is a stretch
-//!   of one or two buckets from a random peer on.
-//! - **A mark is the low byte of a tick** (a hundredth of the timeout). Each bucket knows its oldest mark, so that the
-//!   sweep passes a bucket by without looking into it, and a reply need not look at marks as long as nobody in the
-//!   bucket is over. Who is over is not handed out, swept or not.
-//! - **Peer ids** are read by old HTTP clients alone (`compact=0`). A swarm keeps them from the moment that one asks
-//!   until none has for a timeout: the blocks of its buckets then have a third column, filled as peers announce. All
-//!   other swarms pay two bytes in the record, which there was room for.
-//! - **Memory is counted as it is taken.** Above 90 % of the limit the sweep takes the oldest out until it is down to
-//!   80 %: a census of peers by mark says how old those are. New peers get no chunk beyond the limit.
+//! - **Most swarms have one or two peers.** Such a swarm costs its record and an eighth of an index line: 72 bytes.
+//! - **Most peers are in large swarms.** Such a peer costs its address and mark (7 bytes) and a share of the block's
+//!   slack and of the bucket's 8 bytes. There is no index of peers. The hash of an address selects one bucket, which is
+//!   searched linearly: a few cache lines.
+//! - **No table is rehashed and no block is doubled.** The index and the sets grow by linear hashing: each new bucket
+//!   takes its part of one other bucket. Only lists of numbers are copied when they grow: a directory has 8 bytes for
+//!   48 peers, 33 KB for 200,000. A pool's list of chunks has 16 to 48 bytes for 16 KiB. The spill table has 8 bytes
+//!   for one swarm in twenty. Announces only grow the table. The sweep merges, compacts and frees.
+//! - **Replies are copied from consecutive memory.** Seeders get only leechers, so the two are stored apart. A reply is
+//!   a range of one or two buckets that starts at a random peer.
+//! - **A mark is the low byte of a tick** (a hundredth of the timeout). A bucket stores its oldest mark. The sweep
+//!   skips a bucket without expired peers, and a reply reads marks only if the bucket has expired peers. An expired
+//!   peer is never in a reply, even before the sweep removes it.
+//! - **Peer ids** are only used by old HTTP clients (`compact=0`). A swarm stores ids from the first such request until
+//!   there has been none for a timeout. During that time the blocks of its buckets have a third column, which is filled
+//!   as peers announce. For other swarms this costs two bytes in the record, which had room for them.
+//! - **Memory is counted when it is allocated.** Above 90 % of the limit the sweep evicts the oldest peers until 80 %
+//!   is used. A census of peers by mark gives their age. New peers get no chunk beyond the limit.
 
-mod ahead;
 mod bucket;
 mod choose;
 mod index;
 mod linear;
+mod lookahead;
 mod peers;
 mod pool;
 mod prefetch;
@@ -73,16 +73,16 @@ use std::hash::Hasher;
 use fastrand::Rng;
 use siphasher::sip::SipHasher13;
 
-pub use ahead::Ahead;
-use ahead::Step;
 use bucket::Peer;
 use index::{Hash, Index};
+pub use lookahead::Lookahead;
+use lookahead::Step;
 use peers::{Books, Entered, Full, LEECHERS, Peers, Place, SEEDERS};
 pub use pool::Memory;
 use pool::Pool;
 use record::{Body, Few, FewPeer, Sets, Swarm, Swarms};
-pub use save::{Position, Saved, Saving};
-pub use survey::{SeenPeer, Surveyed};
+pub use save::{Position, Saved, TableWalk};
+pub use survey::{PeerInfo, SurveyPosition};
 use sweep::Cursor;
 pub use sweep::Swept;
 use ticks::{Census, Mark, Ticks};
@@ -94,38 +94,38 @@ use crate::types::{
     Announce, Event, Family, InfoHash, PEER_V4_BYTES, PEER_V6_BYTES, PeerAddr, PeerId, SwarmCounts,
 };
 
-/// Takes the peers that answer an announce, a few at a time.
+/// Receives the peers of a reply, a few at a time.
 pub trait PeerSink {
-    /// Whether both families are answered, or the asker's alone (UDP, BEP 15).
+    /// Whether the reply has peers of both families. UDP replies only have the client's family (BEP 15).
     const BOTH_FAMILIES: bool;
 
-    /// Takes IPv4 peers; `ids` has one for each, all zeros where it isn't known, or is empty.
+    /// Receives IPv4 peers. `ids` is empty or has an id for each peer, all zeros if it is unknown.
     fn v4(&mut self, peers: &[[u8; PEER_V4_BYTES]], ids: &[[u8; 20]]);
-    /// Takes IPv6 peers; `ids` as with IPv4.
+    /// Receives IPv6 peers, with `ids` as in [`v4`](Self::v4).
     fn v6(&mut self, peers: &[[u8; PEER_V6_BYTES]], ids: &[[u8; 20]]);
 }
 
-/// What a shard holds.
+/// The totals of a shard.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// Swarms with at least one peer.
+    /// Number of swarms with at least one peer.
     pub swarms: u64,
-    /// Swarms that have lost all peers, and are kept for a while for the sake of their count of downloads.
+    /// Number of swarms without peers, which are kept for a while to preserve their download count.
     pub empty_swarms: u64,
-    /// Seeders of both families.
+    /// Number of seeders of both families.
     pub seeders: u64,
-    /// Leechers of both families.
+    /// Number of leechers of both families.
     pub leechers: u64,
-    /// IPv6 peers, seeders and leechers.
+    /// Number of IPv6 peers, seeders and leechers.
     pub v6_peers: u64,
-    /// Downloads since the start that were completed.
+    /// Downloads completed since the start.
     pub completed: u64,
-    /// Announces since the start of peers that were not entered, because there was no memory.
+    /// Announces since the start whose peer was not entered for lack of memory.
     pub refused: u64,
 }
 
 impl Totals {
-    /// Counts a peer that was entered, and its download for the swarm.
+    /// Counts an entered or renewed peer, and its download for the swarm if it has completed one.
     #[inline(always)]
     fn count_entered(&mut self, downloaded: &mut u32, announce: &Announce, was_seeder: Option<bool>) {
         if was_seeder == Some(announce.seeder) {
@@ -147,8 +147,8 @@ impl Totals {
         }
     }
 
-    /// Counts a peer that has gone.
-    fn count_gone(&mut self, seeder: bool, family: Family) {
+    /// Counts a removed peer.
+    fn count_removed(&mut self, seeder: bool, family: Family) {
         match seeder {
             true => self.seeders -= 1,
             false => self.leechers -= 1,
@@ -176,16 +176,18 @@ struct Settings {
     memory_bytes: usize,
 }
 
-/// Where an announce has put its peer.
+/// Where an announce has entered its peer.
 enum Entry {
     Record,
     Set(Place),
 }
 
 impl Shard {
-    /// An empty shard. `hash_key` is secret, so that chosen info-hashes can't build chains; a peer is gone
-    /// `peer_timeout_secs` after its last announce, or up to a hundredth of that (a second at least) later; new peers
-    /// take no memory beyond `memory_bytes`, and the oldest go before it comes to that.
+    /// Creates an empty shard.
+    ///
+    /// `hash_key` is secret, so that an attacker can't choose info-hashes that collide. A peer expires
+    /// `peer_timeout_secs` after its last announce, or up to a hundredth of that (at least a second) later. New peers
+    /// take no memory beyond `memory_bytes`. The oldest peers are evicted before that limit is reached.
     pub fn new(hash_key: [u8; 16], peer_timeout_secs: u32, memory_bytes: usize) -> Self {
         let derived = |number: u64| {
             let mut hasher = SipHasher13::new_with_key(&hash_key);
@@ -193,7 +195,7 @@ impl Shard {
             hasher.finish()
         };
         let memory_bytes = memory_bytes.min(TABLE_MAX_BYTES);
-        // To take peers out, and to move them together, may take a chunk for smaller blocks first.
+        // Removing and compacting peers may first need a chunk for smaller blocks.
         let spare = (memory_bytes / 4).min(bucket::KINDS * TABLE_CHUNK_BYTES);
         let memory = Memory { limit: memory_bytes - spare, ..Memory::default() };
         Self {
@@ -208,9 +210,9 @@ impl Shard {
         }
     }
 
-    /// Does what the announce says (enter, renew, complete, stop) and gives the sink up to `num_want` other peers:
-    /// a seeder gets leechers, a leecher gets both, chosen at random; who stops gets none. A peer that finds no memory
-    /// left is not entered and gets none, but the counts.
+    /// Applies an announce (enter, renew, complete, stop) and gives the sink up to `num_want` other peers, chosen at
+    /// random. A seeder gets leechers, a leecher gets both, and a stopped peer gets none. If there is no memory left, a
+    /// new peer is not entered and gets no peers.
     ///
     /// Returns the swarm's counts after the announce.
     pub fn announce<S: PeerSink>(
@@ -220,38 +222,38 @@ impl Shard {
         rng: &mut Rng,
         sink: &mut S,
     ) -> SwarmCounts {
-        self.pass(now);
+        self.advance(now);
         let mut ahead = self.begin(announce, rng);
         ahead.guess = self.find(ahead.hash, &announce.info_hash);
-        self.fetch::<S>(&mut ahead, announce, Step::Blocks); // own entry and reply wait for memory together
+        self.fetch::<S>(&mut ahead, announce, Step::Blocks); // the peer's entry and its reply are fetched together
         self.announce_to(&ahead, ahead.guess, announce, sink)
     }
 
-    /// The swarm's counts; zeros for one that isn't here.
+    /// Returns the counts of a swarm, or zeros if it does not exist.
     pub fn scrape(&self, info_hash: &InfoHash) -> SwarmCounts {
         let found = self.find(self.index.hash(info_hash), info_hash);
         found.map(|number| self.counts(number)).unwrap_or_default()
     }
 
-    /// What the shard holds now. Peers whose time is over count until the sweep has been there.
+    /// Returns the shard's totals. Expired peers count until the sweep removes them.
     pub fn totals(&self) -> Totals {
         Totals { swarms: self.swarms.map().len() as u64 - self.totals.empty_swarms, ..self.totals }
     }
 
-    /// The memory that the table takes.
+    /// Returns the memory usage of the table.
     pub fn memory(&self) -> Memory {
         self.books.memory
     }
 
-    /// Notes the time. If all peers are over since the last time, they are gone at once.
-    fn pass(&mut self, now: Timestamp) {
-        if self.books.ticks.pass(now) && self.swarms.map().len() > 0 {
+    /// Advances the clock. If all peers have expired since the last call, removes them at once.
+    fn advance(&mut self, now: Timestamp) {
+        if self.books.ticks.advance(now) && self.swarms.map().len() > 0 {
             let Settings { hash_key, peer_timeout_secs, memory_bytes } = self.settings;
             let mut empty = Self::new(hash_key, peer_timeout_secs, memory_bytes);
-            empty.books.ticks.pass(now);
+            empty.books.ticks.advance(now);
             let Totals { completed, refused, .. } = self.totals;
             empty.totals = Totals { completed, refused, ..empty.totals };
-            empty.cursor = self.cursor.after_leap(self.totals.seeders + self.totals.leechers);
+            empty.cursor = self.cursor.after_mass_expiry(self.totals.seeders + self.totals.leechers);
             *self = empty;
         }
     }
@@ -263,7 +265,7 @@ impl Shard {
     #[inline(always)]
     fn announce_to<S: PeerSink>(
         &mut self,
-        ahead: &Ahead,
+        ahead: &Lookahead,
         found: Option<u32>,
         announce: &Announce,
         sink: &mut S,
@@ -276,14 +278,14 @@ impl Shard {
             return SwarmCounts::default();
         };
         match self.enter(number, ahead.peer_hash, announce, self.books.ticks.mark()) {
-            Ok(Entry::Set(place)) => return self.choose(number, announce, place, &ahead.dice, sink),
-            Ok(Entry::Record) => self.choose_few(number, announce, &ahead.dice, sink),
+            Ok(Entry::Set(place)) => return self.choose(number, announce, place, &ahead.draw, sink),
+            Ok(Entry::Record) => self.choose_few(number, announce, &ahead.draw, sink),
             Err(Full) => self.totals.refused += 1,
         }
         self.counts(number)
     }
 
-    /// The hash of an address among those of its family.
+    /// Returns the hash of a peer address under the key of its family.
     #[inline(always)]
     fn peer_hash(&self, peer: &PeerAddr) -> u32 {
         match peer {
@@ -292,7 +294,7 @@ impl Shard {
         }
     }
 
-    /// Enters a peer into a swarm, or renews it.
+    /// Enters or renews a peer in a swarm.
     #[inline(always)]
     fn enter(&mut self, number: u32, peer_hash: u32, announce: &Announce, mark: Mark) -> Result<Entry, Full> {
         if let Body::Few(few) = self.swarms.get(number).body {
@@ -304,12 +306,12 @@ impl Shard {
             if self.books.memory.is_full() {
                 return Err(Full);
             }
-            self.unfold(number, few);
+            self.move_to_sets(number, few);
         }
         self.enter_sets(number, peer_hash, announce, mark).map(Entry::Set)
     }
 
-    /// A new swarm, empty; `None` if there is no memory for it.
+    /// Creates an empty swarm. `None` if there is no memory for it.
     fn create(&mut self, hash: Hash, info_hash: InfoHash) -> Option<u32> {
         if self.books.memory.is_full() && !self.swarms.map().has_room() {
             return None;
@@ -322,7 +324,7 @@ impl Shard {
         Some(number)
     }
 
-    /// Enters a peer into a record; false if there isn't room for it.
+    /// Enters or renews a peer in a record. Returns false if the record has no room for it.
     #[inline]
     fn enter_few(&mut self, number: u32, mut few: Few, announce: &Announce, mark: Mark) -> bool {
         if let Some(before) = few.renew(&announce.peer, announce.seeder, mark) {
@@ -355,11 +357,11 @@ impl Shard {
     }
 
     /// Moves the peers of a small swarm into sets.
-    fn unfold(&mut self, number: u32, few: Few) {
+    fn move_to_sets(&mut self, number: u32, few: Few) {
         let mut sets = Sets::default();
         for FewPeer { addr, seeder, mark } in few.unpack() {
             let (role, hash) = (if seeder { SEEDERS } else { LEECHERS }, self.peer_hash(&addr));
-            self.books.census.leave(mark); // it is entered again
+            self.books.census.leave(mark); // `insert` enters it again
             let (v4, v6, id, books) = (&mut self.v4, &mut self.v6, PeerId::UNKNOWN, &mut self.books);
             match addr {
                 PeerAddr::V4(addr) => v4.insert(&mut sets.v4[role], hash, &Peer { addr, mark, id }, books),
@@ -370,11 +372,11 @@ impl Shard {
         self.swarms.get_mut(number).body = Body::Sets(sets);
     }
 
-    /// Enters a peer into a swarm's sets.
+    /// Enters or renews a peer in a swarm's sets.
     #[inline(always)]
     fn enter_sets(&mut self, number: u32, hash: u32, announce: &Announce, mark: Mark) -> Result<Place, Full> {
         let Swarm { downloaded, body: Body::Sets(sets), .. } = self.swarms.get_mut(number) else {
-            unreachable!("a swarm that isn't few has sets");
+            unreachable!("the caller has moved the peers to sets");
         };
         if announce.wants_ids && !self.books.memory.is_full() {
             sets.ids_wanted = Some(mark);
@@ -391,15 +393,15 @@ impl Shard {
         Ok(place)
     }
 
-    fn stop(&mut self, ahead: &Ahead, number: u32, announce: &Announce) -> SwarmCounts {
-        let gone = match &mut self.swarms.get_mut(number).body {
+    fn stop(&mut self, ahead: &Lookahead, number: u32, announce: &Announce) -> SwarmCounts {
+        let removed = match &mut self.swarms.get_mut(number).body {
             Body::Few(few) => {
                 let mut peers = few.unpack();
                 peers.iter().position(|peer| peer.addr == announce.peer).map(|at| {
-                    let gone = peers.remove(at);
+                    let removed = peers.remove(at);
                     *few = Few::pack(&peers).expect("fewer peers need less room");
-                    self.books.census.leave(gone.mark);
-                    gone.seeder
+                    self.books.census.leave(removed.mark);
+                    removed.seeder
                 })
             }
             Body::Sets(sets) => [SEEDERS, LEECHERS].into_iter().find_map(|role| {
@@ -411,17 +413,17 @@ impl Shard {
                 was_there.then_some(role == SEEDERS)
             }),
         };
-        let Some(was_seeder) = gone else { return self.counts(number) };
-        self.totals.count_gone(was_seeder, announce.peer.family());
+        let Some(was_seeder) = removed else { return self.counts(number) };
+        self.totals.count_removed(was_seeder, announce.peer.family());
         let counts = self.counts(number);
         if counts.seeders + counts.leechers == 0 {
-            self.vacate(ahead.hash, number);
+            self.handle_empty(ahead.hash, number);
         }
         counts
     }
 
-    /// What to do with a swarm whose last peer has just gone: it is kept for a while if it has downloads to count.
-    fn vacate(&mut self, hash: Hash, number: u32) {
+    /// Handles a swarm whose last peer was just removed. The swarm is kept for a while if it has completed downloads.
+    fn handle_empty(&mut self, hash: Hash, number: u32) {
         let swarm = self.swarms.get_mut(number);
         if let Body::Sets(sets) = &mut swarm.body {
             sets.v4.iter_mut().for_each(|set| self.v4.drop_empty(set, &mut self.books));
@@ -434,7 +436,7 @@ impl Shard {
         }
     }
 
-    /// Takes an empty swarm out.
+    /// Removes an empty swarm.
     fn drop_swarm(&mut self, hash: Hash, number: u32) {
         self.index.remove(hash, number);
         self.swarms.remove(number, &mut self.books.memory);

@@ -1,9 +1,9 @@
-//! Owns the peers of one family: sets of them, each one bucket or many, which grow and shrink a bucket at a time.
+//! Owns the sets of peers of one address family. A set has one bucket or many and grows and shrinks by one bucket.
 //!
-//! A set of up to [`BUCKET_LOAD`] peers is one bucket. A larger one has a directory of buckets and a peer is in the one
-//! that the hash of its address says (linear hashing, Litwin 1980): the set grows by splitting one bucket, in a fixed
-//! order, each time that there are more than [`BUCKET_LOAD`] peers a bucket, so that no growth moves more than one
-//! bucket's peers. Announces only grow a set; the sweep shrinks it again.
+//! A set of up to [`BUCKET_LOAD`] peers is one bucket. A larger one has a directory of buckets, and the hash of a
+//! peer's address selects its bucket (linear hashing, Litwin 1980). Whenever there are more than [`BUCKET_LOAD`] peers
+//! a bucket on average, the set grows by splitting one bucket, in a fixed order. This never moves more than one
+//! bucket's peers. Announces only grow a set, and the sweep shrinks it.
 
 use super::bucket::{Blocks, Bucket, Peer};
 use super::linear;
@@ -17,9 +17,9 @@ use crate::types::PeerId;
 /// The peers of one family and role of one swarm.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Set {
-    /// All in one bucket.
+    /// A single bucket.
     One(Bucket),
-    /// In the buckets of a directory.
+    /// The number of a directory of buckets.
     Many(u32),
 }
 
@@ -31,19 +31,19 @@ impl Default for Set {
     }
 }
 
-/// A set as it stands.
+/// A read-only view of a set.
 #[derive(Clone, Copy)]
 pub(super) struct View<'a> {
     pub(super) buckets: &'a [Bucket],
     pub(super) peers: u32,
-    /// No bucket has more peers.
+    /// Upper bound of the peers in a bucket.
     pub(super) longest: u8,
-    /// As [`linear::mask`] has it.
+    /// The [`linear::mask`] of the number of buckets.
     pub(super) mask: u32,
 }
 
 impl View<'_> {
-    /// The number of the bucket for addresses with this hash.
+    /// Returns the number of the bucket for addresses with this hash.
     #[inline(always)]
     pub(super) fn home(&self, hash: u32) -> u32 {
         linear::bucket_by(hash, self.buckets.len() as u32, self.mask)
@@ -73,15 +73,15 @@ impl Set {
 pub(super) struct Directory {
     pub(super) buckets: Vec<Bucket>,
     pub(super) peers: u32,
-    /// No bucket has more peers.
+    /// Upper bound of the peers in a bucket.
     pub(super) longest: u8,
-    /// The same, as far as the sweep has come in its present lap.
+    /// Like `longest`, for the part of the set that the sweep has visited in its current lap.
     pub(super) longest_of_lap: u8,
-    /// Bits in the mask for so many buckets.
+    /// Number of bits in the [`linear::mask`] of the number of buckets.
     mask_bits: u8,
 }
 
-/// Those of all large sets of a family.
+/// The directories of all large sets of a family.
 pub(super) type Directories = Pool<Directory, { TABLE_CHUNK_BYTES / size_of::<Directory>() }>;
 
 impl Directory {
@@ -99,7 +99,7 @@ impl Directory {
     }
 }
 
-/// Where a peer stands. Good until the set changes.
+/// The place of a peer in a set. Valid until the set changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) bucket: u32,
@@ -107,26 +107,26 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// No set has such a bucket.
+    /// A place that no set has.
     pub(super) const NOWHERE: Self = Self { bucket: u32::MAX, at: 0 };
 }
 
-/// What each change in the table is entered in.
+/// The bookkeeping that each change of the table updates.
 pub(super) struct Books {
     pub(super) memory: Memory,
     pub(super) ticks: Ticks,
     pub(super) census: Census,
 }
 
-/// There is no room for another peer.
+/// The error for a peer that finds no room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Full;
 
-/// What an announce made of a peer.
+/// The result of entering a peer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Entered {
     pub(super) place: Place,
-    /// What it was before: a seeder, a leecher, or not there.
+    /// Whether the peer was a seeder before. `None`: it is new.
     pub(super) was_seeder: Option<bool>,
 }
 
@@ -138,18 +138,19 @@ pub(super) struct Peers<const N: usize> {
 }
 
 impl<const N: usize> Peers<N> {
-    /// None yet. The key is secret, so that nobody can choose addresses that all fall into one bucket.
+    /// Creates an empty table. The key is secret, so that an attacker can't choose addresses that collide in one
+    /// bucket.
     pub(super) fn new(key: [u64; 2]) -> Self {
         Self { blocks: Blocks::new(), directories: Pool::new(), hash: KeyedHash::new(key) }
     }
 
-    /// The hash of an address, by which it has its bucket.
+    /// Returns the hash of an address, which selects its bucket.
     #[inline(always)]
     pub(super) fn hash(&self, addr: &[u8; N]) -> u32 {
         self.hash.of(addr) as u32
     }
 
-    /// How many peers are in a set.
+    /// Returns the number of peers in a set.
     #[inline(always)]
     pub(super) fn len(&self, set: &Set) -> u32 {
         match set {
@@ -158,7 +159,7 @@ impl<const N: usize> Peers<N> {
         }
     }
 
-    /// How many buckets a set has.
+    /// Returns the number of buckets of a set.
     pub(super) fn buckets(&self, set: &Set) -> u32 {
         match set {
             Set::One(_) => 1,
@@ -166,7 +167,7 @@ impl<const N: usize> Peers<N> {
         }
     }
 
-    /// A bucket of a set.
+    /// Returns a bucket of a set.
     #[inline(always)]
     pub(super) fn bucket(&self, set: &Set, number: u32) -> Bucket {
         match set {
@@ -175,7 +176,7 @@ impl<const N: usize> Peers<N> {
         }
     }
 
-    /// Writes back a bucket of a set that has so many peers more or less than before.
+    /// Writes back a changed bucket of a set and updates the set's number of peers.
     #[inline]
     pub(super) fn put_bucket(&mut self, set: &mut Set, number: u32, bucket: Bucket) {
         match set {
@@ -189,7 +190,7 @@ impl<const N: usize> Peers<N> {
         }
     }
 
-    /// The bucket for addresses with this hash, and its number.
+    /// Returns the bucket for addresses with this hash, and its number.
     #[inline(always)]
     fn home(&self, set: &Set, hash: u32) -> (u32, Bucket) {
         let set = set.view(&self.directories);
@@ -197,7 +198,7 @@ impl<const N: usize> Peers<N> {
         (number, set.buckets[number as usize])
     }
 
-    /// Where an address is, by its hash.
+    /// Returns the place of an address with this hash.
     #[inline]
     pub(super) fn find(&self, set: &Set, hash: u32, addr: &[u8; N]) -> Option<Place> {
         let (number, bucket) = self.home(set, hash);
@@ -205,16 +206,16 @@ impl<const N: usize> Peers<N> {
         Some(Place { bucket: number, at: at as u8 })
     }
 
-    /// When the peer at a place announced.
+    /// Returns the mark of the peer at a place.
     pub(super) fn mark(&self, set: &Set, place: Place) -> Mark {
         self.blocks.columns(self.bucket(set, place.bucket)).marks[usize::from(place.at)]
     }
 
-    /// Enters a peer into `sets[role]`, or renews it there; takes it out of the other set if it was in that.
+    /// Enters or renews a peer in `sets[role]`, and removes it from the other set if it was there.
     ///
     /// # Errors
     ///
-    /// If it is new and there is no room for it.
+    /// If the peer is new to `sets[role]` and there is no room for it.
     #[inline(always)]
     pub(super) fn enter(
         &mut self,
@@ -238,7 +239,7 @@ impl<const N: usize> Peers<N> {
         Ok(Entered { place: Place { bucket: number, at: at as u8 }, was_seeder: Some(role == SEEDERS) })
     }
 
-    /// Enters a peer that isn't in `sets[role]`.
+    /// Enters a peer that is not in `sets[role]`.
     fn enter_new(
         &mut self,
         sets: &mut [Set; 2],
@@ -248,7 +249,7 @@ impl<const N: usize> Peers<N> {
         books: &mut Books,
     ) -> Result<Entered, Full> {
         let (_, mut bucket) = self.home(&sets[role], hash);
-        // A bucket is full only after a time without memory to split any. It is its turn after some others.
+        // A bucket is full only if memory was too short for splits. Other buckets may have to be split before it.
         for _ in 0..OVERDUE_SPLITS {
             if bucket.len() < BUCKET_PEERS_MAX || books.memory.is_full() {
                 break;
@@ -264,7 +265,7 @@ impl<const N: usize> Peers<N> {
         Ok(Entered { place, was_seeder: left.then_some(role != SEEDERS) })
     }
 
-    /// Takes a peer out of a set, if it is there; returns whether it was.
+    /// Removes a peer from a set. Returns whether it was there.
     pub(super) fn leave(&mut self, set: &mut Set, hash: u32, addr: &[u8; N], books: &mut Books) -> bool {
         let Some(Place { bucket: number, at }) = self.find(set, hash, addr) else { return false };
         let mut bucket = self.bucket(set, number);
@@ -274,7 +275,7 @@ impl<const N: usize> Peers<N> {
         true
     }
 
-    /// Adds a peer that is in no set yet, whatever memory that takes.
+    /// Adds a peer that is in neither set, even if this exceeds the memory limit.
     ///
     /// # Panics
     ///
@@ -291,12 +292,12 @@ impl<const N: usize> Peers<N> {
         let View { buckets, peers, .. } = set.view(&self.directories);
         let crowded = peers as usize > BUCKET_LOAD * buckets.len();
         if crowded && !books.memory.is_full() && self.split(set, books) == number {
-            return self.find(set, hash, &peer.addr).expect("a split loses nobody");
+            return self.find(set, hash, &peer.addr).expect("a split keeps all peers");
         }
         place
     }
 
-    /// Adds a bucket and gives it its part of the one that it belonged to, whose number is returned.
+    /// Adds a bucket and moves its part of the parent bucket to it. Returns the number of the parent.
     fn split(&mut self, set: &mut Set, books: &mut Books) -> u32 {
         let number = match set {
             Set::One(bucket) => {
@@ -326,7 +327,7 @@ impl<const N: usize> Peers<N> {
         source
     }
 
-    /// Takes out what is `age` ticks old in a bucket, or older.
+    /// Removes the peers of a bucket that are at least `age` ticks old.
     pub(super) fn clean(&mut self, set: &mut Set, number: u32, age: u8, books: &mut Books) -> Cleaned {
         let mut cleaned = Cleaned::default();
         let mut bucket = self.bucket(set, number);
@@ -339,7 +340,7 @@ impl<const N: usize> Peers<N> {
             }
             self.blocks.swap_remove(&mut bucket, at, &mut books.memory);
             books.census.leave(mark);
-            match books.ticks.is_over(mark) {
+            match books.ticks.is_expired(mark) {
                 true => cleaned.expired += 1,
                 false => cleaned.evicted += 1,
             }
@@ -349,8 +350,8 @@ impl<const N: usize> Peers<N> {
         cleaned
     }
 
-    /// Takes the last bucket of a large set away again, if the set has become too small for it: its peers go to the one
-    /// that they came from. True if it did, and may go on.
+    /// Removes the last bucket of a large set if the set has become too small for it, and moves its peers to the parent
+    /// bucket. Returns whether another call may remove one more.
     pub(super) fn merge(&mut self, set: &mut Set, books: &mut Books) -> bool {
         let Set::Many(number) = *set else { return false };
         let directory = self.directories.get_mut(number);
@@ -390,9 +391,9 @@ impl<const N: usize> Peers<N> {
         true
     }
 
-    /// Gives an empty set's memory back.
+    /// Frees the memory of an empty set.
     pub(super) fn drop_empty(&mut self, set: &mut Set, books: &mut Books) {
-        assert_eq!(self.len(set), 0, "only an empty set is dropped");
+        assert_eq!(self.len(set), 0, "only an empty set may be dropped");
         if let Set::Many(number) = *set {
             let directory = self.directories.remove(number, &mut books.memory);
             books.memory.resized(directory.bytes(), 0);
@@ -401,11 +402,11 @@ impl<const N: usize> Peers<N> {
     }
 }
 
-/// `[seeders, leechers]`: the order of the sets in a swarm.
+/// Indices in `[seeders, leechers]`, the order of the sets of a family in a swarm.
 pub(super) const SEEDERS: usize = 0;
 pub(super) const LEECHERS: usize = 1;
 
-/// What the sweep took out.
+/// The number of peers that the sweep removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Cleaned {
     pub(super) expired: u32,

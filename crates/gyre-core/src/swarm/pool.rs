@@ -1,64 +1,66 @@
-//! Owns storage that grows and shrinks by chunks and never moves what it holds: equal blocks, the lowest free one taken
-//! first, and the books on how much memory all of that is.
+//! Owns pools of equal blocks, which grow and shrink by chunks and never move a block, and the accounting of the
+//! table's memory. The lowest free block is always allocated first.
 
 use crate::limits::TABLE_CHUNK_BYTES;
 
-/// Memory of a shard's table, in bytes.
+/// Memory usage of a shard's table, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
-    /// Taken from the system.
+    /// Memory allocated from the system.
     pub allocated: usize,
-    /// Of that, what holds something; the rest is room in chunks, which the next peers fill or the sweep gives back.
+    /// The part of `allocated` that holds data. The rest is free blocks in chunks, which new peers fill or the sweep
+    /// frees.
     pub used: usize,
-    /// What `allocated` is kept under: no new peer gets a chunk beyond it.
+    /// Limit of `allocated`. No new peer gets a chunk beyond it.
     pub limit: usize,
 }
 
 impl Memory {
-    /// Whether nothing new may be allocated for the sake of a new peer.
+    /// Returns whether the limit is reached, so that nothing may be allocated for a new peer.
     pub(super) fn is_full(&self) -> bool {
         self.allocated >= self.limit
     }
 
-    /// Enters a growth or shrinkage of something that is used as a whole.
+    /// Counts the growth or shrinkage of an allocation that is fully used.
     pub(super) fn resized(&mut self, before: usize, after: usize) {
         self.used = self.used + after - before;
         self.allocated = self.allocated + after - before;
     }
 }
 
-/// A block's number holds its chunk above and its place in the chunk below so many bits.
+/// Bits of a block's number that hold its place in the chunk. The bits above hold the chunk.
 const PLACE_BITS: u32 = 12;
 
-/// Which blocks of a pool are taken.
+/// The map of the allocated and free blocks of a pool.
 ///
 /// ```text
 ///  number  = chunk << 12 | place
-///  chunks    [#########] [###.#####] [##.......]      # taken  . free
-///  open          0           1           1            one bit a chunk: has it a free block?
+///  chunks    [#########] [###.#####] [##.......]      # allocated  . free
+///  open          0           1           1            one bit a chunk: it has a free block
 /// ```
 ///
-/// As the lowest free block is always the one taken, what is left after a shrinkage gathers in front as it is renewed;
-/// the sweep moves the [strays](Self::is_stray) there and then drops the empty chunks at the end.
+/// The lowest free block is always allocated first, so the data of a shrunken table gathers at the front over time. The
+/// sweep moves the remaining [strays](Self::is_stray) there and frees the empty chunks at the end.
 pub(super) struct Map {
     per_chunk: usize,
-    /// A bit for each block, a whole number of words a chunk; bits beyond `per_chunk` are set.
+    /// A bit for each allocated block, with a whole number of words for each chunk. Bits beyond `per_chunk` are set.
     taken: Vec<u64>,
-    /// How many blocks of each chunk are taken.
+    /// Number of allocated blocks of each chunk.
     counts: Vec<u16>,
+    /// A bit for each chunk that has a free block.
     open: Vec<u64>,
-    /// No word of `open` before this one has a bit.
+    /// The words of `open` before this one are 0.
     first_open: usize,
     len: usize,
 }
 
 impl Map {
     pub(super) fn new(per_chunk: usize) -> Self {
-        assert!((1..=1 << PLACE_BITS).contains(&per_chunk), "a chunk has room for {per_chunk} blocks");
+        assert!((1..=1 << PLACE_BITS).contains(&per_chunk), "a chunk can't have {per_chunk} blocks");
         Self { per_chunk, taken: Vec::new(), counts: Vec::new(), open: Vec::new(), first_open: 0, len: 0 }
     }
 
-    /// How many blocks are taken.
+    /// Returns the number of allocated blocks.
     pub(super) fn len(&self) -> usize {
         self.len
     }
@@ -67,13 +69,13 @@ impl Map {
         self.counts.len()
     }
 
-    /// Whether a block can be taken without a new chunk.
+    /// Returns whether a block can be allocated without a new chunk.
     pub(super) fn has_room(&self) -> bool {
         self.len < self.chunks() * self.per_chunk
     }
 
-    /// Takes the lowest free block. If there was none it is the first of one more chunk.
-    pub(super) fn take(&mut self) -> u32 {
+    /// Allocates the lowest free block. If there is none, adds a chunk and allocates its first block.
+    pub(super) fn allocate(&mut self) -> u32 {
         let rest = self.open.get(self.first_open..).unwrap_or_default();
         self.first_open += rest.iter().position(|word| *word != 0).unwrap_or(rest.len());
         let chunk = match self.open.get(self.first_open) {
@@ -93,11 +95,11 @@ impl Map {
         (chunk << PLACE_BITS) as u32 | (word as u32 * 64 + bit)
     }
 
-    /// Gives a block back. Its chunk stays until [`trim`](Self::trim).
-    pub(super) fn give(&mut self, number: u32) {
+    /// Frees a block. Its chunk stays until [`trim`](Self::trim).
+    pub(super) fn free(&mut self, number: u32) {
         let (chunk, place) = split(number);
         let (word, bit) = (chunk * self.words() + place / 64, 1 << (place % 64));
-        assert!(self.taken[word] & bit != 0, "block {number:#x} is given back twice");
+        assert!(self.taken[word] & bit != 0, "block {number:#x} is freed twice");
         self.taken[word] &= !bit;
         self.counts[chunk] -= 1;
         self.open[chunk / 64] |= 1 << (chunk % 64);
@@ -105,13 +107,14 @@ impl Map {
         self.len -= 1;
     }
 
-    /// Whether the block lies where there would be nothing if all were in front (with a chunk to spare, so that not
-    /// every coming and going moves something): then it is to be moved to what [`take`](Self::take) gives.
+    /// Returns whether the block lies beyond the chunks that would be needed if all blocks were at the front, plus one
+    /// spare chunk, which avoids a move with every small change. Such a block should move to one that
+    /// [`allocate`](Self::allocate) returns.
     pub(super) fn is_stray(&self, number: u32) -> bool {
         split(number).0 > self.len.div_ceil(self.per_chunk)
     }
 
-    /// Takes empty chunks off the end, up to `most`, which is diminished by them.
+    /// Removes up to `most` empty chunks from the end, and subtracts their number from `most`.
     pub(super) fn trim(&mut self, most: &mut usize) {
         while *most > 0 && self.counts.last() == Some(&0) {
             *most -= 1;
@@ -123,7 +126,7 @@ impl Map {
         }
     }
 
-    /// The taken block with the highest number below `number`.
+    /// Returns the allocated block with the highest number below `number`.
     pub(super) fn taken_below(&self, number: u32) -> Option<u32> {
         let words = self.words();
         let (chunk, place) = split(number);
@@ -143,7 +146,7 @@ impl Map {
         }
     }
 
-    /// Whether the block is taken.
+    /// Returns whether the block is allocated.
     pub(super) fn contains(&self, number: u32) -> bool {
         let (chunk, place) = split(number);
         chunk < self.chunks()
@@ -171,13 +174,13 @@ impl Map {
     }
 }
 
-/// The chunk and the place in it that a number means.
+/// Returns the chunk of a block number and the place in the chunk.
 #[inline]
 pub(super) fn split(number: u32) -> (usize, usize) {
     ((number >> PLACE_BITS) as usize, (number & ((1 << PLACE_BITS) - 1)) as usize)
 }
 
-/// A pool of single elements, `PER_CHUNK` a chunk.
+/// A pool of single elements, with `PER_CHUNK` in each chunk.
 pub(super) struct Pool<T, const PER_CHUNK: usize> {
     map: Map,
     chunks: Vec<Box<[T; PER_CHUNK]>>,
@@ -195,23 +198,23 @@ impl<T: Default, const PER_CHUNK: usize> Pool<T, PER_CHUNK> {
         &self.map
     }
 
-    /// An element.
+    /// Returns an element.
     #[inline]
     pub(super) fn get(&self, number: u32) -> &T {
         let (chunk, place) = split(number);
-        &self.chunks[chunk][place % PER_CHUNK] // which it is below: so nothing needs to be checked
+        &self.chunks[chunk][place % PER_CHUNK] // no bounds check: `place` is below `PER_CHUNK`
     }
 
-    /// An element, to be written.
+    /// Returns a mutable reference to an element.
     #[inline]
     pub(super) fn get_mut(&mut self, number: u32) -> &mut T {
         let (chunk, place) = split(number);
         &mut self.chunks[chunk][place % PER_CHUNK]
     }
 
-    /// Takes an element for a value.
+    /// Allocates an element for a value. Returns its number.
     pub(super) fn insert(&mut self, value: T, memory: &mut Memory) -> u32 {
-        let number = self.map.take();
+        let number = self.map.allocate();
         if self.map.chunks() > self.chunks.len() {
             let chunk: Box<[T]> = std::iter::repeat_with(T::default).take(PER_CHUNK).collect();
             self.chunks.push(chunk.try_into().unwrap_or_else(|_| unreachable!("a chunk has this length")));
@@ -222,14 +225,14 @@ impl<T: Default, const PER_CHUNK: usize> Pool<T, PER_CHUNK> {
         number
     }
 
-    /// Gives an element back and takes its value out.
+    /// Frees an element and returns its value.
     pub(super) fn remove(&mut self, number: u32, memory: &mut Memory) -> T {
-        self.map.give(number);
+        self.map.free(number);
         memory.used -= size_of::<T>();
         std::mem::take(self.get_mut(number))
     }
 
-    /// Frees empty chunks at the end, up to `most`, which is diminished by them.
+    /// Frees up to `most` empty chunks at the end, and subtracts their number from `most`.
     pub(super) fn trim(&mut self, memory: &mut Memory, most: &mut usize) {
         self.map.trim(most);
         memory.allocated -= (self.chunks.len() - self.map.chunks()) * Self::CHUNK_BYTES;
@@ -256,7 +259,7 @@ impl Map {
 
 #[cfg(test)]
 impl<T: Default, const PER_CHUNK: usize> Pool<T, PER_CHUNK> {
-    /// Bytes used and allocated.
+    /// Returns the bytes used and allocated.
     pub(super) fn bytes(&self) -> (usize, usize) {
         self.map.assert_invariants();
         assert_eq!(self.chunks.len(), self.map.chunks());
@@ -269,26 +272,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_lowest_free_block_is_taken_and_chunks_go_back() {
+    fn the_lowest_free_block_is_allocated_and_empty_chunks_are_freed() {
         let mut map = Map::new(54);
-        let all: Vec<u32> = (0..54 * 70).map(|_| map.take()).collect();
+        let all: Vec<u32> = (0..54 * 70).map(|_| map.allocate()).collect();
         map.assert_invariants();
         assert!(all.is_sorted() && !map.has_room() && map.chunks() == 70);
         for &number in &[all[7], all[54 * 65], all[3]] {
-            map.give(number);
+            map.free(number);
         }
         assert!(!map.contains(all[3]) && map.contains(all[4]));
-        let again: Vec<u32> = (0..3).map(|_| map.take()).collect();
+        let again: Vec<u32> = (0..3).map(|_| map.allocate()).collect();
         assert_eq!(again, [all[3], all[7], all[54 * 65]]);
 
-        // All but one at the very end: it is a stray, and with it gone the chunks go.
+        // Frees all but one block at the very end. It is a stray. Once it is freed, the chunks can go.
         let last = *all.last().unwrap();
-        all.iter().filter(|number| **number != last).for_each(|number| map.give(*number));
+        all.iter().filter(|number| **number != last).for_each(|number| map.free(*number));
         assert!(map.is_stray(last) && !map.is_stray(all[54]));
         map.trim(&mut 1_000);
         assert_eq!(map.chunks(), 70);
-        assert_eq!(map.take(), all[0]);
-        map.give(last);
+        assert_eq!(map.allocate(), all[0]);
+        map.free(last);
         let mut most = 60;
         map.trim(&mut most);
         assert_eq!((map.chunks(), most), (10, 0));
@@ -298,11 +301,11 @@ mod tests {
     }
 
     #[test]
-    fn blocks_are_walked_from_the_top() {
+    fn blocks_are_walked_in_descending_order() {
         let mut map = Map::new(1_000);
-        let mut all: Vec<u32> = (0..20_000).map(|_| map.take()).collect();
+        let mut all: Vec<u32> = (0..20_000).map(|_| map.allocate()).collect();
         for number in all.extract_if(.., |number| *number % 3 == 0 || (10_000..40_000).contains(number)) {
-            map.give(number);
+            map.free(number);
         }
         let mut walked: Vec<u32> =
             std::iter::successors(map.taken_below(u32::MAX), |number| map.taken_below(*number)).collect();

@@ -1,13 +1,13 @@
-//! Owns the hint to the processor that something will be needed soon.
+//! Owns the prefetch hint to the processor.
 
-/// Begins to fetch the cache line at the start of `data`, without waiting for it.
+/// Starts to fetch the cache line at the start of `data`, without waiting for it.
 #[inline(always)]
 pub(super) fn prefetch<T>(data: &T) {
     hint(std::ptr::from_ref(data).cast());
 }
 
-/// Begins to fetch so many cache lines of a slice, from its start on. If it has fewer, the last one is asked for again:
-/// that costs less than to foretell wrongly how many there are.
+/// Starts to fetch the first `lines` cache lines of a slice. If it has fewer, the last one is requested repeatedly,
+/// which costs less than a mispredicted branch on their number.
 #[inline(always)]
 pub(super) fn prefetch_lines<T>(data: &[T], lines: usize) {
     const LINE_BYTES: usize = 64;
@@ -24,7 +24,7 @@ fn hint(address: *const u8) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: a hint reads nothing that the program could see, whatever the address.
+        // SAFETY: a prefetch has no effect that the program can observe, at any address.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) };
     }
     #[cfg(not(all(target_arch = "x86_64", not(miri))))]

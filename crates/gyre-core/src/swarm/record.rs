@@ -1,4 +1,4 @@
-//! Owns what is kept of one swarm: a record of one cache line, with the peers of a small swarm in it.
+//! Owns the record of a swarm: one cache line, which also holds the peers of a small swarm.
 
 use arrayvec::ArrayVec;
 
@@ -17,10 +17,10 @@ pub(super) struct Swarm {
     pub(super) body: Body,
 }
 
-/// The list of all swarms.
+/// The records of all swarms.
 pub(super) type Swarms = Pool<Swarm, { TABLE_CHUNK_BYTES / size_of::<Swarm>() }>;
 
-const _: () = assert!(size_of::<Swarm>() == 64, "a swarm is looked up at the price of one cache line");
+const _: () = assert!(size_of::<Swarm>() == 64, "a record is one cache line");
 
 impl Default for Swarm {
     fn default() -> Self {
@@ -31,7 +31,7 @@ impl Default for Swarm {
 /// Where a swarm's peers are.
 #[derive(Clone, Copy)]
 pub(super) enum Body {
-    /// Here.
+    /// In the record.
     Few(Few),
     /// In buckets.
     Sets(Sets),
@@ -44,16 +44,17 @@ pub(super) struct Sets {
     pub(super) v4: [Set; 2],
     /// `[seeders, leechers]` of IPv6.
     pub(super) v6: [Set; 2],
-    /// When somebody last wanted to know the peers' ids; while that is not long ago, ids are kept.
+    /// Time of the last announce that requested peer ids. Ids are stored until a timeout after it.
     pub(super) ids_wanted: Option<Mark>,
 }
 
-/// Bytes for the peers within a record: 3 of IPv4, or 2 and one of IPv6, or 2 of IPv6.
+/// Bytes for the peers in a record: 3 of IPv4, or 2 of IPv4 and 1 of IPv6, or 2 of IPv6.
 const FEW_BYTES: usize = 2 * V6;
-/// Peers within a record.
+/// Maximum number of peers in a record.
 pub(super) const FEW: usize = 3;
-/// An address and a mark.
+/// Bytes of an IPv4 address and a mark.
 const V4: usize = PEER_V4_BYTES + 1;
+/// Bytes of an IPv6 address and a mark.
 const V6: usize = PEER_V6_BYTES + 1;
 
 /// Up to three peers, packed.
@@ -63,14 +64,14 @@ const V6: usize = PEER_V6_BYTES + 1;
 ///  bytes:  IPv4 seeders, then leechers, 7 each ->    ...    <- IPv6 peers, likewise, 19 each
 /// ```
 ///
-/// Without peers the first byte is the mark of when the last one left.
+/// Without peers, the first byte is the mark of the time at which the last peer was removed.
 #[derive(Clone, Copy)]
 pub(super) struct Few {
     counts: u8,
     bytes: [u8; FEW_BYTES],
 }
 
-/// A peer within a record.
+/// A peer in a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct FewPeer {
     pub(super) addr: PeerAddr,
@@ -85,7 +86,7 @@ impl Default for Few {
 }
 
 impl Few {
-    /// Packs peers. `None`: there isn't room for all.
+    /// Packs peers. `None` if there is no room for all of them.
     pub(super) fn pack(peers: &[FewPeer]) -> Option<Self> {
         let mut few = Self::default();
         let (mut front, mut back) = (0, FEW_BYTES);
@@ -117,13 +118,13 @@ impl Few {
         Some(few)
     }
 
-    /// The peers.
+    /// Returns the peers.
     #[inline]
     pub(super) fn unpack(&self) -> ArrayVec<FewPeer, FEW> {
         self.iter().collect()
     }
 
-    /// The peers, one after the other: those of IPv4, then those of IPv6.
+    /// Iterates over the peers: first IPv4, then IPv6.
     #[inline]
     pub(super) fn iter(&self) -> impl Iterator<Item = FewPeer> {
         let v4 = (0..self.count(0) + self.count(1)).map(|number| {
@@ -137,7 +138,7 @@ impl Few {
         v4.chain(v6)
     }
 
-    /// Writes the mark of a peer that is there, in this role; returns the one from before.
+    /// Writes the mark of a peer that is already in the record with this role. Returns the previous mark.
     #[inline]
     pub(super) fn renew(&mut self, addr: &PeerAddr, seeder: bool, mark: Mark) -> Option<Mark> {
         let (is_leecher, place) = match addr {
@@ -155,19 +156,19 @@ impl Few {
         (is_leecher != seeder).then(|| std::mem::replace(&mut self.bytes[place], mark))
     }
 
-    /// How many peers there are of each kind: `[IPv4 seeders, IPv4 leechers, IPv6 seeders, IPv6 leechers]`.
+    /// Returns the numbers of peers: `[IPv4 seeders, IPv4 leechers, IPv6 seeders, IPv6 leechers]`.
     pub(super) fn counts(&self) -> [u32; 4] {
         [0, 1, 2, 3].map(|kind| self.count(kind) as u32)
     }
 
-    /// A swarm that has lost its last peer now.
+    /// Creates the body of a swarm whose last peer was removed now.
     pub(super) fn empty(now: Mark) -> Self {
         let mut few = Self::default();
         few.bytes[0] = now;
         few
     }
 
-    /// When a swarm without peers lost the last one.
+    /// Returns the time at which the last peer was removed, if there are no peers.
     pub(super) fn empty_since(&self) -> Option<Mark> {
         (self.counts == 0).then_some(self.bytes[0])
     }
@@ -187,8 +188,8 @@ mod tests {
     }
 
     #[test]
-    fn every_mix_that_has_room_comes_back() {
-        // Each of three places: nobody, or one of the four kinds.
+    fn every_mix_that_fits_is_packed_and_unpacked() {
+        // Each of three places is empty or holds one of the four kinds.
         for mix in 0..5_u32.pow(3) {
             let kinds = [mix % 5, mix / 5 % 5, mix / 25];
             let peers: Vec<FewPeer> = kinds
@@ -202,7 +203,7 @@ mod tests {
             let fits = (peers.len() - v6) * V4 + v6 * V6 <= FEW_BYTES;
             let packed = Few::pack(&peers);
             assert_eq!(packed.is_some(), fits, "{peers:?}");
-            assert!(fits || peers.len() == 3, "any two peers have room");
+            assert!(fits || peers.len() == 3, "any two peers fit");
             if let Some(packed) = packed {
                 let mut back = packed.unpack();
                 back.sort_by_key(|peer| peer.mark ^ 0xff);

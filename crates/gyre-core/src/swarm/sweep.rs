@@ -1,8 +1,8 @@
-//! Owns the sweep: the walk that takes expired peers out, makes room when memory is short, and gives memory back, a
-//! slice at a time.
+//! Owns the sweep, which removes expired peers, evicts peers when memory is short, and frees memory, one slice at a
+//! time.
 //!
-//! It visits swarms from the last to the first, because what it moves it moves to the front: so nobody is ever passed
-//! over, at worst visited twice. Within a large set it goes upwards, because a split moves peers to the end.
+//! The sweep visits swarms from the last to the first, because it moves records to the front: no swarm is skipped, and
+//! a moved one is visited at most twice. Within a large set it goes upwards, because a split moves peers to the end.
 
 use std::time::Duration;
 
@@ -14,25 +14,26 @@ use crate::limits::{SWEEP_CLEANING_COST, SWEEP_FREED_CHUNKS, TABLE_FILL_PERCENT,
 use crate::time::Timestamp;
 use crate::types::{Family, InfoHash, PeerAddr};
 
-/// Where the sweep goes on.
+/// The state of the sweep between slices.
 pub(super) struct Cursor {
-    /// Swarms with lower numbers are still to come.
+    /// Swarms with lower numbers remain in this lap.
     below: u32,
-    /// In the middle of the swarm with this very number.
-    within: Option<Within>,
+    /// The position within swarm number `below`, if the last slice ended there.
+    in_swarm: Option<SetPosition>,
     lap_started: Timestamp,
     last_lap: Duration,
-    /// Peers that went all at once since the last slice.
-    leapt: u64,
-    /// Announces that had been refused by the last slice.
+    /// Peers that expired all at once since the last slice.
+    expired_at_once: u64,
+    /// Value of [`Totals::refused`](super::Totals::refused) at the last slice.
     refused: u64,
-    /// Peers go until there is room again.
+    /// Whether peers are being evicted to make room.
     evicting: bool,
 }
 
+/// The position of the sweep within a swarm.
 #[derive(Clone, Copy, Default)]
-struct Within {
-    /// IPv4 seeders, IPv4 leechers, IPv6 seeders, IPv6 leechers.
+struct SetPosition {
+    /// 0: IPv4 seeders, 1: IPv4 leechers, 2: IPv6 seeders, 3: IPv6 leechers.
     set: usize,
     bucket: u32,
 }
@@ -41,10 +42,10 @@ impl Default for Cursor {
     fn default() -> Self {
         Self {
             below: u32::MAX,
-            within: None,
+            in_swarm: None,
             lap_started: Timestamp::default(),
             last_lap: Duration::ZERO,
-            leapt: 0,
+            expired_at_once: 0,
             refused: 0,
             evicting: false,
         }
@@ -52,82 +53,90 @@ impl Default for Cursor {
 }
 
 impl Cursor {
-    /// That of a table which has just lost so many peers at once.
-    pub(super) fn after_leap(&self, peers: u64) -> Self {
-        let (leapt, refused) = (self.leapt + peers, self.refused);
-        Self { leapt, refused, lap_started: self.lap_started, last_lap: self.last_lap, ..Self::default() }
+    /// Returns the cursor for a table in which `peers` peers have just expired all at once.
+    pub(super) fn after_mass_expiry(&self, peers: u64) -> Self {
+        let (expired_at_once, refused) = (self.expired_at_once + peers, self.refused);
+        Self {
+            expired_at_once,
+            refused,
+            lap_started: self.lap_started,
+            last_lap: self.last_lap,
+            ..Self::default()
+        }
     }
 }
 
-/// What a slice of the sweep did.
+/// The result of a sweep slice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Swept {
-    /// Peers taken out because their time was over.
+    /// Number of expired peers removed.
     pub expired: u64,
-    /// Peers taken out before their time, to make room.
+    /// Number of peers evicted before their timeout to make room.
     pub evicted: u64,
-    /// Peers taken out because their swarm is not permitted.
+    /// Number of peers removed because their swarm is not permitted.
     pub denied: u64,
-    /// It came to the end of the table, and the next slice starts over.
+    /// Whether the slice ended at the end of the table. The next slice starts a new lap.
     pub lap_ended: bool,
-    /// More peers are to be evicted: the next slice should come soon.
+    /// Whether memory is still short. The next slice should follow soon.
     pub is_short: bool,
 }
 
-/// The work of one slice.
+/// The budget and thresholds of one slice.
 #[derive(Clone, Copy)]
 struct Slice {
     left: usize,
-    /// Who is as old as this goes ...
-    over_age: u8,
-    /// ... and when memory is short, who is as old as this.
-    spare_age: u8,
+    /// Peers of this age in ticks are removed.
+    expiry_age: u8,
+    /// Peers of this age in ticks are removed while memory is short.
+    eviction_age: u8,
     /// Memory is short while more than this is used.
-    enough: usize,
+    target_bytes: usize,
 }
 
 impl Slice {
     fn is_short(&self, books: &Books) -> bool {
-        books.memory.used > self.enough
+        books.memory.used > self.target_bytes
     }
 
-    /// The age at which a peer goes.
-    fn age(&self, books: &Books) -> u8 {
-        if self.is_short(books) { self.spare_age } else { self.over_age }
+    /// Returns the age at which a peer is removed.
+    fn removal_age(&self, books: &Books) -> u8 {
+        if self.is_short(books) { self.eviction_age } else { self.expiry_age }
     }
 
-    fn goes(&self, books: &Books, mark: Mark) -> bool {
-        books.ticks.age(mark) >= self.age(books)
+    fn is_due(&self, books: &Books, mark: Mark) -> bool {
+        books.ticks.age(mark) >= self.removal_age(books)
     }
 
-    fn pay(&mut self, cost: usize) {
+    fn charge(&mut self, cost: usize) {
         self.left = self.left.saturating_sub(cost);
     }
 }
 
 impl Shard {
-    /// Goes on from where the last slice ended, at a cost of about `budget`: a swarm or a bucket looked at costs one,
-    /// one in which something is to be done [`SWEEP_CLEANING_COST`]. Takes out peers that have not announced within
-    /// the timeout, swarms that have been empty for as long, and, if memory is short, empty swarms and the oldest
-    /// peers. Ends early at the end of the table.
+    /// Runs the next slice of the sweep. Removes peers that have not announced within the timeout and swarms that have
+    /// been empty for that time. If memory is short, also removes other empty swarms and the oldest peers.
+    ///
+    /// `budget` limits the cost. Looking at a swarm or a bucket costs 1, and changing one costs
+    /// [`SWEEP_CLEANING_COST`] more. The slice ends early at the end of the table.
     pub fn sweep(&mut self, now: Timestamp, budget: usize) -> Swept {
         self.sweep_permitted(now, budget, |_| true)
     }
 
-    /// The same, which also takes out whatever is in a swarm that is not permitted: its peers with the first lap, its
-    /// memory with the second.
+    /// Like [`sweep`](Self::sweep), but also removes swarms that are not permitted: their peers in the first lap, and
+    /// the swarms in the second.
     pub fn sweep_permitted(
         &mut self,
         now: Timestamp,
         budget: usize,
         permits: impl Fn(&InfoHash) -> bool,
     ) -> Swept {
-        self.pass(now);
-        let mut swept = Swept { expired: std::mem::take(&mut self.cursor.leapt), ..Swept::default() };
+        self.advance(now);
+        let mut swept =
+            Swept { expired: std::mem::take(&mut self.cursor.expired_at_once), ..Swept::default() };
         let mut slice = self.slice(budget);
         self.give_back();
         while slice.left > 0 {
-            let next = match self.cursor.within {
+            let next = match self.cursor.in_swarm {
                 Some(_) => Some(self.cursor.below).filter(|number| self.swarms.map().contains(*number)),
                 None => self.swarms.map().taken_below(self.cursor.below),
             };
@@ -136,13 +145,13 @@ impl Shard {
                     self.visit(number, &mut slice, &mut swept);
                 }
                 Some(number) => {
-                    let mut strict = Slice { over_age: 0, spare_age: 0, ..slice };
-                    let mut gone = Swept::default();
-                    self.visit(number, &mut strict, &mut gone);
+                    let mut strict = Slice { expiry_age: 0, eviction_age: 0, ..slice };
+                    let mut removed = Swept::default();
+                    self.visit(number, &mut strict, &mut removed);
                     slice.left = strict.left;
-                    swept.denied += gone.expired + gone.evicted;
+                    swept.denied += removed.expired + removed.evicted;
                 }
-                None if self.cursor.within.is_some() => self.cursor.within = None, // it has gone meanwhile
+                None if self.cursor.in_swarm.is_some() => self.cursor.in_swarm = None, // the swarm no longer exists
                 None => {
                     self.cursor.last_lap = now.since(self.cursor.lap_started);
                     (self.cursor.lap_started, self.cursor.below) = (now, u32::MAX);
@@ -154,41 +163,41 @@ impl Shard {
         Swept { is_short: slice.is_short(&self.books), ..swept }
     }
 
-    /// How long ago the sweep began the last lap that it has finished: the most by which a peer outlives its time in
-    /// the counts. (Who was passed by at the beginning of that lap, just in time, may still be to come in this one.)
+    /// Returns the time since the start of the last completed lap. An expired peer stays in the counts for at most this
+    /// long: it may have expired just after its visit in that lap and not yet be visited in the current one.
     pub fn sweep_lag(&self, now: Timestamp) -> Duration {
         self.cursor.last_lap + now.since(self.cursor.lap_started)
     }
 
-    /// Decides who has to go.
+    /// Determines which peers this slice removes.
     fn slice(&mut self, budget: usize) -> Slice {
         let Books { memory, ticks, census } = &self.books;
-        let over_age = ticks.life() + 1;
+        let expiry_age = ticks.lifetime() + 1;
         let percent = |percent: usize| (memory.limit / 100).saturating_mul(percent);
-        // Once begun it goes on for a while: a lap takes time, in which new peers come.
+        // Once started, eviction continues to a lower threshold: new peers arrive during the lap.
         self.cursor.evicting = memory.used > percent(TABLE_FILL_PERCENT)
             || self.cursor.evicting && memory.used > percent(TABLE_RELIEF_PERCENT);
-        let mut enough =
+        let mut target_bytes =
             percent(if self.cursor.evicting { TABLE_RELIEF_PERCENT } else { TABLE_FILL_PERCENT });
-        // Peers are refused though not all memory is used: it lies in blocks of sizes that nobody wants. Some have to
-        // go before these come together and are given back.
+        // If peers are refused although not all memory is used, the free memory is in blocks of the wrong sizes.
+        // Evicting some peers lets these blocks be compacted and freed.
         let refused = self.totals.refused > std::mem::replace(&mut self.cursor.refused, self.totals.refused);
         if refused && memory.is_full() {
-            enough = enough.min(memory.used - memory.used / 128);
+            target_bytes = target_bytes.min(memory.used - memory.used / 128);
         }
         let peers = self.totals.seeders + self.totals.leechers;
-        let in_empty_swarms = self.totals.empty_swarms as usize * size_of::<Swarm>(); // which go first
-        let spare_age = match memory.used.checked_sub(enough) {
+        let in_empty_swarms = self.totals.empty_swarms as usize * size_of::<Swarm>(); // removed first
+        let eviction_age = match memory.used.checked_sub(target_bytes) {
             Some(excess) if peers > 0 && excess > in_empty_swarms => {
                 let needed = excess as u64 / (memory.used as u64 / peers).max(1) + 1;
                 census.age_of_oldest(ticks, needed)
             }
-            _ => over_age,
+            _ => expiry_age,
         };
-        Slice { left: budget, over_age, spare_age, enough }
+        Slice { left: budget, expiry_age, eviction_age, target_bytes }
     }
 
-    /// Gives back what the last slices have emptied, not too much at a time.
+    /// Frees a limited part of the memory that earlier slices have emptied.
     fn give_back(&mut self) {
         let memory = &mut self.books.memory;
         let mut most = SWEEP_FREED_CHUNKS;
@@ -203,7 +212,7 @@ impl Shard {
     }
 
     fn visit(&mut self, number: u32, slice: &mut Slice, swept: &mut Swept) {
-        slice.pay(1);
+        slice.charge(1);
         self.cursor.below = number;
         let finished = match self.swarms.get(number).body {
             Body::Few(few) => {
@@ -213,93 +222,93 @@ impl Shard {
             Body::Sets(sets) => self.visit_sets(number, sets, slice, swept),
         };
         if finished {
-            self.cursor.within = None;
+            self.cursor.in_swarm = None;
             if self.swarms.map().contains(number) && self.swarms.map().is_stray(number) {
-                slice.pay(SWEEP_CLEANING_COST);
-                self.settle(number);
+                slice.charge(SWEEP_CLEANING_COST);
+                self.relocate(number);
             }
         }
     }
 
     fn visit_few(&mut self, number: u32, few: Few, slice: &mut Slice, swept: &mut Swept) {
         if let Some(since) = few.empty_since() {
-            if slice.is_short(&self.books) || self.books.ticks.age(since) >= slice.over_age {
-                slice.pay(SWEEP_CLEANING_COST);
+            if slice.is_short(&self.books) || self.books.ticks.age(since) >= slice.expiry_age {
+                slice.charge(SWEEP_CLEANING_COST);
                 self.drop_swarm(self.index.hash(&self.swarms.get(number).info_hash), number);
             }
             return;
         }
         let mut peers = few.unpack();
-        if !peers.iter().any(|peer| slice.goes(&self.books, peer.mark)) {
+        if !peers.iter().any(|peer| slice.is_due(&self.books, peer.mark)) {
             return;
         }
-        slice.pay(SWEEP_CLEANING_COST);
-        let age = slice.age(&self.books);
-        let (ticks, mut gone) = (&self.books.ticks, peers.clone());
-        gone.retain(|peer| ticks.age(peer.mark) >= age);
+        slice.charge(SWEEP_CLEANING_COST);
+        let age = slice.removal_age(&self.books);
+        let (ticks, mut removed) = (&self.books.ticks, peers.clone());
+        removed.retain(|peer| ticks.age(peer.mark) >= age);
         peers.retain(|peer| ticks.age(peer.mark) < age);
-        for gone in gone {
-            self.books.census.leave(gone.mark);
-            self.totals.count_gone(gone.seeder, gone.addr.family());
-            match self.books.ticks.is_over(gone.mark) {
+        for removed in removed {
+            self.books.census.leave(removed.mark);
+            self.totals.count_removed(removed.seeder, removed.addr.family());
+            match self.books.ticks.is_expired(removed.mark) {
                 true => swept.expired += 1,
                 false => swept.evicted += 1,
             }
         }
         self.swarms.get_mut(number).body = Body::Few(Few::pack(&peers).expect("fewer peers need less room"));
         if peers.is_empty() {
-            self.vacate(self.index.hash(&self.swarms.get(number).info_hash), number);
+            self.handle_empty(self.index.hash(&self.swarms.get(number).info_hash), number);
         }
     }
 
-    /// False if there is more to do in this swarm.
+    /// Returns false if the swarm is not finished.
     fn visit_sets(&mut self, number: u32, mut sets: Sets, slice: &mut Slice, swept: &mut Swept) -> bool {
-        let short = slice.is_short(&self.books); // then ids go before peers do
-        sets.ids_wanted = sets.ids_wanted.filter(|mark| !short && !self.books.ticks.is_over(*mark));
+        let short = slice.is_short(&self.books); // drop ids before peers
+        sets.ids_wanted = sets.ids_wanted.filter(|mark| !short && !self.books.ticks.is_expired(*mark));
         let keep_ids = sets.ids_wanted.is_some();
-        let mut within = self.cursor.within.unwrap_or_default();
+        let mut in_swarm = self.cursor.in_swarm.unwrap_or_default();
         let mut finished = true;
-        while within.set < 4 {
-            let role = within.set % 2;
-            let (family, (cleaned, done)) = match within.set / 2 {
+        while in_swarm.set < 4 {
+            let role = in_swarm.set % 2;
+            let (family, (cleaned, done)) = match in_swarm.set / 2 {
                 0 => (
                     Family::V4,
-                    self.v4.sweep(&mut sets.v4[role], &mut within.bucket, keep_ids, slice, &mut self.books),
+                    self.v4.sweep(&mut sets.v4[role], &mut in_swarm.bucket, keep_ids, slice, &mut self.books),
                 ),
                 _ => (
                     Family::V6,
-                    self.v6.sweep(&mut sets.v6[role], &mut within.bucket, keep_ids, slice, &mut self.books),
+                    self.v6.sweep(&mut sets.v6[role], &mut in_swarm.bucket, keep_ids, slice, &mut self.books),
                 ),
             };
             swept.expired += u64::from(cleaned.expired);
             swept.evicted += u64::from(cleaned.evicted);
             (0..cleaned.expired + cleaned.evicted)
-                .for_each(|_| self.totals.count_gone(role == SEEDERS, family));
+                .for_each(|_| self.totals.count_removed(role == SEEDERS, family));
             if !done {
                 finished = false;
                 break;
             }
-            within = Within { set: within.set + 1, bucket: 0 };
+            in_swarm = SetPosition { set: in_swarm.set + 1, bucket: 0 };
         }
         self.swarms.get_mut(number).body = Body::Sets(sets);
         let counts = self.counts(number);
         if counts.seeders + counts.leechers == 0 {
-            self.vacate(self.index.hash(&self.swarms.get(number).info_hash), number);
+            self.handle_empty(self.index.hash(&self.swarms.get(number).info_hash), number);
             return true;
         }
         if !finished {
-            self.cursor.within = Some(within);
+            self.cursor.in_swarm = Some(in_swarm);
             return false;
         }
         if ((counts.seeders + counts.leechers) as usize) < FEW && !keep_ids {
-            slice.pay(SWEEP_CLEANING_COST);
-            self.fold(number, sets);
+            slice.charge(SWEEP_CLEANING_COST);
+            self.move_to_record(number, sets);
         }
         true
     }
 
-    /// Puts the peers of a swarm that has become small into its record, if its sets are no larger than a bucket.
-    fn fold(&mut self, number: u32, mut sets: Sets) {
+    /// Moves the peers of a swarm that has become small into its record, if each set is a single bucket.
+    fn move_to_record(&mut self, number: u32, mut sets: Sets) {
         if sets.v4.iter().chain(&sets.v6).any(|set| matches!(set, Set::Many(_))) {
             return;
         }
@@ -313,12 +322,12 @@ impl Shard {
                 peers.push(FewPeer { addr: PeerAddr::V6(addr), seeder, mark });
             });
         }
-        let few = Few::pack(&peers).expect("any two peers have room in a record");
+        let few = Few::pack(&peers).expect("any two peers fit in a record");
         self.swarms.get_mut(number).body = Body::Few(few);
     }
 
-    /// Moves a record to the front.
-    fn settle(&mut self, number: u32) {
+    /// Moves a record to the lowest free place.
+    fn relocate(&mut self, number: u32) {
         let swarm = *self.swarms.get(number);
         let place = self.swarms.insert(swarm, &mut self.books.memory);
         self.swarms.remove(number, &mut self.books.memory);
@@ -327,7 +336,7 @@ impl Shard {
 }
 
 impl<const N: usize> Peers<N> {
-    /// Visits the buckets of a set from one on; says whether it came to the last.
+    /// Visits the buckets of a set, starting at `number`. Returns whether it finished the set.
     fn sweep(
         &mut self,
         set: &mut Set,
@@ -342,30 +351,30 @@ impl<const N: usize> Peers<N> {
         }
         while *number < self.buckets(set) {
             let mut bucket = self.bucket(set, *number);
-            if bucket.len() > 0 && slice.goes(books, bucket.oldest) {
-                slice.pay(SWEEP_CLEANING_COST);
-                let cleaned = self.clean(set, *number, slice.age(books), books);
+            if bucket.len() > 0 && slice.is_due(books, bucket.oldest) {
+                slice.charge(SWEEP_CLEANING_COST);
+                let cleaned = self.clean(set, *number, slice.removal_age(books), books);
                 sum.expired += cleaned.expired;
                 sum.evicted += cleaned.evicted;
                 bucket = self.bucket(set, *number);
             }
             if bucket.has_ids() && !keep_ids {
-                slice.pay(SWEEP_CLEANING_COST);
+                slice.charge(SWEEP_CLEANING_COST);
                 self.blocks.set_ids(&mut bucket, false, &mut books.memory);
             }
             if self.blocks.is_stray(bucket) {
-                slice.pay(SWEEP_CLEANING_COST);
-                self.blocks.settle(&mut bucket, &mut books.memory);
+                slice.charge(SWEEP_CLEANING_COST);
+                self.blocks.relocate(&mut bucket, &mut books.memory);
             }
             self.put_bucket(set, *number, bucket);
             *number += 1;
-            slice.pay(1);
+            slice.charge(1);
             if slice.left == 0 {
-                return (sum, false); // after a bucket at least, so that every slice comes forward
+                return (sum, false); // after at least one bucket, so that every slice makes progress
             }
         }
         while self.merge(set, books) {
-            slice.pay(SWEEP_CLEANING_COST);
+            slice.charge(SWEEP_CLEANING_COST);
             if slice.left == 0 {
                 return (sum, false);
             }
@@ -374,7 +383,7 @@ impl<const N: usize> Peers<N> {
         (sum, true)
     }
 
-    /// The longest bucket is to be known again, as of this lap.
+    /// Starts to measure the longest bucket anew in this lap.
     fn begin_lap(&mut self, set: &Set) {
         if let Set::Many(number) = set {
             self.directories.get_mut(*number).longest_of_lap = 0;
@@ -396,7 +405,7 @@ impl<const N: usize> Peers<N> {
         self.directories.trim(memory, most);
     }
 
-    /// Takes the peers out of a set of one bucket, which leaves the census as it is: they go elsewhere.
+    /// Takes all peers out of a set of one bucket. The census is unchanged, because they are stored elsewhere.
     fn drain(&mut self, set: &mut Set, books: &mut Books, mut take: impl FnMut([u8; N], Mark)) {
         let mut bucket = self.bucket(set, 0);
         while bucket.len() > 0 {

@@ -1,4 +1,4 @@
-//! Owns the tests of what one source may ask for.
+//! Owns the tests of the limits for each source.
 
 use super::*;
 
@@ -20,7 +20,7 @@ fn v6(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-/// How many of so many announces at this time are permitted.
+/// Returns how many of `announces` announces at this time are permitted.
 fn permitted(throttle: &mut Throttle, millis: u64, ip: IpAddr, announces: u32) -> u32 {
     let permits = |_: &u32| throttle.permits(at(millis), Limited::Announce, ip);
     (0..announces).filter(permits).count() as u32
@@ -32,22 +32,22 @@ fn throttle(announces: &str, network_share: u32) -> Throttle {
 }
 
 #[test]
-fn a_burst_is_permitted_and_then_the_rate() {
+fn after_a_burst_only_the_rate_is_permitted() {
     let mut throttle = throttle("10/s:5", 0);
     let ip = v4(1);
     assert_eq!(permitted(&mut throttle, 5_000, ip, 100), 5);
     assert_eq!(permitted(&mut throttle, 5_099, ip, 100), 0);
     assert_eq!(permitted(&mut throttle, 5_100, ip, 100), 1);
-    assert_eq!(permitted(&mut throttle, 5_350, ip, 100), 2); // and half of the third
+    assert_eq!(permitted(&mut throttle, 5_350, ip, 100), 2); // half of the third token remains
     assert_eq!(permitted(&mut throttle, 5_400, ip, 100), 1);
-    assert_eq!(permitted(&mut throttle, 90_000, ip, 100), 5); // no more for having waited
-    // Over an hour at a hundred times the rate.
+    assert_eq!(permitted(&mut throttle, 90_000, ip, 100), 5); // a longer wait gives no more
+    // An hour at a hundred times the rate.
     let sum: u32 = (0..3_600_000).map(|milli| permitted(&mut throttle, 1_000_000 + milli, ip, 1)).sum();
     assert!((36_000..=36_005).contains(&sum), "{sum}");
 }
 
 #[test]
-fn sources_kinds_and_families_have_each_their_own() {
+fn each_source_and_kind_of_request_has_its_own_bucket() {
     let mut limits = SourceLimits { announces: rate("1/h:3"), ..SourceLimits::default() };
     limits.scrapes = rate("1/h:2");
     let mut throttle = Throttle::new(&limits, KEY);
@@ -55,7 +55,10 @@ fn sources_kinds_and_families_have_each_their_own() {
         assert_eq!(permitted(&mut throttle, 0, ip, 10), 3, "{ip}");
         let scrapes = (0..10).filter(|_| throttle.permits(at(0), Limited::Scrape, ip)).count();
         assert_eq!(scrapes, 2, "{ip}");
-        assert!((0..1_000).all(|_| throttle.permits(at(0), Limited::Connect, ip)), "nobody limits them");
+        assert!(
+            (0..1_000).all(|_| throttle.permits(at(0), Limited::Connect, ip)),
+            "connects are not limited"
+        );
     }
     // One /64 is one source; the next is another.
     assert_eq!(permitted(&mut throttle, 0, v6("2001:db8::ffff:1"), 10), 0);
@@ -63,7 +66,7 @@ fn sources_kinds_and_families_have_each_their_own() {
 }
 
 #[test]
-fn a_network_may_as_much_as_some_of_its_addresses() {
+fn a_network_has_the_limit_of_several_addresses() {
     for (first, other) in [(0x0a00_0000, v4(0x0a00_0100)), (0xc612_0000, v4(0xc612_0100))] {
         let mut throttle = throttle("1/h:10", 4);
         let sum: u32 = (0..256).map(|host| permitted(&mut throttle, 0, v4(first + host), 100)).sum();
@@ -95,7 +98,7 @@ fn exempt_networks_have_no_limit() {
 }
 
 #[test]
-fn who_sends_too_many_wrong_ids_is_banned_for_a_time() {
+fn too_many_wrong_ids_ban_the_source_for_a_time() {
     let limits = SourceLimits { wrong_ids: rate("1/m:10"), ban_secs: 30, ..SourceLimits::default() };
     let mut throttle = Throttle::new(&limits, KEY);
     let (bad, good) = (v4(1), v4(2));
@@ -103,28 +106,32 @@ fn who_sends_too_many_wrong_ids_is_banned_for_a_time() {
     assert_eq!(wrong, Some(10));
     assert!(throttle.bans(at(1_000), bad) && throttle.bans(at(30_999), bad));
     assert!(!throttle.bans(at(1_000), good) && !throttle.bans(at(31_000), bad));
-    // Those after the ban count on top of those before.
+    // Wrong ids after the ban add to those before it.
     assert!(throttle.note_wrong_id(at(31_000), bad) && throttle.bans(at(60_999), bad));
     assert!(!throttle.note_wrong_id(at(3_600_000), bad) && !throttle.bans(at(3_600_000), bad));
 }
 
 #[test]
-fn a_flood_of_sources_makes_nobody_forget_who_asks_most() {
+fn a_flood_of_sources_does_not_evict_a_heavy_source() {
     let mut throttle = throttle("1/m:20", 0);
-    let mad = v4(u32::MAX);
-    let mut sum = permitted(&mut throttle, 0, mad, 1_000);
+    let heavy = v4(u32::MAX);
+    let mut sum = permitted(&mut throttle, 0, heavy, 1_000);
     let sources = 4 * (THROTTLE_SETS * THROTTLE_WAYS) as u32;
     for source in 0..sources {
-        assert_eq!(permitted(&mut throttle, 0, v4(source), 1), 1, "a source that asks once is never refused");
+        assert_eq!(
+            permitted(&mut throttle, 0, v4(source), 1),
+            1,
+            "the first request of a source is permitted"
+        );
         if source % 1_000 == 0 {
-            sum += permitted(&mut throttle, 0, mad, 10);
+            sum += permitted(&mut throttle, 0, heavy, 10);
         }
     }
     assert_eq!(sum, 20);
 }
 
 #[test]
-fn other_limits_hold_at_once_and_leave_what_was_used_up() {
+fn new_limits_apply_at_once_and_keep_used_tokens() {
     let mut throttle = throttle("1/h:10", 0);
     assert_eq!(permitted(&mut throttle, 0, v4(1), 100), 10);
     let limits = SourceLimits { announces: rate("1/s:5"), ..SourceLimits::default() };
@@ -136,7 +143,7 @@ fn other_limits_hold_at_once_and_leave_what_was_used_up() {
 }
 
 #[test]
-fn the_highest_rates_neither_overflow_nor_refuse() {
+fn the_highest_rates_do_not_overflow() {
     let mut throttle = throttle("1000000/s:1000000", 65_536);
     assert_eq!(permitted(&mut throttle, u64::from(u32::MAX), v4(1), 1_000_000), 1_000_000);
     let mut slow = self::throttle("1/h:1000000", 0);
@@ -144,7 +151,7 @@ fn the_highest_rates_neither_overflow_nor_refuse() {
 }
 
 #[test]
-fn rates_are_read_and_written() {
+fn rates_are_parsed_and_formatted() {
     for (text, written) in [
         ("1", "1/s:10"),
         ("30/m", "30/m:5"),
@@ -159,6 +166,6 @@ fn rates_are_read_and_written() {
     for text in
         ["", "0", "-1", "1000001", "1/d", "1/", "/s", "1:", "1:0", "1:1000001", "1/s:5:5", "1.5", " 1", "+ 1"]
     {
-        assert_eq!(text.parse::<Rate>(), Err(NO_RATE), "{text:?}");
+        assert_eq!(text.parse::<Rate>(), Err(INVALID_RATE), "{text:?}");
     }
 }

@@ -1,9 +1,9 @@
-//! Owns reading what an HTTP tracker answers (BEP 3, 7, 23, 48), as a strict client does: bencode in its one canonical
-//! form, nothing behind it.
+//! Owns the parsing of responses of HTTP trackers (BEP 3, 7, 23, 48), as strict as a strict client: canonical bencode
+//! with nothing after it.
 
 use crate::types::{InfoHash, PEER_V4_BYTES, PEER_V6_BYTES, SwarmCounts};
 
-/// Lists and dictionaries within each other, at most. An answer has three.
+/// Maximum nesting depth of lists and dictionaries. A response has three levels.
 const DEPTH: usize = 8;
 
 /// A bencoded value.
@@ -15,31 +15,31 @@ pub enum Value<'a> {
     Bytes(&'a [u8]),
     /// `l…e`.
     List(Vec<Value<'a>>),
-    /// `d…e`, its keys ascending.
+    /// `d…e`, with ascending keys.
     Dictionary(Vec<(&'a [u8], Value<'a>)>),
 }
 
-/// Why bytes are no answer.
+/// Why a response is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NoAnswer {
-    /// It is not bencode, from this byte on.
-    #[error("it is not bencoded, at byte {0}")]
+pub enum InvalidResponse {
+    /// Invalid bencode at this byte.
+    #[error("invalid bencode at byte {0}")]
     Bencode(usize),
-    /// The keys of a dictionary are not ascending, or there twice; at this byte.
-    #[error("keys are not sorted, at byte {0}")]
+    /// The keys of a dictionary are not strictly ascending at this byte.
+    #[error("the keys are not sorted at byte {0}")]
     Order(usize),
-    /// It is too deep.
-    #[error("it is nested too deep")]
+    /// The value is nested too deeply.
+    #[error("nested too deeply")]
     Depth,
-    /// It is a value, but no dictionary.
-    #[error("it is no dictionary")]
-    NoDictionary,
-    /// What stands under this key is not of its kind.
-    #[error("`{0}` is not what it should be")]
+    /// The value is not a dictionary.
+    #[error("not a dictionary")]
+    NotADictionary,
+    /// The value of this key has the wrong type.
+    #[error("the value of `{0}` has the wrong type")]
     Kind(&'static str),
 }
 
-/// Takes values off the front of a slice. INVARIANT: `at <= bytes.len()`.
+/// Reads values from the front of a slice. INVARIANT: `at <= bytes.len()`.
 struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -52,26 +52,26 @@ impl<'a> Reader<'a> {
         Some(byte)
     }
 
-    fn wrong(&self) -> NoAnswer {
-        NoAnswer::Bencode(self.at)
+    fn invalid(&self) -> InvalidResponse {
+        InvalidResponse::Bencode(self.at)
     }
 
-    /// Digits up to the end mark, in the one way to write them.
-    fn number(&mut self, end: u8) -> Result<i64, NoAnswer> {
+    /// Reads a number in canonical form, up to the end mark.
+    fn number(&mut self, end: u8) -> Result<i64, InvalidResponse> {
         let rest = &self.bytes[self.at..];
-        let length = rest.iter().position(|byte| *byte == end).ok_or(self.wrong())?;
-        let text = std::str::from_utf8(&rest[..length]).map_err(|_| self.wrong())?;
+        let length = rest.iter().position(|byte| *byte == end).ok_or(self.invalid())?;
+        let text = std::str::from_utf8(&rest[..length]).map_err(|_| self.invalid())?;
         let digits = text.strip_prefix('-').unwrap_or(text);
         let canonical = digits.bytes().all(|byte| byte.is_ascii_digit())
             && (digits == "0" && digits == text || !digits.is_empty() && !digits.starts_with('0'));
-        let number = text.parse().ok().filter(|_| canonical).ok_or(self.wrong())?;
+        let number = text.parse().ok().filter(|_| canonical).ok_or(self.invalid())?;
         self.at += length + 1;
         Ok(number)
     }
 
-    fn string(&mut self) -> Result<&'a [u8], NoAnswer> {
-        let length = usize::try_from(self.number(b':')?).map_err(|_| self.wrong())?;
-        let bytes = self.bytes[self.at..].get(..length).ok_or(self.wrong())?;
+    fn string(&mut self) -> Result<&'a [u8], InvalidResponse> {
+        let length = usize::try_from(self.number(b':')?).map_err(|_| self.invalid())?;
+        let bytes = self.bytes[self.at..].get(..length).ok_or(self.invalid())?;
         self.at += length;
         Ok(bytes)
     }
@@ -82,9 +82,9 @@ impl<'a> Reader<'a> {
         ends
     }
 
-    fn value(&mut self, depth: usize) -> Result<Value<'a>, NoAnswer> {
+    fn value(&mut self, depth: usize) -> Result<Value<'a>, InvalidResponse> {
         if depth > DEPTH {
-            return Err(NoAnswer::Depth);
+            return Err(InvalidResponse::Depth);
         }
         match self.next() {
             Some(b'i') => self.number(b'e').map(Value::Number),
@@ -101,7 +101,7 @@ impl<'a> Reader<'a> {
                     let start = self.at;
                     let key = self.string()?;
                     if entries.last().is_some_and(|(last, _)| *last >= key) {
-                        return Err(NoAnswer::Order(start));
+                        return Err(InvalidResponse::Order(start));
                     }
                     entries.push((key, self.value(depth + 1)?));
                 }
@@ -111,88 +111,88 @@ impl<'a> Reader<'a> {
                 self.at -= 1;
                 self.string().map(Value::Bytes)
             }
-            _ => Err(NoAnswer::Bencode(self.at.saturating_sub(1))),
+            _ => Err(InvalidResponse::Bencode(self.at.saturating_sub(1))),
         }
     }
 }
 
 impl<'a> Value<'a> {
-    /// Reads one value, which is all there is.
+    /// Parses a value, which must take up all bytes.
     ///
     /// # Errors
     ///
-    /// [`NoAnswer`], with the place where it goes wrong.
-    pub fn parse(bytes: &'a [u8]) -> Result<Self, NoAnswer> {
+    /// [`InvalidResponse`], with the position of the error.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, InvalidResponse> {
         let mut reader = Reader { bytes, at: 0 };
         let value = reader.value(0)?;
-        if reader.at < bytes.len() { Err(reader.wrong()) } else { Ok(value) }
+        if reader.at < bytes.len() { Err(reader.invalid()) } else { Ok(value) }
     }
 
-    /// What stands under a key of a dictionary.
+    /// Returns the value of a key of a dictionary.
     pub fn get(&self, key: &str) -> Option<&Self> {
         let Self::Dictionary(entries) = self else { return None };
         entries.iter().find_map(|(found, value)| (*found == key.as_bytes()).then_some(value))
     }
 
-    /// The number that this is.
+    /// Returns the number, if this is one.
     pub fn as_number(&self) -> Option<i64> {
         if let Self::Number(number) = self { Some(*number) } else { None }
     }
 
-    /// The bytes that this is.
+    /// Returns the bytes, if this is a byte string.
     pub fn as_bytes(&self) -> Option<&'a [u8]> {
         if let Self::Bytes(bytes) = self { Some(bytes) } else { None }
     }
 
-    fn number(&self, key: &'static str) -> Result<Option<i64>, NoAnswer> {
+    fn number(&self, key: &'static str) -> Result<Option<i64>, InvalidResponse> {
         match self.get(key) {
             None => Ok(None),
             Some(Self::Number(number)) => Ok(Some(*number)),
-            Some(_) => Err(NoAnswer::Kind(key)),
+            Some(_) => Err(InvalidResponse::Kind(key)),
         }
     }
 
-    /// Peers, packed with so many bytes each, or a list of dictionaries.
-    fn peers(&self, key: &'static str, bytes_each: usize) -> Result<Option<usize>, NoAnswer> {
+    /// Returns the number of peers under a key: packed ones of `bytes_each` bytes, or a list of dictionaries.
+    fn peers(&self, key: &'static str, bytes_each: usize) -> Result<Option<usize>, InvalidResponse> {
         match self.get(key) {
             None => Ok(None),
             Some(Self::Bytes(packed)) if packed.len() % bytes_each == 0 => {
                 Ok(Some(packed.len() / bytes_each))
             }
             Some(Self::List(peers)) => Ok(Some(peers.len())),
-            Some(_) => Err(NoAnswer::Kind(key)),
+            Some(_) => Err(InvalidResponse::Kind(key)),
         }
     }
 }
 
-/// What a tracker answers to an announce.
+/// The response of a tracker to an announce.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Announced {
-    /// It has taken it.
-    Taken {
-        /// Seconds to the next announce, if it says so.
+pub enum AnnounceResponse {
+    /// The tracker accepts the announce.
+    Accepted {
+        /// Seconds until the next announce, if given.
         interval_secs: Option<i64>,
-        /// Peers under `peers`. `None`: there is no such key, at which some clients stumble.
+        /// Number of peers in `peers`. `None` if the key is missing, which some clients can't handle.
         peers: Option<usize>,
-        /// Peers under `peers6`.
+        /// Number of peers in `peers6`, if given.
         peers6: Option<usize>,
     },
-    /// It refuses, with this reason.
+    /// The tracker refuses the announce, with this reason.
     Refused(String),
 }
 
-impl Announced {
-    /// Reads the answer.
+impl AnnounceResponse {
+    /// Parses a response.
     ///
     /// # Errors
     ///
-    /// [`NoAnswer`], if it is none.
-    pub fn parse(bytes: &[u8]) -> Result<Self, NoAnswer> {
+    /// [`InvalidResponse`], if it is invalid.
+    pub fn parse(bytes: &[u8]) -> Result<Self, InvalidResponse> {
         let value = dictionary(bytes)?;
         if let Some(reason) = refusal(&value) {
             return Ok(Self::Refused(reason));
         }
-        Ok(Self::Taken {
+        Ok(Self::Accepted {
             interval_secs: value.number("interval")?,
             peers: value.peers("peers", PEER_V4_BYTES)?,
             peers6: value.peers("peers6", PEER_V6_BYTES)?,
@@ -200,22 +200,22 @@ impl Announced {
     }
 }
 
-/// Reads the answer to a scrape: the counts of this swarm, `None` if it isn't among them.
+/// Parses the response to a scrape. Returns the counts of this swarm, or `None` if the response does not contain it.
 ///
 /// # Errors
 ///
-/// The reason of a refusal, or why it is no answer.
-pub fn scraped(bytes: &[u8], info_hash: InfoHash) -> Result<Option<SwarmCounts>, String> {
+/// The reason for which the tracker refuses, or why the response is invalid.
+pub fn parse_scrape(bytes: &[u8], info_hash: InfoHash) -> Result<Option<SwarmCounts>, String> {
     let value = dictionary(bytes).map_err(|error| error.to_string())?;
     if let Some(reason) = refusal(&value) {
-        return Err(format!("it refuses: {reason}"));
+        return Err(format!("the tracker refuses: {reason}"));
     }
     let Some(Value::Dictionary(files)) = value.get("files") else {
-        return Err(NoAnswer::Kind("files").to_string());
+        return Err(InvalidResponse::Kind("files").to_string());
     };
     let Some((_, counts)) = files.iter().find(|(hash, _)| *hash == info_hash.0) else { return Ok(None) };
     let count = |key| match counts.number(key) {
-        Ok(number) => number.map_or(Ok(0), u32::try_from).map_err(|_| NoAnswer::Kind(key).to_string()),
+        Ok(number) => number.map_or(Ok(0), u32::try_from).map_err(|_| InvalidResponse::Kind(key).to_string()),
         Err(error) => Err(error.to_string()),
     };
     Ok(Some(SwarmCounts {
@@ -225,9 +225,9 @@ pub fn scraped(bytes: &[u8], info_hash: InfoHash) -> Result<Option<SwarmCounts>,
     }))
 }
 
-fn dictionary(bytes: &[u8]) -> Result<Value<'_>, NoAnswer> {
+fn dictionary(bytes: &[u8]) -> Result<Value<'_>, InvalidResponse> {
     let value = Value::parse(bytes)?;
-    if matches!(value, Value::Dictionary(_)) { Ok(value) } else { Err(NoAnswer::NoDictionary) }
+    if matches!(value, Value::Dictionary(_)) { Ok(value) } else { Err(InvalidResponse::NotADictionary) }
 }
 
 fn refusal(value: &Value<'_>) -> Option<String> {
@@ -245,7 +245,7 @@ mod tests {
     use crate::wire::bencode::{AnnounceReply, Form, Peers, put_announce, put_failure, put_scrape};
 
     #[test]
-    fn one_form_is_the_right_one() {
+    fn only_canonical_bencode_is_parsed() {
         assert_eq!(Value::parse(b"i-42e"), Ok(Value::Number(-42)));
         assert_eq!(Value::parse(b"0:"), Ok(Value::Bytes(b"")));
         let value = Value::parse(b"d1:ali0e1:xe1:bdee").unwrap();
@@ -273,29 +273,39 @@ mod tests {
             "e",
             "di1e1:ae",
         ] {
-            assert!(matches!(Value::parse(wrong.as_bytes()), Err(NoAnswer::Bencode(_))), "{wrong}");
+            assert!(matches!(Value::parse(wrong.as_bytes()), Err(InvalidResponse::Bencode(_))), "{wrong}");
         }
-        assert_eq!(Value::parse(b"d1:bi1e1:ai1ee"), Err(NoAnswer::Order(7)));
-        assert_eq!(Value::parse(b"d1:ai1e1:ai1ee"), Err(NoAnswer::Order(7)));
-        assert_eq!(Value::parse(&b"l".repeat(100_000)), Err(NoAnswer::Depth));
+        assert_eq!(Value::parse(b"d1:bi1e1:ai1ee"), Err(InvalidResponse::Order(7)));
+        assert_eq!(Value::parse(b"d1:ai1e1:ai1ee"), Err(InvalidResponse::Order(7)));
+        assert_eq!(Value::parse(&b"l".repeat(100_000)), Err(InvalidResponse::Depth));
     }
 
     #[test]
-    fn announces() {
-        let taken = |interval_secs, peers, peers6| Ok(Announced::Taken { interval_secs, peers, peers6 });
-        assert_eq!(Announced::parse(b"d8:intervali1800e5:peers0:e"), taken(Some(1_800), Some(0), None));
-        assert_eq!(Announced::parse(b"d5:peers12:aaaaaabbbbbbe"), taken(None, Some(2), None));
-        assert_eq!(Announced::parse(b"d5:peersld2:ip1:xeee"), taken(None, Some(1), None));
-        assert_eq!(Announced::parse(b"d6:peers618:aaaaaaaaaaaaaaaaaae"), taken(None, None, Some(1)));
-        assert_eq!(Announced::parse(b"d14:failure reason2:noe"), Ok(Announced::Refused("no".into())));
-        assert_eq!(Announced::parse(b"d5:peers5:aaaaae"), Err(NoAnswer::Kind("peers")));
-        assert_eq!(Announced::parse(b"d8:interval1:xe"), Err(NoAnswer::Kind("interval")));
-        assert_eq!(Announced::parse(b"le"), Err(NoAnswer::NoDictionary));
-        assert!(Announced::parse(b"<html>").is_err());
+    fn announce_responses_are_parsed() {
+        let accepted =
+            |interval_secs, peers, peers6| Ok(AnnounceResponse::Accepted { interval_secs, peers, peers6 });
+        assert_eq!(
+            AnnounceResponse::parse(b"d8:intervali1800e5:peers0:e"),
+            accepted(Some(1_800), Some(0), None)
+        );
+        assert_eq!(AnnounceResponse::parse(b"d5:peers12:aaaaaabbbbbbe"), accepted(None, Some(2), None));
+        assert_eq!(AnnounceResponse::parse(b"d5:peersld2:ip1:xeee"), accepted(None, Some(1), None));
+        assert_eq!(
+            AnnounceResponse::parse(b"d6:peers618:aaaaaaaaaaaaaaaaaae"),
+            accepted(None, None, Some(1))
+        );
+        assert_eq!(
+            AnnounceResponse::parse(b"d14:failure reason2:noe"),
+            Ok(AnnounceResponse::Refused("no".into()))
+        );
+        assert_eq!(AnnounceResponse::parse(b"d5:peers5:aaaaae"), Err(InvalidResponse::Kind("peers")));
+        assert_eq!(AnnounceResponse::parse(b"d8:interval1:xe"), Err(InvalidResponse::Kind("interval")));
+        assert_eq!(AnnounceResponse::parse(b"le"), Err(InvalidResponse::NotADictionary));
+        assert!(AnnounceResponse::parse(b"<html>").is_err());
     }
 
     #[test]
-    fn what_we_write_is_read() {
+    fn our_own_responses_are_parsed() {
         let counts = SwarmCounts { seeders: 3, leechers: 12, downloaded: 45 };
         for form in [Form::Compact, Form::WithIds, Form::WithoutIds] {
             let peers = Peers { v4: &[[1; 6], [2; 6]], v6: &[], v4_ids: &[], v6_ids: &[] };
@@ -311,29 +321,30 @@ mod tests {
             };
             let mut out = Vec::new();
             put_announce(&mut out, &reply);
-            let expected = Announced::Taken { interval_secs: Some(1_812), peers: Some(2), peers6: None };
-            assert_eq!(Announced::parse(&out), Ok(expected));
+            let expected =
+                AnnounceResponse::Accepted { interval_secs: Some(1_812), peers: Some(2), peers6: None };
+            assert_eq!(AnnounceResponse::parse(&out), Ok(expected));
         }
         let (mut out, hash) = (Vec::new(), InfoHash([7; 20]));
         put_scrape(&mut out, &mut [(hash, counts)]);
-        assert_eq!(scraped(&out, hash), Ok(Some(counts)));
-        assert_eq!(scraped(&out, InfoHash([8; 20])), Ok(None));
+        assert_eq!(parse_scrape(&out, hash), Ok(Some(counts)));
+        assert_eq!(parse_scrape(&out, InfoHash([8; 20])), Ok(None));
         out.clear();
         put_failure(&mut out, "why", true);
-        assert_eq!(Announced::parse(&out), Ok(Announced::Refused("why".into())));
-        assert_eq!(scraped(&out, hash), Err("it refuses: why".into()));
-        assert!(scraped(b"de", hash).is_err());
+        assert_eq!(AnnounceResponse::parse(&out), Ok(AnnounceResponse::Refused("why".into())));
+        assert_eq!(parse_scrape(&out, hash), Err("the tracker refuses: why".into()));
+        assert!(parse_scrape(b"de", hash).is_err());
     }
 
     proptest! {
         #[test]
-        fn no_bytes_are_too_strange(
+        fn no_bytes_panic(
             noise in "[dlie0-9:a-]{0,60}",
             bytes in proptest::collection::vec(any::<u8>(), 0..60),
         ) {
             for bytes in [noise.as_bytes(), &bytes] {
-                let _ = Announced::parse(bytes);
-                let _ = scraped(bytes, InfoHash([0; 20]));
+                let _ = AnnounceResponse::parse(bytes);
+                let _ = parse_scrape(bytes, InfoHash([0; 20]));
             }
         }
     }

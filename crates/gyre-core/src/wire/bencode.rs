@@ -1,53 +1,54 @@
-//! Owns the bencoded answers of HTTP trackers (BEP 3, 7, 23, 24, 31, 48): written at the end of a buffer, keys sorted.
+//! Owns writing the bencoded responses of an HTTP tracker (BEP 3, 7, 23, 24, 31, 48). They are appended to a buffer,
+//! with sorted keys.
 
 use std::net::IpAddr;
 
 use crate::types::{InfoHash, PEER_V4_BYTES, PEER_V6_BYTES, PeerId, SwarmCounts, unpack_v4, unpack_v6};
 
-/// The peers of an announce's answer.
+/// The peers of an announce response.
 #[derive(Clone, Copy, Debug)]
 pub struct Peers<'a> {
     /// Packed IPv4 peers.
     pub v4: &'a [[u8; PEER_V4_BYTES]],
     /// Packed IPv6 peers.
     pub v6: &'a [[u8; PEER_V6_BYTES]],
-    /// What the IPv4 peers call themselves, if that is known; looked at for [`Form::WithIds`] alone.
+    /// Ids of the IPv4 peers, as far as known. Only used for [`Form::WithIds`].
     pub v4_ids: &'a [PeerId],
-    /// The same of the IPv6 peers.
+    /// Ids of the IPv6 peers, as far as known. Only used for [`Form::WithIds`].
     pub v6_ids: &'a [PeerId],
 }
 
-/// In which form a client wants its peers.
+/// The form of the peers in an announce response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     /// Strings of packed addresses, one for each family (BEP 23, BEP 7).
     Compact,
     /// A list of dictionaries with ip and port (`no_peer_id=1`).
     WithoutIds,
-    /// A list of dictionaries with ip, peer id (where it is known) and port (BEP 3).
+    /// A list of dictionaries with ip, peer id (if known) and port (BEP 3).
     WithIds,
 }
 
-/// An announce's answer.
+/// The content of an announce response.
 #[derive(Clone, Copy, Debug)]
 pub struct AnnounceReply<'a> {
     /// The swarm's counts.
     pub counts: SwarmCounts,
-    /// Seconds to the next announce.
+    /// Seconds until the next announce.
     pub interval_secs: u32,
-    /// Seconds that must pass before it.
+    /// Minimum seconds until the next announce.
     pub min_interval_secs: u32,
-    /// The address that the request came from (BEP 24).
+    /// Source address of the request (BEP 24).
     pub external_ip: IpAddr,
-    /// Words for the user.
+    /// A warning message for the user.
     pub warning: Option<&'a str>,
     /// The peers.
     pub peers: Peers<'a>,
-    /// How to write them.
+    /// The form of the peers.
     pub form: Form,
 }
 
-/// Writes the answer to an announce. `peers` is always there, `peers6` if there are IPv6 peers.
+/// Writes an announce response. `peers` is always present, and `peers6` if there are IPv6 peers.
 pub fn put_announce(out: &mut Vec<u8>, reply: &AnnounceReply<'_>) {
     out.push(b'd');
     put_key_number(out, b"8:complete", reply.counts.seeders);
@@ -95,7 +96,7 @@ pub fn put_announce(out: &mut Vec<u8>, reply: &AnnounceReply<'_>) {
     out.push(b'e');
 }
 
-/// Writes the answer to a scrape (BEP 48). The dictionary's keys are the hashes: sorted, each once.
+/// Writes a scrape response (BEP 48). Sorts the swarms, which are the keys of the dictionary, and writes each one once.
 pub fn put_scrape(out: &mut Vec<u8>, swarms: &mut [(InfoHash, SwarmCounts)]) {
     swarms.sort_unstable_by_key(|(info_hash, _)| *info_hash);
     out.extend_from_slice(SCRAPE_BEGIN);
@@ -105,18 +106,18 @@ pub fn put_scrape(out: &mut Vec<u8>, swarms: &mut [(InfoHash, SwarmCounts)]) {
             continue;
         }
         last = Some(*info_hash);
-        put_scraped(out, info_hash, counts);
+        put_scrape_entry(out, info_hash, counts);
     }
     out.extend_from_slice(SCRAPE_END);
 }
 
-/// What the answer to a scrape begins with ...
+/// The start of a scrape response.
 pub const SCRAPE_BEGIN: &[u8] = b"d5:filesd";
-/// ... and what it ends with.
+/// The end of a scrape response.
 pub const SCRAPE_END: &[u8] = b"ee";
 
-/// Writes one swarm of the answer to a scrape.
-pub fn put_scraped(out: &mut Vec<u8>, info_hash: &InfoHash, counts: &SwarmCounts) {
+/// Writes the entry of one swarm in a scrape response.
+pub fn put_scrape_entry(out: &mut Vec<u8>, info_hash: &InfoHash, counts: &SwarmCounts) {
     put_bytes(out, &info_hash.0);
     put_key_number(out, b"d8:complete", counts.seeders);
     put_key_number(out, b"10:downloaded", counts.downloaded);
@@ -124,11 +125,11 @@ pub fn put_scraped(out: &mut Vec<u8>, info_hash: &InfoHash, counts: &SwarmCounts
     out.push(b'e');
 }
 
-/// Writes a refusal (BEP 3) of a request; one that will fail for ever says so (BEP 31).
-pub fn put_failure(out: &mut Vec<u8>, reason: &str, for_ever: bool) {
+/// Writes a failure response (BEP 3). If `is_permanent` is set, it tells the client never to retry (BEP 31).
+pub fn put_failure(out: &mut Vec<u8>, reason: &str, is_permanent: bool) {
     out.extend_from_slice(b"d14:failure reason");
     put_bytes(out, reason.as_bytes());
-    out.extend_from_slice(if for_ever { b"8:retry in5:nevere".as_slice() } else { b"e" });
+    out.extend_from_slice(if is_permanent { b"8:retry in5:nevere".as_slice() } else { b"e" });
 }
 
 fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
@@ -176,7 +177,7 @@ mod tests {
         12:min intervali900e";
 
     #[test]
-    fn announces_in_every_form() {
+    fn announce_responses_have_every_form() {
         assert_eq!(announce(&[], &[], Form::Compact), format!("{HEAD}5:peers0:e"));
         assert_eq!(
             announce(&[*b"abcdef", *b"ghijkl"], &[], Form::Compact),
@@ -205,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn scrapes_sort_their_keys_and_name_each_once() {
+    fn scrape_responses_have_sorted_unique_keys() {
         let mut out = Vec::new();
         let (a, b) = (InfoHash([b'a'; 20]), InfoHash([b'b'; 20]));
         put_scrape(&mut out, &mut [(b, SwarmCounts::default()), (a, COUNTS), (b, SwarmCounts::default())]);
@@ -219,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_say_not_to_come_back() {
+    fn permanent_failures_tell_clients_not_to_retry() {
         let mut out = Vec::new();
         put_failure(&mut out, "no", true);
         assert_eq!(out, b"d14:failure reason2:no8:retry in5:nevere");

@@ -1,20 +1,20 @@
-//! Owns the chunked transfer coding (RFC 9112, section 7.1), both ways: bodies whose length nobody knows beforehand.
+//! Owns reading and writing the chunked transfer coding (RFC 9112, section 7.1), for bodies of unknown length.
 //!
-//! It is read as strictly as it is defined, since what a proxy before us and we read differently hides a request in a
-//! body: lines end with CR LF, a size is hexadecimal digits alone. Extensions and trailers are read over; nobody uses
-//! them.
+//! The decoder is as strict as the definition. If a proxy and the tracker parsed a body differently, a request could be
+//! smuggled in it. Lines end with CR LF, and a size consists of hexadecimal digits only. Extensions and trailers are
+//! skipped, because they are not used.
 
 use std::fmt;
 
 use crate::limits::{WEB_CHUNK_EXTENSIONS_BYTES, WEB_CHUNK_LINE_BYTES, WEB_TRAILERS_BYTES};
 
-/// What ends a body: the chunk of no bytes, and no trailers.
+/// The end of a body: the empty chunk, without trailers.
 pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
-/// Digits of the largest size that is read: 64 bits.
+/// Maximum number of digits of a size: 64 bits.
 const SIZE_DIGITS: u16 = 16;
 
-/// Why bytes are no chunked body; says which part of it is wrong.
+/// The error for a malformed chunked body. It names the malformed part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Malformed(&'static str);
 
@@ -26,18 +26,18 @@ impl fmt::Display for Malformed {
 
 impl std::error::Error for Malformed {}
 
-/// What one call of [`Decoder::decode`] found.
+/// The result of a call of [`Decoder::decode`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decoded<'a> {
-    /// So many of the bytes lent are done with. 0, unless the body is over: more are needed.
+    /// Number of input bytes consumed. 0 means that more input is needed, unless the body has ended.
     pub taken: usize,
-    /// Those of them that are the body's; it may be none.
+    /// Data of the body in the consumed bytes. May be empty.
     pub data: &'a [u8],
-    /// The body is over. What follows the bytes taken is not its.
+    /// Whether the body has ended. The bytes after the consumed ones are not part of it.
     pub done: bool,
 }
 
-/// Where in a chunked body the next byte stands.
+/// The part of a chunked body that the next byte belongs to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Part {
     #[default]
@@ -58,19 +58,21 @@ enum Part {
 }
 
 impl Part {
-    /// What it is a part of, for people.
-    fn name(self) -> &'static str {
+    /// Returns the message for an invalid byte in this part.
+    fn error(self) -> &'static str {
         match self {
-            Self::Size | Self::Blank => "a chunk's size",
-            Self::Extension | Self::SizeLf => "a chunk's extension or the end of its line",
-            Self::Data | Self::DataCr | Self::DataLf => "a chunk's end is not where its size says",
-            Self::TrailerStart | Self::TrailerName | Self::TrailerValue | Self::TrailerLf => "its trailers",
-            Self::EndLf | Self::Done => "its end",
+            Self::Size | Self::Blank => "invalid chunk size",
+            Self::Extension | Self::SizeLf => "invalid chunk extension or line end",
+            Self::Data | Self::DataCr | Self::DataLf => "a chunk does not end where its size says",
+            Self::TrailerStart | Self::TrailerName | Self::TrailerValue | Self::TrailerLf => {
+                "invalid trailers"
+            }
+            Self::EndLf | Self::Done => "invalid end",
         }
     }
 }
 
-/// Reads a chunked body from stretches cut anywhere. It keeps no byte of them.
+/// Decodes a chunked body from input that may be split anywhere. Does not buffer.
 ///
 /// ```
 /// # use gyre_core as gyre;
@@ -85,21 +87,21 @@ impl Part {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Decoder {
     part: Part,
-    /// Bytes of the chunk that are still to come; while its size is being read, what was read of it.
+    /// Remaining bytes of the chunk. While its size is being read: the value of the digits so far.
     left: u64,
-    /// Bytes of the line that the chunk starts with.
+    /// Bytes read of the chunk's first line.
     line_bytes: u16,
-    /// Bytes of extensions, of all chunks.
+    /// Bytes read of the extensions of all chunks.
     extensions_bytes: u16,
     trailers_bytes: u16,
 }
 
 impl Decoder {
-    /// Goes on by the bytes that have come: over the coding, up to the end of one stretch of data.
+    /// Decodes input up to the end of the first contiguous data in it.
     ///
     /// # Errors
     ///
-    /// [`Malformed`], now and whenever it is asked again about these bytes: nothing is taken of them.
+    /// [`Malformed`]. No input is consumed then, and another call with the same input fails in the same way.
     pub fn decode<'a>(&mut self, input: &'a [u8]) -> Result<Decoded<'a>, Malformed> {
         let mut ahead = *self;
         let mut taken = 0;
@@ -122,7 +124,7 @@ impl Decoder {
         Ok(Decoded { taken, data, done: self.part == Part::Done })
     }
 
-    /// Goes over one byte of the coding.
+    /// Advances by one byte that is not data.
     fn step(&mut self, byte: u8) -> Result<(), Malformed> {
         let sized = self.line_bytes > 0;
         self.part = match (self.part, byte) {
@@ -152,19 +154,19 @@ impl Decoder {
             (Part::TrailerValue, text) if is_text(text) => Part::TrailerValue,
             (Part::TrailerLf, b'\n') => Part::TrailerStart,
             (Part::EndLf, b'\n') => Part::Done,
-            (part, _) => return Err(Malformed(part.name())),
+            (part, _) => return Err(Malformed(part.error())),
         };
         self.check_bounds()
     }
 
-    /// Counts the byte that led to this part, if nobody will ever look at it.
+    /// Counts the last byte if it belongs to a part that is skipped, and checks the limits.
     fn check_bounds(&mut self) -> Result<(), Malformed> {
         match self.part {
             Part::Blank | Part::Extension => {
                 self.line_bytes += 1;
                 self.extensions_bytes += 1;
                 if self.line_bytes > WEB_CHUNK_LINE_BYTES {
-                    return Err(Malformed("a chunk's extension is too long"));
+                    return Err(Malformed("a chunk extension is too long"));
                 }
                 if self.extensions_bytes > WEB_CHUNK_EXTENSIONS_BYTES {
                     return Err(Malformed("too many extensions"));
@@ -173,7 +175,7 @@ impl Decoder {
             Part::TrailerName | Part::TrailerValue | Part::TrailerLf => {
                 self.trailers_bytes += 1;
                 if self.trailers_bytes > WEB_TRAILERS_BYTES {
-                    return Err(Malformed("its trailers are too long"));
+                    return Err(Malformed("the trailers are too long"));
                 }
             }
             _ => {}
@@ -189,17 +191,17 @@ fn hex_value(digit: u8) -> u8 {
     }
 }
 
-/// What may stand in a field's value: anything but control characters (RFC 9110, section 5.5).
+/// Returns whether a field value may contain this byte: all but control characters (RFC 9110, section 5.5).
 fn is_text(byte: u8) -> bool {
     byte == b'\t' || !byte.is_ascii_control()
 }
 
-/// What a field's name is made of (RFC 9110, section 5.6.2).
+/// Returns whether a field name may contain this byte (RFC 9110, section 5.6.2).
 fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// Writes a chunk. One of no bytes is not written: it would end the body, which [`LAST_CHUNK`] does.
+/// Writes a chunk. Writes nothing if `data` is empty, because an empty chunk ends the body (see [`LAST_CHUNK`]).
 pub fn put_chunk(out: &mut Vec<u8>, data: &[u8]) {
     if data.is_empty() {
         return;
@@ -217,7 +219,8 @@ mod tests {
     use proptest::collection::vec;
     use proptest::prelude::*;
 
-    /// Lends the bytes cut after each so many, by turns. Gives the data, the bytes taken, and whether that was all.
+    /// Decodes `wire` in parts whose lengths repeat `cuts`. Returns the data, the bytes consumed, and whether the body
+    /// ended.
     fn decode(wire: &[u8], cuts: &[usize]) -> Result<(Vec<u8>, usize, bool), Malformed> {
         let (mut decoder, mut body, mut at, mut come) = (Decoder::default(), Vec::new(), 0, 0);
         let mut cuts = cuts.iter().cycle();
@@ -235,13 +238,13 @@ mod tests {
                     break;
                 }
             }
-            assert_eq!(at, come, "what was lent is looked at once");
+            assert_eq!(at, come, "all input is consumed at once");
         }
         Ok((body, at, false))
     }
 
     #[test]
-    fn reads_all_that_is_allowed() {
+    fn all_valid_forms_are_decoded() {
         for (wire, body) in [
             ("0\r\n\r\n", ""),
             ("000\r\n\r\n", ""),
@@ -259,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_others_may_read_otherwise() {
+    fn ambiguous_forms_are_rejected() {
         for wire in [
             "\r\n",
             ";a\r\n",
@@ -297,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn the_largest_size_is_no_overflow() {
+    fn the_largest_size_does_not_overflow() {
         let mut decoder = Decoder::default();
         let decoded = decoder.decode(b"ffffffffffffffff\r\nabc").unwrap();
         assert_eq!(decoded, Decoded { taken: 21, data: b"abc", done: false });
@@ -305,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_looks_at_is_bounded() {
+    fn skipped_parts_are_limited() {
         let extended = |bytes: usize| format!("1;{}\r\nx\r\n0\r\n\r\n", "e".repeat(bytes));
         let most = usize::from(WEB_CHUNK_LINE_BYTES) - 2;
         assert!(decode(extended(most).as_bytes(), &[]).is_ok());
@@ -320,13 +323,13 @@ mod tests {
         let most = usize::from(WEB_TRAILERS_BYTES) - 3;
         assert!(decode(trailers(most).as_bytes(), &[]).is_ok());
         assert!(decode(trailers(most + 1).as_bytes(), &[]).is_err());
-        assert!(decode(trailers(most + 1).as_bytes(), &[100]).is_err(), "however they are cut");
+        assert!(decode(trailers(most + 1).as_bytes(), &[100]).is_err(), "in parts too");
         let short = "x:\r\n".repeat(usize::from(WEB_TRAILERS_BYTES));
         assert!(decode(format!("0\r\n{short}").as_bytes(), &[]).is_err());
     }
 
     #[test]
-    fn an_error_stays_one() {
+    fn an_error_repeats() {
         let mut decoder = Decoder::default();
         let wire = b"5\r\nhello\r\nx";
         assert_eq!(decoder.decode(wire).unwrap().data, b"hello");
@@ -337,7 +340,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_body_in_any_chunking_survives(
+        fn any_body_in_any_chunks_is_decoded(
             chunks in vec(vec(any::<u8>(), 0..300), 0..10),
             extension in "(;[a-z=\" ]{0,9})?",
             trailers in "([a-zA-Z-]{1,9}: [ -~]{0,9}\r\n){0,3}",
@@ -361,7 +364,7 @@ mod tests {
         }
 
         #[test]
-        fn no_input_panics_and_cuts_change_nothing(
+        fn no_input_panics_and_cuts_do_not_matter(
             wire in vec(prop_oneof![
                 Just(b"\r\n".to_vec()), Just(b"0\r\n".to_vec()), Just(b"3\r\n".to_vec()), Just(b"abc".to_vec()),
                 vec(prop::sample::select(b"012afF;: \t\r\nx".to_vec()), 1..4), vec(any::<u8>(), 1..3),
@@ -374,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_chunk_ends_a_body_and_no_other_does() {
+    fn only_the_last_chunk_ends_a_body() {
         let mut wire = Vec::new();
         put_chunk(&mut wire, b"");
         put_chunk(&mut wire, &[b'x'; 0x1a]);

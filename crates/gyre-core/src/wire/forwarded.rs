@@ -1,35 +1,37 @@
-//! Owns what proxies say of the client that they speak for: Forwarded (RFC 7239), X-Forwarded-For, X-Forwarded-Proto
-//! and X-Real-IP.
+//! Owns the header fields by which proxies describe the client: Forwarded (RFC 7239), X-Forwarded-For,
+//! X-Forwarded-Proto and X-Real-IP.
 //!
-//! Each proxy adds to the end of a list whom it got the request from. So a list is read from its end, for as long as
-//! the address there is one of a trusted proxy: what stands before the first other address is that client's own claim.
+//! Each proxy appends the address from which it received the request to a list. A list is therefore read from its end,
+//! while the addresses there belong to trusted proxies. The first other address is the client. The entries before it
+//! were sent by the client and prove nothing.
 //!
-//! A proxy writes one kind of field and lets the others through as the client sent them, and which kind it writes can't
-//! be seen. So all kinds that name a client have to name the same one. If they don't, nobody is believed.
+//! A proxy writes one kind of field and passes the others on as the client sent them. The tracker can't know which kind
+//! the proxy writes. Therefore all kinds that name a client must name the same one. Otherwise none of them is used.
 
 use std::net::IpAddr;
 
 use crate::limits::WEB_PROXIES_MAX;
 
-/// How the client reached the first of the proxies.
+/// The protocol between the client and the first proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
-    /// In the clear.
+    /// Without TLS.
     Http,
-    /// By TLS.
+    /// With TLS.
     Https,
 }
 
-/// The address of the client. `peer` is the other end of the connection, `fields` the names and values of the request's
-/// header fields in order.
+/// Returns the address of the client. `peer` is the other end of the connection. `fields` are the names and values of
+/// the request's header fields in order.
 ///
-/// - The peer is not trusted: it is the client.
-/// - Otherwise the client is the last address of the list that is not trusted, or the first of all if each is.
-/// - What is no address (`unknown`, `_hidden`) ends the list: the client is the address behind it, or the peer.
-/// - Forwarded, X-Forwarded-For and X-Real-IP name different clients: it is the peer.
+/// - If the peer is not trusted, it is the client.
+/// - Otherwise the client is the last address in the list that is not trusted, or the first address if all are trusted.
+/// - An entry that is not an address (`unknown`, `_hidden`) ends the search: the client is the address after it, or the
+///   peer.
+/// - If Forwarded, X-Forwarded-For and X-Real-IP name different clients, the result is the peer.
 ///
-/// Several fields of one name are one list. At most [`WEB_PROXIES_MAX`] addresses of a list are looked at. IPv4
-/// addresses are IPv4, even if they come as IPv6 (`::ffff:192.0.2.1`).
+/// Several fields with the same name form one list. At most [`WEB_PROXIES_MAX`] addresses of a list are read.
+/// IPv4-mapped IPv6 addresses (`::ffff:192.0.2.1`) count as IPv4.
 ///
 /// ```
 /// # use gyre_core as gyre;
@@ -39,7 +41,7 @@ pub enum Protocol {
 /// let proxy = IpAddr::from(Ipv4Addr::LOCALHOST);
 /// let fields = [("x-forwarded-for", b"10.1.1.1, 192.0.2.7".as_slice())];
 /// let client = client_ip(proxy, fields.into_iter(), |ip| ip.is_loopback());
-/// assert_eq!(client, IpAddr::from([192, 0, 2, 7]), "what it said of itself does not count");
+/// assert_eq!(client, IpAddr::from([192, 0, 2, 7]), "the client's own claim is ignored");
 /// ```
 pub fn client_ip<'a>(
     peer: IpAddr,
@@ -62,10 +64,10 @@ pub fn client_ip<'a>(
     }
 }
 
-/// How the client that [`client_ip`] finds reached the first proxy: what the proxy says that names it. `None`: nobody
-/// trusted says it, or not all say the same.
+/// Returns the protocol between the client that [`client_ip`] finds and the first proxy, as given by the proxy that
+/// names the client. `None` if no trusted proxy gives the protocol, or if the fields contradict each other.
 ///
-/// X-Forwarded-Proto has a value for each of X-Forwarded-For, or one for all.
+/// X-Forwarded-Proto has one value for each entry of X-Forwarded-For, or one for all.
 pub fn protocol<'a>(
     peer: IpAddr,
     fields: impl Iterator<Item = (&'a str, &'a [u8])> + Clone,
@@ -93,16 +95,16 @@ impl Protocol {
     }
 }
 
-/// What all of these are.
+/// Returns the common value, or `None` if there are no values or they differ.
 fn agreed<T: PartialEq>(mut values: impl Iterator<Item = T>) -> Option<T> {
     let first = values.next()?;
     values.all(|value| value == first).then_some(first)
 }
 
-/// Where following a list back ends.
+/// The entry at which the search through a list ends.
 struct Hop {
     ip: IpAddr,
-    /// Whose entry names it, counted from the list's end. An entry that is no address may still name a protocol.
+    /// Index of the entry from the end of the list. An entry without an address may still have a protocol.
     at: usize,
 }
 
@@ -125,13 +127,13 @@ impl Hop {
     }
 }
 
-/// What one proxy says in Forwarded.
+/// An element of Forwarded, written by one proxy.
 struct Element {
     node: Option<IpAddr>,
     protocol: Option<Protocol>,
 }
 
-/// The elements of Forwarded, from the end.
+/// Iterates over the elements of Forwarded, from the end.
 fn elements<'a>(fields: impl Iterator<Item = (&'a str, &'a [u8])>) -> impl Iterator<Item = Element> {
     from_the_end(fields, "forwarded").map(|element| {
         let pairs = element.split(';').filter_map(|pair| pair.split_once('='));
@@ -143,7 +145,7 @@ fn elements<'a>(fields: impl Iterator<Item = (&'a str, &'a [u8])>) -> impl Itera
     })
 }
 
-/// The entries of a list of addresses, from the end.
+/// Iterates over the entries of a list of addresses, from the end.
 fn addresses<'a>(
     fields: impl Iterator<Item = (&'a str, &'a [u8])>,
     name: &str,
@@ -151,10 +153,10 @@ fn addresses<'a>(
     from_the_end(fields, name).map(address)
 }
 
-/// The entries of a list that fields of this name are, from the end, as far as it is read.
+/// Iterates over the list entries in all fields with this name, from the end, up to [`WEB_PROXIES_MAX`].
 ///
-/// It is cut at each comma, even between quotes: no address has one, and a client could otherwise open quotes that
-/// take in what its proxy adds.
+/// The list is split at each comma, even within quotes. Addresses contain no commas, and otherwise a client could open
+/// a quote that includes the entry its proxy appends.
 fn from_the_end<'a>(
     fields: impl Iterator<Item = (&'a str, &'a [u8])>,
     name: &str,
@@ -162,7 +164,7 @@ fn from_the_end<'a>(
     let named = fields.filter(|(known, _)| known.eq_ignore_ascii_case(name));
     let values: Vec<&[u8]> = named.map(|(_, value)| value).collect();
     let entries = values.into_iter().rev().flat_map(|value| value.rsplit(|&byte| byte == b','));
-    // Other bytes than those of ASCII are in no address.
+    // An address has no bytes outside ASCII.
     let texts = entries.map(|entry| str::from_utf8(entry).map_or("?", str::trim));
     texts.filter(|text| !text.is_empty()).take(WEB_PROXIES_MAX)
 }
@@ -171,7 +173,7 @@ fn unquoted(value: &str) -> &str {
     value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value)
 }
 
-/// Reads `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]`, `[2001:db8::1]:80`.
+/// Parses `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]`, `[2001:db8::1]:80`.
 fn address(text: &str) -> Option<IpAddr> {
     let bare = match text.strip_prefix('[').and_then(|text| text.split_once(']')) {
         Some((inner, port)) if port.is_empty() || port.starts_with(':') => inner,

@@ -1,4 +1,4 @@
-//! Owns the bytes on the wire, both ways: pure functions over slices that know no socket and no clock.
+//! Owns the wire formats, for reading and writing: pure functions over slices, without sockets or clocks.
 
 pub mod answer;
 pub mod bencode;

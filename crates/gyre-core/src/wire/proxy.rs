@@ -1,5 +1,5 @@
-//! Owns the PROXY protocol, versions 1 and 2: what a proxy says of its client before the first byte of that client's
-//! own (HAProxy's `proxy-protocol.txt`).
+//! Owns the PROXY protocol, versions 1 and 2 (HAProxy's `proxy-protocol.txt`): the header by which a proxy describes
+//! its client, before the client's data.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -8,40 +8,42 @@ use memchr::memmem;
 use crate::limits::PROXY_HEADER_MAX_BYTES;
 
 const V1_START: &[u8] = b"PROXY ";
-/// A header of version 1 is no longer, with its line end.
+/// Maximum length of a version 1 header in bytes, with the line end.
 const V1_MAX_BYTES: usize = 107;
 const V2_START: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
-/// Of version 2: what comes before the addresses.
+/// Bytes of a version 2 header before the addresses.
 const V2_HEAD_BYTES: usize = 16;
-/// A field of version 2 that says whether the client came by TLS: one byte of flags is its first.
+/// Type of the version 2 field on TLS. Its first byte has flags.
 const TYPE_SSL: u8 = 0x20;
+/// The flag for a client that uses TLS.
 const CLIENT_SSL: u8 = 1;
 
-/// What the beginning of a connection is.
+/// The start of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
-    /// No header: the client's own bytes.
+    /// No header. The client's data starts at once.
     Plain,
-    /// The beginning of a header, perhaps.
+    /// Possibly an incomplete header.
     Partial,
     /// A header.
     Header(Header),
-    /// It begins as a header, and is none.
+    /// A malformed header.
     Malformed,
 }
 
 /// A header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// How long it is; the client's own bytes follow.
+    /// Length in bytes. The client's data follows.
     pub bytes: usize,
-    /// Who the client is; `None` if the proxy speaks for itself, as in its health checks, or doesn't say.
+    /// Address of the client. `None` if the connection is the proxy's own, such as a health check, or if the proxy does
+    /// not give the address.
     pub client: Option<IpAddr>,
-    /// The client came by TLS, as version 2 can say.
+    /// Whether the client uses TLS. Only version 2 can tell.
     pub is_tls: bool,
 }
 
-/// Reads the first bytes of a connection.
+/// Parses the first bytes of a connection.
 ///
 /// ```
 /// # use gyre_core as gyre;
@@ -86,7 +88,7 @@ fn read_v1(input: &[u8]) -> Start {
     }
 }
 
-/// The first of two addresses of a family.
+/// Parses two addresses of a family and returns the first.
 fn addresses<'a, A>(words: &mut impl Iterator<Item = &'a str>) -> Option<IpAddr>
 where
     A: std::str::FromStr + Into<IpAddr>,
@@ -106,10 +108,10 @@ fn read_v2(input: &[u8]) -> Start {
     let Some(fields) = rest.get(..length) else { return Start::Partial };
     let bytes = V2_HEAD_BYTES + length;
     let (client, fields) = match (command & 0xf, family) {
-        (0, _) => return Start::Header(Header { bytes, client: None, is_tls: false }), // the proxy's own
+        (0, _) => return Start::Header(Header { bytes, client: None, is_tls: false }), // the proxy itself
         (1, 0x11) => (fields.first_chunk::<4>().map(|ip| IpAddr::from(*ip)), fields.get(12..)),
         (1, 0x21) => (fields.first_chunk::<16>().map(|ip| IpAddr::from(*ip)), fields.get(36..)),
-        // Not of TCP, or by a socket of its machine.
+        // Not TCP, or a Unix socket.
         (1, _) => return Start::Header(Header { bytes, client: None, is_tls: false }),
         _ => return Start::Malformed,
     };
@@ -121,7 +123,7 @@ fn read_v2(input: &[u8]) -> Start {
     }
 }
 
-/// Whether one of the fields behind the addresses says that the client came by TLS.
+/// Returns whether a field after the addresses says that the client uses TLS.
 fn says_tls(mut fields: &[u8]) -> bool {
     while let [kind, high, low, rest @ ..] = fields {
         let length = usize::from(u16::from_be_bytes([*high, *low]));
@@ -149,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn version_1() {
+    fn version_1_headers_are_parsed() {
         let read = |line: &str| read(format!("{line}\r\nGET").as_bytes());
         for (line, client) in [
             ("PROXY TCP4 192.0.2.7 10.0.0.1 4711 80", "192.0.2.7"),
@@ -175,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn version_2() {
+    fn version_2_headers_are_parsed() {
         let v4 = [&[192, 0, 2, 7, 10, 0, 0, 1][..], &[1, 2, 3, 4]].concat();
         assert_eq!(read(&v2(1, 0x11, &v4)), header(28, "192.0.2.7", false));
         let tls = [&v4[..], &[4, 0, 2, 0, 0], &[TYPE_SSL, 0, 5, CLIENT_SSL, 0, 0, 0, 0]].concat();
@@ -197,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_client_sends_is_none() {
+    fn data_of_a_client_is_not_a_header() {
         for input in ["GET / HTTP/1.1\r\n", "POST ", "PRI * HTTP/2.0\r\n", "\r\nGET", "PROXYGET", "\n"] {
             assert_eq!(read(input.as_bytes()), Start::Plain, "{input}");
         }
@@ -205,7 +207,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_header_is_known_once_it_is_whole(cut in 0..52_usize, version_2: bool) {
+        fn a_header_is_partial_until_it_is_complete(cut in 0..52_usize, version_2: bool) {
             let v6 = [&Ipv6Addr::LOCALHOST.octets()[..], &[0; 20]].concat();
             let whole = if version_2 { v2(1, 0x21, &v6) } else { b"PROXY TCP6 ::1 ::2 1 2\r\n".to_vec() };
             let cut = cut.min(whole.len());
@@ -214,7 +216,7 @@ mod tests {
         }
 
         #[test]
-        fn junk_is_no_more_than_junk(start in 0..3_usize, junk: Vec<u8>) {
+        fn junk_does_not_panic(start in 0..3_usize, junk: Vec<u8>) {
             let input = [[b"".as_slice(), V1_START, V2_START][start], &junk].concat();
             if let Start::Header(header) = read(&input) {
                 prop_assert!(header.bytes <= input.len());

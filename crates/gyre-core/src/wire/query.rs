@@ -1,8 +1,8 @@
 //! Owns the query strings of HTTP announces and scrapes (BEP 3, 7, 23, 48), whose values are percent-encoded bytes.
 //!
-//! A `+` stands for itself, not for a space: info-hashes are binary (RFC 3986), not form fields. Parameters that are
-//! not known are skipped; so are `ip`, `ipv4` and `ipv6`, with which anybody could aim a swarm at others: a peer's
-//! address is the one that its request came from.
+//! A `+` is a plus sign and not a space: info-hashes are binary (RFC 3986), not form fields. Unknown parameters are
+//! ignored. `ip`, `ipv4` and `ipv6` are ignored too, because an attacker could use them to direct a swarm at a third
+//! party: a peer's address is always the source address of its request.
 
 use std::fmt;
 
@@ -12,18 +12,18 @@ use memchr::memchr;
 use crate::limits::{MAX_SCRAPE_HASHES, UDP_V4_PEERS};
 use crate::types::{Event, InfoHash, PeerId};
 
-/// Why a query is no announce or scrape; says which parameter is to blame.
+/// Why a query is not a valid announce or scrape. Names the parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QueryError {
-    /// A parameter that is needed isn't there.
+    /// A required parameter is missing.
     Missing(&'static str),
-    /// A parameter doesn't have the form that it should.
+    /// A parameter is invalid.
     Invalid(&'static str),
-    /// A parameter that may be given once is there again.
+    /// A parameter that may be given only once is repeated.
     Repeated(&'static str),
-    /// A scrape of more than [`MAX_SCRAPE_HASHES`] swarms.
+    /// A scrape has more than [`MAX_SCRAPE_HASHES`] info-hashes.
     TooManyHashes,
-    /// A scrape that names no swarm, which asks for all.
+    /// A scrape has no info-hash, which requests all swarms.
     FullScrape,
 }
 
@@ -46,28 +46,28 @@ impl fmt::Display for QueryError {
 pub struct AnnounceQuery {
     /// `info_hash`: the swarm.
     pub info_hash: InfoHash,
-    /// `peer_id`: what the client calls itself.
+    /// `peer_id`: the client's peer id.
     pub peer_id: PeerId,
-    /// `port`: where the client listens, never 0.
+    /// `port`: the port on which the client listens, never 0.
     pub port: u16,
-    /// `uploaded`: bytes since `started`; 0 if not given.
+    /// `uploaded`: bytes uploaded since `started`, 0 if missing.
     pub uploaded: u64,
-    /// `downloaded`: bytes since `started`; 0 if not given.
+    /// `downloaded`: bytes downloaded since `started`, 0 if missing.
     pub downloaded: u64,
-    /// `left`: bytes still to download; `None` if not given, which makes no seeder.
+    /// `left`: bytes left to download. `None` if missing: the client is then a leecher.
     pub left: Option<u64>,
-    /// `event`; an empty one and BEP 21's `paused` count as none.
+    /// `event`. An empty one and BEP 21's `paused` are [`Event::None`].
     pub event: Event,
-    /// `numwant`: peers wanted, cut to what fits any reply; `None` if not given or negative.
+    /// `numwant`: number of peers wanted, limited to what fits in any reply. `None` if missing or negative.
     pub num_want: Option<u16>,
-    /// `compact`: packed peers (BEP 23); true unless it is `0`.
+    /// `compact`: packed peers (BEP 23). True unless the value is `0`.
     pub compact: bool,
-    /// `no_peer_id`: an uncompact list leaves the ids out.
+    /// `no_peer_id`: a non-compact list has no ids. True unless missing or `0`.
     pub no_peer_id: bool,
 }
 
 impl AnnounceQuery {
-    /// Reads a query string, what stands behind the `?`.
+    /// Parses a query string, the part of a URL after the `?`.
     ///
     /// # Errors
     ///
@@ -121,19 +121,19 @@ impl AnnounceQuery {
     }
 }
 
-/// The parameters of a scrape (BEP 48): one or more `info_hash`, in the order given.
+/// The parameters of a scrape (BEP 48).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ScrapeQuery {
-    /// The swarms asked for.
+    /// `info_hash`: one or more swarms, in the order of the query.
     pub info_hashes: ArrayVec<InfoHash, MAX_SCRAPE_HASHES>,
 }
 
 impl ScrapeQuery {
-    /// Reads a query string, what stands behind the `?`.
+    /// Parses a query string, the part of a URL after the `?`.
     ///
     /// # Errors
     ///
-    /// [`QueryError`], if a hash is no hash, or there are none or too many.
+    /// [`QueryError`], if an info-hash is invalid, or if there are none or too many.
     pub fn parse(query: &[u8]) -> Result<Self, QueryError> {
         let mut info_hashes = ArrayVec::new();
         for (name, value) in pairs(query) {
@@ -146,13 +146,13 @@ impl ScrapeQuery {
     }
 }
 
-/// The value of the first parameter of this name in a query, as it stands: still percent-encoded.
+/// Returns the value of the first parameter with this name in a query, still percent-encoded.
 pub fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
     let (_, value) = pairs(query.as_bytes()).find(|(found, _)| *found == name.as_bytes())?;
     str::from_utf8(value).ok()
 }
 
-/// The parameters of a query, names and values as they stand; one without `=` has an empty value.
+/// Iterates over the names and values of a query, still percent-encoded. A parameter without `=` has an empty value.
 fn pairs(query: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     let mut rest = Some(query);
     std::iter::from_fn(move || {
@@ -171,7 +171,7 @@ fn split_at_byte(bytes: &[u8], separator: u8) -> (&[u8], Option<&[u8]>) {
     }
 }
 
-/// Decodes a value that stands for exactly twenty bytes.
+/// Decodes a value of exactly 20 bytes.
 fn bytes20(value: &[u8], name: &'static str) -> Result<[u8; 20], QueryError> {
     let mut decoded = [0; 20];
     let mut rest = value;
@@ -192,14 +192,14 @@ fn hex_digit(digit: u8) -> Option<u8> {
     (digit as char).to_digit(16).map(|value| value as u8)
 }
 
-/// Reads a decimal number: digits alone, no sign, no more than 64 bits.
+/// Parses a decimal number of up to 64 bits: only digits, without a sign.
 fn number(value: &[u8], name: &'static str) -> Result<u64, QueryError> {
     let digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
     let text = str::from_utf8(value).ok().filter(|_| digits);
     text.and_then(|text| text.parse().ok()).ok_or(QueryError::Invalid(name))
 }
 
-/// Reads how many peers are wanted. A number too large for its type is still a number: it is cut, not refused.
+/// Parses `numwant`. A number that is too large is limited, not rejected.
 fn num_want(value: &[u8]) -> Result<Option<u16>, QueryError> {
     const MOST: u16 = UDP_V4_PEERS as u16;
     let digits = value.strip_prefix(b"-").unwrap_or(value);
@@ -235,7 +235,7 @@ mod tests {
         &numwant=50&no_peer_id=1&port=16882&event=started&supportcrypto=1";
 
     #[test]
-    fn reads_what_clients_send() {
+    fn queries_of_real_clients_are_parsed() {
         for (query, info_hash, peer_id, port, num_want) in [
             (
                 LIBTORRENT,
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn names_the_parameter_to_blame() {
+    fn errors_name_the_parameter() {
         use QueryError::{Invalid, Missing, Repeated};
         assert_eq!(AnnounceQuery::parse(b""), Err(Missing("info_hash")));
         assert_eq!(AnnounceQuery::parse(format!("info_hash={HASH}").as_bytes()), Err(Missing("peer_id")));
@@ -320,18 +320,18 @@ mod tests {
     }
 
     #[test]
-    fn absurd_numbers_of_peers_are_cut() {
+    fn large_num_want_is_limited() {
         assert_eq!(announce("").unwrap().num_want, None);
         assert_eq!(announce("&numwant=-1").unwrap().num_want, None);
         assert_eq!(announce("&numwant=-99999999999999999999999").unwrap().num_want, None);
         assert_eq!(announce("&numwant=0").unwrap().num_want, Some(0));
-        for absurd in ["243", "4294967296", "99999999999999999999999"] {
-            assert_eq!(announce(&format!("&numwant={absurd}")).unwrap().num_want, Some(UDP_V4_PEERS as u16));
+        for large in ["243", "4294967296", "99999999999999999999999"] {
+            assert_eq!(announce(&format!("&numwant={large}")).unwrap().num_want, Some(UDP_V4_PEERS as u16));
         }
     }
 
     #[test]
-    fn scrapes_take_several_hashes_in_order_but_not_all_swarms() {
+    fn scrapes_keep_the_order_of_hashes_and_need_at_least_one() {
         let query = format!("info_hash={HASH}&x=1&info_hash=abcdefghijklmnopqrst");
         let parsed = ScrapeQuery::parse(query.as_bytes()).unwrap();
         assert_eq!(parsed.info_hashes.as_slice(), [InfoHash(HASH_BYTES), InfoHash(*b"abcdefghijklmnopqrst")]);
@@ -349,7 +349,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_hash_survives_any_encoding(hash: [u8; 20], escape: [bool; 20], lower: bool) {
+        fn any_encoding_of_a_hash_is_decoded(hash: [u8; 20], escape: [bool; 20], lower: bool) {
             let mut query = b"info_hash=".to_vec();
             for (byte, escape) in hash.into_iter().zip(escape) {
                 match (escape || b"%&=".contains(&byte), lower) {

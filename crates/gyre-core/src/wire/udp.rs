@@ -1,7 +1,7 @@
-//! Owns the UDP tracker protocol: BEP 15 with the options of BEP 41, requests and responses, both ways.
+//! Owns reading and writing the requests and responses of the UDP tracker protocol: BEP 15 with the options of BEP 41.
 //!
-//! All numbers are in network byte order. Parsing borrows from the datagram and allocates nothing; a response is
-//! written into the buffer that it is sent from.
+//! All numbers are in network byte order. Parsing borrows from the datagram and does not allocate. A response is
+//! written directly into the send buffer.
 
 use arrayvec::ArrayVec;
 
@@ -19,68 +19,69 @@ const ACTION_ANNOUNCE: u32 = 1;
 const ACTION_SCRAPE: u32 = 2;
 const ACTION_ERROR: u32 = 3;
 
-/// Why a datagram is no request.
+/// Why a datagram is malformed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Malformed {
-    /// Shorter than its kind needs.
+    /// Too short for its kind of message.
     Short,
     /// A connect request without BEP 15's magic constant.
     Magic,
-    /// An action that no client sends.
+    /// An unknown action.
     Action,
 }
 
 /// A request of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Request<'a> {
-    /// Asks for a connection id.
+    /// Requests a connection id.
     Connect {
-        /// Chosen by the client, returned as it is.
+        /// Chosen by the client, and returned unchanged.
         transaction_id: u32,
     },
-    /// Enters, renews or leaves a swarm and asks for peers.
+    /// Enters, renews or leaves a swarm and requests peers.
     Announce(Announce<'a>),
-    /// Asks for the counts of swarms.
+    /// Requests the counts of swarms.
     Scrape(Scrape<'a>),
 }
 
-/// An announce request as it stands in the datagram; the `ip` field (deprecated, a means to harm others) is skipped.
+/// An announce request with the values of the datagram. The deprecated `ip` field is ignored, because it could be used
+/// to attack third parties.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Announce<'a> {
-    /// What the connect response gave.
+    /// The id from the connect response.
     pub connection_id: u64,
-    /// Chosen by the client, returned as it is.
+    /// Chosen by the client, and returned unchanged.
     pub transaction_id: u32,
     /// The swarm.
     pub info_hash: InfoHash,
-    /// What the client calls itself.
+    /// The client's peer id.
     pub peer_id: PeerId,
     /// Bytes downloaded since `started`.
     pub downloaded: u64,
-    /// Bytes still to download; 0 for a seeder.
+    /// Bytes left to download, 0 for a seeder.
     pub left: u64,
     /// Bytes uploaded since `started`.
     pub uploaded: u64,
-    /// What happened; a number that the BEP doesn't know counts as [`Event::None`].
+    /// The event. Numbers not in BEP 15 are [`Event::None`].
     pub event: Event,
-    /// The client's own random number, for those who change their address.
+    /// A random number of the client, which identifies it when its address changes.
     pub key: u32,
-    /// Peers wanted; negative: as many as the tracker likes.
+    /// Number of peers wanted. Negative: the tracker's default.
     pub num_want: i32,
-    /// Where the client listens; 0 is not a port.
+    /// The port on which the client listens. 0 is invalid.
     pub port: u16,
-    /// What follows: options (BEP 41).
+    /// The bytes after the fixed fields: options (BEP 41).
     pub options: &'a [u8],
 }
 
-/// A scrape request as it stands in the datagram.
+/// A scrape request with the values of the datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Scrape<'a> {
-    /// What the connect response gave.
+    /// The id from the connect response.
     pub connection_id: u64,
-    /// Chosen by the client, returned as it is.
+    /// Chosen by the client, and returned unchanged.
     pub transaction_id: u32,
-    /// One to [`MAX_SCRAPE_HASHES`] info-hashes. A longer request is cut here, but no ring receives one.
+    /// One to [`MAX_SCRAPE_HASHES`] info-hashes. More are cut off, but the ring does not receive longer datagrams.
     pub info_hashes: &'a [[u8; 20]],
 }
 
@@ -99,11 +100,11 @@ fn hash_at<const N: usize>(bytes: &[u8; N], at: usize) -> [u8; 20] {
 }
 
 impl<'a> Request<'a> {
-    /// Reads a datagram.
+    /// Parses a datagram from a client.
     ///
     /// # Errors
     ///
-    /// [`Malformed`], if it is none of the three requests.
+    /// [`Malformed`], if it is not a valid request.
     #[inline]
     pub fn parse(datagram: &'a [u8]) -> Result<Self, Malformed> {
         let Some(head) = datagram.first_chunk::<UDP_CONNECT_BYTES>() else {
@@ -126,7 +127,7 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// Writes the request, as a client does.
+    /// Writes the request to `out`, whose content is replaced.
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.clear();
         match self {
@@ -146,8 +147,8 @@ impl<'a> Request<'a> {
     }
 }
 
-// An announce: connection id 0, action 8, transaction id 12, info-hash 16, peer id 36, downloaded 56, left 64,
-// uploaded 72, event 80, ip 84, key 88, num_want 92, port 96, options 98.
+// Offsets in an announce: connection id 0, action 8, transaction id 12, info-hash 16, peer id 36, downloaded 56, left
+// 64, uploaded 72, event 80, ip 84, key 88, num_want 92, port 96, options 98.
 impl<'a> Announce<'a> {
     fn parse(datagram: &'a [u8]) -> Result<Self, Malformed> {
         let Some((fixed, options)) = datagram.split_first_chunk::<UDP_ANNOUNCE_BYTES>() else {
@@ -197,23 +198,24 @@ impl<'a> Announce<'a> {
         out.extend_from_slice(self.options);
     }
 
-    /// Peers wanted; `None`: as many as the tracker likes.
+    /// Returns the number of peers wanted, or `None` for the tracker's default.
     pub fn num_want(&self) -> Option<u16> {
         u16::try_from(self.num_want.clamp(-1, u16::MAX.into())).ok()
     }
 
-    /// Reads the options (BEP 41).
+    /// Parses the options (BEP 41).
     pub fn options(&self) -> Options {
         Options::parse(self.options)
     }
 }
 
-/// What the options of an announce say (BEP 41).
+/// The options of an announce (BEP 41).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
-    /// The path and query of the tracker's URL: all URLData options joined, in their order.
+    /// The path and query of the tracker's URL: all URLData options joined in order.
     pub url_data: ArrayVec<u8, MAX_URL_DATA_BYTES>,
-    /// An option ran over the datagram's end, or the URL over [`MAX_URL_DATA_BYTES`]; what came before it stands.
+    /// Whether an option exceeds the datagram, or the URL exceeds [`MAX_URL_DATA_BYTES`]. The options before it are
+    /// valid.
     pub malformed: bool,
 }
 
@@ -222,7 +224,7 @@ const OPTION_NOP: u8 = 1;
 const OPTION_URL_DATA: u8 = 2;
 
 impl Options {
-    /// The URL's path and query, if that is all that the options say, and in one piece, as clients send it.
+    /// Returns the URL's path and query if the options have nothing else and it is in one option, as clients send it.
     pub fn only_url_data(bytes: &[u8]) -> Option<&[u8]> {
         match *bytes {
             [] => Some(&[]),
@@ -234,14 +236,14 @@ impl Options {
         }
     }
 
-    /// Reads the bytes that follow an announce. Options that BEP 41 doesn't know are skipped by their length.
+    /// Parses the bytes after the fixed fields of an announce. Unknown options are skipped by their length.
     pub fn parse(bytes: &[u8]) -> Self {
         let mut options = Self::default();
         options.malformed = !walk(bytes, |data| options.url_data.try_extend_from_slice(data).is_ok());
         options
     }
 
-    /// Whether they are malformed, without reading what they say.
+    /// Returns whether the options are malformed, without copying the URL.
     #[inline]
     pub fn are_malformed(bytes: &[u8]) -> bool {
         let mut room = MAX_URL_DATA_BYTES;
@@ -254,7 +256,8 @@ impl Options {
     }
 }
 
-/// Hands out each stretch of the URL, for as long as they are taken. False: one was not, or the options are malformed.
+/// Passes each part of the URL to `take` until it returns false. Returns false if it did, or if the options are
+/// malformed.
 #[inline]
 fn walk(mut bytes: &[u8], mut take: impl FnMut(&[u8]) -> bool) -> bool {
     loop {
@@ -275,14 +278,14 @@ fn put_head(out: &mut [u8], action: u32, transaction_id: u32) {
     out[4..8].copy_from_slice(&transaction_id.to_be_bytes());
 }
 
-/// Writes a connect response; returns its length.
+/// Writes a connect response. Returns its length.
 pub fn put_connect(out: &mut [u8], transaction_id: u32, connection_id: u64) -> usize {
     put_head(out, ACTION_CONNECT, transaction_id);
     out[8..16].copy_from_slice(&connection_id.to_be_bytes());
     UDP_CONNECT_REPLY_BYTES
 }
 
-/// Writes the head of an announce response, whose packed peers start at `out[UDP_ANNOUNCE_REPLY_BYTES..]`.
+/// Writes the head of an announce response. The packed peers belong at `out[UDP_ANNOUNCE_REPLY_BYTES..]`.
 pub fn put_announce_head(out: &mut [u8], transaction_id: u32, interval_secs: u32, counts: SwarmCounts) {
     put_head(out, ACTION_ANNOUNCE, transaction_id);
     out[8..12].copy_from_slice(&interval_secs.to_be_bytes());
@@ -290,7 +293,7 @@ pub fn put_announce_head(out: &mut [u8], transaction_id: u32, interval_secs: u32
     out[16..20].copy_from_slice(&counts.seeders.to_be_bytes());
 }
 
-/// Writes a scrape response; returns its length.
+/// Writes a scrape response. Returns its length.
 pub fn put_scrape(out: &mut [u8], transaction_id: u32, swarms: &[SwarmCounts]) -> usize {
     put_head(out, ACTION_SCRAPE, transaction_id);
     let (entries, _) = out[UDP_REPLY_HEAD_BYTES..].as_chunks_mut::<UDP_SCRAPE_ENTRY_BYTES>();
@@ -302,7 +305,7 @@ pub fn put_scrape(out: &mut [u8], transaction_id: u32, swarms: &[SwarmCounts]) -
     UDP_REPLY_HEAD_BYTES + swarms.len() * UDP_SCRAPE_ENTRY_BYTES
 }
 
-/// Writes an error response; returns its length. A message over [`MAX_FAILURE_BYTES`] is cut.
+/// Writes an error response. Returns its length. A message longer than [`MAX_FAILURE_BYTES`] is truncated.
 pub fn put_error(out: &mut [u8], transaction_id: u32, message: &str) -> usize {
     put_head(out, ACTION_ERROR, transaction_id);
     let message = &message.as_bytes()[..message.len().min(MAX_FAILURE_BYTES)];
@@ -311,51 +314,51 @@ pub fn put_error(out: &mut [u8], transaction_id: u32, message: &str) -> usize {
     end
 }
 
-/// A response of a tracker, as a client reads it.
+/// A response of a tracker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Response<'a> {
-    /// Answers a connect.
+    /// The response to a connect.
     Connect {
-        /// The request's.
+        /// The transaction id of the request.
         transaction_id: u32,
-        /// To be sent with what follows.
+        /// The id for later requests.
         connection_id: u64,
     },
-    /// Answers an announce.
+    /// The response to an announce.
     Announce {
-        /// The request's.
+        /// The transaction id of the request.
         transaction_id: u32,
-        /// Seconds to the next announce.
+        /// Seconds until the next announce.
         interval_secs: u32,
-        /// Peers that still download.
+        /// Number of leechers.
         leechers: u32,
-        /// Peers that have everything.
+        /// Number of seeders.
         seeders: u32,
-        /// Packed peers: 6 or 18 bytes each, by the family of the packet.
+        /// Packed peers: 6 bytes each over IPv4, 18 over IPv6.
         peers: &'a [u8],
     },
-    /// Answers a scrape: seeders, downloaded and leechers of each swarm, packed.
+    /// The response to a scrape.
     Scrape {
-        /// The request's.
+        /// The transaction id of the request.
         transaction_id: u32,
-        /// One entry of 12 bytes for each info-hash.
+        /// Entries for each info-hash, read with [`scrape_counts`].
         entries: &'a [[u8; UDP_SCRAPE_ENTRY_BYTES]],
     },
-    /// The tracker refuses.
+    /// An error.
     Error {
-        /// The request's.
+        /// The transaction id of the request.
         transaction_id: u32,
-        /// Why, for a human.
+        /// The message for the user.
         message: &'a [u8],
     },
 }
 
 impl<'a> Response<'a> {
-    /// Reads a datagram from a tracker.
+    /// Parses a datagram from a tracker.
     ///
     /// # Errors
     ///
-    /// [`Malformed`], if it is none of the four responses.
+    /// [`Malformed`], if it is not a valid response.
     pub fn parse(datagram: &'a [u8]) -> Result<Self, Malformed> {
         let Some((head, content)) = datagram.split_first_chunk::<UDP_REPLY_HEAD_BYTES>() else {
             return Err(Malformed::Short);
@@ -384,7 +387,7 @@ impl<'a> Response<'a> {
 }
 
 impl Response<'_> {
-    /// The request that it answers.
+    /// Returns the transaction id of the request.
     pub fn transaction_id(&self) -> u32 {
         match *self {
             Self::Connect { transaction_id, .. }
@@ -395,7 +398,7 @@ impl Response<'_> {
     }
 }
 
-/// Reads one entry of a scrape response.
+/// Unpacks an entry of a scrape response: seeders, downloaded, leechers.
 pub fn scrape_counts(entry: &[u8; UDP_SCRAPE_ENTRY_BYTES]) -> SwarmCounts {
     SwarmCounts { seeders: u32_at(entry, 0), downloaded: u32_at(entry, 4), leechers: u32_at(entry, 8) }
 }

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 
 use gyre_core::engine::{Engine, SnapshotWriter};
 use gyre_core::owner::Owners;
-use gyre_core::snapshot::{Reader, deal, file_head};
+use gyre_core::snapshot::{Reader, distribute, file_head};
 use gyre_core::swarm::Saved;
 use gyre_core::time::Timestamp;
 use gyre_core::types::InfoHash;
@@ -120,7 +120,7 @@ fn pieces(blocks: &[u8], unix_secs: u64) -> Vec<Saved> {
     let file = [&file_head()[..], blocks].concat();
     let mut reader = Reader::new(&file[..]).expect("a file's head");
     let mut pieces = Vec::new();
-    while reader.block(unix_secs, &mut pieces).is_ok_and(|more| more) {}
+    while reader.read_block(unix_secs, &mut pieces).is_ok_and(|more| more) {}
     pieces
 }
 
@@ -129,7 +129,7 @@ fn dealt(file: &[u8], unix_secs: u64, owners: &Owners) -> (Vec<(usize, Vec<Saved
     let hands = RefCell::new(Vec::new());
     let give =
         |owner: gyre_core::types::WorkerId, hand: Vec<Saved>| hands.borrow_mut().push((owner.index(), hand));
-    let read = deal(file, unix_secs, owners, give);
+    let read = distribute(file, unix_secs, owners, give);
     (hands.into_inner(), read.is_ok())
 }
 

@@ -1,19 +1,19 @@
-//! The choice of peers is fair: by chi-squared tests over many asks with fixed seeds.
+//! Owns the tests that the choice of peers is fair: chi-squared tests over many announces with fixed seeds.
 
 use super::*;
 
-/// Asks a swarm that doesn't change `asks` times, and returns how often each peer was handed out, by its number.
-fn ask_often(shard: &mut Shard, asker: &Announce, both: bool, asks: u32) -> Vec<u32> {
+/// Announces `announces` times to an unchanging swarm. Returns how often each peer was in a reply, by its number.
+fn announce_often(shard: &mut Shard, client: &Announce, both: bool, announces: u32) -> Vec<u32> {
     let mut rng = Rng::with_seed(42);
     let mut handed_out = vec![0; usize::from(u16::MAX)];
-    for _ in 0..asks {
+    for _ in 0..announces {
         let mut taken = TakenOfOneFamily::default();
         match both {
-            true => shard.announce(Timestamp::default(), asker, &mut rng, &mut taken.0),
-            false => shard.announce(Timestamp::default(), asker, &mut rng, &mut taken),
+            true => shard.announce(Timestamp::default(), client, &mut rng, &mut taken.0),
+            false => shard.announce(Timestamp::default(), client, &mut rng, &mut taken),
         };
-        assert_eq!(taken.0.0.len(), usize::from(asker.num_want));
-        assert!(!taken.0.0.contains(&asker.peer));
+        assert_eq!(taken.0.0.len(), usize::from(client.num_want));
+        assert!(!taken.0.0.contains(&client.peer));
         for peer in taken.0.0 {
             let number = match peer {
                 PeerAddr::V4([.., high, low, _, _]) | PeerAddr::V6([.., high, low, _, _]) => [high, low],
@@ -25,7 +25,7 @@ fn ask_often(shard: &mut Shard, asker: &Announce, both: bool, asks: u32) -> Vec<
     handed_out
 }
 
-/// A swarm of `peers`, every fourth of IPv6, three quarters seeders; returns how many there are of each kind:
+/// Creates a swarm of `peers` peers: one quarter IPv6, three quarters seeders. Returns their numbers:
 /// `[IPv4 seeders, IPv4 leechers, IPv6 seeders, IPv6 leechers]`.
 fn populate(shard: &mut Shard, peers: u16) -> [usize; 4] {
     let mut rng = Rng::with_seed(7);
@@ -41,7 +41,7 @@ fn populate(shard: &mut Shard, peers: u16) -> [usize; 4] {
 
 #[test]
 #[cfg_attr(miri, ignore = "too many steps for an interpreter")]
-fn every_peer_is_as_likely_as_any_other() {
+fn all_peers_are_equally_likely() {
     for (peers, want) in [(3, 1), (20, 7), (60, 30), (200, 30), (3_000, 50)] {
         for (seeder, both) in [(false, true), (false, false), (true, true), (true, false)] {
             let mut shard = Shard::new([1; 16], TIMEOUT, usize::MAX);
@@ -55,19 +55,18 @@ fn every_peer_is_as_likely_as_any_other() {
             if eligible <= usize::from(want) {
                 continue;
             }
-            let asker = announce(1, peer(50_000, false), Event::None, seeder, want);
+            let client = announce(1, peer(50_000, false), Event::None, seeder, want);
             let expected = 3_000.0;
-            let asks = (expected * eligible as f64 / f64::from(want)) as u32;
-            let handed_out = ask_often(&mut shard, &asker, both, asks);
+            let announces = (expected * eligible as f64 / f64::from(want)) as u32;
+            let handed_out = announce_often(&mut shard, &client, both, announces);
             let case = format!("{peers} peers, {seeder}, {both}");
-            assert_eq!(handed_out.len(), eligible, "{case}: everybody gets a turn");
-            // Each count's deviation is the root of what is expected at most, 1.8 per cent; five of them are allowed.
+            assert_eq!(handed_out.len(), eligible, "{case}: every peer is chosen");
+            // The standard deviation of a count is at most the root of the expected value, 1.8 %. Five are allowed.
             let deviations = handed_out.iter().map(|count| f64::from(*count) / expected - 1.0);
             let largest = deviations.clone().map(f64::abs).fold(0.0, f64::max);
             assert!(largest < 0.09, "{case}: {largest}");
-            // Chi-squared over its degrees of freedom is 1. Peers that stand together are given together, so there are
-            // no more such degrees than replies that don't overlap, and its deviation is the root of two by their
-            // number.
+            // The expected chi-squared per degree of freedom is 1. Neighbouring peers are chosen together, so there are
+            // only as many degrees as replies that don't overlap. The standard deviation is the root of 2 / degrees.
             let chi_squared =
                 deviations.map(|deviation| deviation.powi(2) * expected).sum::<f64>() / eligible as f64;
             let bound = 1.0 + 5.0 * (2.0 * f64::from(want) / eligible as f64).sqrt();
@@ -76,26 +75,26 @@ fn every_peer_is_as_likely_as_any_other() {
     }
 }
 
-/// Two peers that are given together to one are not always given together: the neighbours in a bucket change.
+/// The same peers are not always in the same reply, because the order of the buckets changes.
 #[test]
 #[cfg_attr(miri, ignore = "too many steps for an interpreter")]
 fn replies_differ() {
     let mut shard = Shard::new([1; 16], TIMEOUT, usize::MAX);
     populate(&mut shard, 3_000);
     let mut rng = Rng::with_seed(3);
-    let asker = announce(1, peer(50_000, false), Event::None, false, 50);
+    let client = announce(1, peer(50_000, false), Event::None, false, 50);
     let mut replies = HashSet::new();
     for _ in 0..100 {
         let mut taken = TakenOfOneFamily::default();
-        shard.announce(Timestamp::default(), &asker, &mut rng, &mut taken);
+        shard.announce(Timestamp::default(), &client, &mut rng, &mut taken);
         replies.insert(taken.0.0);
     }
     assert!(replies.len() > 98, "{} different replies of 100", replies.len());
 }
 
-/// A large swarm that lost nearly everybody a moment ago still gives who is left.
+/// A large swarm that has just lost almost all of its peers still returns the remaining ones.
 #[test]
-fn the_last_of_many_are_found() {
+fn the_last_peers_of_a_large_swarm_are_found() {
     let mut shard = Shard::new([1; 16], TIMEOUT, usize::MAX);
     let mut rng = Rng::with_seed(3);
     let mut tell = |number, event| {

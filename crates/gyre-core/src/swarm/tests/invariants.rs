@@ -1,4 +1,4 @@
-//! What must hold of a shard at any time.
+//! Owns the invariants of a shard.
 
 use std::collections::HashSet;
 
@@ -6,7 +6,7 @@ use super::super::peers::Set;
 use super::super::*;
 
 impl Shard {
-    /// Panics if something in the table does not fit the rest. Takes time in proportion to the whole table.
+    /// Panics if the table is inconsistent. Takes time proportional to the size of the table.
     pub(crate) fn assert_invariants(&self) {
         let Totals { completed, refused, .. } = self.totals;
         let mut totals = Totals { completed, refused, ..Totals::default() };
@@ -34,12 +34,12 @@ impl Shard {
         self.assert_memory();
     }
 
-    /// Returns how many IPv6 peers there are.
+    /// Checks a swarm. Returns the number of its IPv6 peers.
     fn assert_swarm(&self, swarm: &Swarm, marks: &mut [u32; 256]) -> u64 {
         match &swarm.body {
             Body::Few(few) => {
                 let peers = few.unpack();
-                assert!(!peers.is_empty() || swarm.downloaded > 0, "an empty swarm was kept for nothing");
+                assert!(!peers.is_empty() || swarm.downloaded > 0, "an empty swarm without downloads");
                 let distinct: HashSet<_> = peers.iter().map(|peer| peer.addr).collect();
                 assert_eq!(distinct.len(), peers.len(), "an address twice in a record");
                 peers.iter().for_each(|peer| marks[usize::from(peer.mark)] += 1);
@@ -77,7 +77,10 @@ impl<const N: usize> Peers<N> {
                         self.find(set, self.hash(&peer.addr), &peer.addr),
                         Some(Place { bucket: number, at: at as u8 })
                     );
-                    assert!(ticks.age(bucket.oldest) >= ticks.age(peer.mark), "older than the oldest");
+                    assert!(
+                        ticks.age(bucket.oldest) >= ticks.age(peer.mark),
+                        "a mark is older than the bucket's oldest"
+                    );
                     marks[usize::from(peer.mark)] += 1;
                     len += 1;
                 }
@@ -87,7 +90,7 @@ impl<const N: usize> Peers<N> {
         seen.len() as u64
     }
 
-    /// Bytes used and allocated.
+    /// Returns the bytes used and allocated.
     fn bytes(&self) -> (usize, usize) {
         let mut tables = 0;
         let mut next = self.directories.map().taken_below(u32::MAX);

@@ -1,4 +1,4 @@
-//! Time and memory: peers go when they should, and what they took goes back.
+//! Owns the tests of expiry and memory limits.
 
 use super::*;
 use crate::limits::{BUCKET_PEERS_MAX, SWEEP_CLEANING_COST, TABLE_CHUNK_BYTES, TABLE_MIN_BYTES};
@@ -17,7 +17,7 @@ fn fill(shard: &mut Shard, now: Timestamp, swarms: u32, peers: u16, first: u16) 
 }
 
 #[test]
-fn a_peer_is_gone_after_its_timeout_and_memory_goes_back() {
+fn a_peer_expires_after_its_timeout_and_its_memory_is_freed() {
     for (swarms, peers) in if cfg!(miri) { [(10, 3), (1, 120)] } else { [(20_000, 3), (3, 20_000)] } {
         let mut shard = Shard::new([1; 16], TIMEOUT, usize::MAX);
         fill(&mut shard, Timestamp::from_secs(10), swarms, peers, 0);
@@ -26,7 +26,7 @@ fn a_peer_is_gone_after_its_timeout_and_memory_goes_back() {
         assert_eq!(shard.totals().leechers + shard.totals().seeders, all);
         let full = shard.memory();
         let at = |secs: u32| Timestamp::from_secs(u64::from(secs));
-        assert_eq!(lap(&mut shard, at(10 + TIMEOUT), 100), 0, "at the timeout it is still there");
+        assert_eq!(lap(&mut shard, at(10 + TIMEOUT), 100), 0, "the peers live until the timeout");
         assert_eq!(lap(&mut shard, at(11 + TIMEOUT), 100), all as usize);
         (0..30).for_each(|_| assert_eq!(lap(&mut shard, at(11 + TIMEOUT), 100), 0));
         shard.assert_invariants();
@@ -40,7 +40,7 @@ fn a_peer_is_gone_after_its_timeout_and_memory_goes_back() {
 }
 
 #[test]
-fn what_is_left_of_a_large_table_moves_together() {
+fn a_shrunken_table_is_compacted() {
     let mut shard = Shard::new([1; 16], TIMEOUT, usize::MAX);
     let (swarms, peers) = if cfg!(miri) { (20, 6) } else { (10_000, 20) };
     fill(&mut shard, Timestamp::from_secs(10), swarms, peers, 0);
@@ -57,24 +57,24 @@ fn what_is_left_of_a_large_table_moves_together() {
     }
 }
 
-/// One is passed by just before its time is over, then the sweep stands still in the next lap.
+/// The sweep visits a peer just before it expires, and then pauses in the next lap.
 #[test]
-fn nobody_outlives_its_time_by_more_than_the_lag() {
+fn no_peer_outlives_its_timeout_by_more_than_the_lag() {
     let mut shard = Shard::new([1; 16], TIMEOUT, usize::MAX);
     fill(&mut shard, Timestamp::default(), 10, 1, 0);
     let at = |tenths: u64| Timestamp::from_micros(tenths * 100_000);
-    let over = at(10 * u64::from(TIMEOUT + 1));
+    let expiry = at(10 * u64::from(TIMEOUT + 1));
     assert_eq!(lap(&mut shard, at(1_004), 100), 0);
     assert_eq!(shard.sweep(at(1_005), 1).expired, 0);
     assert_eq!(lap(&mut shard, at(1_040), 100), 9);
     let now = at(1_100);
-    assert_eq!(shard.totals().seeders + shard.totals().leechers, 1, "one is still there");
-    assert!(shard.sweep_lag(now) >= now.since(over), "{:?}", shard.sweep_lag(now));
+    assert_eq!(shard.totals().seeders + shard.totals().leechers, 1, "one is not yet removed");
+    assert!(shard.sweep_lag(now) >= now.since(expiry), "{:?}", shard.sweep_lag(now));
     assert_eq!(lap(&mut shard, now, 100), 1);
 }
 
 #[test]
-fn after_a_leap_of_the_clock_nobody_is_left() {
+fn after_a_jump_of_the_clock_no_peer_is_left() {
     let mut shard = Shard::new([1; 16], TIMEOUT, usize::MAX);
     fill(&mut shard, Timestamp::from_secs(10), 20, 20, 0);
     // 256 ticks later the marks would look fresh.
@@ -86,7 +86,7 @@ fn after_a_leap_of_the_clock_nobody_is_left() {
 
 #[test]
 #[cfg_attr(miri, ignore = "too many steps for an interpreter")]
-fn a_slice_of_the_sweep_costs_no_more_than_its_budget() {
+fn a_sweep_slice_stays_within_its_budget() {
     let mut shard = Shard::new([1; 16], TIMEOUT, usize::MAX);
     fill(&mut shard, Timestamp::from_secs(0), 1, 2_000, 0);
     shard.sweep(Timestamp::from_secs(50), 1);
@@ -96,7 +96,7 @@ fn a_slice_of_the_sweep_costs_no_more_than_its_budget() {
         shard.sweep(late, 3 * SWEEP_CLEANING_COST);
         shard.assert_invariants();
         let now = shard.totals().seeders + shard.totals().leechers;
-        assert!(before - now <= 4 * 96, "a slice of three buckets took out {}", before - now);
+        assert!(before - now <= 4 * 96, "a slice of three buckets removed {}", before - now);
         (slices, before) = (slices + 1, now);
     }
     assert!(slices > 10, "{slices} slices for 40 buckets");
@@ -104,7 +104,7 @@ fn a_slice_of_the_sweep_costs_no_more_than_its_budget() {
 
 #[test]
 #[cfg_attr(miri, ignore = "too many steps for an interpreter")]
-fn when_memory_is_short_the_oldest_go_first() {
+fn when_memory_is_short_the_oldest_peers_are_evicted_first() {
     let limit = TABLE_MIN_BYTES as usize;
     let mut shard = Shard::new([1; 16], TIMEOUT, limit);
     let mut now = 1;
@@ -120,25 +120,25 @@ fn when_memory_is_short_the_oldest_go_first() {
         if step % 8 == 0 {
             shard.assert_invariants();
         }
-        // Buckets that lose some peers move to smaller blocks before the larger ones come together.
+        // Buckets that lose peers need smaller blocks before the larger blocks are compacted.
         assert!(shard.memory().allocated <= limit + limit / 20, "{:?}", shard.memory());
-        let ages: Vec<u32> = shard.save(Position::default()).filter_map(age).collect();
+        let ages: Vec<u32> = shard.walk(Position::default()).filter_map(age).collect();
         let oldest = *ages.iter().max().unwrap();
-        // Nobody is missing who is younger than the oldest: 8,000 entered each second.
+        // No peer younger than the oldest is missing: 8,000 are entered each second.
         for younger in 0..oldest.saturating_sub(1) {
-            let there = ages.iter().filter(|age| **age == younger).count();
+            let present = ages.iter().filter(|age| **age == younger).count();
             assert!(
-                there as u64 + shard.totals().refused >= 8_000,
-                "{there} of age {younger}, oldest {oldest}"
+                present as u64 + shard.totals().refused >= 8_000,
+                "{present} of age {younger}, oldest {oldest}"
             );
         }
     }
     assert!(evicted > 100_000, "{evicted}");
-    // Some find no block of the size that they need before others have come together.
+    // Some peers are refused because no block of the right size is free until blocks are compacted.
     assert!(shard.totals().refused < 640_000 / 25, "{}", shard.totals().refused);
 }
 
-/// Ids are wanted in a table that is nearly full: they take what there is, and no more.
+/// Ids are requested in an almost full table. They use the free memory and no more.
 #[test]
 #[cfg_attr(miri, ignore = "too many steps for an interpreter")]
 fn ids_take_no_memory_beyond_the_limit() {
@@ -159,17 +159,17 @@ fn ids_take_no_memory_beyond_the_limit() {
         assert!(shard.memory().allocated <= 2 * TABLE_MIN_BYTES as usize, "{:?}", shard.memory());
     }
     shard.assert_invariants();
-    // When memory is short the ids go, not the peers.
+    // When memory is short, ids are dropped before peers.
     while !shard.sweep(now, 1_000).lap_ended {}
     let left = shard.totals().leechers;
     assert!(left > u64::from(peers) * 9 / 10, "{left} of {peers}");
     shard.assert_invariants();
 }
 
-/// A bucket that grew full while there was no memory for splits is split when there is some again.
+/// A bucket that has filled up while there was no memory for splits is split once there is memory again.
 #[test]
 #[cfg_attr(miri, ignore = "too many steps for an interpreter")]
-fn splits_are_made_up_for() {
+fn overdue_splits_are_done_later() {
     let mut shard = Shard::new([1; 16], TIMEOUT, usize::MAX);
     fill(&mut shard, Timestamp::from_secs(1), 1, 400, 0); // blocks of all sizes
     fill(&mut shard, Timestamp::from_secs(70), 300, 1, 1);
@@ -182,7 +182,7 @@ fn splits_are_made_up_for() {
         shard.assert_invariants();
         shard.totals().refused
     };
-    // One after the other as many as a bucket takes, in blocks that are free already.
+    // Fills one bucket peer by peer, with blocks that are already free.
     for number in 0..BUCKET_PEERS_MAX as u16 {
         shard.books.memory.limit = usize::MAX;
         let room = shard.memory().allocated + 1;
@@ -195,7 +195,7 @@ fn splits_are_made_up_for() {
     assert_eq!(shard.sweep(Timestamp::from_secs(99), 1_000).evicted, 0);
 }
 
-/// A large set that loses nearly everybody shrinks bucket by bucket, and stays sound with every slice.
+/// A large set that loses almost all of its peers shrinks bucket by bucket and stays consistent after each slice.
 #[test]
 #[cfg_attr(miri, ignore = "too many steps for an interpreter")]
 fn a_set_shrinks_bucket_by_bucket() {
@@ -218,7 +218,7 @@ fn a_set_shrinks_bucket_by_bucket() {
 
 #[test]
 #[cfg_attr(miri, ignore = "too many steps for an interpreter")]
-fn empty_swarms_go_before_peers() {
+fn empty_swarms_are_removed_before_peers_are_evicted() {
     let mut shard = Shard::new([1; 16], TIMEOUT, TABLE_MIN_BYTES as usize);
     let (mut rng, now) = (Rng::with_seed(1), Timestamp::from_secs(1));
     let tell = |shard: &mut Shard, rng: &mut Rng, number: u32, event| {
@@ -261,7 +261,7 @@ fn age(saved: Saved) -> Option<u32> {
 
 #[test]
 #[cfg_attr(miri, ignore = "too many steps for an interpreter")]
-fn a_full_table_answers_and_keeps_whom_it_has() {
+fn a_full_table_answers_and_keeps_its_peers() {
     let mut shard = Shard::new([1; 16], TIMEOUT, 16 * TABLE_CHUNK_BYTES);
     fill(&mut shard, Timestamp::from_secs(0), 2, 4_000, 0);
     shard.assert_invariants();
@@ -276,16 +276,16 @@ fn a_full_table_answers_and_keeps_whom_it_has() {
         (counts.seeders + counts.leechers, taken.0.len(), shard.totals().refused - refused)
     };
     let (all, given, _) = tell(0, 4, Event::None);
-    assert_eq!((given, tell(0, 4, Event::Completed).0), (9, all), "who is in stays in");
+    assert_eq!((given, tell(0, 4, Event::Completed).0), (9, all), "a known peer stays");
     assert_eq!(tell(0, 4, Event::Stopped).0, all - 1);
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 1 } else { 30 }))]
 
-    /// Whatever happens in a table that is too small for it: the books are right and the limit holds.
+    /// In a table that is too small, the accounting stays correct and the limit holds.
     #[test]
-    fn a_table_that_is_too_small_stays_sound(
+    fn a_table_that_is_too_small_stays_consistent(
         steps in proptest::collection::vec(step(), 1..if cfg!(miri) { 60 } else { 3_000 }),
         chunks in 4..40_usize,
         seed: u64,
@@ -298,16 +298,16 @@ proptest! {
             match step {
                 Step::Announce { mut announce, both, ahead } => {
                     announce.info_hash.0[..2].copy_from_slice(&(number as u16 % 700).to_be_bytes());
-                    let mut taken = TakenOfOneFamily::default();
+                    let (mut taken, time) = (TakenOfOneFamily::default(), Timestamp::from_secs(now));
                     match both {
-                        true => ask(&mut shard, Timestamp::from_secs(now), &announce, ahead, &mut rng, &mut taken.0),
-                        false => ask(&mut shard, Timestamp::from_secs(now), &announce, ahead, &mut rng, &mut taken),
+                        true => apply_announce(&mut shard, time, &announce, ahead, &mut rng, &mut taken.0),
+                        false => apply_announce(&mut shard, time, &announce, ahead, &mut rng, &mut taken),
                     };
                     prop_assert!(taken.0.0.len() <= usize::from(announce.num_want));
                 }
                 Step::Scrape(_) | Step::Save(_) | Step::Restore { .. } => {}
                 Step::Sweep(budget) => drop(shard.sweep(Timestamp::from_secs(now), budget)),
-                Step::Pass(secs) => {
+                Step::Advance(secs) => {
                     now += u64::from(secs);
                     while !shard.sweep(Timestamp::from_secs(now), 1_000).lap_ended {}
                 }

@@ -1,4 +1,4 @@
-//! The shard against a naive oracle.
+//! Owns the tests of the shard, which is compared with a naive oracle.
 
 mod choice;
 mod invariants;
@@ -12,22 +12,24 @@ use fastrand::Rng;
 use proptest::prelude::{Just, ProptestConfig, Strategy, any, prop_assert, prop_oneof, proptest};
 
 use super::*;
-use oracle::{Step, TIMEOUT, Taken, TakenOfOneFamily, Trial, announce, ask, lap, peer, pieces, sorted};
+use oracle::{
+    Step, TIMEOUT, Taken, TakenOfOneFamily, Trial, announce, apply_announce, entries, lap, peer, sorted,
+};
 
 fn step() -> impl Strategy<Value = Step> {
     let event = prop_oneof![
         5 => Just(Event::None), 3 => Just(Event::Started), 1 => Just(Event::Completed), 2 => Just(Event::Stopped)
     ];
-    let whom = (0..4_u8, 0..400_u16, any::<bool>());
-    let announce = (whom, event, any::<bool>(), 0..60_u16, 0..40_u8).prop_map(
-        |(whom, event, seeder, num_want, bits)| Step::announce(whom, event, seeder, num_want, bits),
+    let peer = (0..4_u8, 0..400_u16, any::<bool>());
+    let announce = (peer, event, any::<bool>(), 0..60_u16, 0..40_u8).prop_map(
+        |(peer, event, seeder, num_want, bits)| Step::announce(peer, event, seeder, num_want, bits),
     );
     prop_oneof![
         600 => announce,
         20 => (0..12_u8).prop_map(Step::Scrape),
         20 => (0..80_usize).prop_map(Step::Sweep),
-        20 => (0..40_u32).prop_map(Step::Pass),
-        10 => (TIMEOUT + 1..150).prop_map(Step::Pass),
+        20 => (0..40_u32).prop_map(Step::Advance),
+        10 => (TIMEOUT + 1..150).prop_map(Step::Advance),
         2 => (0..200_usize).prop_map(Step::Save),
         1 => any::<bool>().prop_map(|beside| Step::Restore { beside }),
     ]
@@ -62,17 +64,17 @@ fn completed_counts_once_for_each_peer() {
     assert_eq!(tell(1, Event::Completed, true), 1, "the same peer again");
     assert_eq!(tell(2, Event::Started, true), 1, "a seeder that starts has downloaded nothing");
     assert_eq!(tell(2, Event::Completed, true), 1);
-    assert_eq!(tell(3, Event::Completed, true), 2, "one that we first hear of when it completes");
-    assert_eq!(tell(4, Event::Completed, false), 2, "one that says so but has something left");
+    assert_eq!(tell(3, Event::Completed, true), 2, "its first announce is `completed`");
+    assert_eq!(tell(4, Event::Completed, false), 2, "it has something left to download");
     assert_eq!(tell(4, Event::Completed, true), 3);
-    (5..50).for_each(|number| assert_eq!(tell(number, Event::Started, true), 3, "in sets as in a record"));
+    (5..50).for_each(|number| assert_eq!(tell(number, Event::Started, true), 3, "the same in sets"));
     assert_eq!(tell(50, Event::Started, false), 3);
     assert_eq!(tell(50, Event::Completed, true), 4);
     assert_eq!(tell(50, Event::Completed, true), 4);
 }
 
 #[test]
-fn a_swarm_that_was_left_remembers_its_downloads_for_a_timeout() {
+fn an_empty_swarm_keeps_its_downloads_for_a_timeout() {
     let mut shard = Shard::new([1; 16], TIMEOUT, usize::MAX);
     let mut rng = Rng::with_seed(1);
     let mut tell = |shard: &mut Shard, secs, number, event| {

@@ -1,18 +1,18 @@
-//! Owns what a shard should do, done the plainest way, and the comparison of the two, step by step. The fuzz target
-//! `shard` has this file, too, so that all it names comes from `super`.
+//! Owns a naive model of a shard (the oracle), and the step-by-step comparison of the two. The fuzz target `shard` also
+//! includes this file. All imports therefore come from `super`.
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{
-    Ahead, Announce, Event, InfoHash, PEER_V4_BYTES, PEER_V6_BYTES, PeerAddr, PeerId, PeerSink, Position,
+    Announce, Event, InfoHash, Lookahead, PEER_V4_BYTES, PEER_V6_BYTES, PeerAddr, PeerId, PeerSink, Position,
     Rng, Saved, Shard, SwarmCounts, Timestamp,
 };
 
-/// The timeout is 100 s, so that a tick is a second.
+/// The peer timeout in seconds: 100, so that a tick is a second.
 pub(crate) const TIMEOUT: u32 = 100;
 
-/// Takes peers of both families.
+/// Collects peers of both families.
 #[derive(Default)]
 pub(crate) struct Taken(pub(crate) Vec<PeerAddr>);
 
@@ -28,7 +28,7 @@ impl PeerSink for Taken {
     }
 }
 
-/// As [`Taken`], but of the asker's family alone.
+/// Like [`Taken`], but only with peers of the client's family.
 #[derive(Default)]
 pub(crate) struct TakenOfOneFamily(pub(crate) Taken);
 
@@ -42,7 +42,7 @@ impl PeerSink for TakenOfOneFamily {
     }
 }
 
-/// A peer by its number.
+/// Returns the address of peer `number`.
 pub(crate) fn peer(number: u16, v6: bool) -> PeerAddr {
     let ip = match v6 {
         false => IpAddr::V4(Ipv4Addr::new(192, 0, (number >> 8) as u8, number as u8)),
@@ -51,7 +51,7 @@ pub(crate) fn peer(number: u16, v6: bool) -> PeerAddr {
     PeerAddr::new(ip, 6881)
 }
 
-/// An announce to a swarm by its number.
+/// Returns an announce to swarm number `swarm`.
 pub(crate) fn announce(swarm: u8, peer: PeerAddr, event: Event, seeder: bool, num_want: u16) -> Announce {
     let (info_hash, peer_id) = (InfoHash([swarm; 20]), PeerId([7; 20]));
     Announce { info_hash, peer_id, peer, event, seeder, num_want, wants_ids: false }
@@ -65,23 +65,23 @@ struct Oracle {
 
 #[derive(Default)]
 struct OracleSwarm {
-    /// Each peer, whether it is a seeder, and when it announced.
+    /// By packed address: the peer's address, whether it is a seeder, and the time of its last announce.
     peers: BTreeMap<Vec<u8>, (PeerAddr, bool, u32)>,
     downloaded: u32,
     empty_since: u32,
 }
 
 impl Oracle {
-    fn pass(&mut self, now: u32) -> usize {
-        let mut gone = 0;
+    fn advance(&mut self, now: u32) -> usize {
+        let mut removed = 0;
         if now - std::mem::replace(&mut self.now, now) > TIMEOUT {
-            gone = self.swarms.values().map(|swarm| swarm.peers.len()).sum();
+            removed = self.swarms.values().map(|swarm| swarm.peers.len()).sum();
             self.swarms.clear();
         }
-        gone
+        removed
     }
 
-    /// Returns the counts and everybody who may be handed out.
+    /// Applies an announce. Returns the counts and all peers that may be in the reply.
     fn announce(&mut self, now: u32, announce: &Announce) -> (SwarmCounts, Vec<PeerAddr>) {
         let name = announce.info_hash.0[0];
         let swarm = self.swarms.entry(name).or_default();
@@ -129,25 +129,25 @@ impl Oracle {
         self.swarms.get(&name).map(OracleSwarm::counts).unwrap_or_default()
     }
 
-    /// A swarm without peers and downloads is none.
+    /// Removes a swarm without peers and downloads.
     fn forget(&mut self, name: u8) {
         if self.counts(name) == SwarmCounts::default() {
             self.swarms.remove(&name);
         }
     }
 
-    /// What is to be saved, in some order.
+    /// Returns the entries to be saved, in any order.
     fn saved(&self) -> Vec<Saved> {
-        let mut pieces = Vec::new();
+        let mut entries = Vec::new();
         for (name, swarm) in &self.swarms {
             let info_hash = InfoHash([*name; 20]);
-            pieces.push(Saved::Swarm { info_hash, downloaded: swarm.downloaded });
-            pieces.extend(swarm.peers.values().map(|&(peer, seeder, seen)| {
+            entries.push(Saved::Swarm { info_hash, downloaded: swarm.downloaded });
+            entries.extend(swarm.peers.values().map(|&(peer, seeder, seen)| {
                 let age_secs = self.now - seen;
                 Saved::Peer { info_hash, peer, seeder, age_secs }
             }));
         }
-        pieces
+        entries
     }
 }
 
@@ -158,10 +158,10 @@ impl OracleSwarm {
     }
 }
 
-/// What is done to both.
+/// A step that is applied to the shard and the oracle.
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
-    /// `both`: peers of both families are wanted; `ahead`: it is looked ahead for.
+    /// `both`: the reply has peers of both families. `ahead`: with lookahead.
     Announce {
         announce: Announce,
         both: bool,
@@ -169,17 +169,18 @@ pub(crate) enum Step {
     },
     Scrape(u8),
     Sweep(usize),
-    Pass(u32),
-    /// Walks over the shard, so many pieces at a time.
+    /// Advances the clock by this many seconds.
+    Advance(u32),
+    /// Walks over the shard in slices of this many entries.
     Save(usize),
-    /// Goes on with a shard made of what was saved, as at a start or (`beside`) as beside what is there.
+    /// Continues with a new shard, restored from the saved entries with `restore`, or with `load` if `beside` is set.
     Restore {
         beside: bool,
     },
 }
 
 impl Step {
-    /// An announce of several small swarms, one with most of the peers.
+    /// Returns an announce to one of four swarms, of which one has most of the peers.
     pub(crate) fn announce(
         (swarm, number, v6): (u8, u16, bool),
         event: Event,
@@ -210,9 +211,9 @@ impl Trial {
         Self { shard, oracle: Oracle::default(), rng: Rng::with_seed(seed), now: 50, swept: 50 }
     }
 
-    /// Does this to both. Panics where they differ.
+    /// Applies a step to both. Panics if they differ.
     pub(crate) fn step(&mut self, step: Step) {
-        // Laps take less than the 155 ticks that they have. (More than a timeout at once is a leap.)
+        // A lap must take less than 155 ticks. If more than a timeout passes at once, all peers expire.
         let step = if self.now - self.swept > TIMEOUT { Step::Sweep(50) } else { step };
         match step {
             Step::Announce { announce, both, ahead } => self.announce(&announce, both, ahead),
@@ -220,9 +221,9 @@ impl Trial {
                 assert_eq!(self.shard.scrape(&InfoHash([swarm; 20])), self.oracle.counts(swarm));
             }
             Step::Sweep(budget) => self.sweep(budget),
-            Step::Pass(secs) => self.now += secs,
+            Step::Advance(secs) => self.now += secs,
             Step::Save(at_once) => {
-                assert_eq!(sorted(pieces(&self.shard, at_once.max(1))), sorted(self.oracle.saved()));
+                assert_eq!(sorted(entries(&self.shard, at_once.max(1))), sorted(self.oracle.saved()));
             }
             Step::Restore { beside } => self.restore(beside),
         }
@@ -234,11 +235,11 @@ impl Trial {
 
     fn announce(&mut self, announce: &Announce, both: bool, ahead: bool) {
         let (time, now) = (self.time(), self.now);
-        self.oracle.pass(now);
+        self.oracle.advance(now);
         let mut taken = TakenOfOneFamily::default();
         let counts = match both {
-            true => ask(&mut self.shard, time, announce, ahead, &mut self.rng, &mut taken.0),
-            false => ask(&mut self.shard, time, announce, ahead, &mut self.rng, &mut taken),
+            true => apply_announce(&mut self.shard, time, announce, ahead, &mut self.rng, &mut taken.0),
+            false => apply_announce(&mut self.shard, time, announce, ahead, &mut self.rng, &mut taken),
         };
         let (expected, mut others) = self.oracle.announce(now, announce);
         let overdue = self.oracle.has_overdue(now);
@@ -248,10 +249,9 @@ impl Trial {
         assert_eq!(counts, expected);
         let taken = taken.0.0;
         let distinct: HashSet<_> = taken.iter().collect();
-        assert_eq!(distinct.len(), taken.len(), "a peer was handed out twice");
-        assert!(taken.iter().all(|peer| others.contains(peer)), "a peer that may not be handed out");
-        // While peers are overdue that the sweep has not taken out, the sets' shares count them too, so that a reply
-        // may be short.
+        assert_eq!(distinct.len(), taken.len(), "a peer is in the reply twice");
+        assert!(taken.iter().all(|peer| others.contains(peer)), "a peer that must not be in the reply");
+        // Expired peers that the sweep has not removed count in the shares of the sets, so that a reply may be short.
         let wanted = others.len().min(usize::from(announce.num_want));
         match overdue {
             true => assert!(taken.len() <= wanted),
@@ -259,19 +259,19 @@ impl Trial {
         }
     }
 
-    /// Slices of any size until a whole lap lies within: then nobody is left whose time is over.
+    /// Sweeps two laps, of which at least one is complete: then no expired peer is left.
     fn sweep(&mut self, budget: usize) {
-        let leapt = self.oracle.pass(self.now);
+        let expired_at_once = self.oracle.advance(self.now);
         let time = self.time();
         let expired = lap(&mut self.shard, time, budget + 1) + lap(&mut self.shard, time, budget + 1);
         self.swept = self.now;
-        assert_eq!(expired, leapt + self.oracle.sweep(self.now));
+        assert_eq!(expired, expired_at_once + self.oracle.sweep(self.now));
     }
 
     fn restore(&mut self, beside: bool) {
         self.sweep(50);
-        let saved = pieces(&self.shard, usize::MAX);
-        let peers = saved.iter().filter(|piece| matches!(piece, Saved::Peer { .. })).count() as u64;
+        let saved = entries(&self.shard, usize::MAX);
+        let peers = saved.iter().filter(|entry| matches!(entry, Saved::Peer { .. })).count() as u64;
         let time = self.time();
         self.shard = Shard::new(key(self.rng.u64(..)), TIMEOUT, usize::MAX);
         let entered = match beside {
@@ -280,7 +280,7 @@ impl Trial {
         };
         assert_eq!(entered, peers);
         for swarm in self.oracle.swarms.values_mut() {
-            swarm.empty_since = self.now; // since when is not saved
+            swarm.empty_since = self.now; // not saved
         }
     }
 }
@@ -289,8 +289,8 @@ fn key(seed: u64) -> [u8; 16] {
     (u128::from(seed) << 64 | u128::from(seed)).to_be_bytes()
 }
 
-/// Announces, with or without looking ahead.
-pub(crate) fn ask<S: PeerSink>(
+/// Applies an announce to the shard, with or without lookahead.
+pub(crate) fn apply_announce<S: PeerSink>(
     shard: &mut Shard,
     now: Timestamp,
     announce: &Announce,
@@ -301,12 +301,12 @@ pub(crate) fn ask<S: PeerSink>(
     if !ahead {
         return shard.announce(now, announce, rng, sink);
     }
-    let mut known = [Ahead::default()];
+    let mut known = [Lookahead::default()];
     shard.look_ahead::<S>(&std::iter::once(announce), rng, &mut known);
-    shard.announce_ahead(now, announce, &known[0], sink)
+    shard.announce_prefetched(now, announce, &known[0], sink)
 }
 
-/// Sweeps to the end of a lap; returns how many peers have expired.
+/// Sweeps to the end of a lap. Returns the number of expired peers.
 pub(crate) fn lap(shard: &mut Shard, now: Timestamp, budget: usize) -> usize {
     let mut expired = 0;
     loop {
@@ -319,11 +319,11 @@ pub(crate) fn lap(shard: &mut Shard, now: Timestamp, budget: usize) -> usize {
     }
 }
 
-/// All that a shard holds, by slices of so many pieces at least.
-pub(crate) fn pieces(shard: &Shard, at_once: usize) -> Vec<Saved> {
+/// Returns all entries of a shard, read in slices of at least `at_once` entries.
+pub(crate) fn entries(shard: &Shard, at_once: usize) -> Vec<Saved> {
     let (mut all, mut position) = (Vec::new(), Position::default());
     loop {
-        let mut walk = shard.save(position);
+        let mut walk = shard.walk(position);
         let before = all.len();
         all.extend(walk.slice(at_once));
         if all.len() - before < at_once {
@@ -333,10 +333,10 @@ pub(crate) fn pieces(shard: &Shard, at_once: usize) -> Vec<Saved> {
     }
 }
 
-/// In an order of their own. Without swarms that only say whose the peers are.
-pub(crate) fn sorted(mut pieces: Vec<Saved>) -> Vec<String> {
-    pieces.retain(|piece| !matches!(piece, Saved::Swarm { downloaded: 0, .. }));
-    let mut texts: Vec<String> = pieces.iter().map(|piece| format!("{piece:?}")).collect();
+/// Sorts entries, and drops swarm entries without downloads.
+pub(crate) fn sorted(mut entries: Vec<Saved>) -> Vec<String> {
+    entries.retain(|entry| !matches!(entry, Saved::Swarm { downloaded: 0, .. }));
+    let mut texts: Vec<String> = entries.iter().map(|entry| format!("{entry:?}")).collect();
     texts.sort();
     texts
 }

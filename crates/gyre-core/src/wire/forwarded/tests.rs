@@ -1,4 +1,4 @@
-//! Chains of proxies, what clients claim through them, and junk.
+//! Owns the tests of forwarding fields: chains of proxies, forged fields and junk.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// The proxies of these tests have the addresses 10.x.x.x and fd00::/8.
+/// Trusts the proxies of these tests, which have the addresses 10.0.0.0/8 and fd00::/8.
 fn is_trusted(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => ip.octets()[0] == 10,
@@ -47,7 +47,7 @@ fn a_peer_that_is_not_trusted_is_the_client() {
 }
 
 #[test]
-fn lists_are_followed_from_their_end() {
+fn lists_are_read_from_the_end() {
     for (list, client) in [
         ("1.1.1.1", "1.1.1.1"),
         ("2.2.2.2, 1.1.1.1", "1.1.1.1"),
@@ -79,14 +79,14 @@ fn lists_are_followed_from_their_end() {
         "1.1.1.1"
     );
     assert_eq!(ip(&[(REAL, "1.1.1.1")]), "1.1.1.1");
-    assert_eq!(ip(&[(REAL, "2.2.2.2, 10.0.0.7")]), "10.0.0.7", "it is no list");
+    assert_eq!(ip(&[(REAL, "2.2.2.2, 10.0.0.7")]), "10.0.0.7", "X-Real-IP is not a list");
     let chain = |proxies: usize| format!("1.1.1.1{}", ", 10.0.0.2".repeat(proxies));
     assert_eq!(ip(&[(FOR, &chain(WEB_PROXIES_MAX - 1))]), "1.1.1.1");
     assert_eq!(ip(&[(FOR, &chain(WEB_PROXIES_MAX))]), "10.0.0.2");
 }
 
 #[test]
-fn elements_are_read_as_the_rfc_writes_them() {
+fn elements_of_forwarded_are_parsed() {
     for (element, client) in [
         ("for=192.0.2.43, for=198.51.100.17;by=203.0.113.60;proto=http;host=example.com", "198.51.100.17"),
         ("For=\"[2001:db8:cafe::17]:4711\"", "2001:db8:cafe::17"),
@@ -104,12 +104,12 @@ fn elements_are_read_as_the_rfc_writes_them() {
 }
 
 #[test]
-fn fields_that_disagree_are_not_believed() {
+fn fields_that_disagree_are_ignored() {
     let client = (FOR, "1.1.1.1");
     assert_eq!(ip(&[client, (FORWARDED, "for=1.1.1.1"), (REAL, "1.1.1.1")]), "1.1.1.1");
     assert_eq!(ip(&[client, (FORWARDED, "for=2.2.2.2")]), "10.0.0.1");
     assert_eq!(ip(&[client, (REAL, "2.2.2.2")]), "10.0.0.1");
-    assert_eq!(ip(&[client, (REAL, "10.0.0.2")]), "1.1.1.1", "a proxy is no client");
+    assert_eq!(ip(&[client, (REAL, "10.0.0.2")]), "1.1.1.1", "a proxy is not a client");
     assert_eq!(ip(&[client, (FORWARDED, "for=unknown"), (REAL, "?")]), "1.1.1.1");
     assert_eq!(ip(&[(FOR, "10.0.0.3, 10.0.0.2"), (REAL, "10.0.0.2")]), "10.0.0.3");
 }
@@ -120,7 +120,7 @@ fn the_protocol_is_that_of_the_clients_hop() {
     assert_eq!(scheme(&[]), None);
     assert_eq!(scheme(&[(PROTO, "https")]), Some(Https));
     assert_eq!(scheme(&[(PROTO, "HTTP")]), Some(Http));
-    assert_eq!(scheme(&[(PROTO, "https, http")]), Some(Http), "the first was the client's own");
+    assert_eq!(scheme(&[(PROTO, "https, http")]), Some(Http), "the first value is the client's own");
     assert_eq!(scheme(&[(PROTO, "ftp")]), None);
     let two = (FOR, "1.1.1.1, 10.0.0.2");
     assert_eq!(scheme(&[two, (PROTO, "http, https, http")]), Some(Https));
@@ -155,9 +155,10 @@ proptest! {
         }
     }
 
-    /// Whatever else the client sends, through a proxy that writes one kind of field: it is the client, or the proxy.
+    /// Whatever fields a client sends through a proxy that writes one kind of field, the result is the client's address
+    /// or the proxy's.
     #[test]
-    fn no_client_chooses_its_address(
+    fn a_client_can_not_choose_its_address(
         claims in prop::collection::vec(
             (
                 prop::sample::select(vec![FORWARDED, FOR, REAL]),
@@ -174,7 +175,7 @@ proptest! {
             false => IpAddr::from(Ipv6Addr::from(client)),
         };
         prop_assume!(!is_trusted(client.to_canonical()));
-        // X-Real-IP is replaced, the others are added to: in the client's last field, or in one of their own.
+        // The proxy replaces X-Real-IP. It appends to the others, in the client's last field or in a new one.
         let mut sent: Vec<(&str, String)> =
             claims.iter().filter(|(name, _)| *name != REAL || writes != REAL).cloned().collect();
         let written = if writes == FORWARDED { format!("for=\"[{client}]\"") } else { client.to_string() };

@@ -1,4 +1,4 @@
-//! Every length, round trips both ways, and packets as real clients send them.
+//! Owns the tests of the UDP protocol: all lengths, round trips, and packets of real clients.
 
 use proptest::prelude::*;
 
@@ -25,7 +25,7 @@ const ARIA2_STARTED: &str = "\
     000000000000000000000000000186a000000000000000000000000200000000050d61920000003241f20000";
 
 #[test]
-fn reads_what_clients_send() {
+fn packets_of_real_clients_are_parsed() {
     let connect = bytes(LIBTORRENT_CONNECT);
     assert_eq!(Request::parse(&connect), Ok(Request::Connect { transaction_id: 0x9309_ffee }));
     for (recorded, event, num_want, port, peer_id, url) in [
@@ -43,12 +43,12 @@ fn reads_what_clients_send() {
         assert_eq!((options.url_data.as_slice(), options.malformed), (url, false));
         let mut again = Vec::new();
         Request::Announce(announce).encode(&mut again);
-        assert_eq!(again, datagram, "what was read is all that was sent");
+        assert_eq!(again, datagram, "all fields are parsed");
     }
 }
 
 #[test]
-fn every_length_is_either_a_request_or_short() {
+fn every_length_is_a_request_or_too_short() {
     for length in 0..=2_000 {
         for (action, needed) in [(ACTION_CONNECT, 16), (ACTION_ANNOUNCE, 98), (ACTION_SCRAPE, 36)] {
             let mut datagram = vec![0; length];
@@ -66,7 +66,7 @@ fn every_length_is_either_a_request_or_short() {
 }
 
 #[test]
-fn refuses_other_magic_and_actions() {
+fn other_magic_and_actions_are_rejected() {
     let mut datagram = bytes(LIBTORRENT_CONNECT);
     datagram[7] ^= 1;
     assert_eq!(Request::parse(&datagram), Err(Malformed::Magic));
@@ -77,7 +77,7 @@ fn refuses_other_magic_and_actions() {
 }
 
 #[test]
-fn a_scrape_takes_as_many_hashes_as_fit() {
+fn a_scrape_has_all_hashes_up_to_the_limit() {
     for (length, hashes) in [(36, 1), (55, 1), (56, 2), (UDP_REQUEST_MAX_BYTES, 74), (2_000, 74)] {
         let mut datagram = vec![0; length];
         datagram[11] = ACTION_SCRAPE as u8;
@@ -94,21 +94,21 @@ fn options_are_joined_and_unknown_ones_skipped() {
         (String::from_utf8(options.url_data.to_vec()).unwrap(), options.malformed)
     };
     assert_eq!(parse(""), (String::new(), false));
-    assert_eq!(parse("00 02 01 61"), (String::new(), false), "nothing counts after the end");
+    assert_eq!(parse("00 02 01 61"), (String::new(), false), "options after the end are ignored");
     assert_eq!(parse("01 01 02 02 2f61 09 03 ffffff 02 01 62 00"), ("/ab".into(), false));
     assert_eq!(parse("02 00 02 01 61"), ("a".into(), false));
     for overrun in ["02", "02 02 61", "09 01", "02 01 61 02 ff 62"] {
         assert!(parse(overrun).1, "{overrun}");
     }
-    assert_eq!(parse("02 01 61 02 ff 62").0, "a", "what came before stands");
+    assert_eq!(parse("02 01 61 02 ff 62").0, "a", "the options before stay valid");
     let long = [[2, 255].as_slice(), &[b'x'; 255]].concat().repeat(3);
     let options = Options::parse(&long);
     assert!(options.malformed && Options::are_malformed(&long));
-    assert_eq!(options.url_data.len(), 510, "a part that would not fit is left out whole");
+    assert_eq!(options.url_data.len(), 510, "a part that does not fit is dropped as a whole");
 }
 
 #[test]
-fn long_messages_are_cut() {
+fn long_messages_are_truncated() {
     let mut out = [0; UDP_REPLY_MAX_BYTES];
     assert_eq!(put_error(&mut out, 1, &"x".repeat(2_000)), UDP_REPLY_HEAD_BYTES + MAX_FAILURE_BYTES);
 }
@@ -119,7 +119,7 @@ fn event() -> impl Strategy<Value = Event> {
 
 proptest! {
     #[test]
-    fn requests_survive_the_round_trip(
+    fn requests_are_parsed_as_written(
         connection_id: u64, transaction_id: u32, info_hash: [u8; 20], peer_id: [u8; 20], downloaded: u64, left: u64,
         uploaded: u64, event in event(), key: u32, num_want: i32, port: u16,
         options in proptest::collection::vec(any::<u8>(), 0..99),
@@ -140,7 +140,7 @@ proptest! {
     }
 
     #[test]
-    fn responses_survive_the_round_trip(
+    fn responses_are_parsed_as_written(
         transaction_id: u32, connection_id: u64, interval_secs: u32, seeders: u32, leechers: u32, downloaded: u32,
         swarms in 0..=MAX_SCRAPE_HASHES, message in "[ -~]{0,120}",
     ) {
@@ -162,7 +162,7 @@ proptest! {
     }
 
     #[test]
-    fn nothing_panics(mut datagram in proptest::collection::vec(any::<u8>(), 0..2_000), action in 0..5_u8) {
+    fn no_datagram_panics(mut datagram in proptest::collection::vec(any::<u8>(), 0..2_000), action in 0..5_u8) {
         let _ = Response::parse(&datagram);
         if datagram.len() > 12 {
             datagram[8..12].copy_from_slice(&[0, 0, 0, action]);

@@ -1,13 +1,13 @@
-//! Owns looking ahead: what the requests of one turn will touch is fetched into the cache for all of them at once.
+//! Owns the lookahead, which prefetches the memory that the requests of one turn will access.
 //!
-//! A request to a table larger than the cache waits four or five times for memory, each time for what it learned from
-//! the last: index, record, directory, bucket, block. The waits of different requests don't depend on each other: taken
-//! together they cost little more than those of one. So a turn first makes each step of the search for all of its
-//! requests and then answers them. What is foretold may turn out otherwise: then a request waits, no more.
+//! A request to a table larger than the cache waits for memory four or five times, and each access depends on the one
+//! before: index, record, directory, bucket, block. The accesses of different requests are independent, so waiting for
+//! them together costs little more than waiting for those of one request. A turn therefore performs each step of the
+//! search for all of its requests and then answers them. If a prediction is wrong, the request only waits for memory.
 
 use fastrand::Rng;
 
-use super::choose::{Dice, Throw, Walk};
+use super::choose::{BucketWalk, Draw, SetDraw};
 use super::index::Hash;
 use super::peers::{LEECHERS, Peers, Place, SEEDERS, Set, View};
 use super::record::Body;
@@ -16,26 +16,26 @@ use crate::swarm::prefetch::prefetch;
 use crate::time::Timestamp;
 use crate::types::{Announce, Event, PeerAddr, SwarmCounts};
 
-/// What is known of an announce ahead of it.
+/// What is known about an announce before it is applied.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Ahead {
-    /// Of the info-hash.
+pub struct Lookahead {
+    /// Hash of the info-hash.
     pub(super) hash: Hash,
-    /// Of the peer's address.
+    /// Hash of the peer's address.
     pub(super) peer_hash: u32,
-    pub(super) dice: Dice,
-    /// The record that is probably the swarm's.
+    pub(super) draw: Draw,
+    /// The record that probably belongs to the swarm.
     pub(super) guess: Option<u32>,
 }
 
 impl Shard {
-    /// Fetches what these announces will touch, as many as there is room for in `ahead`. To be followed by
-    /// [`announce_ahead`](Self::announce_ahead) with each.
+    /// Prefetches the memory for these announces, up to the length of `ahead`. Call
+    /// [`announce_prefetched`](Self::announce_prefetched) with each of them next.
     pub fn look_ahead<'a, S: PeerSink>(
         &self,
         announces: &(impl Iterator<Item = &'a Announce> + Clone),
         rng: &mut Rng,
-        ahead: &mut [Ahead],
+        ahead: &mut [Lookahead],
     ) {
         for (ahead, announce) in ahead.iter_mut().zip(announces.clone()) {
             *ahead = self.begin(announce, rng);
@@ -56,7 +56,7 @@ impl Shard {
     fn fetch_each<'a, S: PeerSink>(
         &self,
         announces: &(impl Iterator<Item = &'a Announce> + Clone),
-        ahead: &mut [Ahead],
+        ahead: &mut [Lookahead],
         step: Step,
     ) {
         for (ahead, announce) in ahead.iter_mut().zip(announces.clone()) {
@@ -64,17 +64,17 @@ impl Shard {
         }
     }
 
-    /// As [`announce`](Self::announce), with what is known of it.
+    /// Like [`announce`](Self::announce), after [`look_ahead`](Self::look_ahead).
     #[inline]
-    pub fn announce_ahead<S: PeerSink>(
+    pub fn announce_prefetched<S: PeerSink>(
         &mut self,
         now: Timestamp,
         announce: &Announce,
-        ahead: &Ahead,
+        ahead: &Lookahead,
         sink: &mut S,
     ) -> SwarmCounts {
-        self.pass(now);
-        // Since then others may have moved, dropped or entered the swarm.
+        self.advance(now);
+        // Other requests may have moved, removed or created the swarm since.
         let is_it = |number: u32| {
             self.swarms.map().contains(number) && self.swarms.get(number).info_hash == announce.info_hash
         };
@@ -83,39 +83,39 @@ impl Shard {
         self.announce_to(ahead, found, announce, sink)
     }
 
-    /// What is known without a look at the table.
+    /// Returns what is known without reading the table.
     #[inline(always)]
-    pub(super) fn begin(&self, announce: &Announce, rng: &mut Rng) -> Ahead {
-        Ahead {
+    pub(super) fn begin(&self, announce: &Announce, rng: &mut Rng) -> Lookahead {
+        Lookahead {
             hash: self.index.hash(&announce.info_hash),
             peer_hash: self.peer_hash(&announce.peer),
-            dice: Dice::new(rng.u64(..)),
+            draw: Draw::new(rng.u64(..)),
             guess: None,
         }
     }
 
-    /// Fetches what one step needs, with what those before it have fetched: for the asker's own entry, and for its
-    /// reply.
+    /// Prefetches the memory of one step, for the peer's own entry and for its reply. The memory of earlier steps must
+    /// already be in the cache.
     #[inline(always)]
-    pub(super) fn fetch<S: PeerSink>(&self, ahead: &mut Ahead, announce: &Announce, step: Step) {
+    pub(super) fn fetch<S: PeerSink>(&self, ahead: &mut Lookahead, announce: &Announce, step: Step) {
         let Some(number) = ahead.guess else { return };
         let Body::Sets(sets) = &self.swarms.get(number).body else { return };
         if S::BOTH_FAMILIES {
-            let dice = ahead.dice;
+            let draw = ahead.draw;
             match announce.peer {
-                PeerAddr::V4(_) => self.v6.fetch(&sets.v6, None, &dice, announce, step),
-                PeerAddr::V6(_) => self.v4.fetch(&sets.v4, None, &dice, announce, step),
+                PeerAddr::V4(_) => self.v6.fetch(&sets.v6, None, &draw, announce, step),
+                PeerAddr::V6(_) => self.v4.fetch(&sets.v4, None, &draw, announce, step),
             };
         }
         let home = Some(ahead.peer_hash);
-        ahead.dice.starts = match announce.peer {
-            PeerAddr::V4(_) => self.v4.fetch(&sets.v4, home, &ahead.dice, announce, step),
-            PeerAddr::V6(_) => self.v6.fetch(&sets.v6, home, &ahead.dice, announce, step),
+        ahead.draw.starts = match announce.peer {
+            PeerAddr::V4(_) => self.v4.fetch(&sets.v4, home, &ahead.draw, announce, step),
+            PeerAddr::V6(_) => self.v6.fetch(&sets.v6, home, &ahead.draw, announce, step),
         };
     }
 }
 
-/// What is fetched of a set, one after the other.
+/// The parts of a set, in the order in which they are fetched.
 #[derive(Clone, Copy)]
 pub(super) enum Step {
     Directories,
@@ -124,14 +124,14 @@ pub(super) enum Step {
 }
 
 impl<const N: usize> Peers<N> {
-    /// Of one family's sets: where the asker is, by its hash if this is its family, and what the dice choose. Returns
-    /// where the choices begin, as far as that is known yet.
+    /// Prefetches one step for the sets of one family: the bucket of hash `home`, which is that of the client if this
+    /// is its family, and the peers that the draw chooses. Returns the start of each choice, as far as it is known.
     #[inline(always)]
     fn fetch(
         &self,
         sets: &[Set; 2],
         home: Option<u32>,
-        dice: &Dice,
+        draw: &Draw,
         announce: &Announce,
         step: Step,
     ) -> [Place; 2] {
@@ -157,25 +157,26 @@ impl<const N: usize> Peers<N> {
             return starts;
         }
         let want = usize::from(announce.num_want);
-        starts[LEECHERS] = self.fetch_choice(leechers, want, dice.role(LEECHERS), step);
+        starts[LEECHERS] = self.fetch_choice(leechers, want, draw.role(LEECHERS), step);
         if !announce.seeder {
-            starts[SEEDERS] = self.fetch_choice(seeders, want, dice.role(SEEDERS), step);
+            starts[SEEDERS] = self.fetch_choice(seeders, want, draw.role(SEEDERS), step);
         }
         starts
     }
 
-    /// What a throw chooses from a set, at most `want`. Its share of that isn't worth working out.
+    /// Prefetches what a draw chooses from a set, at most `want` peers. Computing the set's exact share is not worth
+    /// it.
     #[inline(always)]
-    fn fetch_choice(&self, set: View<'_>, want: usize, throw: Throw, step: Step) -> Place {
+    fn fetch_choice(&self, set: View<'_>, want: usize, draw: SetDraw, step: Step) -> Place {
         if let Step::Buckets = step {
-            let foretold = Walk::foretell(set, throw);
-            foretold.iter().filter_map(|number| set.buckets.get(*number as usize)).for_each(prefetch);
+            let predicted = BucketWalk::predict(set, draw);
+            predicted.iter().filter_map(|number| set.buckets.get(*number as usize)).for_each(prefetch);
             return Place::NOWHERE;
         }
         if set.peers == 0 {
             return Place::NOWHERE;
         }
-        let mut walk = Walk::new(set, None, throw);
+        let mut walk = BucketWalk::new(set, None, draw);
         let (first, at) = (set.buckets[walk.start.bucket as usize], usize::from(walk.start.at));
         let end = first.len().min(at + want);
         self.blocks.fetch(first, at..end, want);
