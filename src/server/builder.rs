@@ -11,7 +11,9 @@ use crate::config::{Config, Cores, Listen};
 use crate::engine::middleware::{Chain, Middleware};
 use crate::error::ServerError;
 use crate::web::log::LogFormat;
+#[cfg(feature = "sessions")]
 use crate::web::session::Sessions;
+#[cfg(feature = "templates")]
 use crate::web::templates::Templates;
 use crate::web::{Directory, Handler, Site};
 
@@ -204,37 +206,6 @@ impl<M: Middleware + Send> Builder<M> {
         self
     }
 
-    /// Has handlers render these templates.
-    ///
-    /// ```
-    /// use gyre::web::HttpConnection;
-    /// use gyre::web::templates::Templates;
-    ///
-    /// let builder = gyre::Tracker::builder()
-    ///     .templates(Templates::directory("/srv/templates"))
-    ///     .get("/", async |connection: &mut HttpConnection| connection.render("index.html", ()).await);
-    /// ```
-    pub fn templates(mut self, templates: Templates) -> Self {
-        self.site.set_templates(templates);
-        self
-    }
-
-    /// Keeps sessions.
-    ///
-    /// ```
-    /// use gyre::web::session::{MemoryStore, Sessions};
-    /// use std::sync::Arc;
-    ///
-    /// # fn main() -> std::io::Result<()> {
-    /// let builder = gyre::Tracker::builder().sessions(Sessions::new(Arc::new(MemoryStore::new()))?);
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn sessions(mut self, sessions: Sessions) -> Self {
-        self.site.set_sessions(sessions);
-        self
-    }
-
     /// Logs each request that is not the tracker's own, whatever becomes of it, as an event of level `INFO` and target
     /// `gyre::web`.
     ///
@@ -305,6 +276,43 @@ impl<M: Middleware + Send> Builder<M> {
                 Bound::new(name, config, middleware, site, inherited, spare_descriptors)
             }
         }
+    }
+}
+
+#[cfg(feature = "templates")]
+impl<M> Builder<M> {
+    /// Has handlers render these templates.
+    ///
+    /// ```
+    /// use gyre::web::HttpConnection;
+    /// use gyre::web::templates::Templates;
+    ///
+    /// let builder = gyre::Tracker::builder()
+    ///     .templates(Templates::directory("/srv/templates"))
+    ///     .get("/", async |connection: &mut HttpConnection| connection.render("index.html", ()).await);
+    /// ```
+    pub fn templates(mut self, templates: Templates) -> Self {
+        self.site.set_templates(templates);
+        self
+    }
+}
+
+#[cfg(feature = "sessions")]
+impl<M> Builder<M> {
+    /// Keeps sessions.
+    ///
+    /// ```
+    /// use gyre::web::session::{MemoryStore, Sessions};
+    /// use std::sync::Arc;
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let builder = gyre::Tracker::builder().sessions(Sessions::new(Arc::new(MemoryStore::new()))?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn sessions(mut self, sessions: Sessions) -> Self {
+        self.site.set_sessions(sessions);
+        self
     }
 }
 

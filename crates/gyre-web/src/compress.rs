@@ -6,21 +6,38 @@ use std::io;
 use flate2::{Compress, Compression, Crc, FlushCompress};
 use zstd::stream::raw::{CParameter, Encoder, InBuffer, Operation, OutBuffer};
 
-use super::negotiate::Encoding;
 use crate::limits::{
     WEB_COMPRESSED_BODIES, WEB_COMPRESSED_STEP_BYTES, WEB_GZIP_LEVEL, WEB_ZSTD_LEVEL,
     WEB_ZSTD_WINDOW_LOG_BYTES,
 };
 
+/// How the body of a response is encoded (RFC 9110, section 8.4), if it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Encoding {
+    /// RFC 1952.
+    Gzip,
+    /// RFC 8878.
+    Zstd,
+}
+
+impl Encoding {
+    /// The name of the encoding in `Content-Encoding`.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Gzip => "gzip",
+            Self::Zstd => "zstd",
+        }
+    }
+}
+
 /// One body's compression. What it writes is appended to the caller's buffer; of that it writes some when it has enough
 /// or is flushed.
 pub(crate) struct Compressor {
     kind: Kind,
-    _place: Option<Place>,
+    _place: Place,
 }
 
 enum Kind {
-    Identity,
     Gzip(Gzip),
     Zstd(Encoder<'static>),
 }
@@ -58,7 +75,6 @@ impl Compressor {
     /// A body's start.
     pub(crate) fn new(encoding: Encoding) -> Self {
         let kind = match encoding {
-            Encoding::Identity => Kind::Identity,
             Encoding::Gzip => Kind::Gzip(Gzip::new()),
             Encoding::Zstd => {
                 let mut encoder = Encoder::new(WEB_ZSTD_LEVEL).expect(IN_MEMORY);
@@ -67,13 +83,12 @@ impl Compressor {
                 Kind::Zstd(encoder)
             }
         };
-        Self { kind, _place: (encoding != Encoding::Identity).then(Place::take) }
+        Self { kind, _place: Place::take() }
     }
 
     /// Takes a piece of the body.
     pub(crate) fn write(&mut self, data: &[u8], out: &mut Vec<u8>) {
         match &mut self.kind {
-            Kind::Identity => out.extend_from_slice(data),
             Kind::Gzip(gzip) => gzip.write(data, out),
             Kind::Zstd(encoder) => {
                 let mut input = InBuffer::around(data);
@@ -88,7 +103,6 @@ impl Compressor {
     /// bytes each time.
     pub(crate) fn flush(&mut self, out: &mut Vec<u8>) {
         match &mut self.kind {
-            Kind::Identity => {}
             Kind::Gzip(gzip) => gzip.flush(out),
             Kind::Zstd(encoder) => while step(out, |out| encoder.flush(out)) > 0 {},
         }
@@ -97,7 +111,6 @@ impl Compressor {
     /// Writes the body's end.
     pub(crate) fn finish(self, out: &mut Vec<u8>) {
         match self.kind {
-            Kind::Identity => {}
             Kind::Gzip(gzip) => gzip.finish(out),
             Kind::Zstd(mut encoder) => while step(out, |out| encoder.finish(out, true)) > 0 {},
         }
@@ -174,12 +187,11 @@ mod tests {
 
     use super::*;
 
-    const ALL: [Encoding; 3] = [Encoding::Identity, Encoding::Gzip, Encoding::Zstd];
+    const ALL: [Encoding; 2] = [Encoding::Gzip, Encoding::Zstd];
 
     /// What comes out of the start of a body, and whether that is the whole of one.
     fn decode(encoding: Encoding, bytes: &[u8]) -> (Vec<u8>, bool) {
         let mut reader: Box<dyn Read + '_> = match encoding {
-            Encoding::Identity => Box::new(bytes),
             Encoding::Gzip => Box::new(GzDecoder::new(bytes)),
             Encoding::Zstd => Box::new(zstd::stream::read::Decoder::new(bytes).unwrap()),
         };
@@ -204,14 +216,13 @@ mod tests {
             compressor.finish(&mut out);
             assert_eq!(&out[..4], b"head", "what was there stays");
             assert!(decode(encoding, &out[4..]) == (text.clone().into_bytes(), true), "{encoding:?}");
-            assert_eq!(out.len() < text.len() / 2, encoding != Encoding::Identity, "{encoding:?}");
+            assert!(out.len() < text.len() / 2, "{encoding:?}");
         }
     }
 
     #[test]
     fn only_so_many_bodies_are_compressed_at_a_time() {
         let gzip = || Compressor::new(Encoding::Gzip);
-        let _plain = Compressor::new(Encoding::Identity);
         let mut bodies: Vec<_> = (0..WEB_COMPRESSED_BODIES - 1).map(|_| gzip()).collect();
         assert!(!is_crowded());
         bodies.push(gzip());
@@ -222,7 +233,7 @@ mod tests {
 
     #[test]
     fn nothing_is_a_body_too() {
-        for (encoding, least) in ALL.into_iter().zip([0, 18, 9]) {
+        for (encoding, least) in ALL.into_iter().zip([18, 9]) {
             let mut out = Vec::new();
             Compressor::new(encoding).finish(&mut out);
             assert!(out.len() >= least, "{encoding:?}: {out:?}");

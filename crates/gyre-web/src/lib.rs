@@ -11,6 +11,7 @@
 mod beneath;
 pub mod body;
 pub mod cache;
+#[cfg(feature = "compression")]
 mod compress;
 mod conditional;
 mod connection;
@@ -25,8 +26,10 @@ mod payload;
 pub mod query;
 mod range;
 mod router;
+#[cfg(feature = "sessions")]
 pub mod session;
 mod site;
+#[cfg(feature = "templates")]
 pub mod templates;
 pub mod transport;
 

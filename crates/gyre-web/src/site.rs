@@ -15,7 +15,9 @@ use crate::files::{Directory, Found};
 use crate::head;
 use crate::log::LogFormat;
 use crate::router::{Match, RouteError, Router};
+#[cfg(feature = "sessions")]
 use crate::session::Sessions;
+#[cfg(feature = "templates")]
 use crate::templates::Templates;
 use crate::transport::Transport;
 use gyre_core::counters::{Counters, Published};
@@ -94,7 +96,9 @@ impl Handler for Files {
 pub struct Site {
     router: Router<Arc<dyn Handler>>,
     errors: Vec<(Option<StatusCode>, Arc<dyn Handler>)>,
+    #[cfg(feature = "templates")]
     templates: Option<Templates>,
+    #[cfg(feature = "sessions")]
     sessions: Option<Sessions>,
     /// How each request is logged, if it is.
     log: Option<LogFormat>,
@@ -163,16 +167,6 @@ impl Site {
         self.route(Some(Method::GET), &format!("{prefix}/{{*path}}"), files)
     }
 
-    /// Sets the templates that [`HttpConnection::render`] takes from.
-    pub fn set_templates(&mut self, templates: Templates) {
-        self.templates = Some(templates);
-    }
-
-    /// Keeps sessions.
-    pub fn set_sessions(&mut self, sessions: Sessions) {
-        self.sessions = Some(sessions);
-    }
-
     /// Logs each request, in this format.
     pub fn set_log(&mut self, format: LogFormat) {
         self.log = Some(format);
@@ -185,14 +179,6 @@ impl Site {
 
     pub(super) fn counters(&self) -> Vec<Counters> {
         self.published.iter().map(|published| published.read()).collect()
-    }
-
-    pub(super) fn templates(&self) -> Result<Templates, TrackerError> {
-        self.templates.clone().ok_or_else(|| TrackerError::internal("the site has no templates"))
-    }
-
-    pub(super) fn sessions(&self) -> Result<&Sessions, TrackerError> {
-        self.sessions.as_ref().ok_or_else(|| TrackerError::internal("the site has no sessions"))
     }
 
     pub(super) fn error_route(&self, status: StatusCode) -> Option<Arc<dyn Handler>> {
@@ -261,6 +247,30 @@ impl Site {
         let (handler, params) = found?;
         connection.set_params(params);
         handler.handle(connection).await
+    }
+}
+
+#[cfg(feature = "templates")]
+impl Site {
+    /// Sets the templates that [`HttpConnection::render`] takes from.
+    pub fn set_templates(&mut self, templates: Templates) {
+        self.templates = Some(templates);
+    }
+
+    pub(super) fn templates(&self) -> Result<Templates, TrackerError> {
+        self.templates.clone().ok_or_else(|| TrackerError::internal("the site has no templates"))
+    }
+}
+
+#[cfg(feature = "sessions")]
+impl Site {
+    /// Keeps sessions.
+    pub fn set_sessions(&mut self, sessions: Sessions) {
+        self.sessions = Some(sessions);
+    }
+
+    pub(super) fn sessions(&self) -> Result<&Sessions, TrackerError> {
+        self.sessions.as_ref().ok_or_else(|| TrackerError::internal("the site has no sessions"))
     }
 }
 

@@ -2,6 +2,7 @@
 //! by its type, and nothing is read beyond a limit.
 
 mod incoming;
+#[cfg(feature = "multipart")]
 mod multipart;
 
 use std::fmt;
@@ -10,14 +11,15 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use mime_guess::Mime;
-use mime_guess::mime::{APPLICATION, BOUNDARY, CHARSET, FORM_DATA, JSON, MULTIPART, WWW_FORM_URLENCODED};
+use mime_guess::mime::{APPLICATION, CHARSET, JSON, WWW_FORM_URLENCODED};
 use percent_encoding::percent_decode;
 use serde::de::DeserializeOwned;
 
-use crate::limits::{WEB_BODY_MAX_BYTES, WEB_BOUNDARY_BYTES, WEB_FORM_FIELDS, WEB_REASON_CHARS};
+use crate::limits::{WEB_BODY_MAX_BYTES, WEB_FORM_FIELDS, WEB_REASON_CHARS};
 use gyre_core::error::{Code, TrackerError};
 
 pub(crate) use incoming::Incoming;
+#[cfg(feature = "multipart")]
 pub use multipart::{Field, Multipart};
 
 /// The body of a request. A request without one has an empty one.
@@ -174,43 +176,6 @@ impl<'a> Body<'a> {
         let body = self.raw().await?;
         check_form(&body)?;
         serde_html_form::from_bytes(&body).map_err(|error| wrong("form", &error, ""))
-    }
-
-    /// The fields of a form of type `multipart/form-data` (RFC 7578), which may be files, one after the other as they
-    /// come. The [`limit`](Self::limit) holds for all of them together.
-    ///
-    /// ```
-    /// # use gyre_web::testing as gyre;
-    /// # use gyre::{error::TrackerError, web::body::Body};
-    /// async fn upload(body: Body<'_>) -> Result<(String, u64), TrackerError> {
-    ///     let (mut title, mut size) = (String::new(), 0);
-    ///     let mut form = body.limit(1 << 30).multipart().await?;
-    ///     while let Some(mut field) = form.next_field().await? {
-    ///         match field.name() {
-    ///             "title" => title = field.limit(100).text().await?,
-    ///             "file" => {
-    ///                 while let Some(stretch) = field.chunk().await? {
-    ///                     size += stretch.len() as u64;
-    ///                 }
-    ///             }
-    ///             _ => {}
-    ///         }
-    ///     }
-    ///     Ok((title, size))
-    /// }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// [`Code::UnsupportedMediaType`]: it is of another type, or the type doesn't say what stands between the fields.
-    pub async fn multipart(self) -> Result<Multipart<'a>, TrackerError> {
-        let is_form = |media: &Mime| media.type_() == MULTIPART && media.subtype() == FORM_DATA;
-        let media = media_type(self.content_type)?.filter(is_form);
-        let boundary = media.as_ref().and_then(|media| media.get_param(BOUNDARY));
-        let boundary = boundary.filter(|text| (1..=WEB_BOUNDARY_BYTES).contains(&text.as_str().len()));
-        let boundary =
-            boundary.ok_or_else(|| unsupported("a form of type multipart/form-data is read here"))?;
-        Ok(Multipart::new(self.incoming, self.limit, boundary.as_str()))
     }
 }
 

@@ -8,10 +8,51 @@ use std::task::{Context, Poll, Waker};
 use bytes::{Bytes, BytesMut};
 use futures_core::Stream;
 use http::header::CONTENT_TYPE;
+use mime_guess::Mime;
+use mime_guess::mime::{BOUNDARY, FORM_DATA, MULTIPART};
 
-use super::{Incoming, media_type, too_many_fields, utf8};
-use crate::limits::{WEB_BODY_MAX_BYTES, WEB_FIELD_HEAD_BYTES, WEB_FORM_FIELDS};
+use super::{Body, Incoming, media_type, too_many_fields, unsupported, utf8};
+use crate::limits::{WEB_BODY_MAX_BYTES, WEB_BOUNDARY_BYTES, WEB_FIELD_HEAD_BYTES, WEB_FORM_FIELDS};
 use gyre_core::error::{Code, TrackerError};
+
+impl<'a> Body<'a> {
+    /// The fields of a form of type `multipart/form-data` (RFC 7578), which may be files, one after the other as they
+    /// come. The [`limit`](Self::limit) holds for all of them together.
+    ///
+    /// ```
+    /// # use gyre_web::testing as gyre;
+    /// # use gyre::{error::TrackerError, web::body::Body};
+    /// async fn upload(body: Body<'_>) -> Result<(String, u64), TrackerError> {
+    ///     let (mut title, mut size) = (String::new(), 0);
+    ///     let mut form = body.limit(1 << 30).multipart().await?;
+    ///     while let Some(mut field) = form.next_field().await? {
+    ///         match field.name() {
+    ///             "title" => title = field.limit(100).text().await?,
+    ///             "file" => {
+    ///                 while let Some(stretch) = field.chunk().await? {
+    ///                     size += stretch.len() as u64;
+    ///                 }
+    ///             }
+    ///             _ => {}
+    ///         }
+    ///     }
+    ///     Ok((title, size))
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Code::UnsupportedMediaType`]: it is of another type, or the type doesn't say what stands between the fields.
+    pub async fn multipart(self) -> Result<Multipart<'a>, TrackerError> {
+        let is_form = |media: &Mime| media.type_() == MULTIPART && media.subtype() == FORM_DATA;
+        let media = media_type(self.content_type)?.filter(is_form);
+        let boundary = media.as_ref().and_then(|media| media.get_param(BOUNDARY));
+        let boundary = boundary.filter(|text| (1..=WEB_BOUNDARY_BYTES).contains(&text.as_str().len()));
+        let boundary =
+            boundary.ok_or_else(|| unsupported("a form of type multipart/form-data is read here"))?;
+        Ok(Multipart::new(self.incoming, self.limit, boundary.as_str()))
+    }
+}
 
 /// The fields of a form, one after the other.
 ///

@@ -178,6 +178,7 @@ fn nothing_is_read_of_a_body_of_another_type() {
     let mut incoming = Incoming::new(transport.clone(), Framing::Length(9), true);
     assert!(run(Body::new(&mut incoming, &headers).json::<Search>()).is_err());
     assert!(run(Body::new(&mut incoming, &headers).form::<Search>()).is_err());
+    #[cfg(feature = "multipart")]
     assert!(run(Body::new(&mut incoming, &headers).multipart()).is_err());
     assert_eq!(transport.written(), b"", "it is not even asked for");
 }
@@ -202,6 +203,7 @@ proptest! {
         let _ = read(content_type, &body, text);
         let _ = read(content_type, &body, json::<serde_json::Value>);
         let _ = read(content_type, &body, form::<Vec<(String, String)>>);
+        #[cfg(feature = "multipart")]
         let _ = read(content_type, &body, async |body| body.multipart().await?.next_field().await.map(drop));
     }
 }

@@ -14,7 +14,6 @@ use super::{HttpConnection, Progress};
 use crate::conditional::{Precondition, evaluate};
 use crate::files::{FoundFile, open_file};
 use crate::limits::WEB_WRITE_BYTES;
-use crate::negotiate::Encoding;
 use crate::range::{Ranges, requested};
 use crate::transport::FileReader;
 use gyre_core::error::{Code, TrackerError};
@@ -106,11 +105,11 @@ impl HttpConnection {
 
     async fn send_whole(&mut self, file: &Reader, length: u64) -> Result<(), TrackerError> {
         match self.negotiate(length) {
-            Encoding::Identity => {
+            None => {
                 let out = self.begin(Length::Bytes(length)).await?;
                 self.end_with(file, out, 0..=length.wrapping_sub(1), length).await
             }
-            encoding => {
+            encoding @ Some(_) => {
                 self.response.headers.remove(ACCEPT_RANGES);
                 let mut stream = self.start(encoding).await?;
                 let mut buffer = Vec::with_capacity(WEB_WRITE_BYTES);

@@ -3,12 +3,23 @@
 //! What is asked about the request is in `request.rs`, what is set on the response in `response.rs`, and what writes it
 //! in `send.rs`, `file.rs` and `stream.rs`.
 
+#[cfg(feature = "compression")]
+mod encoding;
 mod end;
 mod file;
+#[cfg(not(feature = "compression"))]
+mod identity;
+#[cfg(feature = "templates")]
+mod render;
 mod request;
 mod response;
 mod send;
+#[cfg(feature = "sessions")]
+mod session;
 mod stream;
+
+#[cfg(not(feature = "compression"))]
+use identity as encoding;
 
 use std::cell::OnceCell;
 use std::fmt;
@@ -27,6 +38,7 @@ use crate::cookies::Cookies;
 use crate::log::LogFormat;
 use crate::query::Query;
 use crate::router::Params;
+#[cfg(feature = "sessions")]
 use crate::session::Session;
 use crate::site::{Asked, Site};
 use crate::transport::Transport;
@@ -64,6 +76,7 @@ pub struct HttpConnection {
     cookies: OnceCell<Cookies>,
     incoming: Incoming,
     data: Data,
+    #[cfg(feature = "sessions")]
     session: Option<Session>,
     response: ResponseHead,
     progress: Progress,
@@ -130,6 +143,7 @@ impl HttpConnection {
             cookies: OnceCell::new(),
             incoming,
             data: Data::default(),
+            #[cfg(feature = "sessions")]
             session: None,
             response: ResponseHead { status: StatusCode::OK, headers: HeaderMap::new() },
             progress: Progress::Open,
@@ -164,35 +178,6 @@ impl HttpConnection {
     /// The same, to be changed.
     pub fn data_mut(&mut self) -> &mut Data {
         &mut self.data
-    }
-
-    /// The client's session: what the program keeps about it from one request to the next, itself, while the client has
-    /// no more than a signed id in a cookie. Loaded at the first call; what is changed in it is stored before the
-    /// response's head is written.
-    ///
-    /// ```
-    /// # use gyre_web::testing as gyre;
-    /// # use gyre::{error::TrackerError, web::HttpConnection};
-    /// # async fn handler(connection: &mut HttpConnection) -> Result<(), TrackerError> {
-    /// let session = connection.session().await?;
-    /// let visits = session.get::<u64>("visits").unwrap_or(0) + 1;
-    /// session.insert("visits", visits)?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// [`Code::Internal`] if the site has no sessions, [`Code::IncorrectRequest`] if the cookies can't be read, and
-    /// those of the store.
-    pub async fn session(&mut self) -> Result<&mut Session, TrackerError> {
-        if self.session.is_none() {
-            let site = self.site.clone();
-            let sessions = site.sessions()?;
-            let now = self.transport.now();
-            self.session = Some(sessions.load(self.cookies()?, now).await?);
-        }
-        Ok(self.session.as_mut().expect("it was loaded"))
     }
 
     /// What each worker of the tracker has counted, as of a moment ago: as
@@ -304,6 +289,14 @@ impl HttpConnection {
 
     fn gone() -> TrackerError {
         TrackerError::new(Code::ConnectionClosed, "the client has gone")
+    }
+}
+
+#[cfg(not(feature = "sessions"))]
+impl HttpConnection {
+    /// Does nothing: this build has no sessions.
+    pub(crate) async fn store_session(&mut self) -> Result<(), TrackerError> {
+        Ok(())
     }
 }
 

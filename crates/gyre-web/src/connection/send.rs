@@ -2,20 +2,16 @@
 
 use std::io::Write;
 
-use bytes::Bytes;
 use http::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_RANGE, CONTENT_TYPE, ETAG,
-    HeaderName, HeaderValue, LAST_MODIFIED, LOCATION, SET_COOKIE, VARY,
+    HeaderName, HeaderValue, LAST_MODIFIED, LOCATION,
 };
 use http::{Method, StatusCode, Version};
-use serde::Serialize;
 
+use super::encoding::compress;
 use super::{HttpConnection, Progress};
-use crate::compress::{Compressor, is_crowded};
-use crate::limits::{WEB_COMPRESS_MIN_BYTES, WEB_COMPRESS_STEP_BYTES, WEB_WRITE_BYTES};
-use crate::negotiate::{self, Encoding};
+use crate::limits::WEB_WRITE_BYTES;
 use crate::payload::Payload;
-use crate::transport::Transport;
 #[cfg(doc)]
 use gyre_core::error::Code;
 use gyre_core::error::TrackerError;
@@ -57,37 +53,10 @@ impl HttpConnection {
             self.response.headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
         }
         let body = match self.negotiate(body.len() as u64) {
-            Encoding::Identity => body,
-            encoding => compress(&*self.transport, encoding, &body).await,
+            None => body,
+            Some(encoding) => compress(&*self.transport, encoding, &body).await,
         };
         self.send_body(&body).await
-    }
-
-    /// Renders a template of the site's (`Builder::templates`) and sends it, as
-    /// HTML unless another type is set.
-    ///
-    /// ```
-    /// # use gyre_web::testing as gyre;
-    /// # use gyre::{error::TrackerError, web::HttpConnection};
-    /// # async fn handler(connection: &mut HttpConnection) -> Result<(), TrackerError> {
-    /// #[derive(serde::Serialize)]
-    /// struct Page {
-    ///     swarms: u64,
-    /// }
-    ///
-    /// connection.render("index.html", Page { swarms: 7 }).await
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// [`Code::Internal`] if there is no such template or it fails, and those of [`send`](Self::send).
-    pub async fn render(&mut self, template: &str, context: impl Serialize) -> Result<(), TrackerError> {
-        let text = self.site.templates()?.render(template, context)?;
-        if !self.response.headers.contains_key(CONTENT_TYPE) {
-            self.set_content_type("html")?;
-        }
-        self.send(text).await
     }
 
     /// Sends the client elsewhere: for this time (302), or for good (301); or with the status that is set, if that is
@@ -159,41 +128,6 @@ impl HttpConnection {
         let status = self.response.status;
         self.response.headers.remove(CONTENT_TYPE);
         self.send(format!("{} {}\n", status.as_str(), status.canonical_reason().unwrap_or_default())).await
-    }
-
-    /// Whether a body of this length is encoded for clients that like it, which caches are told.
-    pub(super) fn varies(&mut self, length: u64) -> bool {
-        let headers = &mut self.response.headers;
-        let compressible = headers
-            .get(CONTENT_TYPE)
-            .and_then(|value| value.to_str().ok())
-            .is_some_and(negotiate::is_compressible);
-        if !compressible || length < WEB_COMPRESS_MIN_BYTES || headers.contains_key(CONTENT_ENCODING) {
-            return false;
-        }
-        headers.append(VARY, HeaderValue::from_static("Accept-Encoding"));
-        true
-    }
-
-    /// How to encode a body of this length, which is told to the client.
-    pub(super) fn negotiate(&mut self, length: u64) -> Encoding {
-        if !self.varies(length) {
-            return Encoding::Identity;
-        }
-        let headers = &mut self.response.headers;
-        let encoding = match is_crowded() {
-            true => Encoding::Identity,
-            false => negotiate::encoding(&self.request.headers),
-        };
-        if let Some(name) = encoding.name() {
-            headers.insert(CONTENT_ENCODING, HeaderValue::from_static(name));
-            // What is the same once decoded is not the same byte for byte.
-            if let Some(etag) = headers.get(ETAG).filter(|etag| !etag.as_bytes().starts_with(b"W/")) {
-                let weak = [b"W/", etag.as_bytes()].concat();
-                headers.insert(ETAG, HeaderValue::from_bytes(&weak).expect("a tag in a tag"));
-            }
-        }
-        encoding
     }
 
     /// Writes the whole response.
@@ -272,22 +206,6 @@ impl HttpConnection {
         Ok(out)
     }
 
-    /// Stores what the handler changed of the session, and tells the client of it while the head is still open.
-    pub(crate) async fn store_session(&mut self) -> Result<(), TrackerError> {
-        let Some(session) = &mut self.session else { return Ok(()) };
-        let site = self.site.clone();
-        let stored = site.sessions()?.store(session, self.transport.now(), self.is_https).await;
-        if stored.is_err() {
-            self.session = None; // or the response that tells of it would fail by it, too
-        }
-        if let Some(cookie) = stored?
-            && self.progress == Progress::Open
-        {
-            self.response.headers.append(SET_COOKIE, cookie);
-        }
-        Ok(())
-    }
-
     /// Writes these bytes; gives the buffer back, empty.
     pub(super) async fn write(&mut self, out: Vec<u8>) -> Result<Vec<u8>, TrackerError> {
         let (result, mut out) = self.transport.write(out).await;
@@ -300,17 +218,4 @@ impl HttpConnection {
             }
         }
     }
-}
-
-/// Compresses a body, a step at a time, so that the worker has its turns between them.
-async fn compress(transport: &dyn Transport, encoding: Encoding, body: &[u8]) -> Bytes {
-    let (mut compressor, mut out) = (Compressor::new(encoding), Vec::new());
-    for (step, piece) in body.chunks(WEB_COMPRESS_STEP_BYTES).enumerate() {
-        if step > 0 {
-            transport.pause().await;
-        }
-        compressor.write(piece, &mut out);
-    }
-    compressor.finish(&mut out);
-    out.into()
 }

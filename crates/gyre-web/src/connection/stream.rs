@@ -8,11 +8,10 @@ use bytes::Bytes;
 use futures_core::Stream;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 
+use super::encoding::{Compressor, Encoding};
 use super::send::Length;
 use super::{HttpConnection, Progress};
-use crate::compress::Compressor;
 use crate::limits::{WEB_COMPRESS_STEP_BYTES, WEB_WRITE_BYTES};
-use crate::negotiate::Encoding;
 use gyre_core::error::{Code, TrackerError};
 use gyre_core::wire::chunked::{LAST_CHUNK, put_chunk};
 
@@ -60,11 +59,13 @@ impl HttpConnection {
         self.start(encoding).await
     }
 
-    pub(super) async fn start(&mut self, encoding: Encoding) -> Result<ResponseStream<'_>, TrackerError> {
+    pub(super) async fn start(
+        &mut self,
+        encoding: Option<Encoding>,
+    ) -> Result<ResponseStream<'_>, TrackerError> {
         let chunked = self.request.version != http::Version::HTTP_10;
         let out = self.begin(Length::Unknown).await?;
-        let is_compressed = encoding != Encoding::Identity && self.has_body();
-        let compressor = is_compressed.then(|| Compressor::new(encoding));
+        let compressor = encoding.filter(|_| self.has_body()).map(Compressor::new);
         Ok(ResponseStream { connection: self, compressor, data: Vec::new(), out, taken_bytes: 0, chunked })
     }
 
@@ -140,7 +141,7 @@ impl HttpConnection {
         self.response.headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         self.transport.set_endless();
         // Not compressed: they are small, and the compressor of each client that listens would be half a MiB.
-        let mut stream = self.start(Encoding::Identity).await?;
+        let mut stream = self.start(None).await?;
         stream.flush().await?; // the client sees at once that it is connected
         Ok(EventStream(stream))
     }
