@@ -5,7 +5,7 @@ use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, VARY};
 
 use super::HttpConnection;
-use crate::compress::is_crowded;
+use crate::compress::is_full;
 use crate::limits::{WEB_COMPRESS_MIN_BYTES, WEB_COMPRESS_STEP_BYTES};
 use crate::negotiate::choices;
 use crate::transport::Transport;
@@ -28,7 +28,7 @@ impl HttpConnection {
     /// Chooses the encoding for a body of this length and sets the header fields that follow from it. `None`: the body
     /// is sent as it is.
     pub(super) fn negotiate(&mut self, length: u64) -> Option<Encoding> {
-        if !self.varies(length) || is_crowded() {
+        if !self.varies(length) || is_full() {
             return None;
         }
         let headers = &mut self.response.headers;
@@ -37,7 +37,7 @@ impl HttpConnection {
         // Two encodings of the same content differ byte for byte, so the entity tag becomes a weak one.
         if let Some(etag) = headers.get(ETAG).filter(|etag| !etag.as_bytes().starts_with(b"W/")) {
             let weak = [b"W/", etag.as_bytes()].concat();
-            headers.insert(ETAG, HeaderValue::from_bytes(&weak).expect("a tag in a tag"));
+            headers.insert(ETAG, HeaderValue::from_bytes(&weak).expect("a tag with a prefix is a tag"));
         }
         Some(encoding)
     }

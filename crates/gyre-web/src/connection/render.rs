@@ -9,8 +9,7 @@ use gyre_core::error::Code;
 use gyre_core::error::TrackerError;
 
 impl HttpConnection {
-    /// Renders a template of the site's (`Builder::templates`) and sends it, as
-    /// HTML unless another type is set.
+    /// Renders a template of the site (`Builder::templates`) and sends it, as HTML unless another type is set.
     ///
     /// ```
     /// # use gyre_web::testing as gyre;

@@ -1,4 +1,4 @@
-//! Owns the session of a connection's client: when it is loaded and when it is stored.
+//! Owns the session of a connection: when it is loaded and when it is stored.
 
 use http::header::SET_COOKIE;
 
@@ -9,9 +9,9 @@ use gyre_core::error::Code;
 use gyre_core::error::TrackerError;
 
 impl HttpConnection {
-    /// The client's session: what the program keeps about it from one request to the next, itself, while the client has
-    /// no more than a signed id in a cookie. Loaded at the first call; what is changed in it is stored before the
-    /// response's head is written.
+    /// The client's session: values that the program keeps from one request to the next. The client holds only a signed
+    /// id, in a cookie. The first call loads the session. Changes are stored before the head of the response is
+    /// written.
     ///
     /// ```
     /// # use gyre_web::testing as gyre;
@@ -26,8 +26,8 @@ impl HttpConnection {
     ///
     /// # Errors
     ///
-    /// [`Code::Internal`] if the site has no sessions, [`Code::IncorrectRequest`] if the cookies can't be read, and
-    /// those of the store.
+    /// [`Code::Internal`] if the site has no sessions, [`Code::IncorrectRequest`] if the cookies are malformed, and the
+    /// errors of the store.
     pub async fn session(&mut self) -> Result<&mut Session, TrackerError> {
         if self.session.is_none() {
             let site = self.site.clone();
@@ -38,13 +38,13 @@ impl HttpConnection {
         Ok(self.session.as_mut().expect("it was loaded"))
     }
 
-    /// Stores what the handler changed of the session, and tells the client of it while the head is still open.
+    /// Stores the changes of the session. Sets its cookie if the head of the response is still open.
     pub(crate) async fn store_session(&mut self) -> Result<(), TrackerError> {
         let Some(session) = &mut self.session else { return Ok(()) };
         let site = self.site.clone();
         let stored = site.sessions()?.store(session, self.transport.now(), self.is_https).await;
         if stored.is_err() {
-            self.session = None; // or the response that tells of it would fail by it, too
+            self.session = None; // otherwise the response to this error would fail, too
         }
         if let Some(cookie) = stored?
             && self.progress == Progress::Open
