@@ -21,7 +21,7 @@ pub(crate) enum Encoding {
 }
 
 impl Encoding {
-    /// The name of the encoding in `Content-Encoding`.
+    /// Returns the name of the encoding in `Content-Encoding`.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Gzip => "gzip",
@@ -62,7 +62,8 @@ impl Drop for Counted {
     }
 }
 
-/// Whether this worker is compressing as many bodies as its memory allows. Further bodies are sent uncompressed.
+/// Returns whether this worker is compressing as many bodies as its memory allows. Further bodies are sent
+/// uncompressed.
 pub(crate) fn is_full() -> bool {
     COMPRESSED.get() >= WEB_COMPRESSED_BODIES
 }

@@ -56,28 +56,29 @@ impl Cookies {
         Ok(Self(cookies))
     }
 
-    /// The value of the cookie of this name. Of several it is the first, which has the longest path.
+    /// Returns the value of the cookie of this name. Of several it is the first, which has the longest path.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.iter().find_map(|(other, value)| (other == name).then_some(value))
     }
 
-    /// Names and values, in the client's order.
+    /// Returns names and values, in the client's order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
-    /// The number of cookies, at most [`WEB_COOKIES_MAX`].
+    /// Returns the number of cookies, at most [`WEB_COOKIES_MAX`].
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there are no cookies.
+    /// Returns whether there are no cookies.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
 
-/// The value of a `Set-Cookie` field for this cookie. The cookie's value is percent-encoded, so it may be any text.
+/// Returns the value of a `Set-Cookie` field for this cookie. The cookie's value is percent-encoded, so it may be any
+/// text.
 ///
 /// # Errors
 ///
@@ -124,7 +125,7 @@ pub(crate) fn set_cookie_value(cookie: &Cookie<'_>) -> Result<HeaderValue, Track
     HeaderValue::from_str(&text).or_else(|_| refused("it is not a valid header field value"))
 }
 
-/// Whether a name is a token (RFC 9110, section 5.6.2).
+/// Returns whether a name is a token (RFC 9110, section 5.6.2).
 fn is_token(name: &str) -> bool {
     let is_tchar = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     !name.is_empty() && name.bytes().all(is_tchar)

@@ -1,8 +1,7 @@
-//! Owns what a client would rather have: the languages and the encodings that it names, by their weights (RFC 9110,
-//! section 12).
+//! Owns the preferences of a client: weighted lists such as that of its languages (RFC 9110, section 12).
 //!
-//! The crate `accept-language` is not used for this: it sorts weights as floating-point numbers, of which `q=nan` is
-//! one, and panics over some lists with it. It also keeps what has the weight 0, which means "not this".
+//! The crate `accept-language` is not used: it sorts weights as floating-point numbers and accepts `q=nan`, on which
+//! some lists make it panic. It also keeps choices of weight 0, which means "not acceptable".
 
 use std::cmp::Reverse;
 
@@ -11,11 +10,11 @@ use http::header::{ACCEPT_LANGUAGE, HeaderName};
 
 use crate::limits::{WEB_CHOICES_MAX, WEB_LANGUAGE_BYTES};
 
-/// The weight of what has none written beside it, in thousandths.
+/// Weight of a choice without one, in thousandths.
 const FULL_WEIGHT: u16 = 1_000;
 
-/// The languages that the client reads, the best first; `*` stands for any other. Each is letters, digits and hyphens,
-/// so that it is safe in a file's name. What is no language is left out.
+/// Returns the languages that the client accepts, the preferred one first. `*` stands for any other. Each consists of
+/// letters, digits and hyphens, so it is safe in a file name. Invalid ones are left out.
 pub(crate) fn languages(headers: &HeaderMap) -> Vec<String> {
     let wanted = |(name, weight): &(&str, u16)| *weight > 0 && is_language(name);
     let mut choices: Vec<_> = choices(headers, &ACCEPT_LANGUAGE).filter(wanted).collect();
@@ -28,8 +27,8 @@ fn is_language(name: &str) -> bool {
     name == "*" || (1..=WEB_LANGUAGE_BYTES).contains(&name.len()) && name.as_bytes().iter().all(is_tag)
 }
 
-/// The members of a list with their weights in thousandths, as they stand. Those with an unreadable weight are left
-/// out.
+/// Returns the members of a list in their order, with their weights in thousandths. Members with an invalid weight are
+/// left out.
 pub(crate) fn choices<'a>(
     headers: &'a HeaderMap,
     field: &HeaderName,
@@ -46,7 +45,7 @@ pub(crate) fn choices<'a>(
     })
 }
 
-/// Reads a weight: `0` to `1`, with up to three digits behind the point.
+/// Parses a weight: `0` to `1`, with up to three digits after the point.
 fn thousandths(text: &str) -> Option<u16> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     if fraction.len() > 3 || !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -82,11 +81,15 @@ mod tests {
         assert_eq!(languages(&["de"]), "de");
         assert_eq!(languages(&["en-US,en;q=0.5"]), "en-US en");
         assert_eq!(languages(&["fr;q=0.2, *;q=0.1 ,de-CH-1996 ; q=0.9,,en;Q=1.000"]), "en de-CH-1996 fr *");
-        assert_eq!(languages(&["a;q=0.5, b;q=0.5, c;q=0.51, d;q=0.5"]), "c a b d", "stable");
+        assert_eq!(
+            languages(&["a;q=0.5, b;q=0.5, c;q=0.51, d;q=0.5"]),
+            "c a b d",
+            "equal weights keep their order"
+        );
         assert_eq!(languages(&["a;q=0.1", "b"]), "b a", "two fields are one list");
-        assert_eq!(languages(&["a;q=0, b;q=0.000, c;q=0.001"]), "c", "0 means: not this");
+        assert_eq!(languages(&["a;q=0, b;q=0.000, c;q=0.001"]), "c", "a weight of 0 means not acceptable");
         assert_eq!(languages(&["a;q=nan, b;q=2, c;q=-1, d;q=0.1234, e;q=, f;q=1.001, g;q=.5, h"]), "h");
-        assert_eq!(languages(&["../etc, a b, <i>, é, x"]), "", "a field that is not ASCII is not read");
+        assert_eq!(languages(&["../etc, a b, <i>, é, x"]), "", "a field that is not ASCII is ignored");
         assert_eq!(languages(&["../etc, a b, <i>, x"]), "x");
         assert_eq!(languages(&[&"a,".repeat(1_000)]).len(), 2 * WEB_CHOICES_MAX - 1);
         assert_eq!(languages(&[&"a".repeat(36), &"b".repeat(35)]), "b".repeat(35));

@@ -48,7 +48,7 @@ impl SessionId {
         is_id.then(|| Self(text.into()))
     }
 
-    /// The whole id: 40 hexadecimal digits.
+    /// Returns the whole id: 40 hexadecimal digits.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -146,7 +146,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// The value of this name. `None`: there is no such value, or it has another type.
+    /// Returns the value of this name. `None`: there is no such value, or it has another type.
     pub fn get<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
         T::deserialize(self.values.get(name)?).ok()
     }
@@ -189,7 +189,7 @@ impl Session {
         self.values.clear();
     }
 
-    /// Whether it has no values.
+    /// Returns whether it has no values.
     pub fn is_empty(&self) -> bool {
         self.values.is_empty()
     }
@@ -371,7 +371,7 @@ impl Sessions {
         Ok(cookie)
     }
 
-    /// The value of `Set-Cookie` with this id. `None`: the one that removes the cookie.
+    /// Returns the value of `Set-Cookie` with this id. `None`: the one that removes the cookie.
     fn cookie(&self, id: Option<&SessionId>, is_https: bool) -> Result<HeaderValue, TrackerError> {
         let (value, lifetime) = match id {
             Some(id) => {

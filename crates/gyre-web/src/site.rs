@@ -186,7 +186,7 @@ impl Site {
         of(Some(status)).or_else(|| of(None)).map(|(_, handler)| handler.clone())
     }
 
-    /// Whether the site answers this request, rather than the tracker. False if the site has no routes.
+    /// Returns whether the site answers this request, rather than the tracker. False if the site has no routes.
     pub fn serves(&self, route: &TrackerRoute<'_>, path: &str) -> bool {
         self.has_routes
             && match route {

@@ -26,7 +26,7 @@ pub(crate) struct TestTransport {
 }
 
 impl TestTransport {
-    /// A client that has sent `sent` and will send the chunks of `script`.
+    /// Creates a client that has sent `sent` and will send the chunks of `script`.
     pub(crate) fn new(sent: &[u8], script: impl IntoIterator<Item = Vec<u8>>) -> Rc<Self> {
         Rc::new(Self {
             input: RefCell::new(sent.to_vec()),
@@ -42,7 +42,7 @@ impl TestTransport {
         self.broken.set(true);
     }
 
-    /// The bytes that were written to the client.
+    /// Returns the bytes that were written to the client.
     pub(crate) fn written(&self) -> Vec<u8> {
         self.written.borrow().clone()
     }

@@ -16,7 +16,7 @@ pub use futures_core::future::LocalBoxFuture as LocalFuture;
 /// A connection's socket, as the web sees it. The reader of the body and the check for a closed connection share it;
 /// both run in one task.
 pub trait Transport {
-    /// Input that has arrived and was not taken yet: the rest of the body, and what follows it.
+    /// Returns input that has arrived and was not taken yet: the rest of the body, and what follows it.
     fn input(&self) -> &RefCell<Vec<u8>>;
 
     /// Waits until [`input`](Self::input) has grown. `Ok(false)`: the client has closed its side.
@@ -29,10 +29,10 @@ pub trait Transport {
     /// Writes all of these bytes. Returns the buffer for reuse.
     fn write(&self, bytes: Vec<u8>) -> LocalFuture<'_, (io::Result<()>, Vec<u8>)>;
 
-    /// Whether the client has closed the connection.
+    /// Returns whether the client has closed the connection.
     fn is_aborted(&self) -> bool;
 
-    /// Whether the client has closed the connection. If not, wakes the task when it does.
+    /// Returns whether the client has closed the connection. If not, wakes the task when it does.
     fn poll_gone(&self, context: &mut Context<'_>) -> bool;
 
     /// Sets how long the handler may run without a byte being read or written.
@@ -41,10 +41,10 @@ pub trait Transport {
     /// Marks the response as one that never ends by itself. It is cut off when the worker stops.
     fn set_endless(&self);
 
-    /// Address of the other end: a client or a proxy.
+    /// Returns the address of the other end: a client or a proxy.
     fn peer(&self) -> IpAddr;
 
-    /// Current time.
+    /// Returns the current time.
     fn now(&self) -> Timestamp;
 
     /// Takes a file and returns its reader.

@@ -13,7 +13,7 @@ use crate::transport::Transport;
 pub(super) use crate::compress::{Compressor, Encoding};
 
 impl HttpConnection {
-    /// Whether a body of this length is compressed for clients that accept it. If so, tells caches with `Vary`.
+    /// Returns whether a body of this length is compressed for clients that accept it. If so, tells caches with `Vary`.
     pub(super) fn varies(&mut self, length: u64) -> bool {
         let headers = &mut self.response.headers;
         let compressible =
@@ -56,8 +56,8 @@ pub(super) async fn compress(transport: &dyn Transport, encoding: Encoding, body
     out.into()
 }
 
-/// The encoding that the client prefers; among equals the one that makes a body smallest. `None`, which is identity, if
-/// the client names no preference, or accepts no encoding that is known here.
+/// Returns the encoding that the client prefers; among equals the one that makes a body smallest. `None`, which is
+/// identity, if the client names no preference, or accepts no encoding that is known here.
 fn accepted(headers: &HeaderMap) -> Option<Encoding> {
     let weight = |names: &[&str]| {
         let named = |(name, _): &(&str, u16)| names.iter().any(|known| name.eq_ignore_ascii_case(known));
@@ -77,8 +77,8 @@ fn accepted(headers: &HeaderMap) -> Option<Encoding> {
     }
 }
 
-/// Whether a body of this type gets smaller by compression: text of any kind, and code. Pictures, films and archives
-/// are compressed already.
+/// Returns whether a body of this type gets smaller by compression: text of any kind, and code. Pictures, films and
+/// archives are compressed already.
 fn is_compressible(content_type: &str) -> bool {
     let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let Some((kind, name)) = essence.split_once('/') else { return false };

@@ -26,7 +26,7 @@ impl HttpConnection {
         self.keep_alive = false;
     }
 
-    /// Whether the handler has called [`close`](Self::close), so that the site sends no response in its place.
+    /// Returns whether the handler has called [`close`](Self::close), so that the site sends no response in its place.
     pub(crate) fn is_closed(&self) -> bool {
         self.closed
     }

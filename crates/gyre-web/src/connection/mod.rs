@@ -158,7 +158,7 @@ impl HttpConnection {
         }
     }
 
-    /// Data that the handler attaches to this request, one value per type.
+    /// Returns the data that the handler attaches to this request, one value per type.
     ///
     /// ```
     /// # use gyre_web::testing as gyre;
@@ -175,13 +175,13 @@ impl HttpConnection {
         &self.data
     }
 
-    /// Mutable access to the attached data.
+    /// Returns mutable access to the attached data.
     pub fn data_mut(&mut self) -> &mut Data {
         &mut self.data
     }
 
-    /// The counters of each of the tracker's workers, like `Tracker::counters`. Workers publish them four times a
-    /// second.
+    /// Returns the counters of each of the tracker's workers, like `Tracker::counters`. Workers publish them four times
+    /// a second.
     ///
     /// ```
     /// # use gyre_web::testing as gyre;
@@ -197,7 +197,7 @@ impl HttpConnection {
         self.site.counters()
     }
 
-    /// Whether the client has closed the connection. Then nothing can be sent.
+    /// Returns whether the client has closed the connection. Then nothing can be sent.
     ///
     /// ```
     /// # use gyre_web::testing as gyre;

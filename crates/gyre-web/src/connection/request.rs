@@ -14,7 +14,7 @@ use crate::router::Params;
 use gyre_core::error::TrackerError;
 
 impl HttpConnection {
-    /// The request's head in the types of the `http` crate, for code that takes them.
+    /// Returns the request's head in the types of the `http` crate, for code that takes them.
     ///
     /// ```
     /// # use gyre_web::testing as gyre;
@@ -28,7 +28,7 @@ impl HttpConnection {
         &self.request
     }
 
-    /// The method.
+    /// Returns the method.
     ///
     /// ```
     /// # use gyre_web::testing as gyre;
@@ -42,7 +42,7 @@ impl HttpConnection {
         &self.request.method
     }
 
-    /// The path as it was sent, still percent-encoded.
+    /// Returns the path as it was sent, still percent-encoded.
     ///
     /// ```
     /// # use gyre_web::testing as gyre;
@@ -56,7 +56,7 @@ impl HttpConnection {
         self.request.uri.path()
     }
 
-    /// The header fields.
+    /// Returns the header fields.
     ///
     /// ```
     /// # use gyre_web::testing as gyre;
@@ -71,7 +71,7 @@ impl HttpConnection {
         &self.request.headers
     }
 
-    /// The cookies that the client sent.
+    /// Returns the cookies that the client sent.
     ///
     /// ```
     /// # use gyre_web::testing as gyre;
@@ -93,7 +93,7 @@ impl HttpConnection {
         Ok(self.cookies.get().expect("the cookies were read"))
     }
 
-    /// The host that the request names, with its port if it has one.
+    /// Returns the host that the request names, with its port if it has one.
     ///
     /// ```
     /// # use gyre_web::testing as gyre;
@@ -108,7 +108,7 @@ impl HttpConnection {
         &self.host
     }
 
-    /// The host that the request names, without its port. An IPv6 address is in brackets.
+    /// Returns the host that the request names, without its port. An IPv6 address is in brackets.
     pub fn hostname(&self) -> &str {
         let digits = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
         match self.host.rsplit_once(':') {
@@ -117,7 +117,7 @@ impl HttpConnection {
         }
     }
 
-    /// The client's address. For a connection from a trusted proxy it is the address that the proxy names.
+    /// Returns the client's address. For a connection from a trusted proxy it is the address that the proxy names.
     ///
     /// ```
     /// # use gyre_web::testing as gyre;
@@ -133,7 +133,7 @@ impl HttpConnection {
         self.ip
     }
 
-    /// The languages that the client prefers, as tags (RFC 5646), the preferred one first.
+    /// Returns the languages that the client prefers, as tags (RFC 5646), the preferred one first.
     ///
     /// ```
     /// # use gyre_web::testing as gyre;
@@ -147,7 +147,7 @@ impl HttpConnection {
         negotiate::languages(&self.request.headers)
     }
 
-    /// The values of the named parts of the route's pattern, percent-decoded.
+    /// Returns the values of the named parts of the route's pattern, percent-decoded.
     ///
     /// ```
     /// # use gyre_web::testing as gyre;
@@ -165,7 +165,7 @@ impl HttpConnection {
         &self.params
     }
 
-    /// The value of a named part of the route's pattern.
+    /// Returns the value of a named part of the route's pattern.
     pub fn param(&self, name: &str) -> Option<&str> {
         self.params.get(name)
     }
@@ -174,7 +174,7 @@ impl HttpConnection {
         self.params = params;
     }
 
-    /// `http`, or `https` if a trusted proxy says so.
+    /// Returns `http`, or `https` if a trusted proxy says so.
     ///
     /// ```
     /// # use gyre_web::testing as gyre;
@@ -191,7 +191,7 @@ impl HttpConnection {
         if self.is_https { "https" } else { "http" }
     }
 
-    /// The parameters of the query string.
+    /// Returns the parameters of the query string.
     ///
     /// ```
     /// # use gyre_web::testing as gyre;
@@ -213,8 +213,8 @@ impl HttpConnection {
         Ok(self.query.get().expect("the query was read"))
     }
 
-    /// The request's URL in its parts: scheme, authority, path, query. An HTTP/1.0 request without a host has neither
-    /// scheme nor authority.
+    /// Returns the request's URL in its parts: scheme, authority, path, query. An HTTP/1.0 request without a host has
+    /// neither scheme nor authority.
     ///
     /// ```
     /// # use gyre_web::testing as gyre;
@@ -233,7 +233,7 @@ impl HttpConnection {
         builder.build().unwrap_or_else(|_| self.request.uri.clone())
     }
 
-    /// The request's body, to be read as bytes, text, JSON or a form.
+    /// Returns the request's body, to be read as bytes, text, JSON or a form.
     ///
     /// ```
     /// # use gyre_web::testing as gyre;

@@ -22,7 +22,7 @@ const SERVER_FIELDS: [HeaderName; 7] =
     [CONNECTION, CONTENT_LENGTH, DATE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE];
 
 impl HttpConnection {
-    /// The head of the response, as set so far.
+    /// Returns the head of the response, as set so far.
     ///
     /// ```
     /// # use gyre_web::testing as gyre;
@@ -37,7 +37,7 @@ impl HttpConnection {
         &self.response
     }
 
-    /// Whether sending the response has begun.
+    /// Returns whether sending the response has begun.
     ///
     /// ```
     /// # use gyre_web::testing as gyre;
@@ -52,7 +52,7 @@ impl HttpConnection {
         self.progress != Progress::Open
     }
 
-    /// The response's status. Default: 200.
+    /// Returns the response's status. Default: 200.
     ///
     /// ```
     /// # use gyre_web::testing as gyre;
@@ -80,7 +80,7 @@ impl HttpConnection {
         Ok(())
     }
 
-    /// A header field of the response. If there are several of this name, the first.
+    /// Returns a header field of the response. If there are several of this name, the first.
     ///
     /// ```
     /// # use gyre_web::testing as gyre;
@@ -165,7 +165,7 @@ impl HttpConnection {
         Ok(())
     }
 
-    /// The `Cache-Control` field of the response, if it is set.
+    /// Returns the `Cache-Control` field of the response, if it is set.
     pub fn cache(&self) -> Option<CacheControl> {
         self.response.headers.get(CACHE_CONTROL).and_then(CacheControl::parse)
     }
@@ -196,7 +196,7 @@ impl HttpConnection {
         }
     }
 
-    /// The language of the response's content (`Content-Language`), if it is set.
+    /// Returns the language of the response's content (`Content-Language`), if it is set.
     pub fn lang(&self) -> Option<&str> {
         self.response.headers.get(CONTENT_LANGUAGE)?.to_str().ok()
     }
@@ -220,7 +220,7 @@ impl HttpConnection {
         self.set_header(CONTENT_LANGUAGE.as_str(), tag)
     }
 
-    /// The `Link` fields of the response.
+    /// Returns the `Link` fields of the response.
     pub fn links(&self) -> Links {
         Links::parse(&self.response.headers)
     }
@@ -250,7 +250,7 @@ impl HttpConnection {
         Ok(())
     }
 
-    /// The content type of the response, if it is set.
+    /// Returns the content type of the response, if it is set.
     pub fn content_type(&self) -> Option<&str> {
         self.response.headers.get(CONTENT_TYPE)?.to_str().ok()
     }

@@ -150,7 +150,7 @@ impl HttpConnection {
         Ok(())
     }
 
-    /// Whether this response has a body (RFC 9110, section 6.4.1).
+    /// Returns whether this response has a body (RFC 9110, section 6.4.1).
     pub(super) fn has_body(&self) -> bool {
         self.request.method != Method::HEAD
             && !matches!(self.response.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)

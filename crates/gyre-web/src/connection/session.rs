@@ -9,9 +9,9 @@ use gyre_core::error::Code;
 use gyre_core::error::TrackerError;
 
 impl HttpConnection {
-    /// The client's session: values that the program keeps from one request to the next. The client holds only a signed
-    /// id, in a cookie. The first call loads the session. Changes are stored before the head of the response is
-    /// written.
+    /// Returns the client's session: values that the program keeps from one request to the next. The client holds only
+    /// a signed id, in a cookie. The first call loads the session. Changes are stored before the head of the response
+    /// is written.
     ///
     /// ```
     /// # use gyre_web::testing as gyre;

@@ -149,12 +149,12 @@ impl HttpConnection {
 }
 
 impl ResponseStream<'_> {
-    /// The connection, for reading its request.
+    /// Returns the connection, for reading its request.
     pub fn connection(&self) -> &HttpConnection {
         self.connection
     }
 
-    /// Whether the body is sent. In the response to a HEAD request it is not.
+    /// Returns whether the body is sent. In the response to a HEAD request it is not.
     pub(super) fn has_body(&self) -> bool {
         self.connection.has_body()
     }
@@ -268,7 +268,7 @@ pub struct Event {
 }
 
 impl Event {
-    /// An event with this data, which may have several lines.
+    /// Creates an event with this data, which may have several lines.
     pub fn new(data: impl Into<String>) -> Self {
         Self { data: data.into(), ..Self::default() }
     }
@@ -350,7 +350,7 @@ impl EventStream<'_> {
         self.0.flush().await
     }
 
-    /// The connection, for reading its request.
+    /// Returns the connection, for reading its request.
     pub fn connection(&self) -> &HttpConnection {
         self.0.connection()
     }

@@ -42,17 +42,17 @@ impl MemoryStore {
         Self { parts: (0..parts).map(|_| part()).collect(), hasher: RandomState::new() }
     }
 
-    /// The number of sessions, including expired ones that were not swept yet.
+    /// Returns the number of sessions, including expired ones that were not swept yet.
     pub fn len(&self) -> usize {
         self.parts.iter().map(|part| lock(part).sessions.len()).sum()
     }
 
-    /// Whether there are no sessions.
+    /// Returns whether there are no sessions.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Whether the lists of each part are consistent.
+    /// Returns whether the lists of each part are consistent.
     #[cfg(test)]
     pub(super) fn is_consistent(&self) -> bool {
         self.parts.iter().all(|part| {
@@ -65,7 +65,7 @@ impl MemoryStore {
         })
     }
 
-    /// Whether it has a session. Does not count as a use.
+    /// Returns whether it has a session. Does not count as a use.
     #[cfg(test)]
     pub(super) fn has(&self, id: &SessionId) -> bool {
         self.part(id).sessions.contains_key(id)
@@ -153,7 +153,7 @@ struct Entry {
 }
 
 impl Part {
-    /// The text of a session and its remaining lifetime. This counts as a use.
+    /// Returns the text of a session and its remaining lifetime. This counts as a use.
     fn use_now(&mut self, id: &SessionId, now: Timestamp) -> Option<(Arc<[u8]>, Duration)> {
         let Entry { text, end, .. } = self.take(id)?;
         let remaining = end.since(now);
