@@ -56,8 +56,8 @@ pub trait Transport {
 
 /// A file that is read without blocking the worker.
 pub trait FileReader {
-    /// Reads at most `length` bytes from an offset into the buffer, in place of its content. Returns the number of bytes
-    /// read, 0 at the end of the file, and the buffer.
+    /// Reads at most `length` bytes from an offset into the buffer, in place of its content. Returns the number of
+    /// bytes read (0 at the end of the file) and the buffer.
     fn read_at(
         &self,
         buffer: Vec<u8>,
