@@ -404,8 +404,8 @@ fn accounts(key: [u8; 64]) -> Tracker {
             connection.session().await?.end();
             connection.send(()).await
         })
-        .get("/who", async |connection: &mut HttpConnection| {
-            let user = connection.session().await?.get::<String>("user").unwrap_or_else(|| "nobody".into());
+        .get("/user", async |connection: &mut HttpConnection| {
+            let user = connection.session().await?.get::<String>("user").unwrap_or_else(|| "no user".into());
             connection.send(user).await
         });
     Tracker::listen(builder)
@@ -425,7 +425,7 @@ fn a_forged_id_gives_no_session() {
     let (tracker, other) = (accounts([1; 64]), accounts([2; 64]));
     let same_key = accounts([1; 64]);
     let cookie = visit(&tracker, "/login/alice", "").1.expect("a cookie");
-    assert_eq!(visit(&tracker, "/who", &cookie), ("alice".into(), None));
+    assert_eq!(visit(&tracker, "/user", &cookie), ("alice".into(), None));
     // The id without its signature, with a wrong one, or with changed bytes; signed with another key, or unknown to the
     // store.
     let id_start = cookie.len() - 40;
@@ -454,15 +454,15 @@ fn a_forged_id_gives_no_session() {
         "x".repeat(4_000),
     ];
     for forged in forged {
-        assert_eq!(visit(&tracker, "/who", &forged), ("nobody".into(), None), "{forged}");
+        assert_eq!(visit(&tracker, "/user", &forged), ("no user".into(), None), "{forged}");
         let given = visit(&tracker, "/visit", &forged).1.expect("a new id");
         assert!(
             !given.contains(&forged) && !forged.contains(&given[given.len() - 40..]),
             "{forged} was accepted"
         );
-        assert_eq!(visit(&tracker, "/who", &forged).0, "nobody");
+        assert_eq!(visit(&tracker, "/user", &forged).0, "no user");
     }
-    assert_eq!(visit(&tracker, "/who", &cookie).0, "alice");
+    assert_eq!(visit(&tracker, "/user", &cookie).0, "alice");
 }
 
 #[test]
@@ -472,13 +472,13 @@ fn a_planted_session_id_is_invalid_after_login() {
     assert_eq!(visit(&tracker, "/visit", &planted).1.as_ref(), Some(&planted), "the session continues");
     let cookie = visit(&tracker, "/login/alice", &planted).1.expect("a new cookie");
     assert_ne!(cookie, planted);
-    assert_eq!(visit(&tracker, "/who", &planted).0, "nobody");
-    assert_eq!(visit(&tracker, "/who", &cookie).0, "alice");
+    assert_eq!(visit(&tracker, "/user", &planted).0, "no user");
+    assert_eq!(visit(&tracker, "/user", &cookie).0, "alice");
     let again = visit(&tracker, "/login/alice", &cookie).1.expect("another cookie");
     assert_eq!(
-        (visit(&tracker, "/who", &cookie).0, visit(&tracker, "/who", &again).0),
-        ("nobody".into(), "alice".into())
+        (visit(&tracker, "/user", &cookie).0, visit(&tracker, "/user", &again).0),
+        ("no user".into(), "alice".into())
     );
     assert_eq!(visit(&tracker, "/logout", &again).1.as_deref(), Some(""), "the cookie is removed");
-    assert_eq!(visit(&tracker, "/who", &again).0, "nobody", "the session stays ended");
+    assert_eq!(visit(&tracker, "/user", &again).0, "no user", "the session stays ended");
 }

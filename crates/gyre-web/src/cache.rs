@@ -224,7 +224,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_parsed_value_is_written_again(text in "[ a-z\",=0-9]{0,40}|((public|max-age=[0-9]{1,12}|no-store),?){0,5}") {
+        fn parsed_text_is_written_again(text in "[ a-z\",=0-9]{0,40}|((public|max-age=[0-9]{1,12}|no-store),?){0,5}") {
             if let Some(cache) = parse(&text) {
                 prop_assert_eq!(parse(&cache.to_string()), Some(cache));
             }

@@ -1,4 +1,4 @@
-//! Owns what a program serves by HTTP beside the tracker: pages, files and APIs, which it adds as routes.
+//! Owns what a program serves by HTTP next to the tracker: pages, files and APIs, which it adds as routes.
 //!
 //! ```text
 //! worker ──► Site::serve ──► head ──► Router ──► Handler(&mut HttpConnection) ──► Transport ──► worker's ring

@@ -3,7 +3,7 @@
 
 use std::ops::RangeInclusive;
 
-// ---- the web: routes beside the tracker's ----
+// ---- routes of a program ----
 
 /// Default limit of a request body that a route reads whole. A longer one is answered with 413.
 pub const WEB_BODY_MAX_BYTES: u64 = 1 << 20;

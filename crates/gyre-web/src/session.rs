@@ -83,7 +83,7 @@ pub type StoreFuture<'a, T> = LocalFuture<'a, Result<T, TrackerError>>;
 ///
 /// Timestamps count from the process's start, so a store that outlives the process needs its own clock.
 pub trait SessionStore: Send + Sync {
-    /// Returns a session. `None`: there is none of this id, or it has expired.
+    /// Returns a session. `None`: it does not exist or has expired.
     fn load(&self, id: SessionId, now: Timestamp) -> StoreFuture<'_, Option<StoredSession>>;
 
     /// Saves a new session, which expires after `lifetime`.

@@ -6,6 +6,7 @@ use super::HttpConnection;
 use crate::transport::Transport;
 
 /// No encoding exists.
+#[derive(Clone, Copy)]
 pub(super) enum Encoding {}
 
 /// No compressor exists.
