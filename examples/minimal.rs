@@ -1,7 +1,7 @@
 //! A tracker with a middleware that logs each request: `cargo run --release --example minimal`.
 //!
-//! A signal ends it at once, as it does any program that doesn't watch for it. To end in good order, with what is in
-//! flight answered, watch for the signal and call `Tracker::stop`, as `src/main.rs` does.
+//! A signal ends the program at once, since it does not handle signals. To shut down cleanly and answer open requests,
+//! handle the signal and call `Tracker::stop`, as `src/main.rs` does.
 
 use std::io;
 use std::net::SocketAddr;
@@ -22,7 +22,7 @@ struct Options {
     address: SocketAddr,
 }
 
-/// Notes who asked for what, and lets everything pass.
+/// Logs a request and lets it pass.
 fn log(request: &mut RequestContext<'_>) -> Flow {
     let (action, ip) = (request.action(), request.connection().ip());
     let protocol = if request.is_source_udp() { "UDP" } else { "HTTP" };

@@ -1,15 +1,15 @@
-//! A page for the tracker's operators: what it does at this moment, behind a login.
+//! A page with the tracker's current figures for its operators, behind a login.
 //!
 //! ```sh
 //! GYRE_PASSWORD='correct horse battery' cargo run --release --example operators
 //! ```
 //!
-//! Then look at `http://127.0.0.1:6969/`. The figures come anew each second, and are at `/api/stats` for programs; what
-//! the pages are made of is in `examples/operators`.
+//! Then open `http://127.0.0.1:6969/`. The figures are updated each second. Programs get them at `/api/stats`. The
+//! templates and static files are in `examples/operators`.
 //!
-//! Whoever reads the line can read the password: in earnest a proxy with TLS stands before it, and is named in
-//! `Config::trusted_proxies`, so that tries are counted for the client's address and not for the proxy's. A signal ends
-//! the program at once.
+//! The password is sent in plain text. In production put a TLS proxy in front and name it in `Config::trusted_proxies`,
+//! so that login attempts are counted for the client's address and not for the proxy's. A signal ends the program at
+//! once.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -34,24 +34,24 @@ use gyre::web::{Event, HttpConnection};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-/// Where the templates are, and in a folder below them the files that are served as they are.
+/// Folder of the templates. Its subfolder `static` has the static files.
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/operators");
 const PASSWORD_MIN_BYTES: usize = 12;
 const FORM_BYTES: u64 = 4_096;
-/// Operators who are logged in at a time.
+/// Maximum number of operators that are logged in at a time.
 const SESSIONS: usize = 1_000;
 const SESSION_LIFETIME: Duration = Duration::from_secs(8 * 3600);
-/// Passwords that an address may try in this time, and addresses that are counted in it; others have to wait.
+/// Login attempts of one address in a period, and addresses that are counted. Any further address is refused.
 const TRIES: u32 = 5;
 const TRIES_PERIOD: Duration = Duration::from_secs(15 * 60);
 const TRIES_ADDRESSES: usize = 10_000;
-/// A stream of events ends after so many; the browser comes again, and has to be logged in still.
+/// Number of events after which a stream ends. The browser reconnects, which checks its login again.
 const EVENTS: u32 = 600;
 const EVENT_PERIOD: Duration = Duration::from_secs(1);
-/// What a session holds: a token that this site's forms send along. Who has one is logged in.
+/// Name of the session value that marks a login: a token against cross-site requests, which the forms send.
 const TOKEN: &str = "token";
 
-/// A tracker with a page for its operators, whose password is in GYRE_PASSWORD.
+/// A tracker with a page for its operators, whose password is in GYRE_PASSWORD
 #[derive(Parser)]
 struct Options {
     /// Where to serve UDP and HTTP
@@ -59,7 +59,7 @@ struct Options {
     address: SocketAddr,
 }
 
-/// What is shown.
+/// Returns the figures of the page.
 fn figures(connection: &HttpConnection) -> Value {
     let all: Counters = connection.counters().iter().sum();
     json!({
@@ -72,7 +72,7 @@ fn figures(connection: &HttpConnection) -> Value {
     })
 }
 
-/// Sends a page of this site: never kept by anybody, with nothing in it that comes from elsewhere.
+/// Sends a page that is never cached and loads nothing from other sites.
 async fn page(
     connection: &mut HttpConnection,
     template: &str,
@@ -86,13 +86,13 @@ async fn page(
     connection.render(template, context).await
 }
 
-/// Sends the client on to another page, which it gets by GET.
-async fn see(connection: &mut HttpConnection, location: &str) -> Result<(), TrackerError> {
+/// Redirects the client to another page, which it requests with GET.
+async fn go_to(connection: &mut HttpConnection, location: &str) -> Result<(), TrackerError> {
     connection.set_status(303)?;
     connection.redirect(location, false).await
 }
 
-/// The token of whoever is logged in; others are refused.
+/// Returns the token of the session. Refuses clients that are not logged in.
 async fn require_login(connection: &mut HttpConnection) -> Result<String, TrackerError> {
     if let Some(token) = connection.session().await?.get(TOKEN) {
         return Ok(token);
@@ -104,7 +104,7 @@ async fn require_login(connection: &mut HttpConnection) -> Result<String, Tracke
 /// `GET /`
 async fn home(connection: &mut HttpConnection) -> Result<(), TrackerError> {
     let Some::<String>(token) = connection.session().await?.get(TOKEN) else {
-        return see(connection, "/login").await;
+        return go_to(connection, "/login").await;
     };
     let figures = figures(connection);
     page(connection, "home.html", json!({ "figures": figures, "token": token })).await
@@ -134,7 +134,7 @@ async fn login_form(connection: &mut HttpConnection) -> Result<(), TrackerError>
     page(connection, "login.html", ()).await
 }
 
-/// The passwords that each address has tried since the period began.
+/// The number of login attempts of each address in the current period.
 #[derive(Default)]
 struct Tries {
     since: Timestamp,
@@ -142,9 +142,9 @@ struct Tries {
 }
 
 impl Tries {
-    /// Takes one of the tries of an address; false: it has none left.
+    /// Counts an attempt of an address. Returns false if it has none left.
     fn take(&mut self, ip: IpAddr, now: Timestamp) -> bool {
-        // By IPv6 one client has a whole network of addresses.
+        // An IPv6 client has a whole network of addresses.
         let ip = match ip {
             IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
             v4 => v4,
@@ -161,8 +161,8 @@ impl Tries {
     }
 }
 
-/// Lets operators in.
-struct Door {
+/// Checks the password of operators.
+struct PasswordCheck {
     password: String,
     tries: Mutex<Tries>,
     clock: Clock,
@@ -173,13 +173,13 @@ struct Login {
     password: String,
 }
 
-impl Door {
+impl PasswordCheck {
     /// `POST /login`
     async fn login(&self, connection: &mut HttpConnection) -> Result<(), TrackerError> {
         let Login { password } = connection.body().limit(FORM_BYTES).form().await?;
         let (ip, now) = (connection.ip(), self.clock.now());
-        // Also those with the right password count: who knows it logs in once, and doesn't try all the time.
-        if !self.tries.lock().expect("who has the lock doesn't panic").take(ip, now) {
+        // Attempts with the right password count, too: an operator logs in once.
+        if !self.tries.lock().expect("no panic under the lock").take(ip, now) {
             connection.set_header("retry-after", &TRIES_PERIOD.as_secs().to_string())?;
             connection.set_status(429)?;
             return page(connection, "login.html", json!({ "message": "Too many tries, come later." })).await;
@@ -192,13 +192,13 @@ impl Door {
         let mut token = [0; 16];
         getrandom::fill(&mut token).map_err(TrackerError::internal)?;
         let session = connection.session().await?;
-        session.renew(); // an id that somebody has foisted on the browser is worth nothing after the login
+        session.renew(); // makes an id useless that an attacker has planted in the browser
         session.insert(TOKEN, format!("{:032x}", u128::from_ne_bytes(token)))?;
-        see(connection, "/").await
+        go_to(connection, "/").await
     }
 }
 
-/// Compares what somebody sent with a secret, in a time that tells nothing of the secret.
+/// Compares a value with a secret, in a time that does not depend on the secret.
 fn is_equal(sent: &str, secret: &str) -> bool {
     let pairs = sent.bytes().zip(secret.bytes().cycle());
     let difference = pairs.fold(0, |difference, (one, other)| black_box(difference | (one ^ other)));
@@ -218,10 +218,10 @@ async fn logout(connection: &mut HttpConnection) -> Result<(), TrackerError> {
         return Err(TrackerError::new(Code::AccessDenied, "this form is not from your page"));
     }
     connection.session().await?.end();
-    see(connection, "/login").await
+    go_to(connection, "/login").await
 }
 
-/// Tells of an error in the way that the client reads it. What went wrong on this side is for the log alone.
+/// Sends an error in the format that the client reads. Errors of the server are only described in the log.
 async fn failed(connection: &mut HttpConnection) -> Result<(), TrackerError> {
     let status = connection.status();
     let error = connection.data().get::<TrackerError>().filter(|_| status.is_client_error());
@@ -237,7 +237,7 @@ fn serve(Options { address }: Options) -> Result<(), Box<dyn Error>> {
     if password.len() < PASSWORD_MIN_BYTES {
         return Err(format!("GYRE_PASSWORD must be set, to {PASSWORD_MIN_BYTES} bytes or more").into());
     }
-    let door = Door { password, tries: Mutex::default(), clock: Clock::start() };
+    let check = PasswordCheck { password, tries: Mutex::default(), clock: Clock::start() };
     let sessions = Sessions::new(Arc::new(MemoryStore::with_capacity(SESSIONS)))?
         .lifetime(SESSION_LIFETIME)
         .same_site(SameSite::Strict);
@@ -248,7 +248,7 @@ fn serve(Options { address }: Options) -> Result<(), Box<dyn Error>> {
         .get("/live", live)
         .get("/api/stats", stats)
         .get("/login", login_form)
-        .post("/login", async move |connection: &mut HttpConnection| door.login(connection).await)
+        .post("/login", async move |connection: &mut HttpConnection| check.login(connection).await)
         .post("/logout", logout)
         .directory("/static", format!("{FOLDER}/static"))
         .error_route(None, failed)

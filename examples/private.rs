@@ -1,16 +1,16 @@
-//! A private tracker: who announces shows a passkey, and what each member transfers is counted.
+//! A private tracker: announces need a passkey, and the transfers of each member are counted.
 //!
 //! ```sh
 //! echo 'b7e2a90f51c4 Alice' > members
 //! cargo run --release --example private -- members
 //! ```
 //!
-//! Alice's torrents have `http://127.0.0.1:6969/b7e2a90f51c4/announce` in them, or the same with `udp`. What members
-//! have transferred is at `http://127.0.0.1:6969/users`, for those who ask from the machine itself.
+//! Alice's torrents contain `http://127.0.0.1:6969/b7e2a90f51c4/announce`, or the same URL with `udp`.
+//! `http://127.0.0.1:6969/users` shows the transfers of all members, to requests from this machine.
 //!
-//! The file stands for a database: asking it takes its time, and the worker has other requests to do meanwhile. Who is
-//! added to it is let in at once; who is taken out, within a minute. A signal ends the program at once, and what it has
-//! counted is in its memory alone.
+//! The file stands in for a database: a lookup takes time, and the worker serves other requests in the meantime. A new
+//! member is admitted at once. A removed one is refused after at most a minute. A signal ends the program at once. Its
+//! counts are only in memory.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -37,22 +37,22 @@ use serde::Serialize;
 use serde_json::json;
 use tokio::task::spawn_blocking;
 
-/// How long a worker takes a member for one without asking again.
+/// Time for which a worker caches a member.
 const MEMBER_LIFETIME: Duration = Duration::from_secs(60);
-/// Torrents, each in one client, that a member's account keeps track of at a time.
+/// Maximum number of torrents and clients whose last figures an account keeps.
 const ACCOUNT_TORRENTS: usize = 2_000;
 
-/// A tracker for members alone.
+/// A tracker for members only
 #[derive(Parser)]
 struct Options {
-    /// File of members: in each line a passkey, a blank and a name
+    /// File of members, each line a passkey, a blank and a name
     members: PathBuf,
     /// Where to serve UDP and HTTP
     #[arg(value_name = "ADDR:PORT", default_value = "127.0.0.1:6969")]
     address: SocketAddr,
 }
 
-/// Whose passkey a request has shown. It travels with the request, from one middleware to the next.
+/// The member whose passkey a request has. The request carries it from one middleware to the next.
 #[derive(Clone)]
 struct Member(String);
 
@@ -61,7 +61,7 @@ struct Member(String);
 struct Store(PathBuf);
 
 impl Store {
-    /// Who has this passkey. With a database, this is what its async client does.
+    /// Finds the member with this passkey. With a database, its async client would do this.
     async fn find(&self, passkey: &str) -> Result<Option<Member>, TrackerError> {
         let (store, passkey) = (self.clone(), passkey.to_owned());
         let found = spawn_blocking(move || store.search(&passkey)).await.map_err(TrackerError::internal)?;
@@ -80,13 +80,13 @@ impl Store {
     }
 }
 
-/// Lets members pass, and nobody else. Each worker has a clone, with a cache of its own that needs no lock.
+/// Lets only members pass. Each worker has a clone with its own cache, which needs no lock.
 #[derive(Clone)]
 struct Passkeys {
     store: Store,
     clock: Clock,
-    /// Members by passkey, and until when they are taken for such. Strangers find no room in it.
-    known: RefCell<HashMap<String, (Member, Timestamp)>>,
+    /// Members by passkey, with the time until which they are cached. Unknown passkeys are not cached.
+    cache: RefCell<HashMap<String, (Member, Timestamp)>>,
 }
 
 fn unknown() -> TrackerError {
@@ -94,13 +94,13 @@ fn unknown() -> TrackerError {
 }
 
 impl Middleware for Passkeys {
-    /// Says at once what the cache knows.
+    /// Lets cached members pass at once.
     fn decide(&self, request: &mut RequestContext<'_>) -> Flow {
         if request.is_connect() {
-            return Ok(Then::Next); // it carries no passkey, and gives nothing away
+            return Ok(Then::Next); // it has no passkey and reveals nothing
         }
-        let passkey = request.passkey().ok_or_else(unknown)?; // a scrape by UDP can't carry one either: refused
-        let member = match self.known.borrow().get(&*passkey) {
+        let passkey = request.passkey().ok_or_else(unknown)?; // a UDP scrape can't have one and is refused
+        let member = match self.cache.borrow().get(&*passkey) {
             Some((member, until)) if self.clock.now() < *until => member.clone(),
             _ => return Ok(Then::Wait),
         };
@@ -108,58 +108,58 @@ impl Middleware for Passkeys {
         Ok(Then::Next)
     }
 
-    /// Asks the store about the others.
+    /// Looks up other passkeys in the store.
     async fn wait(&self, request: &mut RequestContext<'_>, next: Next<'_>) -> Result<(), TrackerError> {
         let passkey = request.passkey().map(Cow::into_owned).ok_or_else(unknown)?;
         let Some(member) = self.store.find(&passkey).await? else {
-            self.known.borrow_mut().remove(&passkey);
+            self.cache.borrow_mut().remove(&passkey);
             return Err(unknown());
         };
-        self.known.borrow_mut().insert(passkey, (member.clone(), self.clock.now() + MEMBER_LIFETIME));
+        self.cache.borrow_mut().insert(passkey, (member.clone(), self.clock.now() + MEMBER_LIFETIME));
         request.data_mut().insert(member);
         next.run(request).await
     }
 }
 
-/// What a member has transferred since the tracker was started.
+/// Transfers of a member since the start of the tracker.
 #[derive(Default, Serialize)]
 struct Account {
     uploaded: u64,
     downloaded: u64,
-    /// What each client has told last of each torrent, uploaded and downloaded.
+    /// Last announced figures of each torrent and client, uploaded and downloaded.
     #[serde(skip)]
-    told: HashMap<(InfoHash, PeerId), (u64, u64)>,
+    announced: HashMap<(InfoHash, PeerId), (u64, u64)>,
 }
 
 impl Account {
-    /// Clients tell what they have transferred since they began with a torrent. What counts is how much more it is than
-    /// the last time.
+    /// Counts an announce. A client announces its transfers since it started the torrent, so the increase since its
+    /// last announce is added.
     fn count(&mut self, announce: &AnnounceQuery) {
         let now = (announce.uploaded, announce.downloaded);
         let client = (announce.info_hash, announce.peer_id);
-        let before = self.told.remove(&client).unwrap_or(now);
+        let before = self.announced.remove(&client).unwrap_or(now);
         self.uploaded = self.uploaded.saturating_add(now.0.saturating_sub(before.0));
         self.downloaded = self.downloaded.saturating_add(now.1.saturating_sub(before.1));
         if announce.event == Event::Stopped {
             return;
         }
-        if self.told.len() >= ACCOUNT_TORRENTS {
-            self.told.clear(); // nobody is in so many: most are of clients that never said they stopped
+        if self.announced.len() >= ACCOUNT_TORRENTS {
+            self.announced.clear(); // most are of clients that never announced a stop
         }
-        self.told.insert(client, now);
+        self.announced.insert(client, now);
     }
 }
 
-/// The members' accounts by name, which all workers share.
+/// The members' accounts by name, shared by all workers.
 #[derive(Clone, Default)]
 struct Accounts(Arc<Mutex<BTreeMap<String, Account>>>);
 
 impl Accounts {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Account>> {
-        self.0.lock().expect("who has the lock doesn't panic")
+        self.0.lock().expect("no panic under the lock")
     }
 
-    /// Counts an announce to the member whose passkey it has shown.
+    /// Counts an announce for the member whose passkey it has.
     fn count(&self, request: &mut RequestContext<'_>) -> Flow {
         let member = request.data_mut().remove::<Member>();
         if let (Some(Member(name)), Some(announce)) = (member, request.as_announce()) {
@@ -168,11 +168,12 @@ impl Accounts {
         Ok(Then::Next)
     }
 
-    /// The page `/users`.
+    /// `GET /users`
     async fn show(&self, connection: &mut HttpConnection) -> Result<(), TrackerError> {
-        // Behind a proxy everybody seems to be on this machine, unless `Config::trusted_proxies` names it.
+        // Behind a local proxy all clients seem to be on this machine, unless `Config::trusted_proxies` names the
+        // proxy.
         if !connection.ip().is_loopback() {
-            return Err(TrackerError::new(Code::AccessDenied, "only for the machine itself"));
+            return Err(TrackerError::new(Code::AccessDenied, "only from this machine"));
         }
         let users = json!(*self.lock());
         connection.send(users).await
@@ -181,7 +182,7 @@ impl Accounts {
 
 fn serve(Options { members, address }: Options) -> Result<(), Box<dyn Error>> {
     File::open(&members).map_err(|error| format!("{}: {error}", members.display()))?;
-    let passkeys = Passkeys { store: Store(members), clock: Clock::start(), known: RefCell::default() };
+    let passkeys = Passkeys { store: Store(members), clock: Clock::start(), cache: RefCell::default() };
     let accounts = Accounts::default();
     let users = accounts.clone();
     let mut tracker = Tracker::builder()

@@ -11,7 +11,9 @@ use crate::config::{Config, Cores, Listen};
 use crate::engine::middleware::{Chain, Middleware};
 use crate::error::ServerError;
 use crate::web::log::LogFormat;
+#[cfg(feature = "sessions")]
 use crate::web::session::Sessions;
+#[cfg(feature = "templates")]
 use crate::web::templates::Templates;
 use crate::web::{Directory, Handler, Site};
 
@@ -206,37 +208,6 @@ impl<M: Middleware + Send> Builder<M> {
         self
     }
 
-    /// Sets the templates that handlers can render.
-    ///
-    /// ```
-    /// use gyre::web::HttpConnection;
-    /// use gyre::web::templates::Templates;
-    ///
-    /// let builder = gyre::Tracker::builder()
-    ///     .templates(Templates::directory("/srv/templates"))
-    ///     .get("/", async |connection: &mut HttpConnection| connection.render("index.html", ()).await);
-    /// ```
-    pub fn templates(mut self, templates: Templates) -> Self {
-        self.site.set_templates(templates);
-        self
-    }
-
-    /// Enables sessions.
-    ///
-    /// ```
-    /// use gyre::web::session::{MemoryStore, Sessions};
-    /// use std::sync::Arc;
-    ///
-    /// # fn main() -> std::io::Result<()> {
-    /// let builder = gyre::Tracker::builder().sessions(Sessions::new(Arc::new(MemoryStore::new()))?);
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn sessions(mut self, sessions: Sessions) -> Self {
-        self.site.set_sessions(sessions);
-        self
-    }
-
     /// Logs each HTTP request except announces and scrapes, whatever its result, as an event with level `INFO` and
     /// target `gyre::web`.
     ///
@@ -307,6 +278,43 @@ impl<M: Middleware + Send> Builder<M> {
                 Bound::new(name, config, middleware, site, inherited, spare_descriptors)
             }
         }
+    }
+}
+
+#[cfg(feature = "templates")]
+impl<M> Builder<M> {
+    /// Has handlers render these templates.
+    ///
+    /// ```
+    /// use gyre::web::HttpConnection;
+    /// use gyre::web::templates::Templates;
+    ///
+    /// let builder = gyre::Tracker::builder()
+    ///     .templates(Templates::directory("/srv/templates"))
+    ///     .get("/", async |connection: &mut HttpConnection| connection.render("index.html", ()).await);
+    /// ```
+    pub fn templates(mut self, templates: Templates) -> Self {
+        self.site.set_templates(templates);
+        self
+    }
+}
+
+#[cfg(feature = "sessions")]
+impl<M> Builder<M> {
+    /// Keeps sessions.
+    ///
+    /// ```
+    /// use gyre::web::session::{MemoryStore, Sessions};
+    /// use std::sync::Arc;
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let builder = gyre::Tracker::builder().sessions(Sessions::new(Arc::new(MemoryStore::new()))?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn sessions(mut self, sessions: Sessions) -> Self {
+        self.site.set_sessions(sessions);
+        self
     }
 }
 

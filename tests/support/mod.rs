@@ -4,6 +4,7 @@
 
 pub(crate) mod note;
 pub(crate) mod process;
+#[cfg(feature = "multipart")]
 pub(crate) mod site;
 pub(crate) mod web;
 

@@ -1,5 +1,5 @@
-//! Owns the tests of routes against bad clients: slow ones, vanishing ones, too many, those that pile up requests of
-//! all kinds, and those that send whatever bytes there are.
+//! Owns the tests of routes against bad clients: slow ones, ones that disappear, too many at a time, ones that pipeline
+//! mixed requests, and ones that send arbitrary bytes.
 
 use std::io::Write;
 use std::net::Shutdown;
@@ -22,21 +22,21 @@ use gyre::server::Builder;
 use gyre::web::HttpConnection;
 use proptest::prelude::*;
 
-/// Counts those who are in a handler.
+/// Counts the running handlers.
 #[derive(Clone, Default)]
-struct Inside(Arc<AtomicUsize>);
+struct Running(Arc<AtomicUsize>);
 
 struct Guard<'a>(&'a AtomicUsize);
 
-impl Inside {
-    fn enter(&self) -> Guard<'_> {
+impl Running {
+    fn start(&self) -> Guard<'_> {
         self.0.fetch_add(1, Ordering::AcqRel);
         Guard(&self.0)
     }
 
     #[track_caller]
     fn eventually(&self, expected: usize) {
-        eventually_equal("so many in the handler", &expected, || self.0.load(Ordering::Acquire));
+        eventually_equal("number of running handlers", &expected, || self.0.load(Ordering::Acquire));
     }
 }
 
@@ -46,11 +46,11 @@ impl Drop for Guard<'_> {
     }
 }
 
-/// A site with a route `/held` whose handlers end when the gate opens.
-fn with_held(site: Builder, inside: &Inside, open: &Arc<AtomicBool>) -> Builder {
-    let (inside, open) = (inside.clone(), open.clone());
+/// Adds a route `/held` whose handlers wait until `open` is true.
+fn with_held(site: Builder, running: &Running, open: &Arc<AtomicBool>) -> Builder {
+    let (running, open) = (running.clone(), open.clone());
     site.get("/held", async move |connection: &mut HttpConnection| {
-        let _guard = inside.enter();
+        let _guard = running.start();
         while !open.load(Ordering::Acquire) {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
@@ -59,11 +59,11 @@ fn with_held(site: Builder, inside: &Inside, open: &Arc<AtomicBool>) -> Builder 
 }
 
 #[test]
-fn a_body_that_trickles_holds_no_handler() {
-    let inside = Inside::default();
-    let inside_slow = inside.clone();
+fn a_slow_body_does_not_hold_its_handler() {
+    let running = Running::default();
+    let running_slow = running.clone();
     let tracker = Tracker::listen(site().post("/slow", async move |connection: &mut HttpConnection| {
-        let _guard = inside_slow.enter();
+        let _guard = running_slow.start();
         connection.keep(Duration::from_millis(300));
         let body = connection.body().raw().await?;
         connection.send(body).await
@@ -71,77 +71,77 @@ fn a_body_that_trickles_holds_no_handler() {
     for head in ["Content-Length: 900000\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\nf0000\r\n"] {
         let mut client = connect(&tracker);
         client.send(format!("POST /slow HTTP/1.1\r\nHost: t\r\n{head}"));
-        inside.eventually(1);
-        // A byte now and then until the tracker has enough of it.
+        running.eventually(1);
+        // Single bytes, until the tracker closes the connection.
         eventually("the end", || client.stream().write_all(b"x").is_err());
-        inside.eventually(0);
-        assert!(client.try_request("").is_none(), "an end without a response");
+        running.eventually(0);
+        assert!(client.try_request("").is_none(), "closed without a response");
     }
     check_unharmed(&tracker);
 }
 
 #[test]
-fn who_goes_away_is_noticed_by_the_handler() {
-    let (inside, errors) = (Inside::default(), Arc::new(AtomicUsize::new(0)));
-    let [waits, reads, writes] = std::array::from_fn(|_| (inside.clone(), errors.clone()));
+fn handlers_notice_a_closed_connection() {
+    let (running, errors) = (Running::default(), Arc::new(AtomicUsize::new(0)));
+    let [waits, reads, writes] = std::array::from_fn(|_| (running.clone(), errors.clone()));
     let builder = site()
         .get("/waits", async move |connection: &mut HttpConnection| {
-            let _guard = waits.0.enter();
+            let _guard = waits.0.start();
             connection.aborted().await;
             assert!(connection.is_aborted());
-            let gone = connection.send("too late").await.unwrap_err();
-            waits.1.fetch_add(usize::from(gone.code() == Code::ConnectionClosed), Ordering::AcqRel);
-            Err(gone)
+            let error = connection.send("too late").await.unwrap_err();
+            waits.1.fetch_add(usize::from(error.code() == Code::ConnectionClosed), Ordering::AcqRel);
+            Err(error)
         })
         .post("/reads", async move |connection: &mut HttpConnection| {
-            let _guard = reads.0.enter();
-            let gone = connection.body().raw().await.unwrap_err();
-            reads.1.fetch_add(usize::from(gone.code() == Code::ConnectionClosed), Ordering::AcqRel);
-            Err(gone)
+            let _guard = reads.0.start();
+            let error = connection.body().raw().await.unwrap_err();
+            reads.1.fetch_add(usize::from(error.code() == Code::ConnectionClosed), Ordering::AcqRel);
+            Err(error)
         })
         .get("/writes", async move |connection: &mut HttpConnection| {
-            let _guard = writes.0.enter();
+            let _guard = writes.0.start();
             let mut stream = connection.stream().await?;
-            let gone = loop {
-                if let Err(gone) = stream.write(&[b'x'; 50_000]).await {
-                    break gone;
+            let error = loop {
+                if let Err(error) = stream.write(&[b'x'; 50_000]).await {
+                    break error;
                 }
             };
-            writes.1.fetch_add(usize::from(gone.code() == Code::ConnectionClosed), Ordering::AcqRel);
-            Err(gone)
+            writes.1.fetch_add(usize::from(error.code() == Code::ConnectionClosed), Ordering::AcqRel);
+            Err(error)
         });
     let tracker = Tracker::listen(builder);
     for (number, path) in (1..).zip(["GET /waits", "POST /reads", "GET /writes"]) {
         let client = connect(&tracker);
         client.send(format!("{path} HTTP/1.1\r\nHost: t\r\nContent-Length: 5\r\n\r\nx"));
-        inside.eventually(1);
+        running.eventually(1);
         drop(client);
-        inside.eventually(0);
+        running.eventually(0);
         assert_eq!(errors.load(Ordering::Acquire), number, "{path}");
     }
     check_unharmed(&tracker);
 }
 
 #[test]
-fn handlers_are_as_many_as_connections() {
-    let (inside, open) = (Inside::default(), Arc::default());
+fn handlers_are_limited_by_the_number_of_connections() {
+    let (running, open) = (Running::default(), Arc::default());
     let most = 5;
     let config = Config { http_connections: Some(most), ..config(1) };
-    let tracker = Tracker::listen(with_held(site().config(config), &inside, &open));
-    let mut idler = connect(&tracker);
-    assert_eq!(idler.get("/any").status, 200);
+    let tracker = Tracker::listen(with_held(site().config(config), &running, &open));
+    let mut idle = connect(&tracker);
+    assert_eq!(idle.get("/any").status, 200);
     assert_eq!(connect(&tracker).get("/any").status, 200);
-    tracker.await_count(&[Counter::HttpOther], 2); // it idles by now, before any of those that follow
+    tracker.await_count(&[Counter::HttpOther], 2); // it is idle now, before the others connect
     let mut held: Vec<HttpClient> = (0..most).map(|_| connect(&tracker)).collect();
     held.iter_mut().for_each(|client| client.send(get("/held")));
-    inside.eventually(most);
-    assert!(idler.try_request(get("/any")).is_none(), "who idles makes room");
-    // What is pipelined behind a handler waits for it, and is no handler of its own.
+    running.eventually(most);
+    assert!(idle.try_request(get("/any")).is_none(), "an idle connection makes room");
+    // Pipelined requests wait for the running handler and start none.
     held[0].send(get("/held").repeat(3));
-    for asks in [false, true] {
+    for sends in [false, true] {
         let mut refused = connect(&tracker);
-        if asks {
-            let _ = refused.stream().write_all(get("/any").as_bytes()); // refused before it has asked
+        if sends {
+            let _ = refused.stream().write_all(get("/any").as_bytes()); // refused before it sends
         }
         let response = refused.receive();
         assert_eq!((response.status, response.field("Connection")), (503, Some("close")));
@@ -149,21 +149,21 @@ fn handlers_are_as_many_as_connections() {
         assert!(refused.rest().is_empty());
     }
     tracker.await_count(&[Counter::DropConnections], 2);
-    assert_eq!(inside.0.load(Ordering::Acquire), most);
+    assert_eq!(running.0.load(Ordering::Acquire), most);
     UdpClient::connected(tracker.udp(gyre::types::Family::V4));
     open.store(true, Ordering::Release);
     held.iter_mut().for_each(|client| assert_eq!(client.receive().text(), "held"));
     (0..3).for_each(|_| assert_eq!(held[0].receive().text(), "held"));
     drop(held);
-    inside.eventually(0);
+    running.eventually(0);
     tracker.await_count(&[Counter::Connections], 0);
     check_unharmed(&tracker);
 }
 
 #[test]
-fn what_comes_while_a_handler_works_has_the_same_bounds() {
-    let (inside, open) = (Inside::default(), Arc::<AtomicBool>::default());
-    let tracker = Tracker::listen(with_held(site(), &inside, &open));
+fn requests_behind_a_running_handler_have_the_same_limits() {
+    let (running, open) = (Running::default(), Arc::<AtomicBool>::default());
+    let tracker = Tracker::listen(with_held(site(), &running, &open));
     let long = format!("X: {}\r\n", "y".repeat(HTTP_HEAD_MAX_BYTES));
     for (behind, status) in
         [(with(&long), 431), (with("X : y\r\n"), 400), ("junk\r\n\r\n".into(), 400), (with(""), 200)]
@@ -171,17 +171,17 @@ fn what_comes_while_a_handler_works_has_the_same_bounds() {
         open.store(false, Ordering::Release);
         let mut client = connect(&tracker);
         client.send(get("/held"));
-        inside.eventually(1);
+        running.eventually(1);
         client.send(behind);
         open.store(true, Ordering::Release);
         assert_eq!(client.receive().text(), "held");
         assert_eq!(client.receive().status, status);
-        inside.eventually(0);
+        running.eventually(0);
     }
     check_unharmed(&tracker);
 }
 
-/// Requests of all kinds, and what their responses start or end with.
+/// Requests of all kinds, each with the status of its response and the start of its body.
 fn mixture() -> Vec<(Vec<u8>, u16, &'static str)> {
     let multipart = "--b\r\nContent-Disposition: form-data; name=\"part\"\r\n\r\n\r\n--b--";
     vec![
@@ -208,22 +208,22 @@ fn mixture() -> Vec<(Vec<u8>, u16, &'static str)> {
 
 #[test]
 fn pipelined_mixtures_are_answered_in_order() {
-    let (inside, open) = (Inside::default(), Arc::new(AtomicBool::new(true)));
-    // Announces are waited with, so that each of the ways to take the input over comes before each other.
+    let (running, open) = (Running::default(), Arc::new(AtomicBool::new(true)));
+    // Announces wait, so that every way of handing over the input precedes every other.
     let waits = from_async(async |request: &mut RequestContext<'_>, next: Next<'_>| {
         tokio::task::yield_now().await;
         next.run(request).await
     });
-    let tracker = Tracker::listen(with_held(site(), &inside, &open).middleware(on(Action::Announce, waits)));
+    let tracker = Tracker::listen(with_held(site(), &running, &open).middleware(on(Action::Announce, waits)));
     let requests = mixture();
     let all: Vec<u8> = requests.iter().flat_map(|(request, ..)| request).copied().collect();
-    let mut witness = connect(&tracker);
+    let mut other = connect(&tracker);
     for size in [1, 7, 61, 640, 997, all.len()] {
         let mut client = connect(&tracker);
         for (at, part) in all.chunks(size).enumerate() {
             client.send(part);
             if at % 16 == 0 {
-                witness.get("/any"); // the tracker has had a turn
+                other.get("/any"); // the tracker has had a turn
             }
         }
         for (request, status, start) in &requests {
@@ -233,12 +233,12 @@ fn pipelined_mixtures_are_answered_in_order() {
             assert!(response.text().starts_with(start), "{shown}: {}", response.text());
         }
     }
-    drop(witness);
+    drop(other);
     check_unharmed(&tracker);
 }
 
-/// Takes a response that is as it should be from the start of what came: status line, fields, a body of the length
-/// told. `None`: it isn't, or not whole.
+/// Takes a complete valid response from the start of the bytes: status line, fields, and a body of the declared length.
+/// Returns the rest. `None`: the response is malformed or incomplete.
 fn take_response(mut bytes: &[u8]) -> Option<&[u8]> {
     let mut headers = [httparse::EMPTY_HEADER; 64];
     let mut response = httparse::Response::new(&mut headers);
@@ -255,7 +255,7 @@ fn take_response(mut bytes: &[u8]) -> Option<&[u8]> {
     if lengths.next().is_some() { None } else { bytes.get(body..) }
 }
 
-/// Changes some bytes: other ones, some less, some more, some twice.
+/// Changes some bytes: replaces, removes, inserts and repeats them.
 fn mutate(mut bytes: Vec<u8>, changes: &[(u8, prop::sample::Index, u8)]) -> Vec<u8> {
     for (kind, at, byte) in changes {
         let at = at.index(bytes.len().max(1)).min(bytes.len());
@@ -270,11 +270,11 @@ fn mutate(mut bytes: Vec<u8>, changes: &[(u8, prop::sample::Index, u8)]) -> Vec<
     bytes
 }
 
-/// Whatever comes there are whole responses, and then the end.
+/// The tracker answers any bytes with complete responses and then closes the connection.
 #[test]
-fn no_bytes_bring_anything_but_responses_and_the_end() {
-    let (inside, open) = (Inside::default(), Arc::new(AtomicBool::new(true)));
-    let tracker = Tracker::listen(with_held(site(), &inside, &open));
+fn any_bytes_get_only_complete_responses() {
+    let (running, open) = (Running::default(), Arc::new(AtomicBool::new(true)));
+    let tracker = Tracker::listen(with_held(site(), &running, &open));
     let valid: Vec<Vec<u8>> = mixture().into_iter().map(|(request, ..)| request).collect();
     let change = (any::<u8>(), any::<prop::sample::Index>(), any::<u8>());
     let mutated = prop::collection::vec(
@@ -318,18 +318,18 @@ fn no_bytes_bring_anything_but_responses_and_the_end() {
     let config = ProptestConfig { cases: 600, failure_persistence: None, ..ProptestConfig::default() };
     proptest!(config, |(bytes in requests)| {
         let mut client = connect(&tracker);
-        // The tracker may have enough of it before all is sent.
+        // The tracker may close the connection before all is sent.
         let _ = client.stream().write_all(&bytes);
         let _ = client.stream().shutdown(Shutdown::Write);
-        let came = client.rest();
-        let mut rest = came.as_slice();
+        let received = client.rest();
+        let mut rest = received.as_slice();
         while !rest.is_empty() {
             rest = match take_response(rest) {
                 Some(rest) => rest,
-                None => return Err(TestCaseError::fail(format!("{}", came.escape_ascii()))),
+                None => return Err(TestCaseError::fail(format!("{}", received.escape_ascii()))),
             };
         }
     });
-    inside.eventually(0);
+    running.eventually(0);
     check_unharmed(&tracker);
 }

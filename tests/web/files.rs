@@ -1,5 +1,5 @@
-//! Owns the tests of files as responses: whole, by ranges, on conditions, compressed; those of directories; and what a
-//! site is refused for at the start.
+//! Owns the tests of files as responses: whole files, ranges, conditions, compression, directories; and of sites that
+//! can't start.
 
 use std::fs;
 use std::path::Path;
@@ -11,14 +11,14 @@ use gyre::web::HttpConnection;
 use gyre::web::cache::CacheControl;
 
 const LETTERS: &str = "abcdefghijklmnopqrstuvwxyz";
-const ITS_TIME: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
+const MODIFIED: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
 
-/// A line, again and again.
+/// A long text.
 fn long() -> String {
     "A line of a file.\n".repeat(10_000)
 }
 
-/// A site of files: `/file/...` drains one, `/typed` with a type, `/files/...` is the directory.
+/// A site with files: `/file/...` sends one, `/typed` sends one with a set type, `/files/...` is a directory.
 struct Files {
     folder: TempDir,
     site: Site,
@@ -29,7 +29,7 @@ impl Files {
     fn serve() -> Self {
         let folder = TempDir::new();
         let letters = folder.file("letters.txt", LETTERS.as_bytes());
-        let time = httpdate::parse_http_date(ITS_TIME).unwrap();
+        let time = httpdate::parse_http_date(MODIFIED).unwrap();
         fs::File::open(&letters).unwrap().set_modified(time).unwrap();
         folder.file("long.html", long().as_bytes());
         folder.file("empty.css", b"");
@@ -54,7 +54,7 @@ impl Files {
         Self { site: Site::start(site), folder }
     }
 
-    /// The response to a request of these fields, on a connection of its own, decoded by nobody.
+    /// Sends a request with these fields on a new connection. Returns the response without decoding its body.
     #[track_caller]
     fn ask(&self, method: &str, path: &str, fields: &[(&str, &str)]) -> HttpResponse {
         let fields: String = fields.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
@@ -76,14 +76,14 @@ impl Files {
 }
 
 #[test]
-fn a_file_is_sent_with_its_type_and_what_tells_it_from_others() {
+fn a_file_is_sent_with_its_type_and_validators() {
     let files = Files::serve();
     for path in ["/file/letters.txt", "/files/letters.txt"] {
         let response = files.get(path, &[]);
         assert_eq!((response.status, &*response.text()), (200, LETTERS));
         assert_eq!(response.field("Content-Type"), Some("text/plain; charset=utf-8"));
         assert_eq!(response.field("Content-Length"), Some("26"));
-        assert_eq!(response.field("Last-Modified"), Some(ITS_TIME));
+        assert_eq!(response.field("Last-Modified"), Some(MODIFIED));
         assert_eq!(response.field("Accept-Ranges"), Some("bytes"));
         let tag = response.field("ETag").unwrap();
         assert!(tag.starts_with('"') && tag.ends_with('"'), "{tag}");
@@ -96,13 +96,13 @@ fn a_file_is_sent_with_its_type_and_what_tells_it_from_others() {
     assert_eq!(empty.field("Content-Type"), Some("text/css; charset=utf-8"));
     let large = files.site.get("/file/large.bin", &[]);
     assert!(large.body == fs::read(files.folder.path().join("large.bin")).unwrap());
-    for nothing in ["/file/none", "/file/a%20b", "/file/none%2Fnone"] {
-        assert_eq!(files.site.get(nothing, &[]).told(), (404, "404 Not Found\n"), "{nothing}");
+    for missing in ["/file/none", "/file/a%20b", "/file/none%2Fnone"] {
+        assert_eq!(files.site.get(missing, &[]).told(), (404, "404 Not Found\n"), "{missing}");
     }
 }
 
 #[test]
-fn a_file_is_sent_by_ranges() {
+fn ranges_of_a_file_are_sent() {
     let files = Files::serve();
     let tag = files.get("/file/letters.txt", &[]).field("ETag").unwrap().to_owned();
     for (range, content_range, body) in [
@@ -140,7 +140,7 @@ fn a_file_is_sent_by_ranges() {
 }
 
 #[test]
-fn a_file_that_the_client_has_is_not_sent_again() {
+fn conditions_give_304_or_412() {
     let files = Files::serve();
     let tag = files.get("/file/letters.txt", &[]).field("ETag").unwrap().to_owned();
     let (before, after) = ("Sun, 06 Nov 1994 08:49:36 GMT", "Sun, 06 Nov 1994 08:49:38 GMT");
@@ -148,7 +148,7 @@ fn a_file_that_the_client_has_is_not_sent_again() {
         ("If-None-Match", &*tag, 304),
         ("If-None-Match", &format!("\"x\", W/{tag}"), 304),
         ("If-None-Match", "\"x\"", 200),
-        ("If-Modified-Since", ITS_TIME, 304),
+        ("If-Modified-Since", MODIFIED, 304),
         ("If-Modified-Since", before, 200),
         ("If-Match", &tag, 200),
         ("If-Match", "\"x\"", 412),
@@ -160,7 +160,7 @@ fn a_file_that_the_client_has_is_not_sent_again() {
             assert_eq!(response.status, status, "{method} {field}: {value}");
             if status == 304 {
                 assert_eq!(response.field("ETag"), Some(&*tag));
-                assert_eq!(response.field("Last-Modified"), Some(ITS_TIME));
+                assert_eq!(response.field("Last-Modified"), Some(MODIFIED));
                 assert_eq!(response.body, b"");
                 assert!(!response.head.to_lowercase().contains("\r\ncontent-"), "{}", response.head);
             }
@@ -168,25 +168,25 @@ fn a_file_that_the_client_has_is_not_sent_again() {
     }
     assert_eq!(files.ask("PUT", "/file/letters.txt", &[("If-None-Match", "*")]).status, 412);
     let both = [("If-None-Match", &*tag), ("Range", "bytes=0-1")];
-    assert_eq!(files.get("/file/letters.txt", &both).status, 304, "the condition comes first");
+    assert_eq!(files.get("/file/letters.txt", &both).status, 304, "the condition overrides the range");
     assert_eq!(files.get("/typed", &[("If-None-Match", &tag)]).field("Cache-Control"), Some("no-cache"));
 }
 
 #[test]
-fn the_file_of_an_error_has_no_conditions() {
+fn conditions_do_not_apply_to_the_file_of_an_error() {
     let folder = TempDir::new();
     let page = folder.file("404.html", b"nothing here");
     let not_found = async move |connection: &mut HttpConnection| connection.drain(&page).await;
     let site = Site::start(builder().get("/", not_found.clone()).error_route(None, not_found));
     let tag = site.get("/", &[]).field("etag").to_owned();
-    for condition in [("If-None-Match", &*tag), ("If-Match", "\"other\""), ("If-Modified-Since", ITS_TIME)] {
+    for condition in [("If-None-Match", &*tag), ("If-Match", "\"other\""), ("If-Modified-Since", MODIFIED)] {
         assert_eq!(site.get("/none", &[condition]).told(), (404, "nothing here"), "{condition:?}");
     }
     assert_eq!(site.get("/", &[("If-None-Match", &tag)]).status, 304);
 }
 
 #[test]
-fn a_file_is_compressed_and_its_copies_are_told_apart() {
+fn a_compressed_file_has_a_weak_tag() {
     let (files, gzip) = (Files::serve(), ("Accept-Encoding", "gzip"));
     let plain = files.get("/file/long.html", &[]);
     let packed = files.get("/file/long.html", &[gzip]);
@@ -204,14 +204,14 @@ fn a_file_is_compressed_and_its_copies_are_told_apart() {
         ("line", None, Some(tag))
     );
     let resumed = files.get("/file/long.html", &[("Range", "bytes=2-5"), ("If-Range", weak)]);
-    assert_eq!(resumed.status, 200, "a range of something else");
+    assert_eq!(resumed.status, 200, "a weak tag does not match If-Range");
     for response in [&plain, &packed, &again, &part] {
         assert_eq!(response.field("Vary"), Some("Accept-Encoding"), "{}", response.head);
     }
 }
 
 #[test]
-fn a_head_tells_of_a_file_without_it() {
+fn a_head_request_gets_no_bytes_of_the_file() {
     let files = Files::serve();
     let head = files.ask("HEAD", "/file/letters.txt", &[("Range", "bytes=0-1")]);
     assert_eq!((head.status, head.content_length(), &*head.body), (200, 26, &b""[..]));
@@ -225,23 +225,23 @@ fn a_head_tells_of_a_file_without_it() {
 }
 
 #[test]
-fn curl_gets_resumes_and_compares_files() {
+fn curl_downloads_resumes_and_revalidates_files() {
     let files = Files::serve();
     let (url, large) = (files.site.url("/files/letters.txt"), files.site.url("/files/large.bin"));
     assert_eq!(curl(&["-r", "2-4", &url]).text(), "cde");
     let head = curl(&["-I", &url]);
     assert!(head.text().contains("Content-Length: 26\r\n") && head.text().ends_with("\r\n\r\n"));
-    assert_eq!(curl(&["-z", ITS_TIME, "-w", "%{http_code}", &url]).text(), "304");
+    assert_eq!(curl(&["-z", MODIFIED, "-w", "%{http_code}", &url]).text(), "304");
     assert_eq!(curl(&["--compressed", &files.site.url("/files/long.html")]).text(), long());
     let whole = fs::read(files.folder.path().join("large.bin")).unwrap();
     let begun = files.folder.file("begun", &whole[..3_000_000]);
     assert_eq!(curl(&["-C", "-", "-o", &begun, &large]).code, 0);
-    assert!(fs::read(&begun).unwrap() == whole, "the rest was got");
+    assert!(fs::read(&begun).unwrap() == whole, "the download was resumed");
     assert!(curl(&["-0", &large]).out == whole, "HTTP/1.0");
 }
 
 #[test]
-fn a_directory_serves_what_is_in_it_and_no_more() {
+fn a_directory_serves_its_files_and_no_others() {
     let files = Files::serve();
     for (path, body) in
         [("/files/a%20b/", "é"), ("/files/a%20b/index.html", "é"), ("/files/%C3%BC/", "index of ü")]
@@ -276,7 +276,7 @@ fn a_directory_serves_what_is_in_it_and_no_more() {
 }
 
 #[test]
-fn a_file_that_the_program_names_may_be_anywhere() {
+fn the_program_may_send_any_file() {
     let folder = TempDir::new();
     let hidden = folder.file(".hidden", b"the program's choice");
     let link = folder.path().join("link");
@@ -289,19 +289,19 @@ fn a_file_that_the_program_names_may_be_anywhere() {
 }
 
 #[test]
-fn a_site_that_cannot_be_is_refused_at_the_start() {
+fn invalid_sites_are_refused_at_the_start() {
     async fn page(connection: &mut HttpConnection) -> Result<(), TrackerError> {
         connection.send("page").await
     }
-    let told = |builder: gyre::server::Builder| match builder.listen() {
+    let error_of = |builder: gyre::server::Builder| match builder.listen() {
         Err(error @ (ServerError::Route(_) | ServerError::Directory { .. })) => error.to_string(),
         other => panic!("{:?}", other.err()),
     };
-    assert!(told(builder().get("no-slash", page)).contains("`no-slash`"));
-    assert!(told(builder().get("/{*rest}/more", page)).contains("`/{*rest}/more`"));
-    assert!(told(builder().get("/{a}", page).get("/{b}", page)).contains("`/{b}` can't stand beside `/{a}`"));
-    assert!(told(builder().directory("/", "/no/such/directory")).contains("/no/such/directory"));
+    assert!(error_of(builder().get("no-slash", page)).contains("`no-slash`"));
+    assert!(error_of(builder().get("/{*rest}/more", page)).contains("`/{*rest}/more`"));
+    assert!(error_of(builder().get("/{a}", page).get("/{b}", page)).contains("`/{b}` conflicts with `/{a}`"));
+    assert!(error_of(builder().directory("/", "/no/such/directory")).contains("/no/such/directory"));
     let first = builder().get("first", page).directory("/", "/no/such/directory");
-    assert!(told(first).contains("`first`"), "what went wrong first is told");
+    assert!(error_of(first).contains("`first`"), "the first error is reported");
     Site::start(builder().get("/{a}", page).post("/{b}", page).any("/{c}", page));
 }

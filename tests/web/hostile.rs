@@ -1,6 +1,5 @@
-//! Owns the tests of routes against bad input, as bytes on the wire: heads, bodies, framing, types, parameters. Each
-//! says whether the connection ends or stays usable. What bad clients do is in `web_clients.rs`, what clever content
-//! gets at in `web_intrusion.rs`.
+//! Owns the tests of routes against bad input on the wire: heads, bodies, framing, types, parameters. Each checks
+//! whether the connection is closed or stays usable. `clients.rs` tests bad clients, `intrusion.rs` malicious content.
 
 use crate::support::site::{Ends, FIELD_LIMIT, LIMIT, Stays, check, check_unharmed, post, site, typed, with};
 use crate::support::{Tracker, connect, get};
@@ -52,14 +51,14 @@ fn malformed_heads_end_the_connection() {
         check(&tracker, with(&format!("{field}\r\n")), 400, Ends);
     }
     check(&tracker, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400, Ends);
-    // RFC 9112, section 2.2: line feeds alone, and empty lines before a request, are put up with.
+    // RFC 9112, section 2.2: bare line feeds, and empty lines before a request, are accepted.
     check(&tracker, "\r\n\n".to_owned() + &with("").replace("\r\n", "\n"), 200, Stays);
     check(&tracker, "GET /any HTTP/1.0\r\n\r\n", 200, Ends);
     check_unharmed(&tracker);
 }
 
 #[test]
-fn a_head_has_bounds() {
+fn the_size_of_a_head_is_limited() {
     let tracker = Tracker::listen(site());
     let fields = |count: usize| (0..count).map(|at| format!("X-{at}: y\r\n")).collect::<String>();
     let long = |bytes: usize| format!("X: {}\r\n", "y".repeat(bytes));
@@ -71,7 +70,7 @@ fn a_head_has_bounds() {
     check_unharmed(&tracker);
 }
 
-/// RFC 9112, sections 6.1 and 6.3: what two readers could read differently is refused, and what follows not looked at.
+/// RFC 9112, sections 6.1 and 6.3: ambiguous framing is refused, and the bytes after it are not read.
 #[test]
 fn a_body_has_one_length() {
     let tracker = Tracker::listen(site());
@@ -173,15 +172,15 @@ fn bodies_have_a_limit() {
 }
 
 #[test]
-fn content_must_be_what_it_is_said_to_be() {
+fn content_must_match_its_type() {
     let tracker = Tracker::listen(site());
     let (json, urlencoded) = ("application/json", "application/x-www-form-urlencoded");
     for media_type in ["text/plain", "json", "", "/", "application/json; charset=latin1", urlencoded] {
         check(&tracker, typed("/json", media_type, "{}"), 415, Stays);
     }
-    let wild =
+    let binary =
         [b"POST /json HTTP/1.1\r\nHost: t\r\nContent-Type: \xff\r\nContent-Length: 2\r\n\r\n{}".as_slice()];
-    check(&tracker, wild.concat(), 415, Stays);
+    check(&tracker, binary.concat(), 415, Stays);
     check(&tracker, post("/json", "", "{}"), 415, Stays);
     check(&tracker, typed("/form", json, "a=b"), 415, Stays);
     check(&tracker, typed("/json", json, "{}"), 200, Stays);
@@ -200,7 +199,7 @@ fn content_must_be_what_it_is_said_to_be() {
 }
 
 #[test]
-fn forms_of_several_parts_have_bounds() {
+fn multipart_forms_are_limited() {
     let tracker = Tracker::listen(site());
     let part = |head: &str, body: &str| format!("--b\r\n{head}\r\n\r\n{body}\r\n");
     let named = |body: &str| part("Content-Disposition: form-data; name=\"a\"", body);
@@ -233,7 +232,7 @@ fn forms_of_several_parts_have_bounds() {
     ] {
         check(&tracker, typed("/multipart", multipart, &body), status, Stays);
     }
-    // A part that never ends is cut off at the form's limit.
+    // A part without end is refused at the form's limit.
     let mut client = connect(&tracker);
     client.send(typed("/multipart", multipart, "").strip_suffix(b"Content-Length: 0\r\n\r\n").unwrap());
     client.send("Transfer-Encoding: chunked\r\n\r\n");

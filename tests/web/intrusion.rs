@@ -1,5 +1,5 @@
-//! Owns the tests of routes against clever content: paths that would leave a directory, values that would become header
-//! fields, sessions that were forged or foisted, ranges and conditions that are none.
+//! Owns the tests of routes against malicious content: paths that lead out of a directory, values that would become
+//! header fields, forged and planted sessions, malformed ranges and conditions.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -26,7 +26,7 @@ fn percent(text: &str) -> String {
     text.bytes().map(|byte| format!("%{byte:02x}")).collect()
 }
 
-/// A directory of its own, gone in the end: `root` is served, `secret` beside it is not.
+/// A temporary directory: `root` is served, `secret` next to it is not. Removed when dropped.
 struct Files(PathBuf);
 
 impl Files {
@@ -123,7 +123,7 @@ fn no_path_leaves_the_directory() {
         let response = connect(&tracker).get(path);
         assert!([400, 404].contains(&response.status), "{path}: {}", response.head);
     }
-    // What is within is there, by a link as well.
+    // Files within the directory are found, also through a link.
     for path in ["a.txt", "inside", "%61.txt"] {
         assert_eq!(client.get(&format!("/files/{path}")).content_length(), 100, "{path}");
     }
@@ -132,13 +132,13 @@ fn no_path_leaves_the_directory() {
     assert_eq!(client.get("/files/sub/").text(), "index");
 }
 
-/// Asks for the file of 100 bytes with these header fields.
+/// Requests the file of 100 bytes with these header fields.
 fn ask(client: &mut HttpClient, fields: &str) -> HttpResponse {
     client.request(format!("GET /files/a.txt HTTP/1.1\r\nHost: t\r\n{fields}\r\n"))
 }
 
 #[test]
-fn ranges_that_are_none_are_ignored_or_refused() {
+fn malformed_ranges_are_ignored_or_refused() {
     let files = Files::new("ranges");
     let tracker = files.serve();
     let mut client = connect(&tracker);
@@ -178,7 +178,7 @@ fn ranges_that_are_none_are_ignored_or_refused() {
     ] {
         assert_eq!(ask(&mut client, fields).status, 200, "{fields}");
     }
-    // Ranges that overlap or touch are one: nobody is sent more than there is.
+    // Ranges that overlap or touch are merged, so no byte is sent twice.
     for (range, sent) in [
         ("bytes=0-,0-,0-,-100", "bytes 0-99/100"),
         ("bytes=0-9,5-14,15-19", "bytes 0-19/100"),
@@ -195,7 +195,7 @@ fn ranges_that_are_none_are_ignored_or_refused() {
 }
 
 #[test]
-fn conditions_that_are_none_are_no_conditions() {
+fn malformed_conditions_are_ignored() {
     let files = Files::new("conditions");
     let tracker = files.serve();
     let mut client = connect(&tracker);
@@ -226,7 +226,7 @@ fn conditions_that_are_none_are_no_conditions() {
 }
 
 #[test]
-fn preferences_that_are_none_are_left_out() {
+fn malformed_preferences_are_ignored() {
     let text = "some text ".repeat(300);
     let body = text.clone();
     let tracker = Tracker::listen(builder().get("/", async move |connection: &mut HttpConnection| {
@@ -279,7 +279,7 @@ fn preferences_that_are_none_are_left_out() {
     assert_eq!(client.receive().text(), text);
 }
 
-/// Sets what the query says by the setter that the path names.
+/// Sets the value of the query with the setter that the path names.
 async fn set(connection: &mut HttpConnection) -> Result {
     let value = connection.query()?.get("value").unwrap_or_default().to_owned();
     let setter = connection.param("setter").unwrap_or_default().to_owned();
@@ -375,7 +375,7 @@ fn no_value_becomes_a_header_field() {
         let response = client.get(&format!("/set/header-name?value={}", percent(name)));
         assert_eq!(response.status, 500, "{name}");
     }
-    // The head of a stream has left: it breaks off.
+    // The head of a stream was already sent, so the stream is cut off.
     for setter in ["event-name", "event-id"] {
         let mut client = connect(&tracker);
         client.send(get(&format!("/set/{setter}?value=x{}", percent("\ndata: evil"))));
@@ -384,7 +384,7 @@ fn no_value_becomes_a_header_field() {
     }
 }
 
-/// A site where people can log in and out, with this key.
+/// A site with login and logout, and this key for its sessions.
 fn accounts(key: [u8; 64]) -> Tracker {
     let sessions = Sessions::new(Arc::new(MemoryStore::new())).unwrap().key(&key);
     let builder = builder()
@@ -404,14 +404,14 @@ fn accounts(key: [u8; 64]) -> Tracker {
             connection.session().await?.end();
             connection.send(()).await
         })
-        .get("/who", async |connection: &mut HttpConnection| {
-            let user = connection.session().await?.get::<String>("user").unwrap_or_else(|| "nobody".into());
+        .get("/user", async |connection: &mut HttpConnection| {
+            let user = connection.session().await?.get::<String>("user").unwrap_or_else(|| "no user".into());
             connection.send(user).await
         });
     Tracker::listen(builder)
 }
 
-/// Asks with this session cookie; returns the text, and the cookie that is set.
+/// Sends a request with this session cookie. Returns the text, and the cookie that is set.
 fn visit(tracker: &Tracker, path: &str, cookie: &str) -> (String, Option<String>) {
     let request = format!("GET {path} HTTP/1.1\r\nHost: t\r\nCookie: gyre_session={cookie}\r\n\r\n");
     let response = connect(tracker).request(request);
@@ -421,12 +421,13 @@ fn visit(tracker: &Tracker, path: &str, cookie: &str) -> (String, Option<String>
 }
 
 #[test]
-fn nobody_is_in_by_an_id_that_was_not_given_here() {
+fn a_forged_id_gives_no_session() {
     let (tracker, other) = (accounts([1; 64]), accounts([2; 64]));
     let same_key = accounts([1; 64]);
     let cookie = visit(&tracker, "/login/alice", "").1.expect("a cookie");
-    assert_eq!(visit(&tracker, "/who", &cookie), ("alice".into(), None));
-    // The id without its signature, with another's, with changed bytes; by another key, or unknown to the store.
+    assert_eq!(visit(&tracker, "/user", &cookie), ("alice".into(), None));
+    // The id without its signature, with a wrong one, or with changed bytes; signed with another key, or unknown to the
+    // store.
     let id_start = cookie.len() - 40;
     let (signature, id) = cookie.split_at(id_start);
     let swapped = |at: usize| {
@@ -435,13 +436,13 @@ fn nobody_is_in_by_an_id_that_was_not_given_here() {
         String::from_utf8(bytes).unwrap()
     };
     let other_cookie = visit(&other, "/login/mallory", "").1.unwrap();
-    let stranger = visit(&same_key, "/login/mallory", "").1.unwrap();
+    let unknown = visit(&same_key, "/login/mallory", "").1.unwrap();
     let forged = [
         id.to_owned(),
         "0".repeat(40),
         format!("{signature}{}", "0".repeat(40)),
         other_cookie,
-        stranger,
+        unknown,
         format!("{signature}{}", id.to_uppercase()),
         signature.to_owned(),
         swapped(0),
@@ -453,28 +454,31 @@ fn nobody_is_in_by_an_id_that_was_not_given_here() {
         "x".repeat(4_000),
     ];
     for forged in forged {
-        assert_eq!(visit(&tracker, "/who", &forged), ("nobody".into(), None), "{forged}");
-        let given = visit(&tracker, "/visit", &forged).1.expect("an id of the server's own");
-        assert!(!given.contains(&forged) && !forged.contains(&given[given.len() - 40..]), "{forged} adopted");
-        assert_eq!(visit(&tracker, "/who", &forged).0, "nobody");
+        assert_eq!(visit(&tracker, "/user", &forged), ("no user".into(), None), "{forged}");
+        let given = visit(&tracker, "/visit", &forged).1.expect("a new id");
+        assert!(
+            !given.contains(&forged) && !forged.contains(&given[given.len() - 40..]),
+            "{forged} was accepted"
+        );
+        assert_eq!(visit(&tracker, "/user", &forged).0, "no user");
     }
-    assert_eq!(visit(&tracker, "/who", &cookie).0, "alice");
+    assert_eq!(visit(&tracker, "/user", &cookie).0, "alice");
 }
 
 #[test]
-fn a_foisted_session_is_worth_nothing_after_the_login() {
+fn a_planted_session_id_is_invalid_after_login() {
     let tracker = accounts([1; 64]);
-    let foisted = visit(&tracker, "/visit", "").1.expect("a cookie");
-    assert_eq!(visit(&tracker, "/visit", &foisted).1.as_ref(), Some(&foisted), "the same one");
-    let cookie = visit(&tracker, "/login/alice", &foisted).1.expect("a new cookie");
-    assert_ne!(cookie, foisted);
-    assert_eq!(visit(&tracker, "/who", &foisted).0, "nobody");
-    assert_eq!(visit(&tracker, "/who", &cookie).0, "alice");
+    let planted = visit(&tracker, "/visit", "").1.expect("a cookie");
+    assert_eq!(visit(&tracker, "/visit", &planted).1.as_ref(), Some(&planted), "the session continues");
+    let cookie = visit(&tracker, "/login/alice", &planted).1.expect("a new cookie");
+    assert_ne!(cookie, planted);
+    assert_eq!(visit(&tracker, "/user", &planted).0, "no user");
+    assert_eq!(visit(&tracker, "/user", &cookie).0, "alice");
     let again = visit(&tracker, "/login/alice", &cookie).1.expect("another cookie");
     assert_eq!(
-        (visit(&tracker, "/who", &cookie).0, visit(&tracker, "/who", &again).0),
-        ("nobody".into(), "alice".into())
+        (visit(&tracker, "/user", &cookie).0, visit(&tracker, "/user", &again).0),
+        ("no user".into(), "alice".into())
     );
-    assert_eq!(visit(&tracker, "/logout", &again).1.as_deref(), Some(""), "the cookie is taken away");
-    assert_eq!(visit(&tracker, "/who", &again).0, "nobody", "what was logged out stays so");
+    assert_eq!(visit(&tracker, "/logout", &again).1.as_deref(), Some(""), "the cookie is removed");
+    assert_eq!(visit(&tracker, "/user", &again).0, "no user", "the session stays ended");
 }

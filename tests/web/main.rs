@@ -1,4 +1,4 @@
-//! Owns the tests of the web: the HTTP connection that handlers have in hand, by real clients.
+//! Owns the tests of the web: routes and their handlers, tested with real clients.
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,4 +1,4 @@
-//! Owns the tests of what a handler sets on its response and sends, as real clients get it from a running tracker.
+//! Owns the tests of responses: what a handler sets and sends, as real clients get it from a running tracker.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -20,13 +20,13 @@ use http::{Method, StatusCode};
 
 type Done = Result<(), TrackerError>;
 
-/// The code of what went wrong.
+/// Returns the code of the error.
 fn code<T>(result: Result<T, TrackerError>) -> Option<Code> {
     result.err().map(|error| error.code())
 }
 
 #[test]
-fn a_payload_has_its_type_unless_another_is_set() {
+fn a_payload_has_its_content_type_unless_another_is_set() {
     async fn page(connection: &mut HttpConnection) -> Done {
         match connection.param("kind").unwrap_or_default() {
             "str" => connection.send("é").await,
@@ -94,20 +94,19 @@ fn status_is_200_to_599_and_a_handler_may_send_nothing() {
         Ok(())
     });
     let site = Site::start(site);
-    for (asked, status) in
-        [("200", 200), ("201", 201), ("418", 418), ("599", 599), ("199", 500), ("600", 500)]
+    for (set, status) in [("200", 200), ("201", 201), ("418", 418), ("599", 599), ("199", 500), ("600", 500)]
     {
-        assert_eq!(site.get(&format!("/{asked}"), &[]).status, status);
+        assert_eq!(site.get(&format!("/{set}"), &[]).status, status);
     }
     let mut client = site.connect();
     client.send(get("/204"));
     let head = client.receive_head();
     assert_eq!((head.status, head.field("Content-Length"), head.field("Content-Type")), (204, None, None));
-    assert_eq!(client.get("/200").field("Content-Length"), Some("0"), "the connection goes on");
+    assert_eq!(client.get("/200").field("Content-Length"), Some("0"), "the connection stays open");
 }
 
 #[test]
-fn header_fields_are_set_added_asked_for_and_removed() {
+fn header_fields_are_set_added_read_and_removed() {
     async fn page(connection: &mut HttpConnection) -> Done {
         connection.set_header("X-Once", "first")?;
         connection.set_header("x-once", "second")?;
@@ -122,8 +121,8 @@ fn header_fields_are_set_added_asked_for_and_removed() {
             assert_eq!(code(connection.set_header(name, value)), Some(Code::IncorrectResponse), "{name}");
             assert_eq!(code(connection.append_header(name, value)), Some(Code::IncorrectResponse), "{name}");
         }
-        for own in ["Connection", "Content-Length", "Date", "Transfer-Encoding"] {
-            assert_eq!(code(connection.set_header(own, "1")), Some(Code::IncorrectResponse), "{own}");
+        for name in ["Connection", "Content-Length", "Date", "Transfer-Encoding"] {
+            assert_eq!(code(connection.set_header(name, "1")), Some(Code::IncorrectResponse), "{name}");
         }
         connection.send("sent").await
     }
@@ -158,7 +157,7 @@ fn after_the_response_nothing_can_be_set_or_sent() {
     let mut client = site.connect();
     for _ in 0..2 {
         let response = client.get("/");
-        assert_eq!((response.status, &*response.text()), (200, "first"), "and the connection goes on");
+        assert_eq!((response.status, &*response.text()), (200, "first"), "the connection stays open");
     }
 }
 
@@ -173,23 +172,23 @@ fn cookies_are_set_with_their_attributes() {
         assert_eq!(code(connection.set_cookie(("a b", ""))), Some(Code::IncorrectResponse));
         connection.send("set").await
     }
-    async fn told(connection: &mut HttpConnection) -> Done {
-        let told = format!("{:?}", connection.cookies()?.get("plain"));
-        connection.send(told).await
+    async fn show(connection: &mut HttpConnection) -> Done {
+        let text = format!("{:?}", connection.cookies()?.get("plain"));
+        connection.send(text).await
     }
-    let site = Site::start(builder().get("/", page).get("/told", told));
+    let site = Site::start(builder().get("/", page).get("/show", show));
     let theme = "theme=dark; HttpOnly; SameSite=Strict; Secure; Path=/t; Domain=example.org; Max-Age=3600";
     let expected = ["plain=a%3Bb%20%C3%A9", theme, "gone=; Max-Age=0"];
     assert_eq!(site.get("/", &[]).fields("set-cookie"), expected);
 
-    let (folder, set, told) = (TempDir::new(), site.url("/"), site.url("/told"));
+    let (folder, set, show) = (TempDir::new(), site.url("/"), site.url("/show"));
     let jar = folder.file("jar", b"");
     assert_eq!(curl(&["-c", &jar, &set]).text(), "set");
-    assert_eq!(curl(&["-b", &jar, &told]).text(), "Some(\"a;b é\")", "curl's jar brings it back");
+    assert_eq!(curl(&["-b", &jar, &show]).text(), "Some(\"a;b é\")", "curl sends the cookie back");
 }
 
 #[test]
-fn cache_lang_and_links_are_set_and_asked_for() {
+fn cache_lang_and_links_are_set_and_read() {
     async fn page(connection: &mut HttpConnection) -> Done {
         assert_eq!((connection.cache(), connection.lang()), (None, None));
         assert_eq!(connection.links(), Links::default());
@@ -217,12 +216,12 @@ fn cache_lang_and_links_are_set_and_asked_for() {
 }
 
 #[test]
-fn redirections_lead_elsewhere() {
+fn redirects_have_a_status_and_a_location() {
     let site = builder()
-        .get("/for-now", async |connection: &mut HttpConnection| {
+        .get("/temporary", async |connection: &mut HttpConnection| {
             connection.redirect("/there?a=b", false).await
         })
-        .get("/for-good", async |connection: &mut HttpConnection| connection.redirect("/there", true).await)
+        .get("/permanent", async |connection: &mut HttpConnection| connection.redirect("/there", true).await)
         .post("/form", async |connection: &mut HttpConnection| {
             connection.set_status(303)?;
             connection.redirect("/there", false).await
@@ -231,14 +230,14 @@ fn redirections_lead_elsewhere() {
         .get("/there", async |connection: &mut HttpConnection| connection.send("there").await);
     let site = Site::start(site);
     for (answer, status, location) in [
-        (site.get("/for-now", &[]), 302, "/there?a=b"),
-        (site.get("/for-good", &[]), 301, "/there"),
+        (site.get("/temporary", &[]), 302, "/there?a=b"),
+        (site.get("/permanent", &[]), 301, "/there"),
         (site.post("/form", &[], ""), 303, "/there"),
         (site.get("/bad", &[]), 500, ""),
     ] {
         assert_eq!((answer.status, answer.field("location")), (status, location));
     }
-    assert_eq!(curl(&["-L", &site.url("/for-now")]).text(), "there");
+    assert_eq!(curl(&["-L", &site.url("/temporary")]).text(), "there");
     assert_eq!(curl(&["-L", "-d", "a=b", &site.url("/form")]).text(), "there");
 }
 
@@ -260,11 +259,15 @@ fn templates_are_rendered_as_html() {
     let (page, feed) = (site.get("/", &[]), site.get("/feed", &[]));
     assert_eq!((page.text(), page.field("content-type")), ("<p>&lt;me&gt;</p>", "text/html; charset=utf-8"));
     assert_eq!((feed.text(), feed.field("content-type")), ("<a>&lt;me&gt;</a>", "application/atom+xml"));
-    assert_eq!(site.get("/none", &[]).told(), (500, "500 Internal Server Error\n"), "no more is told");
+    assert_eq!(
+        site.get("/none", &[]).told(),
+        (500, "500 Internal Server Error\n"),
+        "the client gets no details"
+    );
 }
 
 #[test]
-fn an_error_has_its_route_or_the_one_for_all_or_a_line() {
+fn an_error_uses_its_route_or_the_general_one_or_a_line_of_text() {
     async fn fail(connection: &mut HttpConnection) -> Done {
         connection.set_header("X-Kept", "yes")?;
         connection.set_content_type("image/png")?;
@@ -275,7 +278,7 @@ fn an_error_has_its_route_or_the_one_for_all_or_a_line() {
         }
     }
     let plain = Site::start(builder().get("/{how}", fail));
-    for (path, told) in [
+    for (path, expected) in [
         ("/403", (403, "403 Forbidden\n")),
         ("/404", (404, "404 Not Found\n")),
         ("/503", (503, "503 Service Unavailable\n")),
@@ -283,9 +286,9 @@ fn an_error_has_its_route_or_the_one_for_all_or_a_line() {
         ("/no/route", (404, "404 Not Found\n")),
     ] {
         let answer = plain.get(path, &[]);
-        assert_eq!(answer.told(), told);
+        assert_eq!(answer.told(), expected);
         assert_eq!(answer.field("content-type"), "text/plain; charset=utf-8");
-        assert_eq!(answer.field("cache-control"), "", "that was of the page that is not there");
+        assert_eq!(answer.field("cache-control"), "", "it belonged to the page that was not sent");
         assert_eq!(answer.field("x-kept"), if path == "/no/route" { "" } else { "yes" });
     }
 
@@ -295,13 +298,13 @@ fn an_error_has_its_route_or_the_one_for_all_or_a_line() {
     };
     let any = async |connection: &mut HttpConnection| match connection.status().as_u16() {
         500 => connection.error(503).await,
-        501 => Err(TrackerError::internal("the route of errors fails, too")),
+        501 => Err(TrackerError::internal("the error route fails, too")),
         502 => Ok(()),
         status => connection.send(Json(status)).await,
     };
     let site = builder().get("/{how}", fail).error_route(Some(StatusCode::NOT_FOUND), not_found);
     let site = Site::start(site.error_route(None, any));
-    for (path, told) in [
+    for (path, expected) in [
         ("/404", (404, "nothing at /404")),
         ("/no/route", (404, "nothing at /no/route")),
         ("/403", (403, "403")),
@@ -309,7 +312,7 @@ fn an_error_has_its_route_or_the_one_for_all_or_a_line() {
         ("/501", (501, "501 Not Implemented\n")),
         ("/502", (502, "")),
     ] {
-        assert_eq!(site.get(path, &[]).told(), told, "{path}");
+        assert_eq!(site.get(path, &[]).told(), expected, "{path}");
     }
     assert_eq!(site.ask("DELETE", "/403").told(), (405, "405"));
 }
@@ -323,13 +326,13 @@ fn head_options_and_wrong_methods_are_answered_for_each_route() {
     client.send("HEAD / HTTP/1.1\r\nHost: tracker\r\n\r\n");
     let head = client.receive_head();
     assert_eq!((head.status, head.field("Content-Length")), (200, Some("6")));
-    assert_eq!(client.get("/").text(), "a page", "no body was sent before");
+    assert_eq!(client.get("/").text(), "a page", "the HEAD request got no body");
     assert!(curl(&["-I", &site.url("/")]).text().starts_with("HTTP/1.1 200 OK\r\n"));
 
     let (options, wrong) = (site.ask("OPTIONS", "/"), site.ask("DELETE", "/"));
     assert_eq!((options.told(), options.field("allow")), ((204, ""), "GET, HEAD, POST"));
     assert_eq!((wrong.status, wrong.field("allow")), (405, "GET, HEAD, POST"));
-    assert_eq!(site.ask("OPTIONS", "/own").told(), (200, "a page"), "a route of one's own");
+    assert_eq!(site.ask("OPTIONS", "/own").told(), (200, "a page"), "the program has its own route");
     assert_eq!(site.get("/own", &[]).status, 405);
     for method in ["GET", "PUT", "OPTIONS", "BREW"] {
         assert_eq!(site.ask(method, "/any").told(), (200, "a page"));
@@ -338,7 +341,7 @@ fn head_options_and_wrong_methods_are_answered_for_each_route() {
 }
 
 #[test]
-fn the_tracker_keeps_its_own_paths() {
+fn the_trackers_paths_can_not_be_overridden() {
     let page = async |connection: &mut HttpConnection| connection.send("mine").await;
     let site = Site::start(builder().any("/{*path}", page).get("/health", page));
     let mut client = site.connect();
@@ -358,7 +361,7 @@ fn the_tracker_keeps_its_own_paths() {
 }
 
 #[test]
-fn bodies_are_compressed_as_the_client_likes() {
+fn bodies_are_compressed_as_the_client_prefers() {
     let long: &str = Box::leak("A line of text. ".repeat(4_096).into_boxed_str());
     let site = builder()
         .get("/long", async move |connection: &mut HttpConnection| {
@@ -397,17 +400,17 @@ fn bodies_are_compressed_as_the_client_likes() {
         let response = head(path, "gzip, zstd");
         assert_eq!((response.field("Content-Encoding"), response.field("Vary")), (encoding, None), "{path}");
     }
-    // Both decode what they get: ureq gzip, curl zstd if it was built with it.
+    // Both clients decode the body: ureq gzip, curl also zstd if it was built with it.
     let answer = site.get("/long", &[]);
     assert_eq!(answer.text(), long);
     assert_eq!(curl(&["--compressed", &site.url("/long")]).text(), long);
     let url = site.url("/long");
-    let told = curl(&["-H", "Accept-Encoding: gzip", "-I", &url]).text().to_lowercase();
-    assert!(told.contains("content-encoding: gzip") && told.contains("content-length: "), "{told}");
+    let head = curl(&["-H", "Accept-Encoding: gzip", "-I", &url]).text().to_lowercase();
+    assert!(head.contains("content-encoding: gzip") && head.contains("content-length: "), "{head}");
 }
 
 #[test]
-fn each_request_is_logged_as_its_handler_or_the_site_says() {
+fn a_handler_can_log_its_request() {
     let lines = Arc::new(Mutex::new(Vec::new()));
     let log = lines.clone();
     let format = ":method :url :status :length :ip :request[x-a] :response[x-b] :user :http-version :host";
@@ -418,7 +421,7 @@ fn each_request_is_logged_as_its_handler_or_the_site_says() {
         connection.log(format.clone(), &[("user", "admin")], Some(logger));
         connection.set_header("X-B", "b")?;
         match connection.path() {
-            "/error" => Err(TrackerError::new(Code::NotFound, "it is not there")),
+            "/error" => Err(TrackerError::new(Code::NotFound, "not found")),
             "/close" => {
                 connection.close();
                 Ok(())
@@ -434,7 +437,7 @@ fn each_request_is_logged_as_its_handler_or_the_site_says() {
     assert_eq!(ask("/page?c=d").unwrap().text(), "page");
     assert_eq!(ask("/error").unwrap().status, 404);
     assert_eq!(ask("/close"), None);
-    crate::support::eventually("all are logged", || lines.lock().unwrap().len() == 3);
+    crate::support::eventually("all requests are logged", || lines.lock().unwrap().len() == 3);
     let expected = [
         "GET /page?c=d 200 4 127.0.0.1 a\\\"b b admin 1.1 h:1",
         "GET /error 404 14 127.0.0.1 a\\\"b b admin 1.1 h:1",
@@ -444,7 +447,7 @@ fn each_request_is_logged_as_its_handler_or_the_site_says() {
 }
 
 #[test]
-fn a_site_logs_what_becomes_of_each_request_in_the_programs_log() {
+fn a_site_logs_each_request_in_the_programs_log() {
     #[derive(Clone, Default)]
     struct Lines(Arc<Mutex<Vec<u8>>>);
     impl std::io::Write for Lines {
@@ -479,11 +482,11 @@ fn a_site_logs_what_becomes_of_each_request_in_the_programs_log() {
 }
 
 #[test]
-fn close_ends_the_connection_with_the_response_or_without_one() {
+fn close_ends_the_connection_after_the_response_or_without_one() {
     let site = builder()
         .get("/with", async |connection: &mut HttpConnection| {
             connection.close();
-            connection.send("last words").await
+            connection.send("goodbye").await
         })
         .get("/without", async |connection: &mut HttpConnection| {
             connection.close();
@@ -492,21 +495,21 @@ fn close_ends_the_connection_with_the_response_or_without_one() {
     let site = Site::start(site);
     let mut client = site.connect();
     let response = client.get("/with");
-    assert_eq!((response.text().as_str(), response.field("Connection")), ("last words", Some("close")));
+    assert_eq!((response.text().as_str(), response.field("Connection")), ("goodbye", Some("close")));
     assert_eq!(client.rest(), b"");
     let mut client = site.connect();
     client.send(get("/without"));
     assert_eq!(client.rest(), b"");
-    assert_eq!(curl(&[&site.url("/without")]).code, 52, "an empty reply");
+    assert_eq!(curl(&[&site.url("/without")]).code, 52, "curl reports an empty reply");
 }
 
 #[test]
-fn a_connection_serves_many_requests_one_by_one_or_in_advance() {
+fn a_connection_serves_sequential_and_pipelined_requests() {
     let page = async |connection: &mut HttpConnection| {
         let body = connection.body().text().await?;
         connection.send(format!("{} {} {body}", connection.method(), connection.path())).await
     };
-    let fails = async |_: &mut HttpConnection| Err(TrackerError::internal("it fails"));
+    let fails = async |_: &mut HttpConnection| Err(TrackerError::internal("the handler fails"));
     let site = Site::start(builder().any("/{number}", page).get("/fails/{how}", fails));
     let mut client = site.connect();
     let post = "POST /2 HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody";
@@ -531,6 +534,6 @@ fn a_connection_serves_many_requests_one_by_one_or_in_advance() {
     assert_eq!(client.rest(), b"");
 
     let (first, second) = (site.url("/1"), site.url("/2"));
-    let told = curl(&[&first, &second, "-w", "%{num_connects} "]);
-    assert_eq!(told.text(), "GET /1 1 GET /2 0 ", "curl uses one connection for both");
+    let answer = curl(&[&first, &second, "-w", "%{num_connects} "]);
+    assert_eq!(answer.text(), "GET /1 1 GET /2 0 ", "curl uses one connection for both");
 }

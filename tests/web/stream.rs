@@ -1,4 +1,4 @@
-//! Owns the tests of responses that are written bit by bit, and of clients that go before their end.
+//! Owns the tests of responses that are written in pieces, and of clients that close the connection early.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,28 +15,28 @@ use gyre::web::{Event, HttpConnection};
 
 type Done = Result<(), TrackerError>;
 
-/// What is written in pieces.
-const POEM: [&str; 3] = ["one\n", "two\n", "three\n"];
+/// The pieces of a body.
+const PIECES: [&str; 3] = ["one\n", "two\n", "three\n"];
 
-/// Writes the poem, a piece at a time.
-async fn poem(connection: &mut HttpConnection) -> Done {
+/// Writes the pieces one by one.
+async fn pieces(connection: &mut HttpConnection) -> Done {
     connection.set_content_type("txt")?;
     let mut response = connection.stream().await?;
     assert!(response.connection().sent());
-    for piece in POEM {
+    for piece in PIECES {
         response.write(piece.as_bytes()).await?;
         response.flush().await?;
     }
     response.finish().await
 }
 
-/// The head of a request by this method, with more fields.
+/// Returns the head of a request with additional fields.
 fn request(method: &str, path: &str, version: &str, fields: &str) -> String {
     format!("{method} {path} HTTP/{version}\r\nHost: a\r\n{fields}\r\n")
 }
 
 #[test]
-fn a_stream_comes_by_chunks_and_the_connection_goes_on() {
+fn a_stream_is_sent_in_chunks_and_the_connection_stays_open() {
     let lazy = async |connection: &mut HttpConnection| {
         let mut response = connection.stream().await?;
         response.write(b"").await?;
@@ -44,7 +44,7 @@ fn a_stream_comes_by_chunks_and_the_connection_goes_on() {
         response.write(b"flushed").await?;
         response.finish().await
     };
-    let site = Site::start(builder().get("/", poem).get("/lazy", lazy));
+    let site = Site::start(builder().get("/", pieces).get("/lazy", lazy));
     let mut client = site.connect();
     for _ in 0..2 {
         client.send(get("/"));
@@ -61,32 +61,32 @@ fn a_stream_comes_by_chunks_and_the_connection_goes_on() {
     client.receive_head();
     let body = b"b\r\nnot flushed\r\n0\r\n\r\n";
     assert_eq!(client.receive_bytes(body.len()), body);
-    assert_eq!(site.get("/", &[]).told(), (200, &*POEM.concat()));
+    assert_eq!(site.get("/", &[]).told(), (200, &*PIECES.concat()));
 }
 
 #[test]
-fn an_old_client_reads_a_stream_to_the_connections_end() {
-    let site = Site::start(builder().get("/", poem));
+fn an_http_1_0_client_reads_a_stream_until_the_connection_closes() {
+    let site = Site::start(builder().get("/", pieces));
     for fields in ["", "Connection: keep-alive\r\n"] {
         let mut client = site.connect();
         client.send(request("GET", "/", "1.0", fields));
         let head = client.receive_head();
         assert_eq!((head.field("Transfer-Encoding"), head.field("Connection")), (None, Some("close")));
-        assert_eq!(client.rest(), POEM.concat().as_bytes());
+        assert_eq!(client.rest(), PIECES.concat().as_bytes());
     }
-    let told = curl(&["-0", &site.url("/")]);
-    assert_eq!((told.code, told.text()), (0, &*POEM.concat()));
+    let answer = curl(&["-0", &site.url("/")]);
+    assert_eq!((answer.code, answer.text()), (0, &*PIECES.concat()));
 }
 
 #[test]
-fn a_head_and_a_204_have_the_streams_head_alone() {
+fn head_requests_and_204_get_no_body_of_a_stream() {
     let empty = async |connection: &mut HttpConnection| {
         connection.set_status(204)?;
         let mut response = connection.stream().await?;
-        response.write(b"nobody reads this").await?;
+        response.write(b"this is not sent").await?;
         response.finish().await
     };
-    let site = Site::start(builder().get("/", poem).get("/empty", empty));
+    let site = Site::start(builder().get("/", pieces).get("/empty", empty));
     let mut client = site.connect();
     client.send(request("HEAD", "/", "1.1", ""));
     assert_eq!(client.receive_head().field("Transfer-Encoding"), Some("chunked"));
@@ -99,7 +99,7 @@ fn a_head_and_a_204_have_the_streams_head_alone() {
 }
 
 #[test]
-fn a_head_of_what_has_no_end_holds_nobody_up() {
+fn a_head_request_for_an_endless_stream_lets_the_worker_run() {
     let ended = Arc::new(AtomicUsize::new(0));
     let seen = ended.clone();
     let endless = async move |connection: &mut HttpConnection| {
@@ -109,19 +109,19 @@ fn a_head_of_what_has_no_end_holds_nobody_up() {
         seen.fetch_add(1, Ordering::AcqRel);
         Ok(())
     };
-    let site = Site::start(builder().get("/endless", endless).get("/", poem));
+    let site = Site::start(builder().get("/endless", endless).get("/", pieces));
     let mut client = site.connect();
     client.send(request("HEAD", "/endless", "1.1", "Accept-Encoding: gzip\r\n"));
     assert_eq!(client.receive_head().field("Content-Encoding"), Some("gzip"));
-    assert_eq!(site.get("/", &[]).text(), POEM.concat());
+    assert_eq!(site.get("/", &[]).text(), PIECES.concat());
     drop(client);
-    eventually("it sees that the client has gone", || ended.load(Ordering::Acquire) == 1);
+    eventually("the handler notices the closed connection", || ended.load(Ordering::Acquire) == 1);
 }
 
 #[test]
-fn after_a_write_that_was_given_up_nothing_is_written() {
-    let given_up = Arc::new(AtomicUsize::new(0));
-    let seen = given_up.clone();
+fn after_a_cancelled_write_nothing_is_written() {
+    let cancelled = Arc::new(AtomicUsize::new(0));
+    let seen = cancelled.clone();
     let site = Site::start(builder().get("/", async move |connection: &mut HttpConnection| {
         let mut response = connection.stream().await?;
         let moment = Duration::from_millis(10);
@@ -135,11 +135,11 @@ fn after_a_write_that_was_given_up_nothing_is_written() {
     }));
     let client = site.connect();
     client.send(get("/")); // and reads nothing
-    eventually("it was told", || given_up.load(Ordering::Acquire) == 1);
+    eventually("the late write failed", || cancelled.load(Ordering::Acquire) == 1);
 }
 
 #[test]
-fn what_is_flushed_can_be_decoded_at_once() {
+fn flushed_data_can_be_decoded_at_once() {
     let site = Site::start(builder().get("/", async |connection: &mut HttpConnection| {
         connection.set_content_type("txt")?;
         let mut response = connection.stream().await?;
@@ -160,7 +160,7 @@ fn what_is_flushed_can_be_decoded_at_once() {
 }
 
 #[test]
-fn a_stream_that_is_broken_off_is_seen_to_be() {
+fn the_client_sees_that_a_stream_was_cut_off() {
     let site = builder()
         .get("/dropped", async |connection: &mut HttpConnection| {
             let mut response = connection.stream().await?;
@@ -171,70 +171,70 @@ fn a_stream_that_is_broken_off_is_seen_to_be() {
             let mut response = connection.stream().await?;
             response.write(b"half").await?;
             response.flush().await?;
-            Err(TrackerError::internal("the other half is not there"))
+            Err(TrackerError::internal("the other half is missing"))
         });
     let site = Site::start(site);
     for path in ["/dropped", "/failed"] {
         let broken = curl(&[&site.url(path)]);
-        assert_eq!((broken.code, broken.text()), (18, "half"), "a partial file");
+        assert_eq!((broken.code, broken.text()), (18, "half"), "curl reports a partial file");
         let mut response = agent().get(site.url(path)).call().unwrap();
         assert!(response.body_mut().read_to_vec().is_err());
     }
 }
 
-/// Yields these pieces, and then an error if there is one. It is counted how often it is asked.
+/// Yields these pieces, and then an error if there is one. Counts its polls.
 struct Pieces {
-    left: Vec<&'static str>,
+    rest: Vec<&'static str>,
     error: Option<&'static str>,
-    asked: Arc<AtomicUsize>,
+    polls: Arc<AtomicUsize>,
 }
 
 impl Stream for Pieces {
     type Item = Result<Bytes, &'static str>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if self.asked.fetch_add(1, Ordering::AcqRel).is_multiple_of(2) {
+        if self.polls.fetch_add(1, Ordering::AcqRel).is_multiple_of(2) {
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
-        Poll::Ready(match self.left.is_empty() {
-            false => Some(Ok(Bytes::from_static(self.left.remove(0).as_bytes()))),
+        Poll::Ready(match self.rest.is_empty() {
+            false => Some(Ok(Bytes::from_static(self.rest.remove(0).as_bytes()))),
             true => self.error.take().map(Err),
         })
     }
 }
 
 #[test]
-fn a_stream_of_others_is_drained() {
-    let asked = Arc::new(AtomicUsize::new(0));
-    let counted = asked.clone();
+fn any_stream_can_be_drained() {
+    let polls = Arc::new(AtomicUsize::new(0));
+    let counted = polls.clone();
     let drained = async move |connection: &mut HttpConnection| {
-        let error = connection.query()?.get("fails").map(|_| "it fails");
+        let error = connection.query()?.get("fails").map(|_| "the stream fails");
         if connection.query()?.get("typed").is_some() {
             connection.set_content_type("csv")?;
         }
-        let pieces = Pieces { left: POEM.to_vec(), error, asked: counted.clone() };
+        let pieces = Pieces { rest: PIECES.to_vec(), error, polls: counted.clone() };
         connection.drain_stream(pieces).await
     };
     let site = Site::start(builder().get("/", drained));
     let (plain, typed) = (site.get("/", &[]), site.get("/?typed", &[]));
     assert_eq!(
         (plain.told(), plain.field("content-type")),
-        ((200, &*POEM.concat()), "application/octet-stream")
+        ((200, &*PIECES.concat()), "application/octet-stream")
     );
-    assert_eq!((typed.text(), typed.field("content-type")), (&*POEM.concat(), "text/csv; charset=utf-8"));
+    assert_eq!((typed.text(), typed.field("content-type")), (&*PIECES.concat(), "text/csv; charset=utf-8"));
     let broken = curl(&[&site.url("/?fails")]);
-    assert_eq!((broken.code, broken.text()), (18, &*POEM.concat()));
-    let before = asked.load(Ordering::Acquire);
+    assert_eq!((broken.code, broken.text()), (18, &*PIECES.concat()));
+    let before = polls.load(Ordering::Acquire);
     let mut client = site.connect();
     client.send(request("HEAD", "/", "1.1", ""));
     assert_eq!(client.receive_head().field("Content-Type"), Some("application/octet-stream"));
-    assert_eq!(client.get("/none").status, 404, "the connection goes on");
-    assert_eq!(asked.load(Ordering::Acquire), before, "a HEAD asks for none of it");
+    assert_eq!(client.get("/none").status, 404, "the connection stays open");
+    assert_eq!(polls.load(Ordering::Acquire), before, "a HEAD request does not poll the stream");
 }
 
 #[test]
-fn events_are_sent_as_browsers_read_them() {
+fn events_are_sent_in_the_format_of_event_streams() {
     let site = Site::start(builder().get("/", async |connection: &mut HttpConnection| {
         let mut events = connection.events().await?;
         assert_eq!(events.connection().path(), "/");
@@ -246,7 +246,7 @@ fn events_are_sent_as_browsers_read_them() {
         events.finish().await
     }));
     let answer = site.get("/", &[("Accept-Encoding", "zstd, gzip")]);
-    assert_eq!(answer.field("content-encoding"), "", "half a MiB for each listener is too much");
+    assert_eq!(answer.field("content-encoding"), "", "events are not compressed");
     let text = "event: news\nid: 7\nretry: 2500\ndata: a\ndata: b\ndata: c\ndata: d\n\n:\n\ndata: \n\n";
     assert_eq!(answer.told(), (200, text));
     assert_eq!(answer.field("content-type"), "text/event-stream");
@@ -254,14 +254,14 @@ fn events_are_sent_as_browsers_read_them() {
 }
 
 #[test]
-fn events_come_at_once_until_the_client_goes_or_the_tracker_stops() {
+fn events_arrive_at_once_until_the_client_leaves_or_the_tracker_stops() {
     let gone = Arc::new(AtomicUsize::new(0));
     let seen = gone.clone();
     let mut site = Site::start(builder().get("/", async move |connection: &mut HttpConnection| {
         let mut events = connection.events().await?;
         events.send(&Event::new("hello")).await?;
         events.aborted().await;
-        let late = events.send(&Event::new("nobody hears")).await;
+        let late = events.send(&Event::new("too late")).await;
         assert_eq!(late.map_err(|error| error.code()), Err(Code::ConnectionClosed));
         let late = events.ping().await;
         assert_eq!(late.map_err(|error| error.code()), Err(Code::ConnectionClosed));
@@ -275,15 +275,15 @@ fn events_come_at_once_until_the_client_goes_or_the_tracker_stops() {
     }
     assert_eq!(gone.load(Ordering::Acquire), 0);
     leaves.kill();
-    eventually("one is gone", || gone.load(Ordering::Acquire) == 1);
+    eventually("one client has left", || gone.load(Ordering::Acquire) == 1);
     site.tracker.stop();
     assert_eq!((stays.line().as_deref(), stays.line()), (Some(""), None));
-    assert_eq!(stays.end(), 18, "the stream had no end of its own");
+    assert_eq!(stays.end(), 18, "the stream was cut off");
     assert!(site.tracker.wait());
 }
 
 #[test]
-fn a_client_that_goes_is_noticed() {
+fn a_closed_connection_is_noticed() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let (waits, writes, reads) = (seen.clone(), seen.clone(), seen.clone());
     let begun = Arc::new(AtomicUsize::new(0));
@@ -294,7 +294,7 @@ fn a_client_that_goes_is_noticed() {
             first.fetch_add(1, Ordering::AcqRel);
             connection.aborted().await;
             assert!(connection.is_aborted());
-            let sent = connection.send("nobody").await;
+            let sent = connection.send("too late").await;
             waits.lock().unwrap().push(("waits", sent.map_err(|error| error.code())));
             Ok(())
         })
@@ -323,13 +323,15 @@ fn a_client_that_goes_is_noticed() {
         client.send(request);
         eventually("the handler has begun", || begun.load(Ordering::Acquire) == before + 1);
         drop(client);
-        eventually("it sees it", || seen.lock().unwrap().pop() == Some((name, Err(Code::ConnectionClosed))));
+        eventually("the handler notices it", || {
+            seen.lock().unwrap().pop() == Some((name, Err(Code::ConnectionClosed)))
+        });
     }
-    assert_eq!(site.connect().get("/none").status, 404, "others are served");
+    assert_eq!(site.connect().get("/none").status, 404, "other clients are served");
 }
 
 #[test]
-fn a_handler_that_takes_longer_than_it_keeps_loses_the_connection() {
+fn a_handler_that_exceeds_its_time_loses_the_connection() {
     let kept = Duration::from_millis(10);
     let site = builder()
         .get("/silent", async move |connection: &mut HttpConnection| {
@@ -361,5 +363,5 @@ fn a_handler_that_takes_longer_than_it_keeps_loses_the_connection() {
         let ended = curl(&[&site.url(path)]);
         assert_eq!((ended.code, ended.text()), (code, text), "{path}");
     }
-    assert_eq!(longer.request("in time").text(), "in time", "what the others had is over");
+    assert_eq!(longer.request("in time").text(), "in time", "its time is longer than that of the others");
 }

@@ -1,4 +1,4 @@
-//! Owns how files are opened to be sent: without waiting for their kind, and below a directory that no path leaves.
+//! Owns how files are opened for sending: without blocking on special files, and below a directory that no path leaves.
 
 use std::fs::File;
 use std::io;
@@ -7,28 +7,28 @@ use std::path::Path;
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, fcntl_setfl, openat2};
 
-/// Opens a directory as a place to start from. No right to list it is needed.
+/// Opens a directory as a starting point for paths. Permission to list it is not needed.
 ///
 /// # Errors
 ///
-/// As `open(2)`: it isn't there, or no directory.
+/// As `open(2)`: it does not exist, or is not a directory.
 pub(crate) fn open_directory(path: &Path) -> io::Result<OwnedFd> {
     Ok(rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
 }
 
-/// Opens for reading what a path names below a directory, whatever it is: that it isn't a file is seen later, and does
-/// not block. Symbolic links are followed while they stay below; neither they nor `..` lead out, at any moment. With
-/// `cached` the disk is not waited for.
+/// Opens a path below a directory for reading. It may name anything; opening a special file does not block. Symbolic
+/// links are followed while they stay below the directory. Neither they nor `..` lead out, even if a link is changed at
+/// the same time. With `cached` the call does not wait for the disk.
 ///
 /// # Errors
 ///
-/// `EXDEV` where the path leads out, `EAGAIN` where the disk would have to be waited for (or, without `cached`, where
-/// something was moved at the same time), `ENOSYS` or `EPERM` where there is no `openat2(2)`; else as that.
+/// As `openat2(2)`: `EXDEV` if the path leads out, `EAGAIN` if the call would wait for the disk (or, without `cached`,
+/// if something was moved at the same time), `ENOSYS` or `EPERM` if `openat2(2)` is missing or forbidden.
 pub(crate) fn open_beneath(directory: impl AsFd, path: &Path, cached: bool) -> io::Result<File> {
     open(directory, path, ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS, cached)
 }
 
-/// Opens for reading what a path names, wherever it leads; else as [`open_beneath`].
+/// Opens any path for reading, wherever it leads, otherwise like [`open_beneath`].
 ///
 /// # Errors
 ///
@@ -40,9 +40,9 @@ pub(crate) fn open_to_read(path: &Path, cached: bool) -> io::Result<File> {
 fn open(directory: impl AsFd, path: &Path, mut resolve: ResolveFlags, cached: bool) -> io::Result<File> {
     resolve.set(ResolveFlags::CACHED, cached);
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY;
-    // A fifo is waited for by who opens it, unless told not to.
+    // Without NONBLOCK, opening a fifo waits for a writer.
     let file = openat2(directory, path, flags | OFlags::NONBLOCK, Mode::empty(), resolve)?;
-    // A ring that reads from a non-blocking file may give up where it would wait for the disk.
+    // A ring's read from a non-blocking file may fail where it would wait for the disk.
     fcntl_setfl(&file, flags)?;
     Ok(file.into())
 }
@@ -56,7 +56,7 @@ mod tests {
     use std::os::unix::fs::symlink;
     use std::{env, fs, process};
 
-    /// The error's number, or what the file holds.
+    /// Returns the content of a file, or the number of the error.
     fn read(found: io::Result<File>) -> Result<String, Option<i32>> {
         let mut text = String::new();
         let mut file = found.map_err(|error| error.raw_os_error())?;
@@ -84,8 +84,8 @@ mod tests {
             assert_eq!(read(open("inner/up")), Ok("inside".into()));
             for path in ["../secret", "out", "absolute", "magic", "inner/../../secret", "/etc/passwd"] {
                 let refused = read(open(path));
-                let is_left_open = cached && refused == Err(Some(libc::EAGAIN)); // the slow way will tell
-                assert!(refused == Err(Some(libc::EXDEV)) || is_left_open, "{path}: {refused:?}");
+                let is_undecided = cached && refused == Err(Some(libc::EAGAIN)); // the call that waits decides
+                assert!(refused == Err(Some(libc::EXDEV)) || is_undecided, "{path}: {refused:?}");
             }
             assert_eq!(read(open("loop")), Err(Some(libc::ELOOP)));
             assert_eq!(read(open("none")), Err(Some(libc::ENOENT)));

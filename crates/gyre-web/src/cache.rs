@@ -1,4 +1,4 @@
-//! Owns the header Cache-Control of a response: who may keep it, and for how long (RFC 9111, section 5.2.2).
+//! Owns the `Cache-Control` field of a response: which caches may store it, and for how long (RFC 9111, section 5.2.2).
 
 use std::fmt;
 use std::mem::discriminant;
@@ -8,27 +8,27 @@ use http::HeaderValue;
 
 use crate::limits::WEB_CACHE_MAX_S;
 
-/// One word of the header. Times are in whole seconds; fractions are cut.
+/// A directive of `Cache-Control`. Times are truncated to whole seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Directive {
-    /// Anybody may keep it, even if the request said who asks.
+    /// Any cache may store the response, even if the request had credentials.
     Public,
-    /// Only the browser may keep it, no cache between.
+    /// Only the browser's cache may store it, no shared cache.
     Private,
-    /// Nobody may keep it.
+    /// No cache may store it.
     NoStore,
-    /// It may be kept, but not used again without asking.
+    /// It may be stored, but must be validated with the server before each reuse.
     NoCache,
-    /// When it is too old it must not be used without asking.
+    /// Once stale, it must be validated before reuse.
     MustRevalidate,
-    /// It does not change while it is fresh (RFC 8246).
+    /// It will not change while it is fresh (RFC 8246).
     Immutable,
-    /// It is fresh for so long.
+    /// It is fresh for this time.
     MaxAge(Duration),
-    /// It is fresh for so long in caches that many share.
+    /// It is fresh for this time in shared caches.
     SMaxAge(Duration),
-    /// It may be used for so long after that, while a new one is fetched (RFC 5861).
+    /// Once stale, it may be used for this time while a new one is fetched (RFC 5861).
     StaleWhileRevalidate(Duration),
 }
 
@@ -38,7 +38,7 @@ impl Directive {
         let time = || {
             let digits = argument.trim().trim_matches('"');
             let all_digits = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
-            // A number of more than 64 bits is one of the long ones.
+            // A number of more than 64 bits exceeds the maximum, too.
             all_digits
                 .then(|| Duration::from_secs(digits.parse().unwrap_or(WEB_CACHE_MAX_S).min(WEB_CACHE_MAX_S)))
         };
@@ -75,8 +75,7 @@ impl fmt::Display for Directive {
     }
 }
 
-/// What caches may do with a response. Nothing keeps directives apart that contradict each other: caches take the
-/// stricter one.
+/// The directives for a response. Contradictory ones are not refused: caches follow the stricter one.
 ///
 /// ```
 /// # use gyre_web::testing as gyre;
@@ -91,12 +90,12 @@ impl fmt::Display for Directive {
 pub struct CacheControl(Vec<Directive>);
 
 impl CacheControl {
-    /// Says nothing yet.
+    /// Creates an empty list of directives.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds a directive; one of the same name is replaced.
+    /// Adds a directive, in place of one of the same name.
     pub fn with(mut self, directive: Directive) -> Self {
         match self.0.iter_mut().find(|known| discriminant(*known) == discriminant(&directive)) {
             Some(known) => *known = directive,
@@ -105,57 +104,57 @@ impl CacheControl {
         self
     }
 
-    /// [`Directive::Public`].
+    /// Adds [`Directive::Public`].
     pub fn public(self) -> Self {
         self.with(Directive::Public)
     }
 
-    /// [`Directive::Private`].
+    /// Adds [`Directive::Private`].
     pub fn private(self) -> Self {
         self.with(Directive::Private)
     }
 
-    /// [`Directive::NoStore`].
+    /// Adds [`Directive::NoStore`].
     pub fn no_store(self) -> Self {
         self.with(Directive::NoStore)
     }
 
-    /// [`Directive::NoCache`].
+    /// Adds [`Directive::NoCache`].
     pub fn no_cache(self) -> Self {
         self.with(Directive::NoCache)
     }
 
-    /// [`Directive::MustRevalidate`].
+    /// Adds [`Directive::MustRevalidate`].
     pub fn must_revalidate(self) -> Self {
         self.with(Directive::MustRevalidate)
     }
 
-    /// [`Directive::Immutable`].
+    /// Adds [`Directive::Immutable`].
     pub fn immutable(self) -> Self {
         self.with(Directive::Immutable)
     }
 
-    /// [`Directive::MaxAge`].
+    /// Adds [`Directive::MaxAge`].
     pub fn max_age(self, time: Duration) -> Self {
         self.with(Directive::MaxAge(time))
     }
 
-    /// [`Directive::SMaxAge`].
+    /// Adds [`Directive::SMaxAge`].
     pub fn s_maxage(self, time: Duration) -> Self {
         self.with(Directive::SMaxAge(time))
     }
 
-    /// [`Directive::StaleWhileRevalidate`].
+    /// Adds [`Directive::StaleWhileRevalidate`].
     pub fn stale_while_revalidate(self, time: Duration) -> Self {
         self.with(Directive::StaleWhileRevalidate(time))
     }
 
-    /// What it says, in order.
+    /// Returns the directives, in order.
     pub fn directives(&self) -> &[Directive] {
         &self.0
     }
 
-    /// Reads a header's value, as far as it is known here. `None`: nothing of it is.
+    /// Parses a header value. Unknown directives are ignored. `None`: there is no known directive.
     pub fn parse(value: &HeaderValue) -> Option<Self> {
         let directives = value.to_str().ok()?.split(',').filter_map(Directive::parse);
         Some(directives.fold(Self::new(), Self::with)).filter(|cache| !cache.0.is_empty())
@@ -207,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_known_is_read() {
+    fn known_directives_are_read() {
         let minute = Duration::from_secs(60);
         assert_eq!(
             parse("Max-Age=\"60\",foo=\"a\" , PUBLIC"),
@@ -225,7 +224,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_read_is_written_again(text in "[ a-z\",=0-9]{0,40}|((public|max-age=[0-9]{1,12}|no-store),?){0,5}") {
+        fn parsed_text_is_written_again(text in "[ a-z\",=0-9]{0,40}|((public|max-age=[0-9]{1,12}|no-store),?){0,5}") {
             if let Some(cache) = parse(&text) {
                 prop_assert_eq!(parse(&cache.to_string()), Some(cache));
             }

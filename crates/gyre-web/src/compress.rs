@@ -1,4 +1,4 @@
-//! Owns the compression of bodies as they are written, piece by piece.
+//! Owns the compression of bodies in pieces, as they are written.
 
 use std::cell::Cell;
 use std::io;
@@ -6,59 +6,75 @@ use std::io;
 use flate2::{Compress, Compression, Crc, FlushCompress};
 use zstd::stream::raw::{CParameter, Encoder, InBuffer, Operation, OutBuffer};
 
-use super::negotiate::Encoding;
 use crate::limits::{
     WEB_COMPRESSED_BODIES, WEB_COMPRESSED_STEP_BYTES, WEB_GZIP_LEVEL, WEB_ZSTD_LEVEL,
     WEB_ZSTD_WINDOW_LOG_BYTES,
 };
 
-/// One body's compression. What it writes is appended to the caller's buffer; of that it writes some when it has enough
-/// or is flushed.
+/// Encoding of a compressed body (RFC 9110, section 8.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Encoding {
+    /// RFC 1952.
+    Gzip,
+    /// RFC 8878.
+    Zstd,
+}
+
+impl Encoding {
+    /// Returns the name of the encoding in `Content-Encoding`.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Gzip => "gzip",
+            Self::Zstd => "zstd",
+        }
+    }
+}
+
+/// Compresses one body. Output is appended to the caller's buffer. It may lag behind the input until a flush.
 pub(crate) struct Compressor {
     kind: Kind,
-    _place: Option<Place>,
+    _count: Counted,
 }
 
 enum Kind {
-    Identity,
     Gzip(Gzip),
     Zstd(Encoder<'static>),
 }
 
 thread_local! {
-    /// How many bodies are being compressed in this worker.
+    /// Number of bodies that this worker is compressing.
     static COMPRESSED: Cell<usize> = const { Cell::new(0) };
 }
 
-/// A body's place among those that are being compressed.
-struct Place;
+/// Counts a body in [`COMPRESSED`] until it is dropped.
+struct Counted;
 
-impl Place {
-    fn take() -> Self {
+impl Counted {
+    fn new() -> Self {
         COMPRESSED.set(COMPRESSED.get() + 1);
         Self
     }
 }
 
-impl Drop for Place {
+impl Drop for Counted {
     fn drop(&mut self) {
         COMPRESSED.set(COMPRESSED.get() - 1);
     }
 }
 
-/// Whether as many bodies are being compressed in this worker as there is memory for. Others are sent as they are.
-pub(crate) fn is_crowded() -> bool {
+/// Returns whether this worker is compressing as many bodies as its memory allows. Further bodies are sent
+/// uncompressed.
+pub(crate) fn is_full() -> bool {
     COMPRESSED.get() >= WEB_COMPRESSED_BODIES
 }
 
-/// Compression into memory fails for want of memory alone, of which a process ends anyway.
+/// Compression into memory can only fail when memory runs out, which ends the process anyway.
 const IN_MEMORY: &str = "compression into memory";
 
 impl Compressor {
-    /// A body's start.
+    /// Starts a body.
     pub(crate) fn new(encoding: Encoding) -> Self {
         let kind = match encoding {
-            Encoding::Identity => Kind::Identity,
             Encoding::Gzip => Kind::Gzip(Gzip::new()),
             Encoding::Zstd => {
                 let mut encoder = Encoder::new(WEB_ZSTD_LEVEL).expect(IN_MEMORY);
@@ -67,13 +83,12 @@ impl Compressor {
                 Kind::Zstd(encoder)
             }
         };
-        Self { kind, _place: (encoding != Encoding::Identity).then(Place::take) }
+        Self { kind, _count: Counted::new() }
     }
 
-    /// Takes a piece of the body.
+    /// Adds a piece of the body.
     pub(crate) fn write(&mut self, data: &[u8], out: &mut Vec<u8>) {
         match &mut self.kind {
-            Kind::Identity => out.extend_from_slice(data),
             Kind::Gzip(gzip) => gzip.write(data, out),
             Kind::Zstd(encoder) => {
                 let mut input = InBuffer::around(data);
@@ -84,11 +99,9 @@ impl Compressor {
         }
     }
 
-    /// Writes out all that was taken so far, so that the other side can decode it: a server-sent event. It costs some
-    /// bytes each time.
+    /// Writes out all input so far, so that the client can decode it. Each flush costs a few bytes.
     pub(crate) fn flush(&mut self, out: &mut Vec<u8>) {
         match &mut self.kind {
-            Kind::Identity => {}
             Kind::Gzip(gzip) => gzip.flush(out),
             Kind::Zstd(encoder) => while step(out, |out| encoder.flush(out)) > 0 {},
         }
@@ -97,26 +110,25 @@ impl Compressor {
     /// Writes the body's end.
     pub(crate) fn finish(self, out: &mut Vec<u8>) {
         match self.kind {
-            Kind::Identity => {}
             Kind::Gzip(gzip) => gzip.finish(out),
             Kind::Zstd(mut encoder) => while step(out, |out| encoder.finish(out, true)) > 0 {},
         }
     }
 }
 
-/// Deflate with the head and the end of gzip (RFC 1952).
+/// Deflate with the header and trailer of gzip (RFC 1952).
 ///
-/// flate2 has the like, but its flush leaves data behind now and then: when the output is full before all is
-/// compressed, the next step gives out what is pending and does nothing more.
+/// The gzip encoder of flate2 is not used because its flush sometimes leaves data behind: if the output is full before
+/// all input is compressed, the next step only writes the pending output.
 pub(crate) struct Gzip {
     deflate: Compress,
-    /// Of what was taken, with its length.
+    /// Checksum and length of the input.
     crc: Crc,
     has_head: bool,
 }
 
 impl Gzip {
-    /// Deflate, no name, no time, fastest, no system named.
+    /// Deflate, no file name, no time, fastest level, unknown operating system.
     const HEAD: [u8; 10] = [0x1F, 0x8B, 8, 0, 0, 0, 0, 0, 4, 255];
 
     fn new() -> Self {
@@ -131,7 +143,7 @@ impl Gzip {
 
     fn flush(&mut self, out: &mut Vec<u8>) {
         loop {
-            self.write(&[], out); // what is pending
+            self.write(&[], out); // pending output
             if self.step(&mut &[][..], out, FlushCompress::Sync) {
                 return;
             }
@@ -144,7 +156,7 @@ impl Gzip {
         out.extend_from_slice(&self.crc.amount().to_le_bytes());
     }
 
-    /// Whether it left room, so that nothing is pending.
+    /// Runs one step of deflate. Returns whether room was left in the buffer, so that no output is pending.
     fn step(&mut self, data: &mut &[u8], out: &mut Vec<u8>, flush: FlushCompress) -> bool {
         if !self.has_head {
             out.extend_from_slice(&Self::HEAD);
@@ -158,7 +170,7 @@ impl Gzip {
     }
 }
 
-/// One step of zstd, behind what the buffer holds. Returns what is left to do.
+/// Runs one step of zstd, which appends to the buffer. Returns zstd's hint of how much is left to do.
 fn step(out: &mut Vec<u8>, run: impl FnOnce(&mut OutBuffer<'_, Vec<u8>>) -> io::Result<usize>) -> usize {
     out.reserve(WEB_COMPRESSED_STEP_BYTES);
     let written = out.len();
@@ -174,12 +186,11 @@ mod tests {
 
     use super::*;
 
-    const ALL: [Encoding; 3] = [Encoding::Identity, Encoding::Gzip, Encoding::Zstd];
+    const ALL: [Encoding; 2] = [Encoding::Gzip, Encoding::Zstd];
 
-    /// What comes out of the start of a body, and whether that is the whole of one.
+    /// Decodes the start of a body. Returns the content and whether the body is complete.
     fn decode(encoding: Encoding, bytes: &[u8]) -> (Vec<u8>, bool) {
         let mut reader: Box<dyn Read + '_> = match encoding {
-            Encoding::Identity => Box::new(bytes),
             Encoding::Gzip => Box::new(GzDecoder::new(bytes)),
             Encoding::Zstd => Box::new(zstd::stream::read::Decoder::new(bytes).unwrap()),
         };
@@ -194,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn text_gets_smaller_and_comes_back_whole() {
+    fn text_gets_smaller_and_can_be_decoded() {
         let rows =
             |row: u32| format!("{{\"row\": {row}, \"peers\": {}}},\n", row.wrapping_mul(2_654_435_761));
         let text: String = (0..20_000).map(rows).collect();
@@ -202,27 +213,26 @@ mod tests {
             let (mut compressor, mut out) = (Compressor::new(encoding), b"head".to_vec());
             compressor.write(text.as_bytes(), &mut out);
             compressor.finish(&mut out);
-            assert_eq!(&out[..4], b"head", "what was there stays");
+            assert_eq!(&out[..4], b"head", "the buffer's content stays");
             assert!(decode(encoding, &out[4..]) == (text.clone().into_bytes(), true), "{encoding:?}");
-            assert_eq!(out.len() < text.len() / 2, encoding != Encoding::Identity, "{encoding:?}");
+            assert!(out.len() < text.len() / 2, "{encoding:?}");
         }
     }
 
     #[test]
-    fn only_so_many_bodies_are_compressed_at_a_time() {
+    fn the_number_of_compressed_bodies_is_limited() {
         let gzip = || Compressor::new(Encoding::Gzip);
-        let _plain = Compressor::new(Encoding::Identity);
         let mut bodies: Vec<_> = (0..WEB_COMPRESSED_BODIES - 1).map(|_| gzip()).collect();
-        assert!(!is_crowded());
+        assert!(!is_full());
         bodies.push(gzip());
-        assert!(is_crowded());
+        assert!(is_full());
         bodies.pop().unwrap().finish(&mut Vec::new());
-        assert!(!is_crowded());
+        assert!(!is_full());
     }
 
     #[test]
-    fn nothing_is_a_body_too() {
-        for (encoding, least) in ALL.into_iter().zip([0, 18, 9]) {
+    fn an_empty_body_can_be_decoded() {
+        for (encoding, least) in ALL.into_iter().zip([18, 9]) {
             let mut out = Vec::new();
             Compressor::new(encoding).finish(&mut out);
             assert!(out.len() >= least, "{encoding:?}: {out:?}");
@@ -234,7 +244,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
         #[test]
-        fn what_was_flushed_can_be_decoded(
+        fn flushed_data_can_be_decoded(
             pieces in prop::collection::vec((0..60_000_usize, any::<u64>(), any::<bool>(), any::<bool>()), 0..6),
         ) {
             for encoding in ALL {
@@ -246,7 +256,7 @@ mod tests {
                     written.extend_from_slice(&piece);
                     if flush {
                         compressor.flush(&mut out);
-                        prop_assert!(decode(encoding, &out).0 == written, "{encoding:?}, in between");
+                        prop_assert!(decode(encoding, &out).0 == written, "{encoding:?}, after a flush");
                     }
                 }
                 compressor.finish(&mut out);

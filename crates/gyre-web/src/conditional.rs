@@ -1,4 +1,4 @@
-//! Owns the conditions that a request can set on the state of what it is for (RFC 9110, section 13).
+//! Owns conditional requests: conditions on the current state of a representation (RFC 9110, section 13).
 
 use std::iter;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -7,34 +7,35 @@ use http::header::{IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SIN
 use http::{HeaderMap, HeaderName, Method};
 use memchr::memchr;
 
-/// What a representation is told from its other states by (RFC 9110, section 8.8).
+/// The validators of a representation, which tell its states apart (RFC 9110, section 8.8).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Validators {
-    /// The entity tag as it stands in the field: with its quotes, and the `W/` of a weak one.
+    /// The entity tag as in the field: with its quotes, and the `W/` of a weak one.
     pub etag: Option<String>,
-    /// When it was last changed.
+    /// Time of the last modification.
     pub modified: Option<SystemTime>,
 }
 
 impl Validators {
-    /// The value of `Last-Modified`. There is none for a time that can't be told in HTTP: before 1970, or after 9999.
+    /// Returns the value of `Last-Modified`. `None`: the time is unknown, or before 1970 or after 9999, which HTTP
+    /// can't express.
     pub(crate) fn last_modified(&self) -> Option<String> {
         Some(httpdate::fmt_http_date(self.modified_second()?))
     }
 
-    /// The change, with the precision of an HTTP-date.
+    /// Returns the time of the last modification, to the second, as in an HTTP date.
     pub(crate) fn modified_second(&self) -> Option<SystemTime> {
         const YEAR_10000_S: u64 = 253_402_300_800;
         let since = self.modified?.duration_since(UNIX_EPOCH).ok()?.as_secs();
         (since < YEAR_10000_S).then(|| UNIX_EPOCH + Duration::from_secs(since))
     }
 
-    /// Whether this tag and ours are the same, and neither is weak (RFC 9110, section 8.8.3.2).
+    /// Strong comparison: whether a tag equals this one, and neither is weak (RFC 9110, section 8.8.3.2).
     pub(crate) fn matches_strongly(&self, tag: &[u8]) -> bool {
         tag.starts_with(b"\"") && self.etag.as_ref().is_some_and(|own| own.as_bytes() == tag)
     }
 
-    /// The same, where a weak tag is as good.
+    /// Weak comparison: whether a tag equals this one, apart from `W/`.
     fn matches_weakly(&self, tag: &[u8]) -> bool {
         fn opaque(tag: &[u8]) -> &[u8] {
             tag.strip_prefix(b"W/").unwrap_or(tag)
@@ -43,21 +44,21 @@ impl Validators {
     }
 }
 
-/// What follows from a request's conditions.
+/// The result of a request's conditions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Precondition {
-    /// Answer as if there were none.
+    /// The request is answered as without conditions.
     Proceed,
-    /// 304: the client has it already.
+    /// 304: the client already has the current state.
     NotModified,
-    /// 412: it is not in the state that the request is for.
+    /// 412: the current state is not the one that the request requires.
     Failed,
 }
 
-/// Judges a request's conditions on something that exists, in the order of RFC 9110, section 13.2.2. (`If-Range`, the
-/// last of them, goes with the range.) A date that is none is no condition; a list of tags ends at what is no tag.
+/// Evaluates the conditions of a request for an existing resource, in the order of RFC 9110, section 13.2.2. (The last
+/// one, `If-Range`, is evaluated with the range.) A malformed date is ignored. A list of tags ends at a malformed one.
 pub(crate) fn evaluate(method: &Method, headers: &HeaderMap, validators: &Validators) -> Precondition {
-    // Section 13.2.1: methods that neither select nor change a representation know no conditions.
+    // Section 13.2.1: conditions do not apply to methods that neither select nor change a representation.
     if [Method::CONNECT, Method::OPTIONS, Method::TRACE].contains(method) {
         return Precondition::Proceed;
     }
@@ -81,13 +82,13 @@ pub(crate) fn evaluate(method: &Method, headers: &HeaderMap, validators: &Valida
     Precondition::Proceed
 }
 
-/// Whether the field is `*`, or has a tag that matches.
+/// Returns whether the field is `*` or lists a tag that matches.
 fn lists(headers: &HeaderMap, name: HeaderName, matches: impl Fn(&[u8]) -> bool) -> bool {
     let mut fields = headers.get_all(name).iter().map(|value| value.as_bytes().trim_ascii());
     fields.any(|field| field == b"*" || tags(field).any(&matches))
 }
 
-/// The entity tags of a list, each as it stands.
+/// Returns the entity tags of a list, with their quotes.
 fn tags(list: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = list;
     iter::from_fn(move || {
@@ -101,7 +102,7 @@ fn tags(list: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// The date of a field that has one, and there once.
+/// Returns the date of a field that occurs once.
 fn date(headers: &HeaderMap, name: HeaderName) -> Option<SystemTime> {
     let mut values = headers.get_all(name).iter();
     let value = values.next().filter(|_| values.next().is_none())?;
@@ -120,7 +121,7 @@ mod tests {
     const AFTER: &str = "Sun, 06 Nov 1994 08:49:38 GMT";
 
     fn validators(etag: &str) -> Validators {
-        // Half a second later than the field can say.
+        // Half a second more than the field can express.
         let modified = httpdate::parse_http_date(CHANGED).unwrap() + Duration::from_millis(500);
         Validators { etag: Some(etag.into()), modified: Some(modified) }
     }
@@ -138,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn tags_are_compared_as_their_field_asks() {
+    fn each_field_compares_tags_in_its_way() {
         for (list, strong, weak) in [
             ("\"a\"", true, true),
             ("W/\"a\"", false, true),
@@ -155,15 +156,15 @@ mod tests {
             assert_eq!(get(&[(IF_MATCH, list)]), if strong { Proceed } else { Failed }, "{list}");
             assert_eq!(get(&[(IF_NONE_MATCH, list)]), if weak { NotModified } else { Proceed }, "{list}");
         }
-        // A tag of ours that is weak never matches strongly, not even itself.
+        // In a strong comparison a weak tag never matches, not even itself.
         assert_eq!(judge(&Method::GET, &[(IF_MATCH, "W/\"a\"")], "W/\"a\""), Failed);
         assert_eq!(judge(&Method::GET, &[(IF_NONE_MATCH, "\"a\"")], "W/\"a\""), NotModified);
-        // Several fields are one list.
+        // Several fields form one list.
         assert_eq!(get(&[(IF_NONE_MATCH, "\"b\""), (IF_NONE_MATCH, "\"a\"")]), NotModified);
     }
 
     #[test]
-    fn dates_are_compared_by_the_second() {
+    fn dates_are_compared_to_the_second() {
         for (date, unmodified, modified) in [
             (BEFORE, Failed, Proceed),
             (CHANGED, Proceed, NotModified),
@@ -177,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn tags_go_before_dates_and_failure_before_not_modified() {
+    fn tags_override_dates_and_412_overrides_304() {
         assert_eq!(get(&[(IF_MATCH, "\"a\""), (IF_UNMODIFIED_SINCE, BEFORE)]), Proceed);
         assert_eq!(get(&[(IF_NONE_MATCH, "\"b\""), (IF_MODIFIED_SINCE, AFTER)]), Proceed);
         assert_eq!(get(&[(IF_MATCH, "\"b\""), (IF_NONE_MATCH, "\"a\"")]), Failed);
@@ -185,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn only_reading_is_spared() {
+    fn only_get_and_head_give_304() {
         let matches = [(IF_NONE_MATCH, "*")];
         let since = [(IF_MODIFIED_SINCE, AFTER)];
         for (method, by_tag, by_date) in [
@@ -199,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_validators_matches_nothing_but_a_star() {
+    fn without_validators_only_a_star_matches() {
         let headers = |name, value| HeaderMap::from_iter([(name, HeaderValue::from_static(value))]);
         let none = Validators::default();
         assert_eq!(evaluate(&Method::GET, &headers(IF_MATCH, "\"a\""), &none), Failed);
@@ -210,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn times_out_of_reach_are_not_told() {
+    fn times_out_of_range_have_no_last_modified() {
         assert_eq!(validators("").last_modified().unwrap(), CHANGED);
         for modified in
             [UNIX_EPOCH - Duration::from_secs(1), UNIX_EPOCH + Duration::from_secs(253_402_300_800)]
@@ -222,7 +223,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_list_is_read(list in "[\"W/*, a\\x80]{0,24}", own in "(W/)?\"[a,/]{0,3}\"") {
-            // What is found is within the list, whole; and a list of our own tag alone has it.
+            // Each tag stands in the list as a whole. A list of just the representation's tag contains it.
             for tag in tags(list.as_bytes()) {
                 prop_assert!(list.as_bytes().windows(tag.len()).any(|part| part == tag));
                 prop_assert_eq!(tags(tag).collect::<Vec<_>>(), [tag]);

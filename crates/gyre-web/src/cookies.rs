@@ -1,4 +1,4 @@
-//! Owns cookies: those that a client sends, and how one is set (RFC 6265).
+//! Owns cookies: reading those of a request and setting one (RFC 6265).
 
 use std::fmt::Write;
 
@@ -10,10 +10,10 @@ use percent_encoding::percent_decode_str;
 use crate::limits::{WEB_COOKIE_MAX_BYTES, WEB_COOKIES_MAX};
 use gyre_core::error::{Code, TrackerError};
 
-/// The cookies of a request, as the client tells them: anybody can say anything.
+/// The cookies of a request. A client can send any cookie, so don't trust them.
 ///
-/// Values are percent-decoded, as [`Cookie`]s are encoded when they are set. Names are not: one that is written
-/// otherwise is another's, and has not passed a browser's rules for `__Host-` and `__Secure-`.
+/// Values are percent-decoded, since a [`Cookie`] is encoded when it is set. Names are not decoded: an encoded
+/// `__Host-` or `__Secure-` has not passed the browser's rules for these prefixes.
 ///
 /// ```
 /// # use gyre_web::testing as gyre;
@@ -29,14 +29,14 @@ use gyre_core::error::{Code, TrackerError};
 pub struct Cookies(Vec<(String, String)>);
 
 impl Cookies {
-    /// Reads all `Cookie` fields of a request as one.
+    /// Reads all `Cookie` fields of a request.
     ///
     /// # Errors
     ///
-    /// [`Code::HeadTooLarge`] if there are more than [`WEB_COOKIES_MAX`]; [`Code::IncorrectRequest`] for a cookie
-    /// without name or `=`, for control characters, and for what is not UTF-8, encoded or not.
+    /// [`Code::HeadTooLarge`] for more than [`WEB_COOKIES_MAX`] cookies; [`Code::IncorrectRequest`] for a cookie
+    /// without name or `=`, for control characters, and for text that is not UTF-8 before or after decoding.
     pub(crate) fn parse(headers: &HeaderMap) -> Result<Self, TrackerError> {
-        let malformed = || TrackerError::incorrect_request("a cookie can't be read");
+        let malformed = || TrackerError::incorrect_request("malformed cookie");
         let mut cookies = Vec::new();
         for field in headers.get_all(COOKIE) {
             let field = str::from_utf8(field.as_bytes()).map_err(|_| malformed())?;
@@ -56,75 +56,76 @@ impl Cookies {
         Ok(Self(cookies))
     }
 
-    /// The value of the cookie of this name; of several the first, which was set for the longest path.
+    /// Returns the value of the cookie of this name. Of several it is the first, which has the longest path.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.iter().find_map(|(other, value)| (other == name).then_some(value))
     }
 
-    /// Names and values, in the client's order.
+    /// Returns names and values, in the client's order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
-    /// How many there are, at most [`WEB_COOKIES_MAX`].
+    /// Returns the number of cookies, at most [`WEB_COOKIES_MAX`].
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there is none.
+    /// Returns whether there are no cookies.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
 
-/// The value of a `Set-Cookie` that sets this cookie. Its value is percent-encoded, so it may be any text.
+/// Returns the value of a `Set-Cookie` field for this cookie. The cookie's value is percent-encoded, so it may be any
+/// text.
 ///
 /// # Errors
 ///
-/// [`Code::IncorrectResponse`] for a cookie that can't be written, or that browsers would refuse: a name that is no
-/// token, a `;` or control character in path or domain, more than [`WEB_COOKIE_MAX_BYTES`] in all, `SameSite=None`
-/// without `Secure`, and a `__Host-` or `__Secure-` that is not what its name says.
+/// [`Code::IncorrectResponse`] for a cookie that can't be written or that browsers refuse: a name that is not a token,
+/// a `;` or control character in path or domain, more than [`WEB_COOKIE_MAX_BYTES`] in all, `SameSite=None` without
+/// `Secure`, and a `__Host-` or `__Secure-` cookie without the attributes that these prefixes require.
 pub(crate) fn set_cookie_value(cookie: &Cookie<'_>) -> Result<HeaderValue, TrackerError> {
     let refused =
         |why| Err(TrackerError::new(Code::IncorrectResponse, format!("this cookie can't be set: {why}")));
     let name = cookie.name();
     if !is_token(name) {
-        return refused("its name is no token");
+        return refused("its name is not a token");
     }
     for attribute in [cookie.path(), cookie.domain()].into_iter().flatten() {
         if !attribute.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b';') {
-            return refused("its path or domain has a character that splits it");
+            return refused("its path or domain has an invalid character");
         }
     }
-    // Unless told otherwise the crate makes secure what has to be.
+    // The crate adds Secure where it is required, unless it was set to false.
     let is_partitioned = cookie.partitioned() == Some(true);
     let needs_secure = is_partitioned || cookie.same_site() == Some(SameSite::None);
     let is_secure = is_partitioned || cookie.secure().unwrap_or(needs_secure);
     if needs_secure && !is_secure {
-        return refused("SameSite=None needs Secure");
+        return refused("SameSite=None requires Secure");
     }
     let has_prefix =
         |prefix: &str| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
     if (has_prefix("__Secure-") || has_prefix("__Host-")) && !is_secure {
-        return refused("its name says that it is secure");
+        return refused("the prefix of its name requires Secure");
     }
     if has_prefix("__Host-") && (cookie.path() != Some("/") || cookie.domain().is_some()) {
-        return refused("a __Host- cookie has the path / and no domain");
+        return refused("a __Host- cookie must have the path / and no domain");
     }
     let mut text = String::new();
-    // Fails for a date that can't be written. The crate encodes the name too, of which a token has no need.
+    // Writing fails for a date out of range. The crate also encodes the name, which a token does not need.
     let written = write!(text, "{}", cookie.encoded());
     match (written, text.split_once('=')) {
         (Ok(()), Some((_, rest))) => text = format!("{name}={rest}"),
-        _ => return refused("its date can't be written"),
+        _ => return refused("its date is out of range"),
     }
     if text.len() > WEB_COOKIE_MAX_BYTES {
-        return refused("it is too long for browsers to keep");
+        return refused("it is longer than browsers keep");
     }
-    HeaderValue::from_str(&text).or_else(|_| refused("it is no value of a header field"))
+    HeaderValue::from_str(&text).or_else(|_| refused("it is not a valid header field value"))
 }
 
-/// RFC 9110, section 5.6.2.
+/// Returns whether a name is a token (RFC 9110, section 5.6.2).
 fn is_token(name: &str) -> bool {
     let is_tchar = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     !name.is_empty() && name.bytes().all(is_tchar)
@@ -146,19 +147,19 @@ mod tests {
     }
 
     #[test]
-    fn reads_what_browsers_send() {
+    fn cookies_of_browsers_are_read() {
         let cookies = parse(&[b"a=1; b=two%20words;c=\"q\"", b"a=2; d= ; e=x=y;; "]).unwrap();
         let expected = [("a", "1"), ("b", "two words"), ("c", "\"q\""), ("a", "2"), ("d", ""), ("e", "x=y")];
         assert_eq!(cookies.iter().collect::<Vec<_>>(), expected);
         assert_eq!((cookies.get("a"), cookies.get("f")), (Some("1"), None));
         assert_eq!((cookies.len(), cookies.is_empty()), (6, false));
         assert!(parse(&[]).unwrap().is_empty());
-        // A name that is only encoded like another is not the other.
+        // Names are not decoded.
         assert_eq!(parse(&[b"%5F_Host-a=1"]).unwrap().get("__Host-a"), None);
     }
 
     #[test]
-    fn refuses_what_can_not_be_read() {
+    fn malformed_cookies_are_refused() {
         for field in [b"a".as_slice(), b"a=1; b", b"=1", b"a=\t1", b"a=\xff", b"a=%ff"] {
             assert_eq!(parse(&[field]), Err(Code::IncorrectRequest), "{}", field.escape_ascii());
         }
@@ -173,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn writes_all_attributes() {
+    fn all_attributes_are_written() {
         let full =
             Cookie::build(("a", "x; y\r\n")).path("/p").domain("example.org").http_only(true).secure(true);
         let full =
@@ -186,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_browsers_would() {
+    fn cookies_that_browsers_refuse_are_refused() {
         let host = || Cookie::build(("__Host-a", "1")).path("/").secure(true);
         assert!(set(host()).is_ok());
         let long = |length| "v".repeat(length);
@@ -211,24 +212,24 @@ mod tests {
             host().secure(false).into(),
         ];
         for cookie in refused {
-            let told = format!("{cookie:?}");
-            assert_eq!(set(cookie), Err(Code::IncorrectResponse), "{told}");
+            let shown = format!("{cookie:?}");
+            assert_eq!(set(cookie), Err(Code::IncorrectResponse), "{shown}");
         }
-        // What the crate refuses to write is an error, no panic.
+        // A date that the crate can't write is an error, not a panic.
         let _ =
             set(Cookie::build("a").expires(OffsetDateTime::new_utc(Date::MIN, cookie::time::Time::MIDNIGHT)));
     }
 
     proptest! {
         #[test]
-        fn what_is_set_comes_back(name in "[!#$%&'*+.^_`|~0-9A-Za-z-]{1,16}", value in any::<String>()) {
+        fn a_cookie_survives_setting_and_reading(name in "[!#$%&'*+.^_`|~0-9A-Za-z-]{1,16}", value in any::<String>()) {
             let text = set((name.clone(), value.clone())).unwrap();
             let cookies = parse(&[text.as_bytes()]).unwrap();
             prop_assert_eq!(cookies.iter().collect::<Vec<_>>(), [(name.as_str(), value.as_str())]);
         }
 
         #[test]
-        fn nothing_splits_the_field(
+        fn no_part_of_a_cookie_splits_the_field(
             name in "[ -~\r\n\0]{0,8}", value: String, path in "[ -~\r\n\t\u{80}-\u{100}]{0,8}",
             domain in "[ -~\r\n\0]{0,8}",
         ) {
@@ -239,14 +240,14 @@ mod tests {
                 let back = Cookie::parse(text).unwrap();
                 prop_assert_eq!(back.name(), name);
                 prop_assert_eq!(back.path(), Some(path.trim()));
-                // The crate leaves a leading dot out.
+                // The crate omits a leading dot.
                 let domain = domain.strip_prefix('.').unwrap_or(&domain).trim();
                 prop_assert_eq!(back.domain().unwrap_or(""), domain.strip_prefix('.').unwrap_or(domain));
             }
         }
 
         #[test]
-        fn any_field_is_read(field in prop::collection::vec(32_u8..=255, 0..64)) {
+        fn no_field_panics(field in prop::collection::vec(32_u8..=255, 0..64)) {
             let field: Vec<u8> = field.into_iter().filter(|&byte| byte != 127).collect();
             let _ = parse(&[&field]);
         }

@@ -1,16 +1,17 @@
-//! Owns what is served by HTTP beside the tracker: pages, files, APIs that a program adds by routes.
+//! Owns what a program serves by HTTP next to the tracker: pages, files and APIs, which it adds as routes.
 //!
 //! ```text
 //! worker ──► Site::serve ──► head ──► Router ──► Handler(&mut HttpConnection) ──► Transport ──► worker's ring
-//!                               └──► error's route ◄──┘ Err(TrackerError)
+//!                               └──► error route ◄────┘ Err(TrackerError)
 //! ```
 //!
-//! A [`Handler`] is an async function of the [`HttpConnection`]. It knows no ring and no socket: bytes come and go by a
-//! [`transport`], which a worker gives and looks after.
+//! A [`Handler`] is an async function of the [`HttpConnection`]. It knows no ring and no socket: it reads and writes
+//! through a [`transport`], which the worker provides.
 
 mod beneath;
 pub mod body;
 pub mod cache;
+#[cfg(feature = "compression")]
 mod compress;
 mod conditional;
 mod connection;
@@ -25,8 +26,10 @@ mod payload;
 pub mod query;
 mod range;
 mod router;
+#[cfg(feature = "sessions")]
 pub mod session;
 mod site;
+#[cfg(feature = "templates")]
 pub mod templates;
 pub mod transport;
 
@@ -42,10 +45,10 @@ pub use site::{Asked, Handler, Served, Site};
 #[doc(hidden)]
 pub mod testing {
     pub use crate as web;
-    pub use gyre_core::{data, engine, error, time, types};
+    pub use gyre_core::{counters, data, engine, error, time, types};
 }
 
-/// Returns bytes that nobody can guess.
+/// Returns random bytes that can't be guessed.
 fn random<const N: usize>() -> std::io::Result<[u8; N]> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(|error| std::io::Error::other(error.to_string()))?;

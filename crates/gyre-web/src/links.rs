@@ -1,4 +1,4 @@
-//! Owns the header Link: what else belongs to a response, and how (RFC 8288).
+//! Owns the `Link` field: how a response is related to other resources (RFC 8288).
 
 use std::fmt::Write;
 
@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue};
 use crate::limits::WEB_LINKS_MAX;
 use gyre_core::error::{Code, TrackerError};
 
-/// One link.
+/// A link.
 ///
 /// ```
 /// # use gyre_web::testing as gyre;
@@ -28,17 +28,18 @@ pub struct Link {
 }
 
 impl Link {
-    /// What the target is to the response: `next`, `preload`; several with blanks between them.
+    /// Returns the relation of the target to the response, such as `next` or `preload`. Several are separated by
+    /// blanks.
     pub fn rel(&self) -> &str {
         &self.rel
     }
 
-    /// Where it is: a URL, or a part of one.
+    /// Returns the target: an absolute or relative URL.
     pub fn target(&self) -> &str {
         &self.target
     }
 
-    /// What else is said of it: `as` and `style`, `type` and `text/css`.
+    /// Returns the other attributes, such as `as` with `style`, or `type` with `text/css`.
     pub fn attributes(&self) -> impl Iterator<Item = (&str, &str)> {
         self.attributes.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
@@ -82,7 +83,7 @@ impl Link {
 pub struct Links(Vec<Link>);
 
 impl Links {
-    /// Adds a link to `target`, which is the response's `rel`.
+    /// Adds a link to `target` with the relation `rel`.
     pub fn add(&mut self, rel: impl Into<String>, target: impl Into<String>) -> &mut Self {
         self.add_with(rel, target, &[])
     }
@@ -99,38 +100,37 @@ impl Links {
         self
     }
 
-    /// The links, in order.
+    /// Returns the links, in order.
     pub fn iter(&self) -> impl Iterator<Item = &Link> {
         self.0.iter()
     }
 
-    /// Writes the header's value.
+    /// Returns the value of the header field.
     ///
     /// # Errors
     ///
-    /// [`Code::IncorrectResponse`]: a target, a relation or an attribute has something in it that would end it (`<`,
-    /// `>`, `"`, `\`), or control characters or such beyond ASCII, which URLs have percent-encoded; or there is no
-    /// relation.
+    /// [`Code::IncorrectResponse`] if a target, relation or attribute has a character that would end it (`<`, `>`, `"`,
+    /// `\`), a control character, or a non-ASCII character, which URLs have percent-encoded; or if a relation is empty.
     pub fn to_value(&self) -> Result<HeaderValue, TrackerError> {
         let mut text = String::new();
         for link in &self.0 {
             text.push_str(if text.is_empty() { "" } else { ", " });
             if link.write(&mut text).is_none() {
-                let what = format!("no link: {:?} as {:?}", link.target, link.rel);
+                let what = format!("invalid link: target {:?}, relation {:?}", link.target, link.rel);
                 return Err(TrackerError::new(Code::IncorrectResponse, what));
             }
         }
         HeaderValue::from_str(&text).map_err(TrackerError::internal)
     }
 
-    /// Reads the links of a header, at most [`WEB_LINKS_MAX`]. What is no link ends the field that it stands in.
+    /// Reads the links of all `Link` fields, at most [`WEB_LINKS_MAX`]. A malformed link ends the reading of its field.
     pub fn parse(headers: &HeaderMap) -> Self {
         let values = headers.get_all(LINK).into_iter().filter_map(|value| value.to_str().ok());
         Self(values.flat_map(LinksOf).take(WEB_LINKS_MAX).collect())
     }
 }
 
-/// The links of one field, of which this is the rest.
+/// Iterates over the links of one field. Holds the unread rest.
 struct LinksOf<'a>(&'a str);
 
 impl Iterator for LinksOf<'_> {
@@ -145,7 +145,7 @@ impl Iterator for LinksOf<'_> {
             let Some(parameter) = rest.strip_prefix(';') else { break };
             let (name, value, after) = parameter_of(parameter)?;
             rest = after;
-            // Of several relations the first counts (RFC 8288, section 3.3).
+            // The first of several relations applies (RFC 8288, section 3.3).
             match name.as_str() {
                 "" => {}
                 "rel" if link.rel.is_empty() => link.rel = value,
@@ -158,7 +158,7 @@ impl Iterator for LinksOf<'_> {
     }
 }
 
-/// Reads a name, its value and what follows them. `None`: a quoted value without an end.
+/// Parses a parameter. Returns its name, its value and the rest. `None`: a quoted value has no end.
 fn parameter_of(text: &str) -> Option<(String, String, &str)> {
     let end = text.find(['=', ';', ',']).unwrap_or(text.len());
     let (name, rest) = text.split_at(end);
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn links_of_others_are_read() {
+    fn links_in_any_notation_are_read() {
         let mut expected = Links::default();
         expected
             .add("next last", "http://a/b,c;d?e=1")
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_end_a_link_is_refused() {
+    fn characters_that_would_end_a_link_are_refused() {
         for (rel, target) in [
             ("next", "/a>b"),
             ("next", "/a<b"),
@@ -246,7 +246,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read_back(
+        fn written_links_are_read_back(
             links in prop::collection::vec(("[a-z]{1,8}( [a-z]{1,8})?", "\\PC{0,12}", "[ -~]{0,9}"), 0..5),
         ) {
             let mut written = Links::default();

@@ -1,4 +1,4 @@
-//! Owns how a line of a log is made of a request and its response: a format with tokens in it.
+//! Owns the format of log lines: text with tokens for values of a request and its response.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -8,13 +8,14 @@ use http::HeaderName;
 
 use gyre_core::error::TrackerError;
 
-/// What tokens stand for.
+/// Provides the values of tokens.
 pub trait LogRecord {
-    /// The value of the token `name`, with the header's name for `request` and `response`. `None`: there is none.
+    /// Returns the value of the token `name`. For `request` and `response`, `argument` is the name of a header field.
+    /// `None`: there is no value.
     fn token(&self, name: &str, argument: Option<&str>) -> Option<Cow<'_, str>>;
 }
 
-/// The tokens that each format has.
+/// The tokens that every format knows.
 const TOKENS: [&str; 12] = [
     "method",
     "url",
@@ -29,7 +30,7 @@ const TOKENS: [&str; 12] = [
     "length",
     "date",
 ];
-/// Those that a header's name in brackets follows.
+/// The tokens that take the name of a header field in brackets.
 const HEADER_TOKENS: [&str; 2] = ["request", "response"];
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,22 +39,22 @@ enum Part {
     Token { name: String, argument: Option<String> },
 }
 
-/// The format of a log's lines: text with tokens, which start with a colon. A copy costs next to nothing.
+/// A format of log lines: text with tokens, which start with a colon. Cloning is cheap.
 ///
 /// | token | stands for |
 /// |---|---|
-/// | `:method` `:url` `:path` `:http-version` | the request's first line; the URL is as it was sent, with its query |
+/// | `:method` `:url` `:path` `:http-version` | the request's first line; the URL as it was sent, with its query |
 /// | `:host` `:user-agent` `:referer` | header fields of the request |
 /// | `:request[name]` `:response[name]` | any header field |
 /// | `:ip` | the client's address |
-/// | `:status` `:length` | of the response, if one was sent: its code, and the bytes of its body |
-/// | `:response-time` | milliseconds from the request's head to the response's |
-/// | `:date` | when, as [`date`] writes it |
+/// | `:status` `:length` | the response's status code, if one was sent, and the number of bytes of its body |
+/// | `:response-time` | milliseconds from the request's head to the end of the response |
+/// | `:date` | the time of the line, as [`date`] writes it |
 /// | `::` | a colon |
 ///
-/// What is missing or empty is written as `-`. Quotes, backslashes and control characters in values are written as
-/// `\"`, `\\`, `\n`, `\u{1b}`, so that no client can forge a line; who puts a value that may have blanks in it between
-/// quotes, keeps it apart from its neighbours.
+/// A missing or empty value is written as `-`. Quotes, backslashes and control characters in values are written as
+/// `\"`, `\\`, `\n`, `\u{1b}`, so no client can forge a line. Put quotes around values that may contain blanks, to
+/// separate them from their neighbours.
 ///
 /// ```
 /// # use gyre_web::testing as gyre;
@@ -83,10 +84,10 @@ impl LogFormat {
     /// The Combined Log Format of Apache and others.
     pub const COMBINED: &str =
         r#":ip - - [:date] ":method :url HTTP/:http-version" :status :length ":referer" ":user-agent""#;
-    /// Shorter, with the time that it took.
+    /// A shorter format with the response time.
     pub const SHORT: &str = ":ip :method :url HTTP/:http-version :status :length - :response-time ms";
 
-    /// Reads a format with the tokens above.
+    /// Parses a format with the tokens above.
     ///
     /// # Errors
     ///
@@ -95,12 +96,12 @@ impl LogFormat {
         Self::parse_with(format, &[])
     }
 
-    /// Reads a format that has tokens of one's own too. Their names are small letters, digits and hyphens.
+    /// Parses a format with additional tokens `own`. Their names consist of lower-case letters, digits and hyphens.
     ///
     /// # Errors
     ///
-    /// [`Code::Internal`](gyre_core::error::Code::Internal): a token that is not known, or one without the header's name
-    /// that it needs.
+    /// [`Code::Internal`](gyre_core::error::Code::Internal) for an unknown token, or one that lacks the name of a
+    /// header field.
     pub fn parse_with(format: &str, own: &[&str]) -> Result<Self, TrackerError> {
         let (mut parts, mut text) = (Vec::new(), String::new());
         let mut rest = format;
@@ -112,7 +113,7 @@ impl LogFormat {
                 continue;
             }
             let (token, after) = token_of(after, own)
-                .map_err(|why| TrackerError::internal(format!("the log's format `{format}`: {why}")))?;
+                .map_err(|why| TrackerError::internal(format!("invalid log format `{format}`: {why}")))?;
             if !text.is_empty() {
                 parts.push(Part::Text(std::mem::take(&mut text)));
             }
@@ -126,12 +127,12 @@ impl LogFormat {
         Ok(Self(parts.into()))
     }
 
-    /// The line for a record, without a line break at its end.
+    /// Returns the line for a record, without a line break at its end.
     pub fn render(&self, record: &dyn LogRecord) -> String {
         self.render_with(record, &[])
     }
 
-    /// The line for a record, with values for tokens of one's own; they go before the record's.
+    /// Returns the line for a record. The values of `own` override those of the record.
     pub fn render_with(&self, record: &dyn LogRecord, own: &[(&str, &str)]) -> String {
         let mut line = String::new();
         for part in self.0.iter() {
@@ -149,7 +150,7 @@ impl LogFormat {
     }
 }
 
-/// Reads a token behind its colon. Returns it with what follows.
+/// Parses a token after its colon. Returns the token and the rest of the text.
 fn token_of<'a>(text: &'a str, own: &[&str]) -> Result<(Part, &'a str), String> {
     let is_name = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     let end = text.bytes().position(|byte| !is_name(byte)).unwrap_or(text.len());
@@ -160,20 +161,20 @@ fn token_of<'a>(text: &'a str, own: &[&str]) -> Result<(Part, &'a str), String> 
         let argument = after.strip_prefix('[').and_then(|after| after.split_once(']'));
         let header = argument.and_then(|(header, _)| HeaderName::from_bytes(header.as_bytes()).ok());
         let (Some(header), Some((_, after))) = (header, argument) else {
-            return Err(format!("`:{name}` needs the name of a header field, as `:{name}[date]`"));
+            return Err(format!("`:{name}` needs the name of a header field: `:{name}[date]`"));
         };
         return Ok((token(Some(header.as_str().to_owned())), after));
     }
     if TOKENS.contains(&name) || own.contains(&name) {
         Ok((token(None), after))
     } else {
-        Err(format!("there is no token `:{name}`; a colon is written `::`"))
+        Err(format!("unknown token `:{name}`; write a colon as `::`"))
     }
 }
 
 fn escape(value: &str, line: &mut String) {
     for character in value.chars() {
-        // The last two are line breaks of Unicode.
+        // The last two are Unicode line breaks.
         if character.is_control() || matches!(character, '"' | '\\' | '\u{2028}' | '\u{2029}') {
             line.extend(character.escape_default());
         } else {
@@ -182,7 +183,7 @@ fn escape(value: &str, line: &mut String) {
     }
 }
 
-/// A moment, as the Common Log Format has it: `10/Oct/2000:13:55:36 +0000`, always in UTC.
+/// Formats a time as in the Common Log Format: `10/Oct/2000:13:55:36 +0000`, always in UTC.
 ///
 /// ```
 /// # use gyre_web::testing as gyre;
@@ -192,7 +193,7 @@ fn escape(value: &str, line: &mut String) {
 /// assert_eq!(gyre::web::log::date(moment), "10/Oct/2000:13:55:36 +0000");
 /// ```
 pub fn date(moment: SystemTime) -> String {
-    // Of dates before 1970 and after 9999 nothing depends; the other format has none.
+    // Times before 1970 and after 9999 are clamped: the HTTP format that is used here has no others.
     let last = Duration::from_secs(253_402_300_799);
     let since = moment.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().min(last);
     // `Tue, 10 Oct 2000 13:55:36 GMT`
@@ -278,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn dates_of_all_times_are_written() {
+    fn dates_out_of_range_are_clamped() {
         let at = |secs| date(SystemTime::UNIX_EPOCH + Duration::from_secs(secs));
         assert_eq!(at(0), "01/Jan/1970:00:00:00 +0000");
         assert_eq!(at(951_827_696), "29/Feb/2000:12:34:56 +0000");

@@ -1,43 +1,20 @@
-//! Owns what a client would rather have: the languages and the encodings that it names, by their weights (RFC 9110,
-//! section 12).
+//! Owns the preferences of a client: weighted lists such as that of its languages (RFC 9110, section 12).
 //!
-//! The crate `accept-language` is not used for this: it sorts weights as floating-point numbers, of which `q=nan` is
-//! one, and panics over some lists with it. It also keeps what has the weight 0, which means "not this".
+//! The crate `accept-language` is not used: it sorts weights as floating-point numbers and accepts `q=nan`, on which
+//! some lists make it panic. It also keeps choices of weight 0, which means "not acceptable".
 
 use std::cmp::Reverse;
 
 use http::HeaderMap;
-use http::header::{ACCEPT_ENCODING, ACCEPT_LANGUAGE, HeaderName};
+use http::header::{ACCEPT_LANGUAGE, HeaderName};
 
 use crate::limits::{WEB_CHOICES_MAX, WEB_LANGUAGE_BYTES};
 
-/// How the body of a response is encoded (RFC 9110, section 8.4).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Encoding {
-    /// As it is.
-    Identity,
-    /// RFC 1952.
-    Gzip,
-    /// RFC 8878.
-    Zstd,
-}
-
-impl Encoding {
-    /// What `Content-Encoding` calls it; nothing where there is none.
-    pub(crate) fn name(self) -> Option<&'static str> {
-        match self {
-            Self::Identity => None,
-            Self::Gzip => Some("gzip"),
-            Self::Zstd => Some("zstd"),
-        }
-    }
-}
-
-/// The weight of what has none written beside it, in thousandths.
+/// Weight of a choice without one, in thousandths.
 const FULL_WEIGHT: u16 = 1_000;
 
-/// The languages that the client reads, the best first; `*` stands for any other. Each is letters, digits and hyphens,
-/// so that it is safe in a file's name. What is no language is left out.
+/// Returns the languages that the client accepts, the preferred one first. `*` stands for any other. Each consists of
+/// letters, digits and hyphens, so it is safe in a file name. Invalid ones are left out.
 pub(crate) fn languages(headers: &HeaderMap) -> Vec<String> {
     let wanted = |(name, weight): &(&str, u16)| *weight > 0 && is_language(name);
     let mut choices: Vec<_> = choices(headers, &ACCEPT_LANGUAGE).filter(wanted).collect();
@@ -50,30 +27,12 @@ fn is_language(name: &str) -> bool {
     name == "*" || (1..=WEB_LANGUAGE_BYTES).contains(&name.len()) && name.as_bytes().iter().all(is_tag)
 }
 
-/// The encoding that the client would rather have; of those it likes as much, the one that makes a body smallest.
-/// Without a word about it a body goes as it is, and also if nothing that is known here is allowed.
-pub(crate) fn encoding(headers: &HeaderMap) -> Encoding {
-    let weight = |names: &[&str]| {
-        let named = |(name, _): &(&str, u16)| names.iter().any(|known| name.eq_ignore_ascii_case(known));
-        choices(headers, &ACCEPT_ENCODING).find(named).map(|(_, weight)| weight)
-    };
-    let any = weight(&["*"]);
-    let zstd = weight(&["zstd"]).or(any).unwrap_or(0);
-    let gzip = weight(&["gzip", "x-gzip"]).or(any).unwrap_or(0);
-    // If it is not spoken of, it is allowed, but wanted less than what is.
-    let identity = weight(&["identity"]).or(any).unwrap_or(0);
-    if zstd > 0 && zstd >= gzip && zstd >= identity {
-        Encoding::Zstd
-    } else if gzip > 0 && gzip >= identity {
-        Encoding::Gzip
-    } else {
-        Encoding::Identity
-    }
-}
-
-/// The members of a list with their weights in thousandths, as they stand. Those with an unreadable weight are left
-/// out.
-fn choices<'a>(headers: &'a HeaderMap, field: &HeaderName) -> impl Iterator<Item = (&'a str, u16)> {
+/// Returns the members of a list in their order, with their weights in thousandths. Members with an invalid weight are
+/// left out.
+pub(crate) fn choices<'a>(
+    headers: &'a HeaderMap,
+    field: &HeaderName,
+) -> impl Iterator<Item = (&'a str, u16)> {
     let values = headers.get_all(field).into_iter().filter_map(|value| value.to_str().ok());
     let members =
         values.flat_map(|value| value.split(',')).map(str::trim).filter(|member| !member.is_empty());
@@ -86,7 +45,7 @@ fn choices<'a>(headers: &'a HeaderMap, field: &HeaderName) -> impl Iterator<Item
     })
 }
 
-/// Reads a weight: `0` to `1`, with up to three digits behind the point.
+/// Parses a weight: `0` to `1`, with up to three digits after the point.
 fn thousandths(text: &str) -> Option<u16> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     if fraction.len() > 3 || !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -98,15 +57,6 @@ fn thousandths(text: &str) -> Option<u16> {
         "1" if fraction == 0 => Some(FULL_WEIGHT),
         _ => None,
     }
-}
-
-/// Whether a body of this type gets smaller by compression: text of any kind, and code. Pictures, films and archives
-/// are compressed already.
-pub(crate) fn is_compressible(content_type: &str) -> bool {
-    let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    let Some((kind, name)) = essence.split_once('/') else { return false };
-    let is_text = ["json", "javascript", "x-javascript", "xml", "wasm", "x-ndjson"].contains(&name);
-    kind == "text" || kind == "application" && is_text || name.ends_with("+json") || name.ends_with("+xml")
 }
 
 #[cfg(test)]
@@ -131,72 +81,24 @@ mod tests {
         assert_eq!(languages(&["de"]), "de");
         assert_eq!(languages(&["en-US,en;q=0.5"]), "en-US en");
         assert_eq!(languages(&["fr;q=0.2, *;q=0.1 ,de-CH-1996 ; q=0.9,,en;Q=1.000"]), "en de-CH-1996 fr *");
-        assert_eq!(languages(&["a;q=0.5, b;q=0.5, c;q=0.51, d;q=0.5"]), "c a b d", "stable");
+        assert_eq!(
+            languages(&["a;q=0.5, b;q=0.5, c;q=0.51, d;q=0.5"]),
+            "c a b d",
+            "equal weights keep their order"
+        );
         assert_eq!(languages(&["a;q=0.1", "b"]), "b a", "two fields are one list");
-        assert_eq!(languages(&["a;q=0, b;q=0.000, c;q=0.001"]), "c", "0 means: not this");
+        assert_eq!(languages(&["a;q=0, b;q=0.000, c;q=0.001"]), "c", "a weight of 0 means not acceptable");
         assert_eq!(languages(&["a;q=nan, b;q=2, c;q=-1, d;q=0.1234, e;q=, f;q=1.001, g;q=.5, h"]), "h");
-        assert_eq!(languages(&["../etc, a b, <i>, é, x"]), "", "a field that is not ASCII is not read");
+        assert_eq!(languages(&["../etc, a b, <i>, é, x"]), "", "a field that is not ASCII is ignored");
         assert_eq!(languages(&["../etc, a b, <i>, x"]), "x");
         assert_eq!(languages(&[&"a,".repeat(1_000)]).len(), 2 * WEB_CHOICES_MAX - 1);
         assert_eq!(languages(&[&"a".repeat(36), &"b".repeat(35)]), "b".repeat(35));
-    }
-
-    #[test]
-    fn encodings_come_by_preference() {
-        use Encoding::{Gzip, Identity, Zstd};
-        for (value, expected) in [
-            ("", Identity),
-            ("br, deflate", Identity),
-            ("gzip", Gzip),
-            ("gzip, deflate, br, zstd", Zstd),
-            ("X-GZIP", Gzip),
-            ("zstd;q=0.5, gzip;q=0.6", Gzip),
-            ("zstd;q=0.6, gzip;q=0.6", Zstd),
-            ("zstd;q=0, gzip;q=0.1", Gzip),
-            ("gzip;q=0", Identity),
-            ("*", Zstd),
-            ("*;q=0", Identity),
-            ("*, zstd;q=0", Gzip),
-            ("*;q=0.5, identity", Identity),
-            ("gzip;q=0.5, identity;q=0.6", Identity),
-            ("gzip;q=0.5, identity;q=0.5", Gzip),
-            ("gzip;q=0.1, identity;q=0", Gzip),
-            ("identity;q=0", Identity),
-            ("*;q=0.9, zstd;q=0.1, gzip;q=0.1", Identity),
-            ("gzip;q=x", Identity),
-        ] {
-            assert_eq!(encoding(&headers(&ACCEPT_ENCODING, &[value])), expected, "{value}");
-        }
-        assert_eq!(encoding(&HeaderMap::new()), Identity);
-    }
-
-    #[test]
-    fn text_is_compressible() {
-        for yes in [
-            "text/html; charset=utf-8",
-            "text/event-stream",
-            "Application/JSON",
-            "application/javascript",
-            "application/problem+json",
-            "application/wasm",
-            "image/svg+xml",
-            "application/xml ;q",
-        ] {
-            assert!(is_compressible(yes), "{yes}");
-        }
-        for no in
-            ["", "image/png", "video/mp4", "application/zip", "application/octet-stream", "json", "textual/a"]
-        {
-            assert!(!is_compressible(no), "{no}");
-        }
     }
 
     proptest! {
         #[test]
         fn no_list_panics(value in "[ a-z0-9;=,.*q\\-]{0,200}") {
             prop_assert!(languages(&headers(&ACCEPT_LANGUAGE, &[&value])).len() <= WEB_CHOICES_MAX);
-            encoding(&headers(&ACCEPT_ENCODING, &[&value]));
-            is_compressible(&value);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Owns what can be sent as a body, and the type that each kind has unless another is set.
+//! Owns the values that can be sent as a body, and the default content type of each.
 
 use std::borrow::Cow;
 
@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use gyre_core::error::TrackerError;
 
-/// What [`HttpConnection::send`](super::HttpConnection::send) takes: text, bytes, JSON or nothing.
+/// A value that [`HttpConnection::send`](super::HttpConnection::send) takes: text, bytes, JSON or nothing.
 ///
 /// ```
 /// # use gyre_web::testing as gyre;
@@ -25,14 +25,14 @@ use gyre_core::error::TrackerError;
 /// }
 /// ```
 pub trait Payload {
-    /// The media type, unless the connection has one set; `None` for nothing.
+    /// The content type, unless another is set. `None`: no content type.
     const TYPE: Option<&'static str>;
 
-    /// The bytes to send.
+    /// Converts the value into the bytes to send.
     ///
     /// # Errors
     ///
-    /// It has no such form; [`Code::Internal`](gyre_core::error::Code::Internal).
+    /// [`Code::Internal`](gyre_core::error::Code::Internal) if the conversion fails.
     fn into_body(self) -> Result<Bytes, TrackerError>;
 }
 
@@ -69,7 +69,7 @@ payload!(Vec<u8>, BYTES, bytes => bytes.into());
 payload!(Bytes, BYTES, bytes => bytes);
 payload!(serde_json::Value, JSON, value => value.to_string().into());
 
-/// Anything that serde can write as JSON.
+/// Sends a value as JSON with serde.
 ///
 /// ```
 /// # use gyre_web::testing as gyre;

@@ -1,4 +1,4 @@
-//! Owns what a query string says: pairs of names and values, as a form writes them.
+//! Owns the parsing of query strings: pairs of names and values, as forms encode them.
 
 use std::borrow::Cow;
 
@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use crate::limits::WEB_QUERY_PAIRS_MAX;
 use gyre_core::error::TrackerError;
 
-/// The pairs of a query string, or of a form's body (application/x-www-form-urlencoded), decoded.
+/// The decoded pairs of a query string, or of a form's body (application/x-www-form-urlencoded).
 ///
 /// ```
 /// # use gyre_web::testing as gyre;
@@ -31,17 +31,17 @@ use gyre_core::error::TrackerError;
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Query {
-    /// As it was sent, for [`Query::deserialize`].
+    /// The query string as it was sent, for [`Query::deserialize`].
     text: String,
     pairs: Vec<(String, String)>,
 }
 
 impl Query {
-    /// Reads what stands behind the `?`. A `+` is a blank; a name without `=` has an empty value.
+    /// Parses the part of a URL after the `?`. A `+` is a blank. A name without `=` has an empty value.
     ///
     /// # Errors
     ///
-    /// [`Code::IncorrectRequest`](gyre_core::error::Code::IncorrectRequest): an escape that is none, bytes that are not
+    /// [`Code::IncorrectRequest`](gyre_core::error::Code::IncorrectRequest) for an invalid escape, bytes that are not
     /// UTF-8, or more than [`WEB_QUERY_PAIRS_MAX`] pairs.
     pub fn parse(text: &str) -> Result<Self, TrackerError> {
         let parts = text.split('&').filter(|part| !part.is_empty());
@@ -57,48 +57,48 @@ impl Query {
             Some((decode(name)?, decode(value)?))
         };
         let pairs: Option<_> = parts.map(pair).collect();
-        let pairs = pairs
-            .ok_or_else(|| TrackerError::incorrect_request("the query is not encoded as it should be"))?;
+        let pairs = pairs.ok_or_else(|| TrackerError::incorrect_request("the query is malformed"))?;
         Ok(Self { text: text.to_owned(), pairs })
     }
 
-    /// The first value of this name.
+    /// Returns the first value of this name.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.get_all(name).next()
     }
 
-    /// All values of this name, in order.
+    /// Returns all values of this name, in order.
     pub fn get_all(&self, name: &str) -> impl Iterator<Item = &str> {
         self.iter().filter(move |(known, _)| *known == name).map(|(_, value)| value)
     }
 
-    /// All pairs, in order.
+    /// Returns all pairs, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.pairs.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
-    /// How many pairs there are.
+    /// Returns the number of pairs.
     pub fn len(&self) -> usize {
         self.pairs.len()
     }
 
-    /// There is no pair.
+    /// Returns whether there are no pairs.
     pub fn is_empty(&self) -> bool {
         self.pairs.is_empty()
     }
 
-    /// Reads the pairs into a type of one's own. A field that is a list takes all values of its name.
+    /// Converts the pairs into a type. A field that is a list takes all values of its name.
     ///
     /// # Errors
     ///
-    /// [`Code::IncorrectRequest`](gyre_core::error::Code::IncorrectRequest): something is missing, or of another type.
+    /// [`Code::IncorrectRequest`](gyre_core::error::Code::IncorrectRequest) if a value is missing or has another type.
     pub fn deserialize<T: DeserializeOwned>(&self) -> Result<T, TrackerError> {
         serde_html_form::from_str(&self.text)
-            .map_err(|error| TrackerError::incorrect_request(format!("in the query: {error}")))
+            .map_err(|error| TrackerError::incorrect_request(format!("invalid query: {error}")))
     }
 }
 
-/// Decodes percent escapes, once (RFC 3986, section 2.1). `None`: a `%` without two hexadecimal digits, or no UTF-8.
+/// Decodes percent escapes once (RFC 3986, section 2.1). `None`: a `%` lacks two hexadecimal digits, or the result is
+/// not UTF-8.
 pub(super) fn percent_decode(text: &str) -> Option<Cow<'_, str>> {
     let is_escape = |rest: &str| rest.len() >= 2 && rest.as_bytes()[..2].iter().all(u8::is_ascii_hexdigit);
     if !text.split('%').skip(1).all(is_escape) {
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn pairs_are_read_as_forms_write_them() {
+    fn pairs_are_decoded_like_forms() {
         let expected = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
             pairs.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect()
         };
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_refused() {
+    fn malformed_queries_are_refused() {
         for wrong in ["a=%", "a=%1", "%zz=1", "a=%ff", "a&b=%c3%28", "a=%+1", "a=%e9%"] {
             let error = Query::parse(wrong).unwrap_err();
             assert_eq!(error.code(), Code::IncorrectRequest, "{wrong}");
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn types_are_read() {
+    fn pairs_are_converted_into_types() {
         let query = Query::parse("id=7&id=8&name=a%20b").unwrap();
         assert_eq!((query.len(), query.is_empty(), query.get("none")), (3, false, None));
         let map: BTreeMap<String, Vec<String>> = query.deserialize().unwrap();
@@ -155,7 +155,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_a_form_encodes_is_read_back(pairs in prop::collection::vec(("\\PC{0,8}", "\\PC{0,8}"), 0..8)) {
+        fn an_encoded_form_is_read_back(pairs in prop::collection::vec(("\\PC{0,8}", "\\PC{0,8}"), 0..8)) {
             let text = form_urlencoded::Serializer::new(String::new()).extend_pairs(&pairs).finish();
             prop_assert_eq!(Query::parse(&text).unwrap().pairs, pairs);
         }

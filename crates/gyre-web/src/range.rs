@@ -1,4 +1,4 @@
-//! Owns which bytes of a representation a request asks for (RFC 9110, section 14).
+//! Owns range requests: which bytes of a representation a request asks for (RFC 9110, section 14).
 
 use std::ops::RangeInclusive;
 
@@ -8,22 +8,21 @@ use http::{HeaderMap, HeaderName};
 use crate::conditional::Validators;
 use crate::limits::WEB_RANGES_MAX;
 
-/// What is to be sent.
+/// The bytes to send.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Ranges {
-    /// 200: all of it.
+    /// 200: all bytes.
     Whole,
-    /// 206: these bytes: 1 to [`WEB_RANGES_MAX`] ranges within it, in the order that they were asked for. None
-    /// overlaps or touches another.
+    /// 206: 1 to [`WEB_RANGES_MAX`] ranges, in the order of the request. None overlaps or touches another.
     Parts(Vec<RangeInclusive<u64>>),
-    /// 416: there is nothing where the request looks for it.
+    /// 416: no requested byte exists.
     Unsatisfiable,
 }
 
-/// Reads `Range` and `If-Range` of a GET for a representation of so many bytes.
+/// Evaluates `Range` and `If-Range` of a GET for a representation of `length` bytes.
 ///
-/// A `Range` that can't be read, that asks for too much, or whose `If-Range` doesn't hold, is ignored: the answer is
-/// the whole, which every client must understand (RFC 9110, section 14.2).
+/// A `Range` that is malformed, has too many ranges, or whose `If-Range` does not match, is ignored. The response is
+/// then the whole representation, which every client must handle (RFC 9110, section 14.2).
 pub(crate) fn requested(headers: &HeaderMap, length: u64, validators: &Validators) -> Ranges {
     let asked = single(headers, RANGE).and_then(specs);
     match asked {
@@ -32,12 +31,12 @@ pub(crate) fn requested(headers: &HeaderMap, length: u64, validators: &Validator
     }
 }
 
-/// What stands between the commas.
+/// One range of a `Range` field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Spec {
-    /// From one byte to another, or to the end.
+    /// From one byte to another or to the end.
     From(u64, Option<u64>),
-    /// So many at the end.
+    /// This number of bytes at the end.
     Last(u64),
 }
 
@@ -54,8 +53,8 @@ impl Spec {
         }
     }
 
-    /// The bytes meant, of so many.
-    fn of(self, length: u64) -> Option<RangeInclusive<u64>> {
+    /// Returns the range of bytes in a representation of `length` bytes. `None`: it has none of them.
+    fn resolve(self, length: u64) -> Option<RangeInclusive<u64>> {
         let end = length.checked_sub(1)?;
         match self {
             Self::From(first, last) => (first <= end).then(|| first..=last.unwrap_or(end).min(end)),
@@ -64,23 +63,23 @@ impl Spec {
     }
 }
 
-/// A number; one too large for 64 bits is as good as the largest of these.
+/// Parses a number. One that exceeds 64 bits becomes the largest 64-bit number.
 fn number(digits: &str) -> Option<u64> {
     let valid = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     valid.then(|| digits.parse().unwrap_or(u64::MAX))
 }
 
-/// What a `Range` in bytes asks for, if it is one and not too long.
+/// Parses a `Range` in bytes. `None`: it is malformed, in another unit, or has too many ranges.
 fn specs(range: &str) -> Option<Vec<Spec>> {
     let (unit, set) = range.split_once('=')?;
     let elements = || set.split(',').map(|element| element.trim_matches([' ', '\t']));
     let elements = || elements().filter(|element| !element.is_empty());
-    let is_ours = unit.eq_ignore_ascii_case("bytes") && (1..=WEB_RANGES_MAX).contains(&elements().count());
-    is_ours.then(|| elements().map(Spec::parse).collect())?
+    let is_valid = unit.eq_ignore_ascii_case("bytes") && (1..=WEB_RANGES_MAX).contains(&elements().count());
+    is_valid.then(|| elements().map(Spec::parse).collect())?
 }
 
-/// Whether `If-Range`, if there is one, names the present state: by a strong tag, or by its date to the second. (A
-/// client may name a date only if it is strong for it: RFC 9110, section 13.1.5.)
+/// Returns whether `If-Range` is missing or names the current state: by a strong tag, or by its date to the second. (A
+/// client may only send a date that is a strong validator: RFC 9110, section 13.1.5.)
 fn holds(headers: &HeaderMap, validators: &Validators) -> bool {
     if !headers.contains_key(IF_RANGE) {
         return true;
@@ -90,7 +89,7 @@ fn holds(headers: &HeaderMap, validators: &Validators) -> bool {
         || httpdate::parse_http_date(condition).is_ok_and(|date| validators.modified_second() == Some(date))
 }
 
-/// The value of a field that is there once.
+/// Returns the value of a field that occurs once.
 fn single(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
     let mut values = headers.get_all(name).iter();
     let value = values.next().filter(|_| values.next().is_none())?;
@@ -99,8 +98,8 @@ fn single(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
 
 fn satisfiable(asked: &[Spec], length: u64) -> Ranges {
     let mut parts: Vec<RangeInclusive<u64>> = Vec::new();
-    for mut part in asked.iter().filter_map(|spec| spec.of(length)) {
-        // What it overlaps or touches becomes one with it, and it takes the place of the first of these.
+    for mut part in asked.iter().filter_map(|spec| spec.resolve(length)) {
+        // It is merged with the parts that it overlaps or touches, at the place of the first of these.
         let mut place = parts.len();
         while let Some(at) = parts.iter().position(|other| adjoin(other, &part)) {
             let other = parts.remove(at);
@@ -111,13 +110,13 @@ fn satisfiable(asked: &[Spec], length: u64) -> Ranges {
     }
     match parts.is_empty() {
         false => Ranges::Parts(parts),
-        // The last bytes of nothing are nothing, which is all of it; there is no range to say so.
+        // The last bytes of an empty representation are the whole of it, for which there is no range.
         true if length == 0 && asked.iter().any(|spec| matches!(spec, Spec::Last(1..))) => Ranges::Whole,
         true => Ranges::Unsatisfiable,
     }
 }
 
-/// Whether the two leave no byte between them.
+/// Returns whether two ranges overlap or touch.
 fn adjoin(one: &RangeInclusive<u64>, other: &RangeInclusive<u64>) -> bool {
     *one.start() <= other.end().saturating_add(1) && *other.start() <= one.end().saturating_add(1)
 }
@@ -130,13 +129,13 @@ mod tests {
     use std::collections::BTreeSet;
     use std::time::{Duration, UNIX_EPOCH};
 
-    fn of(range: &str, length: u64) -> Ranges {
+    fn ranges(range: &str, length: u64) -> Ranges {
         let headers = HeaderMap::from_iter([(RANGE, HeaderValue::from_str(range).unwrap())]);
         requested(&headers, length, &Validators::default())
     }
 
     #[test]
-    fn reads_what_the_rfc_shows() {
+    fn ranges_of_the_rfc_are_read() {
         for (range, expected) in [
             ("bytes=0-499", vec![0..=499]),
             ("bytes=500-999", vec![500..=999]),
@@ -151,12 +150,12 @@ mod tests {
             ("bytes=20000-,7-8", vec![7..=8]),
             ("bytes=8-9,,0-1,2-7,", vec![0..=9]),
         ] {
-            assert_eq!(of(range, 10_000), Ranges::Parts(expected), "{range}");
+            assert_eq!(ranges(range, 10_000), Ranges::Parts(expected), "{range}");
         }
     }
 
     #[test]
-    fn nonsense_and_excess_are_the_whole() {
+    fn a_malformed_or_excessive_range_gives_the_whole() {
         for range in [
             "",
             "bytes",
@@ -179,28 +178,28 @@ mod tests {
             assert_eq!(requested(&headers, 100, &Validators::default()), Ranges::Whole, "{range}");
         }
         let many = |count| format!("bytes={}", vec!["0-0"; count].join(","));
-        assert_eq!(of(&many(WEB_RANGES_MAX), 100), Ranges::Parts(vec![0..=0]));
-        assert_eq!(of(&many(WEB_RANGES_MAX + 1), 100), Ranges::Whole);
+        assert_eq!(ranges(&many(WEB_RANGES_MAX), 100), Ranges::Parts(vec![0..=0]));
+        assert_eq!(ranges(&many(WEB_RANGES_MAX + 1), 100), Ranges::Whole);
         let mut twice = HeaderMap::from_iter([(RANGE, HeaderValue::from_static("bytes=0-1"))]);
         twice.append(RANGE, HeaderValue::from_static("bytes=0-1"));
         assert_eq!(requested(&twice, 100, &Validators::default()), Ranges::Whole);
     }
 
     #[test]
-    fn nothing_there_is_unsatisfiable() {
+    fn a_range_without_bytes_is_unsatisfiable() {
         for (range, length) in [("bytes=100-", 100), ("bytes=-0", 100), ("bytes=0-", 0), ("bytes=-0", 0)] {
-            assert_eq!(of(range, length), Ranges::Unsatisfiable, "{range} of {length}");
+            assert_eq!(ranges(range, length), Ranges::Unsatisfiable, "{range} of {length}");
         }
-        assert_eq!(of("bytes=-1", 0), Ranges::Whole);
+        assert_eq!(ranges("bytes=-1", 0), Ranges::Whole);
         let end = u64::MAX - 1;
         assert_eq!(
-            of("bytes=99999999999999999999-,0-99999999999999999999", u64::MAX),
+            ranges("bytes=99999999999999999999-,0-99999999999999999999", u64::MAX),
             Ranges::Parts(vec![0..=end])
         );
     }
 
     #[test]
-    fn a_range_of_another_state_is_ignored() {
+    fn a_range_for_another_state_is_ignored() {
         let modified = Some(UNIX_EPOCH + Duration::from_millis(784_111_777_500));
         for (etag, condition, holds) in [
             ("\"a\"", "\"a\"", true),
@@ -239,7 +238,7 @@ mod tests {
                 Spec::From(first, last) => format!("{first}-{}", last.map_or(String::new(), |last| last.to_string())),
                 Spec::Last(count) => format!("-{count}"),
             }).collect();
-            // Byte by byte, in the words of section 14.1.2.
+            // Byte by byte, as section 14.1.2 defines it.
             let bytes_of = |spec: &Spec| -> BTreeSet<u64> {
                 (0..length).filter(|&byte| match *spec {
                     Spec::From(first, last) => byte >= first && last.is_none_or(|last| byte <= last),
@@ -247,8 +246,8 @@ mod tests {
                 }).collect()
             };
             let asked: Vec<BTreeSet<u64>> = specs.iter().map(bytes_of).filter(|bytes| !bytes.is_empty()).collect();
-            match of(&format!("bytes={}", text.join(", ")), length) {
-                Ranges::Whole => prop_assert!(false, "it can be read"),
+            match ranges(&format!("bytes={}", text.join(", ")), length) {
+                Ranges::Whole => prop_assert!(false, "the range is valid"),
                 Ranges::Unsatisfiable => prop_assert!(asked.is_empty()),
                 Ranges::Parts(parts) => {
                     let union: BTreeSet<u64> = asked.iter().flatten().copied().collect();
@@ -267,8 +266,8 @@ mod tests {
         }
 
         #[test]
-        fn anything_is_bounded(range in "(bytes=)?[0-9, -]{0,64}|[ -~]{0,20}", length: u64) {
-            if let Ranges::Parts(parts) = of(&range, length) {
+        fn any_range_is_within_bounds(range in "(bytes=)?[0-9, -]{0,64}|[ -~]{0,20}", length: u64) {
+            if let Ranges::Parts(parts) = ranges(&range, length) {
                 prop_assert!((1..=WEB_RANGES_MAX).contains(&parts.len()));
                 prop_assert!(parts.iter().all(|part| part.start() <= part.end() && *part.end() < length));
             }

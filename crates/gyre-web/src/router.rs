@@ -1,4 +1,4 @@
-//! Owns which handler a request goes to: by its method and path.
+//! Owns the routes: which handler gets a request, by its method and path.
 
 use http::Method;
 
@@ -8,28 +8,28 @@ use super::query::percent_decode;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RouteError {
-    /// The pattern is none.
-    #[error("the route `{pattern}` can't be read: {why}")]
+    /// The pattern is invalid.
+    #[error("invalid route `{pattern}`: {why}")]
     Pattern {
         /// The pattern.
         pattern: String,
-        /// What is wrong with it.
+        /// The reason.
         why: String,
     },
-    /// Some path would fit this pattern and another, and neither is the more exact one.
-    #[error("the route `{pattern}` can't stand beside `{with}`: a path could mean either")]
+    /// Some path would match this pattern and another one, and neither is more specific.
+    #[error("route `{pattern}` conflicts with `{with}`: some paths match both")]
     Conflict {
         /// The pattern.
         pattern: String,
-        /// The one that was there.
+        /// The existing pattern.
         with: String,
     },
 }
 
-/// The named parts of a path, as the route's pattern names them; percent escapes are decoded, once.
+/// The parts of a path that the route's pattern names. Percent escapes are decoded once.
 ///
-/// It is the path as it was sent that is matched, and the parts are decoded afterwards: a part that was sent with `%2F`
-/// has a `/` in it, with `%00` a zero byte, and one of `%2E%2E` is `..`. Who makes a file's name of it has to look.
+/// The path is matched as it was sent, and its parts are decoded afterwards. So a part may contain a `/` (sent as
+/// `%2F`) or a zero byte (`%00`), or be `..` (`%2E%2E`). Check it before using it in a file name.
 ///
 /// ```
 /// # use gyre_web::testing as gyre;
@@ -42,27 +42,27 @@ pub enum RouteError {
 pub struct Params(Vec<(String, String)>);
 
 impl Params {
-    /// The part of this name.
+    /// Returns the value of the part with this name.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.iter().find(|(known, _)| *known == name).map(|(_, value)| value)
     }
 
-    /// All parts with their names, in the order of the path.
+    /// Returns the names and values of all parts, in the order of the path.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
-    /// How many there are.
+    /// Returns the number of parts.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// The route has no named parts.
+    /// Returns whether the route has no named parts.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// `None`: an escape that is none, or bytes that are not UTF-8.
+    /// Decodes the parts. `None`: an invalid escape, or bytes that are not UTF-8.
     fn read(matched: &matchit::Params<'_, '_>) -> Option<Self> {
         let decode =
             |(name, value): (&str, &str)| Some((name.to_owned(), percent_decode(value)?.into_owned()));
@@ -70,20 +70,20 @@ impl Params {
     }
 }
 
-/// Where a request goes.
+/// The result of a search for a route.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Match<'a, H> {
-    /// To this handler.
+    /// The request goes to this handler.
     Found { handler: &'a H, params: Params },
-    /// No route has this path.
+    /// No route matches the path.
     NotFound,
-    /// Routes have it, for other methods: these, as the header Allow lists them.
+    /// Routes match the path, but not the method. The methods that match, as in the field `Allow`.
     MethodNotAllowed { allow: String },
-    /// A route has it, but a named part can't be decoded.
+    /// A route matches, but a named part can't be decoded.
     BadEscape,
 }
 
-/// The routes: a tree of patterns for each method, so that patterns of one don't restrict those of another.
+/// The routes: a tree of patterns for each method. So the patterns of one method don't restrict those of another.
 #[derive(Debug)]
 pub(crate) struct Router<H> {
     trees: Vec<(Option<Method>, matchit::Router<H>)>,
@@ -96,17 +96,18 @@ impl<H> Default for Router<H> {
 }
 
 impl<H> Router<H> {
-    /// Adds a route for a method, or for all that have none of their own. `{name}` in the pattern stands for a part of
-    /// the path up to the next `/`, `{*name}` for all of its rest, and not for nothing; `{{` and `}}` are braces.
+    /// Adds a route for a method, or with `None` for every method without a route for the path. In the pattern `{name}`
+    /// matches a part of the path up to the next `/`, and `{*name}` the rest of the path, if it is not empty. `{{` and
+    /// `}}` are braces.
     pub(crate) fn add(
         &mut self,
         method: Option<Method>,
         pattern: &str,
         handler: H,
     ) -> Result<(), RouteError> {
-        let unreadable = |why: String| RouteError::Pattern { pattern: pattern.to_owned(), why };
+        let invalid = |why: String| RouteError::Pattern { pattern: pattern.to_owned(), why };
         if !pattern.starts_with('/') {
-            return Err(unreadable("it must start with `/`".into()));
+            return Err(invalid("it must start with `/`".into()));
         }
         let at = self.trees.iter().position(|(known, _)| *known == method).unwrap_or_else(|| {
             self.trees.push((method, matchit::Router::new()));
@@ -116,11 +117,11 @@ impl<H> Router<H> {
             matchit::InsertError::Conflict { with } => {
                 RouteError::Conflict { pattern: pattern.to_owned(), with }
             }
-            error => unreadable(error.to_string()),
+            error => invalid(error.to_string()),
         })
     }
 
-    /// Looks for the route of a request: one for its method first; for HEAD one for GET; then one for any method.
+    /// Finds the route of a request: first one for its method, for HEAD then one for GET, and last one for any method.
     pub(crate) fn find(&self, method: &Method, path: &str) -> Match<'_, H> {
         let get = (method == Method::HEAD).then_some(&Method::GET);
         for wanted in [Some(method), get, None] {
@@ -184,12 +185,12 @@ mod tests {
     fn methods_and_patterns_choose_the_handler() {
         assert_eq!(found(&Method::GET, "/"), (0, String::new()));
         assert_eq!(found(&Method::GET, "/user/a%20b+c"), (1, "name=a b+c".into()));
-        assert_eq!(found(&Method::HEAD, "/user/x"), (1, "name=x".into()), "HEAD is as GET");
-        assert_eq!(found(&Method::POST, "/user/x"), (2, "id=x".into()), "methods don't share names");
+        assert_eq!(found(&Method::HEAD, "/user/x"), (1, "name=x".into()), "HEAD uses the routes of GET");
+        assert_eq!(found(&Method::POST, "/user/x"), (2, "id=x".into()), "each method has its own names");
         assert_eq!(
             found(&Method::DELETE, "/user/x"),
             (3, "any=x".into()),
-            "a method of its own is preferred"
+            "a route for the method is preferred"
         );
         assert_eq!(found(&Method::GET, "/files/a/b%2Fc%252F"), (4, "path=a/b/c%2F".into()), "decoded once");
         assert_eq!(found(&Method::HEAD, "/own"), (6, String::new()));
@@ -197,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_is_told_from_what_may_not_be_done() {
+    fn an_unknown_path_differs_from_a_wrong_method() {
         let router = router();
         for nothing in ["", "*", "/nothing", "/user/", "/user/a/b", "/files/", "/own/", "/OWN"] {
             assert_eq!(router.find(&Method::GET, nothing), Match::NotFound, "{nothing:?}");
@@ -211,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_patterns_are_named() {
+    fn errors_name_the_wrong_pattern() {
         let mut router = router();
         let mut error = |pattern: &str| router.add(Some(Method::GET), pattern, 0).unwrap_err();
         for wrong in ["", "user", "/{", "/{}", "/a/{*rest}/b", "/{a}{b}", "/{a"] {
@@ -235,7 +236,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_name_survives_its_escapes(name in "\\PC{1,20}") {
+        fn any_escaped_name_is_decoded(name in "\\PC{1,20}") {
             let escaped: String = name.bytes().map(|byte| format!("%{byte:02x}")).collect();
             prop_assert_eq!(found(&Method::GET, &format!("/user/{escaped}")), (1, format!("name={name}")));
         }

@@ -1,5 +1,5 @@
-//! Owns sessions: what a site knows of a client from one request to the next, kept here under an id that the client
-//! holds in a signed cookie.
+//! Owns sessions: values that a site keeps for a client from one request to the next, under an id that the client holds
+//! in a signed cookie.
 
 mod memory;
 
@@ -25,11 +25,11 @@ use gyre_core::time::Timestamp;
 
 pub use memory::MemoryStore;
 
-/// A session's values by their names, as JSON knows them.
+/// A session's values by name, as JSON.
 pub type Values = serde_json::Map<String, serde_json::Value>;
 
-/// What a session is found by: random, and known to its client alone. Whoever knows it is the client, so `Debug` shows
-/// only its start. None is ever taken over from a client that doesn't have it from here.
+/// The key of a session, random and secret. A client that knows it has the session, so `Debug` shows only its start. An
+/// id is never accepted from a client unless a store issued it.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct SessionId(Arc<str>);
 
@@ -41,14 +41,14 @@ impl SessionId {
         Ok(Self(text.into()))
     }
 
-    /// The id of this text, if it could be one.
+    /// Reads an id. `None`: the text is not a valid one.
     fn parse(text: &str) -> Option<Self> {
         let is_digit = |byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
         let is_id = text.len() == 2 * WEB_SESSION_ID_BYTES && text.bytes().all(is_digit);
         is_id.then(|| Self(text.into()))
     }
 
-    /// All of it: 40 hexadecimal digits.
+    /// Returns the whole id: 40 hexadecimal digits.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -66,53 +66,59 @@ impl fmt::Debug for SessionId {
     }
 }
 
-/// What a store has of a session.
+/// A session as a store returns it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Stored {
-    /// What was saved.
+pub struct StoredSession {
+    /// Its values.
     pub values: Values,
-    /// How much of its lifetime is left.
-    pub left: Duration,
+    /// Its remaining lifetime.
+    pub remaining: Duration,
 }
 
-/// What a store will answer.
-pub type Answer<'a, T> = LocalFuture<'a, Result<T, TrackerError>>;
+/// The future that a method of [`SessionStore`] returns.
+pub type StoreFuture<'a, T> = LocalFuture<'a, Result<T, TrackerError>>;
 
-/// Where sessions live: [`MemoryStore`], or something that several processes share. A session that is not written
-/// within its lifetime is gone; a store may let one go before, too.
+/// Keeps sessions: [`MemoryStore`], or a store that several processes share. A session that is not written within its
+/// lifetime expires. A store may also drop one earlier.
 ///
-/// Times are counted since the process's start, so a store that outlives it has to go by a clock of its own.
+/// Timestamps count from the process's start, so a store that outlives the process needs its own clock.
 pub trait SessionStore: Send + Sync {
-    /// A session that is there.
-    fn load(&self, id: SessionId, now: Timestamp) -> Answer<'_, Option<Stored>>;
+    /// Returns a session. `None`: it does not exist or has expired.
+    fn load(&self, id: SessionId, now: Timestamp) -> StoreFuture<'_, Option<StoredSession>>;
 
-    /// Keeps a new session for a lifetime from now on.
-    fn save(&self, id: SessionId, values: Values, now: Timestamp, lifetime: Duration) -> Answer<'_, ()>;
+    /// Saves a new session, which expires after `lifetime`.
+    fn save(&self, id: SessionId, values: Values, now: Timestamp, lifetime: Duration) -> StoreFuture<'_, ()>;
 
-    /// Writes a session anew if it is there, for a lifetime from now on. Says whether it is: if not, nothing may be
-    /// kept, so that who has logged out is not in again by a request that was under way.
-    fn replace(&self, id: SessionId, values: Values, now: Timestamp, lifetime: Duration) -> Answer<'_, bool>;
+    /// Overwrites a session, which then expires after `lifetime`. Returns whether it existed. If it did not, nothing
+    /// may be stored. Otherwise a concurrent request could undo a logout.
+    fn replace(
+        &self,
+        id: SessionId,
+        values: Values,
+        now: Timestamp,
+        lifetime: Duration,
+    ) -> StoreFuture<'_, bool>;
 
-    /// Forgets a session. One that is not there is no error.
-    fn remove(&self, id: SessionId) -> Answer<'_, ()>;
+    /// Removes a session. A missing one is not an error.
+    fn remove(&self, id: SessionId) -> StoreFuture<'_, ()>;
 }
 
-/// What has to be done with a session before its response.
+/// What must be stored of a session before the response is sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Change {
-    /// Nothing, unless much of its lifetime has passed.
+    /// Nothing, unless a part of its lifetime has passed.
     #[default]
     None,
-    /// Values are to be written.
+    /// Its values.
     Written,
-    /// It goes on under a new id.
+    /// Its values, under a new id.
     Renewed,
-    /// It is over.
+    /// That it has ended.
     Ended,
 }
 
-/// What is known of one client. It lasts from the first value that is kept, and is written back before the response.
-/// Of two requests at a time whose handlers both change it the later one's values stay.
+/// The session of one client. It begins with its first value and is stored before the response is sent. If the handlers
+/// of two concurrent requests both change it, the values of the later one remain.
 ///
 /// ```
 /// # use gyre_web::testing as gyre;
@@ -131,51 +137,51 @@ enum Change {
 /// ```
 #[derive(Default)]
 pub struct Session {
-    /// What the store and the client know it by; none before it was stored.
+    /// Its id. `None` until it was stored.
     id: Option<SessionId>,
     values: Values,
-    /// What was left of its lifetime when it was loaded.
-    left: Duration,
+    /// Remaining lifetime when it was loaded.
+    remaining: Duration,
     change: Change,
 }
 
 impl Session {
-    /// The value of this name; `None` also if it is of another type.
+    /// Returns the value of this name. `None`: there is no such value, or it has another type.
     pub fn get<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
         T::deserialize(self.values.get(name)?).ok()
     }
 
-    /// Keeps a value in place of the one of this name.
+    /// Sets the value of this name.
     ///
     /// # Errors
     ///
-    /// [`Code::Internal`](gyre_core::error::Code::Internal), and the session stays as it was, if JSON has no such value, or
-    /// the session would exceed [`WEB_SESSION_MAX_BYTES`] as JSON.
+    /// [`Code::Internal`](gyre_core::error::Code::Internal) if the value can't be represented in JSON, or the session
+    /// would exceed [`WEB_SESSION_MAX_BYTES`] as JSON. The session is not changed then.
     pub fn insert<T: Serialize>(&mut self, name: impl Into<String>, value: T) -> Result<(), TrackerError> {
         let mut values = self.values.clone();
         values.insert(name.into(), serde_json::to_value(value).map_err(TrackerError::internal)?);
         let text = serde_json::to_vec(&values).map_err(TrackerError::internal)?;
         if text.len() > WEB_SESSION_MAX_BYTES {
-            return Err(TrackerError::internal("a session has no room for this value"));
+            return Err(TrackerError::internal("the session would exceed its maximum size"));
         }
-        // What a store will not be able to read, as it is nested too deep, must not get there.
+        // A value that is nested too deep to be read back must not reach the store.
         self.values = serde_json::from_slice(&text).map_err(TrackerError::internal)?;
         self.change = match self.change {
             Change::None | Change::Written => Change::Written,
-            // What comes after the end is another session.
+            // A value that is inserted after the end begins a new session.
             Change::Renewed | Change::Ended => Change::Renewed,
         };
         Ok(())
     }
 
-    /// Drops the value of this name.
+    /// Removes the value of this name.
     pub fn remove(&mut self, name: &str) {
         if self.values.remove(name).is_some() && self.change == Change::None {
             self.change = Change::Written;
         }
     }
 
-    /// Drops all values. The session goes on.
+    /// Removes all values. The session continues.
     pub fn clear(&mut self) {
         if !self.values.is_empty() && self.change == Change::None {
             self.change = Change::Written;
@@ -183,28 +189,28 @@ impl Session {
         self.values.clear();
     }
 
-    /// Whether it holds no values.
+    /// Returns whether it has no values.
     pub fn is_empty(&self) -> bool {
         self.values.is_empty()
     }
 
-    /// Gives it a new id; the old one is forgotten. To be called at login, and whenever the client may do more than
-    /// before: an id that somebody has foisted on it is then worth nothing.
+    /// Gives the session a new id and removes the old one. Call it at login and whenever the client gets more rights.
+    /// Then an id that an attacker has planted in the client's browser is useless (session fixation).
     pub fn renew(&mut self) {
         if self.change != Change::Ended {
             self.change = Change::Renewed;
         }
     }
 
-    /// Ends it: its values are gone, here and in the store, and so is its cookie. What is inserted afterwards begins
-    /// another.
+    /// Ends the session: removes its values, its entry in the store and its cookie. A value that is inserted afterwards
+    /// begins a new session.
     pub fn end(&mut self) {
         self.values.clear();
         self.change = Change::Ended;
     }
 }
 
-/// How a site keeps sessions: where, for how long, and in which cookie.
+/// How a site keeps sessions: in which store, for how long, and in which cookie.
 ///
 /// ```
 /// # use gyre_web::testing as gyre;
@@ -231,8 +237,8 @@ pub struct Sessions {
 }
 
 impl Sessions {
-    /// Sessions in this store for [`DEFAULT_WEB_SESSION_LIFETIME_S`], in the cookie `gyre_session`, `SameSite=Lax` and
-    /// signed with a random key: one that is valid until the process ends.
+    /// Keeps sessions in this store for [`DEFAULT_WEB_SESSION_LIFETIME_S`]. The cookie is named `gyre_session`, has
+    /// `SameSite=Lax`, and is signed with a random key, which lasts until the process ends.
     ///
     /// # Errors
     ///
@@ -249,15 +255,16 @@ impl Sessions {
         })
     }
 
-    /// Signs with this key. It must be random, secret, and the same for all processes that share the store.
+    /// Sets the key that signs cookies. It must be random, secret, and the same for all processes that share the store.
     #[must_use]
     pub fn key(mut self, key: &[u8; 64]) -> Self {
         self.key = Key::from(key);
         self
     }
 
-    /// How long a session lasts that is not used: whole seconds, brought within [`WEB_SESSION_LIFETIME_RANGE_S`]. It
-    /// begins anew when the session is used after a tenth of it.
+    /// Sets the lifetime of a session since its last use, in whole seconds, clamped to
+    /// [`WEB_SESSION_LIFETIME_RANGE_S`]. Default: [`DEFAULT_WEB_SESSION_LIFETIME_S`]. It restarts when the session is
+    /// used after a tenth of it.
     #[must_use]
     pub fn lifetime(mut self, lifetime: Duration) -> Self {
         let (least, most) = WEB_SESSION_LIFETIME_RANGE_S.into_inner();
@@ -265,35 +272,35 @@ impl Sessions {
         self
     }
 
-    /// The cookie's name: a token (RFC 6265). With one that starts with `__Host-`, which needs HTTPS, no other host of
-    /// the domain can set the cookie.
+    /// Sets the cookie's name, a token (RFC 6265). Default: `gyre_session`. If it starts with `__Host-`, which requires
+    /// HTTPS, no other host of the domain can set the cookie.
     #[must_use]
     pub fn cookie_name(mut self, name: impl Into<Cow<'static, str>>) -> Self {
         self.name = name.into();
         self
     }
 
-    /// Whether the cookie is `Secure` in any case: for a site that is reached by HTTPS alone. Else it is so in answers
-    /// by HTTPS.
+    /// Sets whether the cookie is always `Secure`, for a site that is only reached by HTTPS. Default: false, which
+    /// makes it `Secure` in responses over HTTPS.
     #[must_use]
     pub fn secure(mut self, secure: bool) -> Self {
         self.secure = secure;
         self
     }
 
-    /// Which requests from other sites the cookie comes with. `None` works by HTTPS alone.
+    /// Sets which requests from other sites carry the cookie. Default: `Lax`. `None` requires HTTPS.
     #[must_use]
     pub fn same_site(mut self, same_site: SameSite) -> Self {
         self.same_site = same_site;
         self
     }
 
-    /// The session that the client's cookie names. If its signature is wrong, or the store doesn't know it (any more),
-    /// the client gets another, fresh and empty: an id that is not in the store is never brought there.
+    /// Loads the session that the client's cookie names. If the signature is wrong, or the store doesn't have the
+    /// session, returns a new empty one: an id from a client never gets into the store.
     ///
     /// # Errors
     ///
-    /// The store's.
+    /// Those of the store.
     pub(crate) async fn load(&self, cookies: &Cookies, now: Timestamp) -> Result<Session, TrackerError> {
         let signed = cookies.get(&self.name).map(|value| Cookie::new("", value.to_owned()));
         let signed = signed.and_then(|cookie| CookieJar::new().signed(&self.key).verify(cookie));
@@ -301,36 +308,38 @@ impl Sessions {
             return Ok(Session::default());
         };
         Ok(match self.store.load(id.clone(), now).await? {
-            Some(Stored { values, left }) => Session { id: Some(id), values, left, change: Change::None },
+            Some(StoredSession { values, remaining }) => {
+                Session { id: Some(id), values, remaining, change: Change::None }
+            }
             None => Session::default(),
         })
     }
 
-    /// Writes to the store what has changed; returns the value of a `Set-Cookie` if the client has to be told: of a new
-    /// id, of a lifetime that begins anew, of the end. To be called before the head of the response is written, and
-    /// again after the handler: the changes after the head that need a cookie come too late for the client.
+    /// Writes changes to the store. Returns the value of a `Set-Cookie` for a new id, a restarted lifetime or the end
+    /// of the session. It is called before the head of the response is written, and again after the handler: changes
+    /// after the head that need a cookie are too late for the client.
     ///
-    /// A session that holds nothing and never did is not stored, and sets no cookie. One that has ended or expired
-    /// meanwhile stays so: its values are lost, and it is fresh.
+    /// A new session without values is not stored and sets no cookie. If the session has ended or expired in the
+    /// meantime, it stays so: its values are lost, and it becomes a new empty one.
     ///
     /// # Errors
     ///
-    /// The store's, that of a cookie that can't be set, and none of either if the id can't be drawn:
-    /// [`Code::Internal`](gyre_core::error::Code::Internal). The same call may be tried again.
+    /// Those of the store and of an invalid cookie; [`Code::Internal`](gyre_core::error::Code::Internal) if there are
+    /// no random bytes for an id. The call may be repeated.
     pub(crate) async fn store(
         &self,
         session: &mut Session,
         now: Timestamp,
         is_https: bool,
     ) -> Result<Option<HeaderValue>, TrackerError> {
-        let passed = self.lifetime.saturating_sub(session.left);
-        let is_worn = passed > self.lifetime / WEB_SESSION_SLIDE_DIVISOR;
+        let passed = self.lifetime.saturating_sub(session.remaining);
+        let is_due = passed > self.lifetime / WEB_SESSION_SLIDE_DIVISOR;
         let cookie = match (session.change, &session.id) {
-            (Change::None, Some(_)) if !is_worn => None,
+            (Change::None, Some(_)) if !is_due => None,
             (Change::None | Change::Written, Some(id)) => {
                 let cookie = self.cookie(Some(id), is_https)?;
                 if self.store.replace(id.clone(), session.values.clone(), now, self.lifetime).await? {
-                    session.left = self.lifetime;
+                    session.remaining = self.lifetime;
                     Some(cookie)
                 } else {
                     *session = Session::default();
@@ -347,13 +356,14 @@ impl Sessions {
             (Change::None | Change::Written | Change::Renewed, old) => {
                 let new = SessionId::random().map_err(TrackerError::internal)?;
                 let cookie = self.cookie(Some(&new), is_https)?;
-                // If something fails in between, the client has no session rather than one that others know.
+                // The old session goes first: if saving fails, the client has no session rather than one whose id
+                // others may know.
                 if let Some(old) = old {
                     self.store.remove(old.clone()).await?;
                     session.id = None;
                 }
                 self.store.save(new.clone(), session.values.clone(), now, self.lifetime).await?;
-                (session.id, session.left) = (Some(new), self.lifetime);
+                (session.id, session.remaining) = (Some(new), self.lifetime);
                 Some(cookie)
             }
         };
@@ -361,7 +371,7 @@ impl Sessions {
         Ok(cookie)
     }
 
-    /// The cookie that names a session, or with none the one that makes the client forget it.
+    /// Returns the value of `Set-Cookie` with this id. `None`: the one that removes the cookie.
     fn cookie(&self, id: Option<&SessionId>, is_https: bool) -> Result<HeaderValue, TrackerError> {
         let (value, lifetime) = match id {
             Some(id) => {

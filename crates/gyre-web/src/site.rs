@@ -1,5 +1,5 @@
-//! Owns a site: the routes that a program adds beside the tracker's, what they share, and the way of a request to its
-//! handler and back.
+//! Owns a site: the routes that a program adds to the tracker's, what they share, and how a request reaches its
+//! handler.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -15,7 +15,9 @@ use crate::files::{Directory, Found};
 use crate::head;
 use crate::log::LogFormat;
 use crate::router::{Match, RouteError, Router};
+#[cfg(feature = "sessions")]
 use crate::session::Sessions;
+#[cfg(feature = "templates")]
 use crate::templates::Templates;
 use crate::transport::Transport;
 use gyre_core::counters::{Counters, Published};
@@ -23,8 +25,8 @@ use gyre_core::engine::route::Route as TrackerRoute;
 use gyre_core::error::{Code, TrackerError};
 use gyre_core::wire::http::Framing;
 
-/// What answers the requests of a route: an async function of the connection. All workers share it, so what it keeps
-/// must be [`Sync`]; its futures stay on the worker of the connection.
+/// Answers the requests of a route: an async function of the connection. All workers share it, so its state must be
+/// [`Sync`]. Its futures stay on the worker of the connection.
 ///
 /// ```
 /// # use gyre_web::testing as gyre;
@@ -40,7 +42,7 @@ pub trait Handler: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// What the client is told by the error's route, if nothing was sent yet.
+    /// The client gets the error through the error route, if no response was sent yet.
     fn handle<'a>(
         &'a self,
         connection: &'a mut HttpConnection,
@@ -59,9 +61,9 @@ where
     }
 }
 
-/// The files of a directory.
+/// Serves the files of a directory.
 struct Files {
-    /// What the path starts with, without its last slash.
+    /// The URL path of the directory, without a slash at its end.
     prefix: String,
     directory: Directory,
 }
@@ -80,7 +82,7 @@ impl Handler for Files {
                     if let Some(query) = connection.request().uri.query() {
                         location = format!("{location}?{query}");
                     }
-                    // Some clients send such paths as they were typed.
+                    // Some clients send control characters and non-ASCII characters unencoded.
                     let location = utf8_percent_encode(&location, CONTROLS).to_string();
                     connection.redirect(&location, true).await
                 }
@@ -94,11 +96,13 @@ impl Handler for Files {
 pub struct Site {
     router: Router<Arc<dyn Handler>>,
     errors: Vec<(Option<StatusCode>, Arc<dyn Handler>)>,
+    #[cfg(feature = "templates")]
     templates: Option<Templates>,
+    #[cfg(feature = "sessions")]
     sessions: Option<Sessions>,
-    /// How each request is logged, if it is.
+    /// Format in which each request is logged. `None`: requests are not logged.
     log: Option<LogFormat>,
-    /// What each worker of the tracker has counted.
+    /// The counters of each of the tracker's workers.
     published: Vec<Arc<Published>>,
     has_routes: bool,
 }
@@ -119,22 +123,22 @@ pub struct Asked<'a> {
     pub keep_alive: bool,
 }
 
-/// What is left to do with the connection.
+/// What the worker must do with the connection after a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Served {
-    /// It stays open.
+    /// The connection stays open.
     pub keep_alive: bool,
-    /// So much of what follows is body that nobody wanted.
+    /// Number of bytes that follow and belong to the body that the handler did not read.
     pub skip_bytes: u64,
 }
 
 impl Site {
-    /// Adds a route; `None` is any method. A tracker's own site has its routes from the
-    /// `Builder`; one that is served by another [`Transport`] has them from here.
+    /// Adds a route; `None` is any method. For a tracker's site the `Builder` calls this. A program that serves a site
+    /// through another [`Transport`] calls it itself.
     ///
     /// # Errors
     ///
-    /// The pattern is invalid, or another route has it.
+    /// The pattern is invalid, or conflicts with that of another route.
     pub fn route(
         &mut self,
         method: Option<Method>,
@@ -145,7 +149,7 @@ impl Site {
         self.router.add(method, pattern, handler)
     }
 
-    /// Adds the route of a status, or of all errors that have none of their own.
+    /// Sets the error route of a status, or with `None` of every status that has no error route.
     pub fn error(&mut self, status: Option<StatusCode>, handler: Arc<dyn Handler>) {
         self.errors.retain(|(known, _)| *known != status);
         self.errors.push((status, handler));
@@ -155,7 +159,7 @@ impl Site {
     ///
     /// # Errors
     ///
-    /// The path is invalid as a pattern, or another route has it.
+    /// The path is invalid as a pattern, or conflicts with that of another route.
     pub fn directory(&mut self, prefix: &str, directory: Directory) -> Result<(), RouteError> {
         let prefix = prefix.trim_end_matches('/');
         let files: Arc<dyn Handler> = Arc::new(Files { prefix: prefix.to_owned(), directory });
@@ -163,17 +167,7 @@ impl Site {
         self.route(Some(Method::GET), &format!("{prefix}/{{*path}}"), files)
     }
 
-    /// Sets the templates that [`HttpConnection::render`] takes from.
-    pub fn set_templates(&mut self, templates: Templates) {
-        self.templates = Some(templates);
-    }
-
-    /// Keeps sessions.
-    pub fn set_sessions(&mut self, sessions: Sessions) {
-        self.sessions = Some(sessions);
-    }
-
-    /// Logs each request, in this format.
+    /// Logs each request in this format.
     pub fn set_log(&mut self, format: LogFormat) {
         self.log = Some(format);
     }
@@ -187,20 +181,12 @@ impl Site {
         self.published.iter().map(|published| published.read()).collect()
     }
 
-    pub(super) fn templates(&self) -> Result<Templates, TrackerError> {
-        self.templates.clone().ok_or_else(|| TrackerError::internal("the site has no templates"))
-    }
-
-    pub(super) fn sessions(&self) -> Result<&Sessions, TrackerError> {
-        self.sessions.as_ref().ok_or_else(|| TrackerError::internal("the site has no sessions"))
-    }
-
     pub(super) fn error_route(&self, status: StatusCode) -> Option<Arc<dyn Handler>> {
         let of = |wanted| self.errors.iter().find(|(known, _)| *known == wanted);
         of(Some(status)).or_else(|| of(None)).map(|(_, handler)| handler.clone())
     }
 
-    /// Whether a request is the site's to answer: what is not the tracker's, if there is a site at all.
+    /// Returns whether the site answers this request, rather than the tracker. False if the site has no routes.
     pub fn serves(&self, route: &TrackerRoute<'_>, path: &str) -> bool {
         self.has_routes
             && match route {
@@ -234,7 +220,7 @@ impl Site {
         if let Err(error) = &answered
             && error.code() != Code::ConnectionClosed
         {
-            tracing::warn!(target: "gyre::web", "{} broke off: {error}", connection.path());
+            tracing::warn!(target: "gyre::web", "{}: the response was cut off: {error}", connection.path());
         }
         if let Err(error) = connection.store_session().await {
             tracing::warn!(target: "gyre::web", "a session was not stored: {error}");
@@ -247,7 +233,7 @@ impl Site {
             Match::Found { handler, params } => Ok((handler.clone(), params)),
             Match::NotFound => Err(TrackerError::new(Code::NotFound, "there is nothing at this path")),
             Match::BadEscape => {
-                Err(TrackerError::incorrect_request("the path has an escape that stands for nothing"))
+                Err(TrackerError::incorrect_request("the path has an invalid percent escape"))
             }
             Match::MethodNotAllowed { allow } => {
                 connection.allow(&allow);
@@ -255,12 +241,36 @@ impl Site {
                     connection.set_status(204)?;
                     return Ok(());
                 }
-                Err(TrackerError::new(Code::MethodNotAllowed, "not by this method"))
+                Err(TrackerError::new(Code::MethodNotAllowed, "method not allowed"))
             }
         };
         let (handler, params) = found?;
         connection.set_params(params);
         handler.handle(connection).await
+    }
+}
+
+#[cfg(feature = "templates")]
+impl Site {
+    /// Sets the templates that [`HttpConnection::render`] uses.
+    pub fn set_templates(&mut self, templates: Templates) {
+        self.templates = Some(templates);
+    }
+
+    pub(super) fn templates(&self) -> Result<Templates, TrackerError> {
+        self.templates.clone().ok_or_else(|| TrackerError::internal("the site has no templates"))
+    }
+}
+
+#[cfg(feature = "sessions")]
+impl Site {
+    /// Sets how [`HttpConnection::session`] keeps sessions.
+    pub fn set_sessions(&mut self, sessions: Sessions) {
+        self.sessions = Some(sessions);
+    }
+
+    pub(super) fn sessions(&self) -> Result<&Sessions, TrackerError> {
+        self.sessions.as_ref().ok_or_else(|| TrackerError::internal("the site has no sessions"))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Owns the templates that pages are made of: minijinja, with its bounds set.
+//! Owns the templates of pages: minijinja with limits.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -12,12 +12,12 @@ use serde::Serialize;
 use crate::limits::{WEB_TEMPLATE_DEPTH, WEB_TEMPLATE_FUEL};
 use gyre_core::error::TrackerError;
 
-/// Templates by name, in the language of Jinja. A copy has the same templates; all workers may have one.
+/// Jinja templates by name. Clones share the templates and can be used by all workers.
 ///
-/// In templates whose name ends with `.html`, `.htm` or `.xml`, values are escaped for HTML; in `.js`, `.json` and
-/// `.yaml` they are written as JSON (in a script within HTML the filter `tojson` does it); elsewhere they stand as they
-/// are. One rendering may take [`WEB_TEMPLATE_FUEL`]
-/// instructions, and nest to [`WEB_TEMPLATE_DEPTH`].
+/// The name's ending decides how values are written. In `.html`, `.htm` and `.xml` they are escaped for HTML. In `.js`,
+/// `.json` and `.yaml` they are written as JSON; the filter `tojson` does so in a script within HTML. In all other
+/// templates they are written unchanged. One rendering may take [`WEB_TEMPLATE_FUEL`] instructions and nest
+/// [`WEB_TEMPLATE_DEPTH`] deep.
 ///
 /// ```
 /// # use gyre_web::testing as gyre;
@@ -35,15 +35,15 @@ use gyre_core::error::TrackerError;
 pub struct Templates(Arc<Environment<'static>>);
 
 impl Templates {
-    /// No templates yet.
+    /// Creates an empty collection.
     pub fn new() -> Self {
         Self::environment(Environment::new())
     }
 
-    /// Templates in the files of a folder and those below it, with the path from there as name. Each is read when it is
-    /// first asked for, which a worker waits for, and then kept. Names can't lead out of the folder, but for links in
-    /// the file system; files with a dot before their name are not found. A name should be the program's choice and not
-    /// a client's: `a//b` and `a/b` are the same file, and kept twice.
+    /// Loads templates from a folder and its subfolders. A template's name is its path below the folder. Each file is
+    /// read at its first use, for which the worker waits, and then kept. Names can't lead out of the folder, except
+    /// through links in the file system. Files whose name starts with a dot are not found. The program and not the
+    /// client should choose the names: `a//b` and `a/b` name the same file, which is then kept twice.
     pub fn directory(path: impl AsRef<Path>) -> Self {
         let mut environment = Environment::new();
         environment.set_loader(path_loader(path));
@@ -51,18 +51,18 @@ impl Templates {
         Self::environment(environment)
     }
 
-    /// Templates, filters and functions of one's own. Bounds are set where it has none.
+    /// Takes an environment with its own templates, filters and functions. Limits that it lacks are set.
     pub fn environment(mut environment: Environment<'static>) -> Self {
         environment.set_fuel(environment.fuel().or(Some(WEB_TEMPLATE_FUEL)));
         environment.set_recursion_limit(environment.recursion_limit().min(WEB_TEMPLATE_DEPTH));
         Self(Arc::new(environment))
     }
 
-    /// Adds a template. Copies that were made before don't have it.
+    /// Adds a template. Earlier clones don't have it.
     ///
     /// # Errors
     ///
-    /// [`Code::Internal`](gyre_core::error::Code::Internal): it can't be read, with the line.
+    /// [`Code::Internal`](gyre_core::error::Code::Internal) for a syntax error, with its line.
     pub fn add(
         mut self,
         name: impl Into<Cow<'static, str>>,
@@ -72,12 +72,12 @@ impl Templates {
         Ok(self)
     }
 
-    /// Fills a template with values: those of a structure or a map, by their names.
+    /// Renders a template with the values of a structure or map.
     ///
     /// # Errors
     ///
-    /// [`Code::Internal`](gyre_core::error::Code::Internal): there is no such template, something in it fails, with its
-    /// line, or it takes too long.
+    /// [`Code::Internal`](gyre_core::error::Code::Internal) if there is no such template, it fails (with the line), or
+    /// it exceeds a limit.
     pub fn render(&self, name: &str, context: impl Serialize) -> Result<String, TrackerError> {
         let template = self.0.get_template(name);
         template
@@ -85,7 +85,7 @@ impl Templates {
             .map_err(|error| failed(&error))
     }
 
-    /// Fills a template that is given here, for once. It is taken for HTML: values are escaped.
+    /// Renders a template from its source. Values are escaped for HTML.
     ///
     /// # Errors
     ///
@@ -102,7 +102,7 @@ impl Default for Templates {
     }
 }
 
-/// The message with its name and line, and those of the templates that it came through.
+/// Makes an error with the name and line of the template, and of those that include it.
 fn failed(error: &minijinja::Error) -> TrackerError {
     let mut message = format!("template: {error}");
     let mut cause = error.source();
@@ -122,15 +122,15 @@ mod tests {
     use super::*;
     use gyre_core::error::Code;
 
-    /// A failure's message.
+    /// Returns the message of a failure.
     fn failure(result: Result<impl Sized, TrackerError>) -> String {
-        let Err(error) = result else { panic!("it should fail") };
+        let Err(error) = result else { panic!("no error") };
         assert_eq!(error.code(), Code::Internal);
         error.message().to_owned()
     }
 
     #[test]
-    fn values_are_escaped_by_the_name() {
+    fn the_name_decides_how_values_are_escaped() {
         let templates = Templates::new();
         let mut templates = templates.add("page.txt", "{{ a }}").unwrap();
         for (name, source) in [
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_name_the_place() {
+    fn errors_name_template_and_line() {
         let message = failure(Templates::new().add("bad.html", "\n{% if %}"));
         assert!(message.contains("bad.html:2"), "{message}");
         let templates = Templates::new()
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn no_template_goes_on_for_ever() {
+    fn rendering_is_limited() {
         let templates = Templates::new();
         let loops = "{% for a in range(2000) %}{% for b in range(2000) %}{% endfor %}{% endfor %}";
         assert!(failure(templates.render_str(loops, ())).contains("fuel"));
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_is_not_left() {
+    fn names_do_not_lead_out_of_the_folder() {
         let folder = std::env::temp_dir().join(format!("gyre-templates-{}", std::process::id()));
         fs::create_dir_all(folder.join("pages/sub")).unwrap();
         fs::write(folder.join("secret.html"), "secret").unwrap();
@@ -206,6 +206,10 @@ mod tests {
             failure(templates.render(wrong, ()));
         }
         fs::remove_dir_all(folder).unwrap();
-        assert_eq!(templates.render("sub/a.html", context! { a => 1 }).unwrap(), "1", "it is kept");
+        assert_eq!(
+            templates.render("sub/a.html", context! { a => 1 }).unwrap(),
+            "1",
+            "a template is kept in memory"
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! Owns the socket of the web's tests: what a client sends is a script, what it is sent is kept.
+//! Owns the transport of the web's tests: the client's input is a script, and the output is kept.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -16,7 +16,7 @@ use gyre_core::time::Timestamp;
 
 use super::transport::{FileReader, LocalFuture, Transport};
 
-/// A client that sends stretch by stretch, each when it is waited for a second time; then no more.
+/// A client that sends one chunk of its script each second time that it is polled, and then closes its side.
 pub(crate) struct TestTransport {
     input: RefCell<Vec<u8>>,
     script: RefCell<VecDeque<Vec<u8>>>,
@@ -26,10 +26,10 @@ pub(crate) struct TestTransport {
 }
 
 impl TestTransport {
-    /// The client has sent `come` and is going to send the stretches of `script`.
-    pub(crate) fn new(come: &[u8], script: impl IntoIterator<Item = Vec<u8>>) -> Rc<Self> {
+    /// Creates a client that has sent `sent` and will send the chunks of `script`.
+    pub(crate) fn new(sent: &[u8], script: impl IntoIterator<Item = Vec<u8>>) -> Rc<Self> {
         Rc::new(Self {
-            input: RefCell::new(come.to_vec()),
+            input: RefCell::new(sent.to_vec()),
             script: RefCell::new(script.into_iter().collect()),
             waited: Cell::new(false),
             written: RefCell::default(),
@@ -37,12 +37,12 @@ impl TestTransport {
         })
     }
 
-    /// The connection breaks when the script is over.
+    /// Makes the connection break at the end of the script.
     pub(crate) fn break_off(&self) {
         self.broken.set(true);
     }
 
-    /// What the client was sent.
+    /// Returns the bytes that were written to the client.
     pub(crate) fn written(&self) -> Vec<u8> {
         self.written.borrow().clone()
     }
@@ -60,7 +60,7 @@ impl Transport for TestTransport {
         }
         self.waited.set(false);
         match self.script.borrow_mut().pop_front() {
-            Some(stretch) => self.input.borrow_mut().extend_from_slice(&stretch),
+            Some(chunk) => self.input.borrow_mut().extend_from_slice(&chunk),
             None if self.broken.get() => return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
             None => return Poll::Ready(Ok(false)),
         }
@@ -101,7 +101,7 @@ impl Transport for TestTransport {
     }
 }
 
-/// Blocks.
+/// A file that is read with blocking calls.
 struct TestFile(File);
 
 impl FileReader for TestFile {
@@ -122,7 +122,7 @@ impl FileReader for TestFile {
     }
 }
 
-/// Polls a future until it is ready, as no test's future takes long.
+/// Polls a future until it is ready.
 pub(crate) fn run<T>(future: impl Future<Output = T>) -> T {
     const POLLS: usize = 10_000_000;
     let mut future = pin!(future);
@@ -132,5 +132,5 @@ pub(crate) fn run<T>(future: impl Future<Output = T>) -> T {
             return output;
         }
     }
-    panic!("it waits for what never comes");
+    panic!("the future is still pending after {POLLS} polls");
 }

@@ -1,4 +1,5 @@
-//! Owns what the web needs of a connection's socket and of files. A worker gives it, on its ring; tests give their own.
+//! Owns the interface through which the web reads sockets and files. A worker implements it on its ring, tests on a
+//! script.
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -12,51 +13,51 @@ use gyre_core::time::Timestamp;
 /// A future on the worker's thread.
 pub use futures_core::future::LocalBoxFuture as LocalFuture;
 
-/// A connection's socket, as the web sees it: it is shared by what reads the body and what looks whether the client is
-/// still there, which run in one task.
+/// A connection's socket, as the web sees it. The reader of the body and the check for a closed connection share it;
+/// both run in one task.
 pub trait Transport {
-    /// What has come and was not taken yet: the rest of the body, and what follows it.
+    /// Returns input that has arrived and was not taken yet: the rest of the body, and what follows it.
     fn input(&self) -> &RefCell<Vec<u8>>;
 
-    /// Waits until there is more of `input` than there was. `Ok(false)`: there will be no more.
+    /// Waits until [`input`](Self::input) has grown. `Ok(false)`: the client has closed its side.
     ///
     /// # Errors
     ///
     /// The connection broke.
     fn poll_fill(&self, context: &mut Context<'_>) -> Poll<io::Result<bool>>;
 
-    /// Writes all of these bytes; gives the buffer back for reuse.
+    /// Writes all of these bytes. Returns the buffer for reuse.
     fn write(&self, bytes: Vec<u8>) -> LocalFuture<'_, (io::Result<()>, Vec<u8>)>;
 
-    /// Whether the client has gone.
+    /// Returns whether the client has closed the connection.
     fn is_aborted(&self) -> bool;
 
-    /// The same, and whoever asks is woken when it goes.
+    /// Returns whether the client has closed the connection. If not, wakes the task when it does.
     fn poll_gone(&self, context: &mut Context<'_>) -> bool;
 
-    /// How long the handler may go on without a byte being read or written.
+    /// Sets how long the handler may run without a byte being read or written.
     fn keep(&self, timeout: Duration);
 
-    /// Says that the response has no end of its own: when the worker stops it is cut.
+    /// Marks the response as one that never ends by itself. It is cut off when the worker stops.
     fn set_endless(&self);
 
-    /// Who is at the other end: a client, or a proxy.
+    /// Returns the address of the other end: a client or a proxy.
     fn peer(&self) -> IpAddr;
 
-    /// The time.
+    /// Returns the current time.
     fn now(&self) -> Timestamp;
 
-    /// Takes a file to read from.
+    /// Takes a file and returns its reader.
     fn open(&self, file: File) -> Box<dyn FileReader>;
 
-    /// Lets the worker and its other connections take their turns.
+    /// Yields to the worker and its other connections.
     fn pause(&self) -> LocalFuture<'_, ()>;
 }
 
 /// A file that is read without blocking the worker.
 pub trait FileReader {
-    /// Reads at most `length` bytes from an offset into the buffer, in place of its content. Returns the number of bytes
-    /// read, 0 at the end of the file, and the buffer.
+    /// Reads at most `length` bytes from an offset into the buffer, in place of its content. Returns the number of
+    /// bytes read (0 at the end of the file) and the buffer.
     fn read_at(
         &self,
         buffer: Vec<u8>,

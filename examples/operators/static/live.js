@@ -1,4 +1,4 @@
-// Puts the figures into the page as they come.
+// Updates the figures in the page as they arrive.
 const source = new EventSource("/live");
 
 source.addEventListener("figures", (event) => {
@@ -8,7 +8,7 @@ source.addEventListener("figures", (event) => {
   }
 });
 
-// Closed for good: nobody is logged in any more. Otherwise the browser comes again by itself.
+// Closed for good: the login has expired. Otherwise the browser reconnects by itself.
 source.addEventListener("error", () => {
   if (source.readyState === EventSource.CLOSED) location.reload();
 });

@@ -1,7 +1,8 @@
-//! Owns a request's body as a handler sees it: whole or by stretches, as text, JSON or a form. What it is must be said
-//! by its type, and nothing is read beyond a limit.
+//! Owns the body of a request as a handler reads it: whole or in chunks, as text, JSON or a form. Its content type must
+//! match, and nothing is read beyond a limit.
 
 mod incoming;
+#[cfg(feature = "multipart")]
 mod multipart;
 
 use std::fmt;
@@ -10,26 +11,27 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use mime_guess::Mime;
-use mime_guess::mime::{APPLICATION, BOUNDARY, CHARSET, FORM_DATA, JSON, MULTIPART, WWW_FORM_URLENCODED};
+use mime_guess::mime::{APPLICATION, CHARSET, JSON, WWW_FORM_URLENCODED};
 use percent_encoding::percent_decode;
 use serde::de::DeserializeOwned;
 
-use crate::limits::{WEB_BODY_MAX_BYTES, WEB_BOUNDARY_BYTES, WEB_FORM_FIELDS, WEB_REASON_CHARS};
+use crate::limits::{WEB_BODY_MAX_BYTES, WEB_FORM_FIELDS, WEB_REASON_CHARS};
 use gyre_core::error::{Code, TrackerError};
 
 pub(crate) use incoming::Incoming;
+#[cfg(feature = "multipart")]
 pub use multipart::{Field, Multipart};
 
-/// The body of a request. A request without one has an empty one.
+/// The body of a request. Without one it is empty.
 ///
-/// It comes while it is read; a client that asks whether it should send it at all (`Expect: 100-continue`) is told so
-/// only then. What one call has read no other gives again.
+/// The body is received while it is read. A client that sends `Expect: 100-continue` gets its 100 at the first read. No
+/// call returns bytes that an earlier one has returned.
 ///
 /// All calls that read can fail with
-/// - [`Code::IncorrectRequest`]: it is not what it is said to be;
+/// - [`Code::IncorrectRequest`]: the body does not match its type;
 /// - [`Code::ContentTooLarge`]: it is longer than the [`limit`](Self::limit);
-/// - [`Code::UnsupportedMediaType`]: the type it is said to be of is not what is read;
-/// - [`Code::ConnectionClosed`]: the client went away before its end.
+/// - [`Code::UnsupportedMediaType`]: its content type is not the one that the call reads;
+/// - [`Code::ConnectionClosed`]: the client closed the connection before the end of the body.
 ///
 /// ```
 /// # use gyre_web::testing as gyre;
@@ -54,19 +56,19 @@ pub struct Body<'a> {
 }
 
 impl<'a> Body<'a> {
-    /// The body that comes with these header fields.
+    /// Creates the body of a request with these header fields.
     pub(crate) fn new(incoming: &'a mut Incoming, headers: &'a HeaderMap) -> Self {
-        // A type of bytes that are no text is no type, which is other than to have none.
+        // A type that is not ASCII is invalid, which differs from a missing one.
         let content_type = headers.get(CONTENT_TYPE).map(|value| value.to_str().unwrap_or_default());
         Self { incoming, content_type, limit: WEB_BODY_MAX_BYTES }
     }
 
-    /// Takes so many bytes of body at most, [`WEB_BODY_MAX_BYTES`] if this is not called.
+    /// Sets the maximum length of the body. Default: [`WEB_BODY_MAX_BYTES`].
     pub fn limit(self, bytes: u64) -> Self {
         Self { limit: bytes, ..self }
     }
 
-    /// The next stretch, as it comes; never an empty one. `None`: the body is over.
+    /// Returns the next chunk as it arrives; it is never empty. `None`: the body has ended.
     ///
     /// ```
     /// # use gyre_web::testing as gyre;
@@ -74,8 +76,8 @@ impl<'a> Body<'a> {
     /// async fn count_lines(body: Body<'_>) -> Result<usize, TrackerError> {
     ///     let mut body = body.limit(10 << 30);
     ///     let mut lines = 0;
-    ///     while let Some(stretch) = body.next().await? {
-    ///         lines += stretch.iter().filter(|&&byte| byte == b'\n').count();
+    ///     while let Some(chunk) = body.next().await? {
+    ///         lines += chunk.iter().filter(|&&byte| byte == b'\n').count();
     ///     }
     ///     Ok(lines)
     /// }
@@ -83,12 +85,12 @@ impl<'a> Body<'a> {
     ///
     /// # Errors
     ///
-    /// As [above](Self), but for the type.
+    /// As [above](Self), except for the content type.
     pub async fn next(&mut self) -> Result<Option<Bytes>, TrackerError> {
         self.incoming.next(self.limit).await
     }
 
-    /// All of its bytes.
+    /// Reads all of its bytes.
     ///
     /// ```
     /// # use gyre_web::testing as gyre;
@@ -101,16 +103,16 @@ impl<'a> Body<'a> {
     ///
     /// # Errors
     ///
-    /// As [above](Self), but for the type.
+    /// As [above](Self), except for the content type.
     pub async fn raw(mut self) -> Result<Bytes, TrackerError> {
         let mut whole = BytesMut::new();
-        while let Some(stretch) = self.next().await? {
-            whole.extend_from_slice(&stretch);
+        while let Some(chunk) = self.next().await? {
+            whole.extend_from_slice(&chunk);
         }
         Ok(whole.freeze())
     }
 
-    /// All of it as text, in UTF-8, of whatever type it is.
+    /// Reads all of it as UTF-8 text. The content type may be any.
     ///
     /// ```
     /// # use gyre_web::testing as gyre;
@@ -123,31 +125,34 @@ impl<'a> Body<'a> {
     ///
     /// # Errors
     ///
-    /// As [above](Self); the type is wrong if it says another charset.
+    /// As [above](Self). A content type with a charset other than UTF-8 is refused.
     pub async fn text(self) -> Result<String, TrackerError> {
         media_type(self.content_type)?;
         utf8(&self.raw().await?)
     }
 
-    /// The value that it has in JSON, if its type is `application/json` or one that ends with `+json`.
+    /// Reads it as JSON. Its content type must be `application/json` or end with `+json`.
     ///
     /// # Errors
     ///
-    /// As [above](Self). If it is no JSON, or not of such a value, the message says in which line and column.
+    /// As [above](Self). For malformed JSON, or JSON that does not match the type `T`, the message names line and
+    /// column.
     pub async fn json<T: DeserializeOwned>(self) -> Result<T, TrackerError> {
         let is_json = |media: &Mime| {
             (media.type_() == APPLICATION && media.subtype() == JSON) || media.suffix() == Some(JSON)
         };
-        media_type(self.content_type)?.filter(is_json).ok_or_else(|| unsupported("JSON is read here"))?;
+        media_type(self.content_type)?
+            .filter(is_json)
+            .ok_or_else(|| unsupported("the content type must be JSON"))?;
         serde_json::from_slice(&self.raw().await?).map_err(|error| {
             let reason = error.to_string();
             let place = format!(" at line {} column {}", error.line(), error.column());
-            wrong("JSON", reason.strip_suffix(&place).unwrap_or(&reason), &place)
+            malformed("JSON", reason.strip_suffix(&place).unwrap_or(&reason), &place)
         })
     }
 
-    /// The fields of a form of type `application/x-www-form-urlencoded`, at most [`WEB_FORM_FIELDS`] of them. A field
-    /// that is there several times makes a list.
+    /// Reads the fields of a form of type `application/x-www-form-urlencoded`, at most [`WEB_FORM_FIELDS`] of them. A
+    /// repeated field is a list.
     ///
     /// ```
     /// # use gyre_web::testing as gyre;
@@ -170,76 +175,41 @@ impl<'a> Body<'a> {
     /// As [above](Self).
     pub async fn form<T: DeserializeOwned>(self) -> Result<T, TrackerError> {
         let is_form = |media: &Mime| media.type_() == APPLICATION && media.subtype() == WWW_FORM_URLENCODED;
-        media_type(self.content_type)?.filter(is_form).ok_or_else(|| unsupported("a form is read here"))?;
+        media_type(self.content_type)?
+            .filter(is_form)
+            .ok_or_else(|| unsupported("the content type must be application/x-www-form-urlencoded"))?;
         let body = self.raw().await?;
         check_form(&body)?;
-        serde_html_form::from_bytes(&body).map_err(|error| wrong("form", &error, ""))
-    }
-
-    /// The fields of a form of type `multipart/form-data` (RFC 7578), which may be files, one after the other as they
-    /// come. The [`limit`](Self::limit) holds for all of them together.
-    ///
-    /// ```
-    /// # use gyre_web::testing as gyre;
-    /// # use gyre::{error::TrackerError, web::body::Body};
-    /// async fn upload(body: Body<'_>) -> Result<(String, u64), TrackerError> {
-    ///     let (mut title, mut size) = (String::new(), 0);
-    ///     let mut form = body.limit(1 << 30).multipart().await?;
-    ///     while let Some(mut field) = form.next_field().await? {
-    ///         match field.name() {
-    ///             "title" => title = field.limit(100).text().await?,
-    ///             "file" => {
-    ///                 while let Some(stretch) = field.chunk().await? {
-    ///                     size += stretch.len() as u64;
-    ///                 }
-    ///             }
-    ///             _ => {}
-    ///         }
-    ///     }
-    ///     Ok((title, size))
-    /// }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// [`Code::UnsupportedMediaType`]: it is of another type, or the type doesn't say what stands between the fields.
-    pub async fn multipart(self) -> Result<Multipart<'a>, TrackerError> {
-        let is_form = |media: &Mime| media.type_() == MULTIPART && media.subtype() == FORM_DATA;
-        let media = media_type(self.content_type)?.filter(is_form);
-        let boundary = media.as_ref().and_then(|media| media.get_param(BOUNDARY));
-        let boundary = boundary.filter(|text| (1..=WEB_BOUNDARY_BYTES).contains(&text.as_str().len()));
-        let boundary =
-            boundary.ok_or_else(|| unsupported("a form of type multipart/form-data is read here"))?;
-        Ok(Multipart::new(self.incoming, self.limit, boundary.as_str()))
+        serde_html_form::from_bytes(&body).map_err(|error| malformed("form", &error, ""))
     }
 }
 
-/// Reads a type. One in another charset than UTF-8 is refused: nothing else is read.
+/// Reads a content type. Any charset other than UTF-8 is refused.
 fn media_type(content_type: Option<&str>) -> Result<Option<Mime>, TrackerError> {
     let Some(content_type) = content_type else { return Ok(None) };
-    let media: Mime = content_type.parse().map_err(|_| unsupported("Content-Type is no type"))?;
+    let media: Mime = content_type.parse().map_err(|_| unsupported("the content type is malformed"))?;
     let charset = media.get_param(CHARSET);
     if charset.is_some_and(|charset| !["utf-8", "utf8", "us-ascii"].iter().any(|name| charset == *name)) {
-        return Err(unsupported("UTF-8 is the only charset that is read"));
+        return Err(unsupported("the charset must be UTF-8"));
     }
     Ok(Some(media))
 }
 
 fn utf8(bytes: &[u8]) -> Result<String, TrackerError> {
-    str::from_utf8(bytes).map(str::to_owned).map_err(|error| wrong("text", &error, ""))
+    str::from_utf8(bytes).map(str::to_owned).map_err(|error| malformed("text", &error, ""))
 }
 
-/// Refuses what the reading of forms would put up with: broken escapes, what is no UTF-8, fields without end.
+/// Refuses what the parser of forms would accept: malformed escapes, invalid UTF-8, and too many fields.
 fn check_form(body: &[u8]) -> Result<(), TrackerError> {
     if body.split(|&byte| byte == b'&').count() > WEB_FORM_FIELDS {
         return Err(too_many_fields());
     }
     let mut escapes = body.split(|&byte| byte == b'%').skip(1);
     if !escapes.all(|escape| matches!(escape, [a, b, ..] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit())) {
-        return Err(wrong("form", &"a % without two hexadecimal digits", ""));
+        return Err(malformed("form", &"a % without two hexadecimal digits", ""));
     }
-    // What stands between the fields is ASCII: it divides UTF-8 into UTF-8.
-    percent_decode(body).decode_utf8().map(drop).map_err(|error| wrong("form", &error, ""))
+    // The separators between fields are ASCII, so if the whole is UTF-8, each field is.
+    percent_decode(body).decode_utf8().map(drop).map_err(|error| malformed("form", &error, ""))
 }
 
 fn too_many_fields() -> TrackerError {
@@ -250,12 +220,12 @@ fn unsupported(message: &'static str) -> TrackerError {
     TrackerError::new(Code::UnsupportedMediaType, message)
 }
 
-/// [`Code::IncorrectRequest`] with a reason that may cite the body: cut short, in one line.
-fn wrong(what: &str, reason: &(impl fmt::Display + ?Sized), place: &str) -> TrackerError {
+/// Makes a [`Code::IncorrectRequest`]. The reason may quote the body: it is shortened and put on one line.
+fn malformed(what: &str, reason: &(impl fmt::Display + ?Sized), place: &str) -> TrackerError {
     let reason = reason.to_string();
     let printable = reason.chars().map(|letter| if letter.is_control() { ' ' } else { letter });
     let reason: String = printable.take(WEB_REASON_CHARS).collect();
-    TrackerError::incorrect_request(format!("the {what} can't be read{place}: {reason}"))
+    TrackerError::incorrect_request(format!("malformed {what}{place}: {reason}"))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Owns the fields of a multipart form (RFC 7578) while they come: nothing is kept but the stretch in hand.
+//! Owns the fields of a multipart form (RFC 7578) as they arrive. Only the current chunk is held in memory.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -8,20 +8,62 @@ use std::task::{Context, Poll, Waker};
 use bytes::{Bytes, BytesMut};
 use futures_core::Stream;
 use http::header::CONTENT_TYPE;
+use mime_guess::Mime;
+use mime_guess::mime::{BOUNDARY, FORM_DATA, MULTIPART};
 
-use super::{Incoming, media_type, too_many_fields, utf8};
-use crate::limits::{WEB_BODY_MAX_BYTES, WEB_FIELD_HEAD_BYTES, WEB_FORM_FIELDS};
+use super::{Body, Incoming, media_type, too_many_fields, unsupported, utf8};
+use crate::limits::{WEB_BODY_MAX_BYTES, WEB_BOUNDARY_BYTES, WEB_FIELD_HEAD_BYTES, WEB_FORM_FIELDS};
 use gyre_core::error::{Code, TrackerError};
 
-/// The fields of a form, one after the other.
+impl<'a> Body<'a> {
+    /// Reads the fields of a form of type `multipart/form-data` (RFC 7578) one after the other as they arrive. Fields
+    /// may be files. The [`limit`](Self::limit) applies to all of them together.
+    ///
+    /// ```
+    /// # use gyre_web::testing as gyre;
+    /// # use gyre::{error::TrackerError, web::body::Body};
+    /// async fn upload(body: Body<'_>) -> Result<(String, u64), TrackerError> {
+    ///     let (mut title, mut size) = (String::new(), 0);
+    ///     let mut form = body.limit(1 << 30).multipart().await?;
+    ///     while let Some(mut field) = form.next_field().await? {
+    ///         match field.name() {
+    ///             "title" => title = field.limit(100).text().await?,
+    ///             "file" => {
+    ///                 while let Some(chunk) = field.chunk().await? {
+    ///                     size += chunk.len() as u64;
+    ///                 }
+    ///             }
+    ///             _ => {}
+    ///         }
+    ///     }
+    ///     Ok((title, size))
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Code::UnsupportedMediaType`]: the content type is another, or its boundary is missing or invalid.
+    pub async fn multipart(self) -> Result<Multipart<'a>, TrackerError> {
+        let is_form = |media: &Mime| media.type_() == MULTIPART && media.subtype() == FORM_DATA;
+        let media = media_type(self.content_type)?.filter(is_form);
+        let boundary = media.as_ref().and_then(|media| media.get_param(BOUNDARY));
+        let boundary = boundary.filter(|text| (1..=WEB_BOUNDARY_BYTES).contains(&text.as_str().len()));
+        let boundary = boundary
+            .ok_or_else(|| unsupported("the content type must be multipart/form-data with a boundary"))?;
+        Ok(Multipart::new(self.incoming, self.limit, boundary.as_str()))
+    }
+}
+
+/// A form whose fields are read one after the other.
 ///
 /// [`Body::multipart`](super::Body::multipart) has an example.
 pub struct Multipart<'a> {
     source: Source<'a>,
-    /// `None` while the next field is looked for; and for good, if that failed.
+    /// `None` while the next field is being parsed, and after an error.
     parser: Option<multer::Multipart<'static>>,
-    /// The field that was given last. What the handler left of it is read over.
+    /// The field that was returned last. What the handler did not read of it is skipped.
     field: Option<multer::Field<'static>>,
+    /// Number of fields so far.
     fields: usize,
 }
 
@@ -32,19 +74,19 @@ impl<'a> Multipart<'a> {
         Self { source: Source { incoming, feed, limit }, parser, field: None, fields: 0 }
     }
 
-    /// The next field. What is left of the one before is read over. `None`: there are no more, and the body is over.
+    /// Returns the next field. The unread rest of the previous one is skipped. `None`: the form has ended.
     ///
     /// # Errors
     ///
-    /// Those of [`Body`](super::Body); [`Code::IncorrectRequest`] also for a field without a name, for one whose head
-    /// is longer than [`WEB_FIELD_HEAD_BYTES`], and for more fields than [`WEB_FORM_FIELDS`]. There are no further
-    /// fields then.
+    /// Those of [`Body`](super::Body); [`Code::IncorrectRequest`] also for a field without a name, for a field's head
+    /// longer than [`WEB_FIELD_HEAD_BYTES`], and for more fields than [`WEB_FORM_FIELDS`]. After an error every call
+    /// fails.
     pub async fn next_field(&mut self) -> Result<Option<Field<'_>>, TrackerError> {
         if let Some(field) = &mut self.field {
             while self.source.chunk(field).await?.is_some() {}
         }
         self.field = None;
-        let mut parser = self.parser.take().ok_or_else(|| broken("an earlier field is broken"))?;
+        let mut parser = self.parser.take().ok_or_else(|| malformed_form("an earlier field is malformed"))?;
         let found =
             self.source.drive(WEB_FIELD_HEAD_BYTES, |context| parser.poll_next_field(context)).await?;
         let Some(found) = found else {
@@ -62,7 +104,7 @@ impl<'a> Multipart<'a> {
             return Err(head_too_long());
         }
         if found.name().is_none() {
-            return Err(broken("a field has no name"));
+            return Err(malformed_form("a field has no name"));
         }
         self.parser = Some(parser);
         let source = Source {
@@ -74,7 +116,7 @@ impl<'a> Multipart<'a> {
     }
 }
 
-/// One field of a form: a value, or a file.
+/// A field of a form: a value or a file.
 pub struct Field<'a> {
     source: Source<'a>,
     field: &'a mut multer::Field<'static>,
@@ -82,69 +124,69 @@ pub struct Field<'a> {
 }
 
 impl Field<'_> {
-    /// What it is called.
+    /// Returns the field's name.
     pub fn name(&self) -> &str {
         self.field.name().unwrap_or_default()
     }
 
-    /// How the client calls the file, if it is one. It can be anything: don't use it as a path.
+    /// Returns the name that the client gave the file, if the field is one. It may be any text: don't use it as a path.
     pub fn file_name(&self) -> Option<&str> {
         self.field.file_name()
     }
 
-    /// Of which type it is, if the client says so, in its words.
+    /// Returns the content type that the client gave, if any.
     pub fn content_type(&self) -> Option<&str> {
         self.field.headers().get(CONTENT_TYPE).map(|value| value.to_str().unwrap_or_default())
     }
 
-    /// Reads so many bytes at most as text or bytes, [`WEB_BODY_MAX_BYTES`] if this is not called.
+    /// Sets the maximum length for [`bytes`](Self::bytes) and [`text`](Self::text). Default: [`WEB_BODY_MAX_BYTES`].
     pub fn limit(self, bytes: u64) -> Self {
         Self { limit: bytes, ..self }
     }
 
-    /// The next stretch of it, as it comes; never an empty one. `None`: it is over. There is no limit but that of the
-    /// whole form.
+    /// Returns the next chunk as it arrives; it is never empty. `None`: the field has ended. Only the limit of the
+    /// whole form applies.
     ///
     /// # Errors
     ///
-    /// Those of [`Body`](super::Body), but for the type.
+    /// Those of [`Body`](super::Body), except for the content type.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, TrackerError> {
         self.source.chunk(self.field).await
     }
 
-    /// All of its bytes that were not read yet.
+    /// Reads the rest of its bytes.
     ///
     /// # Errors
     ///
-    /// Those of [`Body`](super::Body), but for the type.
+    /// Those of [`Body`](super::Body), except for the content type.
     pub async fn bytes(mut self) -> Result<Bytes, TrackerError> {
         let mut whole = BytesMut::new();
-        while let Some(stretch) = self.chunk().await? {
-            if (whole.len() + stretch.len()) as u64 > self.limit {
+        while let Some(chunk) = self.chunk().await? {
+            if (whole.len() + chunk.len()) as u64 > self.limit {
                 let message = format!("the field is longer than {} bytes", self.limit);
                 return Err(TrackerError::new(Code::ContentTooLarge, message));
             }
-            whole.extend_from_slice(&stretch);
+            whole.extend_from_slice(&chunk);
         }
         Ok(whole.freeze())
     }
 
-    /// All of it as text, in UTF-8.
+    /// Reads the rest of it as UTF-8 text.
     ///
     /// # Errors
     ///
-    /// Those of [`Body`](super::Body); the type is wrong if it says another charset.
+    /// Those of [`Body`](super::Body). A content type with a charset other than UTF-8 is refused.
     pub async fn text(self) -> Result<String, TrackerError> {
         media_type(self.content_type())?;
         utf8(&self.bytes().await?)
     }
 }
 
-/// Where the parser has its bytes from. It wants a stream that may go to another thread, which a connection's isn't;
-/// so it is lent one stretch at a time, whenever it can't go on without.
+/// Feeds the parser. The parser requires a stream that is [`Send`], which a connection is not. So it gets one chunk at
+/// a time through a channel, whenever it needs input.
 struct Source<'a> {
     incoming: &'a mut Incoming,
-    /// Takes one stretch; `None` is the end.
+    /// Takes one chunk; `None` is the end.
     feed: SyncSender<Option<Bytes>>,
     limit: u64,
 }
@@ -154,31 +196,32 @@ impl Source<'_> {
         loop {
             let poll =
                 |context: &mut Context<'_>| Pin::new(&mut *field).poll_next(context).map(Option::transpose);
-            let stretch = self.drive(usize::MAX, poll).await?;
-            if stretch.as_ref().is_none_or(|stretch| !stretch.is_empty()) {
-                return Ok(stretch);
+            let chunk = self.drive(usize::MAX, poll).await?;
+            if chunk.as_ref().is_none_or(|chunk| !chunk.is_empty()) {
+                return Ok(chunk);
             }
         }
     }
 
-    /// Polls the parser until it is ready, and lends it what comes, no more than a stretch beyond `most_bytes`.
+    /// Polls the parser until it is ready and feeds it what arrives, at most one chunk beyond `most_bytes`.
     async fn drive<T>(
         &mut self,
         most_bytes: usize,
         mut poll: impl FnMut(&mut Context<'_>) -> Poll<multer::Result<T>>,
     ) -> Result<T, TrackerError> {
-        let mut lent_bytes = 0;
+        let mut fed_bytes = 0;
         loop {
             if let Poll::Ready(result) = poll(&mut Context::from_waker(Waker::noop())) {
-                return result.map_err(|error| super::wrong("form", &error, ""));
+                return result.map_err(|error| super::malformed("form", &error, ""));
             }
-            if lent_bytes > most_bytes {
+            if fed_bytes > most_bytes {
                 return Err(head_too_long());
             }
-            let stretch = self.incoming.next(self.limit).await?;
-            lent_bytes += stretch.as_ref().map_or(0, Bytes::len);
-            // It takes all that it is lent before it asks for more; but who waits behind the end waits for ever.
-            self.feed.try_send(stretch).map_err(|_| broken("it ends before its last field"))?;
+            let chunk = self.incoming.next(self.limit).await?;
+            fed_bytes += chunk.as_ref().map_or(0, Bytes::len);
+            // The parser takes each chunk before it asks for more. If the channel is full, the parser has had the end
+            // of the body and still waits.
+            self.feed.try_send(chunk).map_err(|_| malformed_form("it ends before its last field"))?;
         }
     }
 }
@@ -190,12 +233,12 @@ impl Stream for Fed {
     type Item = Result<Bytes, Infallible>;
 
     fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.0.try_recv().map_or(Poll::Pending, |stretch| Poll::Ready(stretch.map(Ok)))
+        self.0.try_recv().map_or(Poll::Pending, |chunk| Poll::Ready(chunk.map(Ok)))
     }
 }
 
-fn broken(reason: &'static str) -> TrackerError {
-    super::wrong("form", reason, "")
+fn malformed_form(reason: &'static str) -> TrackerError {
+    super::malformed("form", reason, "")
 }
 
 fn head_too_long() -> TrackerError {

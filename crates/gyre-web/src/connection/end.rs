@@ -1,4 +1,4 @@
-//! Owns what the site does with a connection around its handler: what is sent in its stead, and what is left to do.
+//! Owns what the site does with a connection after its handler: sending an error, and ending the request.
 
 use http::header::{ALLOW, HeaderValue};
 
@@ -7,12 +7,13 @@ use crate::site::Served;
 use gyre_core::error::TrackerError;
 
 impl HttpConnection {
+    /// Sets the `Allow` field.
     pub(crate) fn allow(&mut self, methods: &str) {
         let value = HeaderValue::from_str(methods).expect("methods are tokens");
         self.response.headers.insert(ALLOW, value);
     }
 
-    /// What is left to do with the connection.
+    /// What the worker must do with the connection.
     pub(crate) fn served(&self) -> Served {
         Served {
             keep_alive: self.keep_alive && self.progress == Progress::Sent,
@@ -20,17 +21,17 @@ impl HttpConnection {
         }
     }
 
-    /// The connection is closed after the response.
+    /// Has the connection closed after the response.
     pub(crate) fn end_after_response(&mut self) {
         self.keep_alive = false;
     }
 
-    /// Whether the handler wants no response to be sent in its stead.
+    /// Returns whether the handler has called [`close`](Self::close), so that the site sends no response in its place.
     pub(crate) fn is_closed(&self) -> bool {
         self.closed
     }
 
-    /// Answers with an error that a handler returned; the error's route finds it among the connection's data.
+    /// Answers with an error that a handler returned. The error route finds it in [`data`](Self::data).
     pub(crate) async fn fail(&mut self, error: TrackerError) -> Result<(), TrackerError> {
         if error.code().is_fault() {
             tracing::warn!(target: "gyre::web", "{} {}: {error}", self.request.method, self.path());

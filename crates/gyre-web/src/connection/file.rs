@@ -1,4 +1,4 @@
-//! Owns how a file becomes a response: preconditions, ranges, and its bytes read through the transport.
+//! Owns how a file becomes a response: preconditions, ranges, and reading its bytes through the transport.
 
 use std::fmt::Write;
 use std::ops::RangeInclusive;
@@ -14,17 +14,17 @@ use super::{HttpConnection, Progress};
 use crate::conditional::{Precondition, evaluate};
 use crate::files::{FoundFile, open_file};
 use crate::limits::WEB_WRITE_BYTES;
-use crate::negotiate::Encoding;
 use crate::range::{Ranges, requested};
 use crate::transport::FileReader;
 use gyre_core::error::{Code, TrackerError};
 
 impl HttpConnection {
-    /// Sends a file: whole or the ranges asked for (RFC 9110, section 14), or only that it hasn't changed (section 13),
-    /// with the type that its name has unless another is set. Its bytes are read through the worker's ring.
+    /// Sends a file: all of it, the requested ranges (RFC 9110, section 14), or 304 if the client's copy is current
+    /// (section 13). The content type follows from the file's name unless another is set. The file is read through the
+    /// worker's ring.
     ///
-    /// The path is the program's own. Those that clients name belong under a
-    /// `Builder::directory`, which they can't leave.
+    /// The path must be the program's choice. Serve paths that clients choose with `Builder::directory`, which they
+    /// can't leave.
     ///
     /// ```
     /// # use gyre_web::testing as gyre;
@@ -37,15 +37,15 @@ impl HttpConnection {
     ///
     /// # Errors
     ///
-    /// [`Code::NotFound`] if there is no such file, or it is none; [`Code::ResponseAlreadySent`];
-    /// [`Code::ConnectionClosed`] if the client has gone.
+    /// [`Code::NotFound`] if the file does not exist or is not a regular file; [`Code::ResponseAlreadySent`];
+    /// [`Code::ConnectionClosed`] if the client has closed the connection.
     pub async fn drain(&mut self, path: impl AsRef<Path>) -> Result<(), TrackerError> {
         self.check_open()?;
         let found = open_file(path.as_ref()).await?;
         self.send_file(found).await
     }
 
-    /// Sends a file that was found.
+    /// Sends an open file.
     pub(crate) async fn send_file(&mut self, found: FoundFile) -> Result<(), TrackerError> {
         let FoundFile { file, length, validators, content_type } = found;
         let set = |headers: &mut http::HeaderMap, name: HeaderName, value: &str| {
@@ -62,7 +62,8 @@ impl HttpConnection {
         if let Some(modified) = validators.last_modified() {
             set(&mut self.response.headers, LAST_MODIFIED, &modified);
         }
-        // Conditions are set on what is asked for, not on what is sent in its stead (RFC 9110, section 13.2.1).
+        // Conditions apply to the requested resource, not to a file that is sent with an error (RFC 9110, section
+        // 13.2.1).
         let precondition = match self.response.status.is_success() {
             true => evaluate(&self.request.method, &self.request.headers, &validators),
             false => Precondition::Proceed,
@@ -70,12 +71,12 @@ impl HttpConnection {
         match precondition {
             Precondition::Proceed => {}
             Precondition::NotModified => {
-                self.negotiate(length); // the tag is that of what would be sent
+                self.negotiate(length); // the 304 has the tag of the response that would be sent
                 self.set_status(304)?;
                 return self.send(()).await;
             }
             Precondition::Failed => {
-                return Err(TrackerError::new(Code::PreconditionFailed, "it has changed"));
+                return Err(TrackerError::new(Code::PreconditionFailed, "the file has changed"));
             }
         }
         set(&mut self.response.headers, ACCEPT_RANGES, "bytes");
@@ -90,7 +91,7 @@ impl HttpConnection {
             Ranges::Whole => self.send_whole(&file, length).await,
             Ranges::Unsatisfiable => {
                 set(&mut self.response.headers, CONTENT_RANGE, &format!("bytes */{length}"));
-                Err(TrackerError::new(Code::RangeNotSatisfiable, "the file is shorter"))
+                Err(TrackerError::new(Code::RangeNotSatisfiable, "the range is outside the file"))
             }
             Ranges::Parts(parts) => {
                 self.varies(length);
@@ -106,11 +107,11 @@ impl HttpConnection {
 
     async fn send_whole(&mut self, file: &Reader, length: u64) -> Result<(), TrackerError> {
         match self.negotiate(length) {
-            Encoding::Identity => {
+            None => {
                 let out = self.begin(Length::Bytes(length)).await?;
                 self.end_with(file, out, 0..=length.wrapping_sub(1), length).await
             }
-            encoding => {
+            encoding @ Some(_) => {
                 self.response.headers.remove(ACCEPT_RANGES);
                 let mut stream = self.start(encoding).await?;
                 let mut buffer = Vec::with_capacity(WEB_WRITE_BYTES);
@@ -125,7 +126,7 @@ impl HttpConnection {
         }
     }
 
-    /// One range: 206 with its bytes (RFC 9110, section 15.3.7.1).
+    /// Sends one range: a 206 with its bytes (RFC 9110, section 15.3.7.1).
     async fn send_part(
         &mut self,
         file: &Reader,
@@ -140,7 +141,7 @@ impl HttpConnection {
         self.end_with(file, out, part.clone(), bytes).await
     }
 
-    /// Several: each with a head of its own (RFC 9110, section 15.3.7.2).
+    /// Sends several ranges, each with its own head (RFC 9110, section 15.3.7.2).
     async fn send_parts(
         &mut self,
         file: &Reader,
@@ -183,7 +184,7 @@ impl HttpConnection {
         Ok(())
     }
 
-    /// Writes the head and a range of the file, and is through.
+    /// Writes the head and a range of the file, which end the response.
     async fn end_with(
         &mut self,
         file: &Reader,
@@ -205,7 +206,7 @@ impl HttpConnection {
         Ok(())
     }
 
-    /// Writes what is in the buffer and a range of the file.
+    /// Writes the content of the buffer and a range of the file.
     async fn write_range(
         &mut self,
         file: &Reader,
@@ -228,19 +229,19 @@ fn content_range(part: &RangeInclusive<u64>, length: u64) -> String {
     format!("bytes {}-{}/{length}", part.start(), part.end())
 }
 
-/// A file that is read through the transport.
+/// A file, read through the transport.
 struct Reader {
     file: Box<dyn FileReader>,
 }
 
 impl Reader {
-    /// Reads at least one of at most so many bytes into the buffer, in place of what is in it.
+    /// Reads 1 to `most` bytes into the buffer, in place of its content.
     async fn read(&self, buffer: Vec<u8>, from: u64, most: u64) -> Result<Vec<u8>, TrackerError> {
         let most = usize::try_from(most).unwrap_or(usize::MAX).min(WEB_WRITE_BYTES);
         let (result, buffer) = self.file.read_at(buffer, from, most).await;
         match result {
             Ok(1..) => Ok(buffer),
-            Ok(_) => Err(TrackerError::internal("the file was cut while it was sent")),
+            Ok(_) => Err(TrackerError::internal("the file was truncated while it was sent")),
             Err(error) => Err(TrackerError::internal(error)),
         }
     }

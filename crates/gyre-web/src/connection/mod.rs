@@ -1,14 +1,25 @@
-//! Owns the HTTP connection as a handler has it in hand: a request, and the response that it becomes.
+//! Owns the HTTP connection that a handler gets: a request and its response.
 //!
-//! What is asked about the request is in `request.rs`, what is set on the response in `response.rs`, and what writes it
-//! in `send.rs`, `file.rs` and `stream.rs`.
+//! `request.rs` reads the request, `response.rs` sets the head of the response, and `send.rs`, `file.rs`, `render.rs`
+//! and `stream.rs` write it.
 
+#[cfg(feature = "compression")]
+mod encoding;
 mod end;
 mod file;
+#[cfg(not(feature = "compression"))]
+mod identity;
+#[cfg(feature = "templates")]
+mod render;
 mod request;
 mod response;
 mod send;
+#[cfg(feature = "sessions")]
+mod session;
 mod stream;
+
+#[cfg(not(feature = "compression"))]
+use identity as encoding;
 
 use std::cell::OnceCell;
 use std::fmt;
@@ -27,6 +38,7 @@ use crate::cookies::Cookies;
 use crate::log::LogFormat;
 use crate::query::Query;
 use crate::router::Params;
+#[cfg(feature = "sessions")]
 use crate::session::Session;
 use crate::site::{Asked, Site};
 use crate::transport::Transport;
@@ -35,11 +47,11 @@ use gyre_core::data::Data;
 use gyre_core::error::{Code, TrackerError};
 use gyre_core::time::Timestamp;
 
-/// A request by HTTP to a route of the program's own, and its response.
+/// An HTTP request to a route of the program, and its response.
 ///
-/// A handler gets it as `&mut HttpConnection`, looks at the request, sets what the response's head says, and sends.
-/// What it has not sent when it returns is sent for it: an empty body, or the error that it returned, by the error's
-/// route.
+/// A handler gets it as `&mut HttpConnection`, reads the request, sets the head of the response, and sends. If a
+/// handler returns without having sent a response, the site sends one: an empty body, or the error that the handler
+/// returned, through the error route.
 ///
 /// ```
 /// # use gyre_web::testing as gyre;
@@ -64,48 +76,49 @@ pub struct HttpConnection {
     cookies: OnceCell<Cookies>,
     incoming: Incoming,
     data: Data,
+    #[cfg(feature = "sessions")]
     session: Option<Session>,
     response: ResponseHead,
     progress: Progress,
-    /// What becomes of the connection after the response.
+    /// Whether the connection stays open after the response.
     keep_alive: bool,
-    /// Nothing is to be sent in the handler's stead.
+    /// The handler has called [`HttpConnection::close`]: the site sends no response in its place.
     closed: bool,
-    /// The route of an error has it in hand.
+    /// An error route is running.
     in_error: bool,
-    /// Bytes of body that were written.
+    /// Number of bytes of the response body that were written.
     sent_bytes: u64,
-    log: Vec<Logged>,
+    log: Vec<PendingLog>,
     started: Timestamp,
     site: Arc<Site>,
     transport: Rc<dyn Transport>,
 }
 
-/// The head of a response while it can still be changed.
+/// The head of a response.
 #[derive(Clone, Debug)]
 pub struct ResponseHead {
-    /// Its status; 200 unless another is set.
+    /// Its status. Default: 200.
     pub status: StatusCode,
-    /// Its header fields; those that frame the body come when it is written.
+    /// Its header fields. Those that frame the body are added when it is written.
     pub headers: HeaderMap,
 }
 
-/// How far the response is.
+/// Progress of the response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Progress {
-    /// Its head can be changed.
+    /// The head can still be changed.
     Open,
-    /// Its head is written, its body not to the end.
+    /// The head is written, the body not completely.
     Begun,
-    /// It is written.
+    /// All of it is written.
     Sent,
 }
 
-/// Takes a line of the log.
+/// Receives a line of the log.
 pub type Logger = Box<dyn FnOnce(&str)>;
 
-/// What is to be logged when the response is through.
-struct Logged {
+/// A log line that is written at the end of the request.
+struct PendingLog {
     format: LogFormat,
     tokens: Vec<(String, String)>,
     logger: Option<Logger>,
@@ -130,6 +143,7 @@ impl HttpConnection {
             cookies: OnceCell::new(),
             incoming,
             data: Data::default(),
+            #[cfg(feature = "sessions")]
             session: None,
             response: ResponseHead { status: StatusCode::OK, headers: HeaderMap::new() },
             progress: Progress::Open,
@@ -144,7 +158,7 @@ impl HttpConnection {
         }
     }
 
-    /// What the handler keeps with this connection's request, one value of each type.
+    /// Returns the data that the handler attaches to this request, one value per type.
     ///
     /// ```
     /// # use gyre_web::testing as gyre;
@@ -161,42 +175,13 @@ impl HttpConnection {
         &self.data
     }
 
-    /// The same, to be changed.
+    /// Returns mutable access to the attached data.
     pub fn data_mut(&mut self) -> &mut Data {
         &mut self.data
     }
 
-    /// The client's session: what the program keeps about it from one request to the next, itself, while the client has
-    /// no more than a signed id in a cookie. Loaded at the first call; what is changed in it is stored before the
-    /// response's head is written.
-    ///
-    /// ```
-    /// # use gyre_web::testing as gyre;
-    /// # use gyre::{error::TrackerError, web::HttpConnection};
-    /// # async fn handler(connection: &mut HttpConnection) -> Result<(), TrackerError> {
-    /// let session = connection.session().await?;
-    /// let visits = session.get::<u64>("visits").unwrap_or(0) + 1;
-    /// session.insert("visits", visits)?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// [`Code::Internal`] if the site has no sessions, [`Code::IncorrectRequest`] if the cookies can't be read, and
-    /// those of the store.
-    pub async fn session(&mut self) -> Result<&mut Session, TrackerError> {
-        if self.session.is_none() {
-            let site = self.site.clone();
-            let sessions = site.sessions()?;
-            let now = self.transport.now();
-            self.session = Some(sessions.load(self.cookies()?, now).await?);
-        }
-        Ok(self.session.as_mut().expect("it was loaded"))
-    }
-
-    /// What each worker of the tracker has counted, as of a moment ago: as
-    /// `Tracker::counters`.
+    /// Returns the counters of each of the tracker's workers, like `Tracker::counters`. Workers publish them four times
+    /// a second.
     ///
     /// ```
     /// # use gyre_web::testing as gyre;
@@ -212,7 +197,7 @@ impl HttpConnection {
         self.site.counters()
     }
 
-    /// Whether the client has gone. Then nothing can be sent.
+    /// Returns whether the client has closed the connection. Then nothing can be sent.
     ///
     /// ```
     /// # use gyre_web::testing as gyre;
@@ -220,7 +205,7 @@ impl HttpConnection {
     /// # async fn handler(connection: &mut HttpConnection) -> Result<(), TrackerError> {
     /// for part in 0..1_000 {
     ///     if connection.is_aborted() {
-    ///         break; // what follows is work for nobody
+    ///         break; // the client won't read the rest
     ///     }
     /// }
     /// # Ok(())
@@ -230,8 +215,8 @@ impl HttpConnection {
         self.transport.is_aborted()
     }
 
-    /// Waits until the client has gone. To be awaited beside other things that a response waits for. Of a client that
-    /// has sent more than [`WEB_INPUT_BYTES`](crate::limits::WEB_INPUT_BYTES) that nobody reads it is not noticed.
+    /// Waits until the client has closed the connection. Await it together with what the response waits for. The
+    /// closing is not noticed while more than [`WEB_INPUT_BYTES`](crate::limits::WEB_INPUT_BYTES) of input are unread.
     ///
     /// ```
     /// # use gyre_web::testing as gyre;
@@ -252,15 +237,15 @@ impl HttpConnection {
         .await;
     }
 
-    /// Lets the handler go on for so long without a byte being read or written; then the connection is closed.
-    /// [`WEB_KEEP_MS`](crate::limits::WEB_KEEP_MS) unless this is called, at most
+    /// Sets how long the handler may run without a byte being read or written. After this time the connection is
+    /// closed. Default: [`WEB_KEEP_MS`](crate::limits::WEB_KEEP_MS). Maximum:
     /// [`WEB_KEEP_MAX_MS`](crate::limits::WEB_KEEP_MAX_MS).
     ///
     /// ```
     /// # use gyre_web::testing as gyre;
     /// # use gyre::{error::TrackerError, web::HttpConnection};
     /// # async fn handler(connection: &mut HttpConnection) -> Result<(), TrackerError> {
-    /// connection.keep(std::time::Duration::from_secs(300)); // a report that takes its time
+    /// connection.keep(std::time::Duration::from_secs(300)); // for a slow report
     /// # Ok(())
     /// # }
     /// ```
@@ -268,13 +253,13 @@ impl HttpConnection {
         self.transport.keep(timeout);
     }
 
-    /// Closes the connection when the response is through; if none was sent, without one.
+    /// Closes the connection after the response. If the handler has sent none, the client gets none.
     ///
     /// ```
     /// # use gyre_web::testing as gyre;
     /// # use gyre::{error::TrackerError, web::HttpConnection};
     /// # async fn handler(connection: &mut HttpConnection) -> Result<(), TrackerError> {
-    /// connection.close(); // without a word
+    /// connection.close(); // without a response
     /// # Ok(())
     /// # }
     /// ```
@@ -283,8 +268,8 @@ impl HttpConnection {
         self.closed = true;
     }
 
-    /// Logs this request when its response is through. `tokens` are values for names of the format's own. The line goes
-    /// to `logger`, or as an event of level `INFO` and target `gyre::web` to the program's own log.
+    /// Logs this request at its end. `tokens` are the values of the format's own tokens. The line goes to `logger`.
+    /// Without a logger it becomes an event of level `INFO` and target `gyre::web` in the program's log.
     ///
     /// ```
     /// # use gyre_web::testing as gyre;
@@ -299,18 +284,26 @@ impl HttpConnection {
     /// ```
     pub fn log(&mut self, format: LogFormat, tokens: &[(&str, &str)], logger: Option<Logger>) {
         let tokens = tokens.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
-        self.log.push(Logged { format, tokens, logger });
+        self.log.push(PendingLog { format, tokens, logger });
     }
 
     fn gone() -> TrackerError {
-        TrackerError::new(Code::ConnectionClosed, "the client has gone")
+        TrackerError::new(Code::ConnectionClosed, "the client closed the connection")
     }
 }
 
-/// Logs the request, whatever became of it: also if its handler did not come to an end.
+#[cfg(not(feature = "sessions"))]
+impl HttpConnection {
+    /// Does nothing: this build has no sessions.
+    pub(crate) async fn store_session(&mut self) -> Result<(), TrackerError> {
+        Ok(())
+    }
+}
+
+/// Logs the request, even if its handler was cancelled.
 impl Drop for HttpConnection {
     fn drop(&mut self) {
-        for Logged { format, tokens, logger } in std::mem::take(&mut self.log) {
+        for PendingLog { format, tokens, logger } in std::mem::take(&mut self.log) {
             let tokens: Vec<_> = tokens.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
             let line = format.render_with(self, &tokens);
             match logger {

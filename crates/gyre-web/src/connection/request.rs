@@ -1,4 +1,4 @@
-//! Owns what a handler can ask about its request.
+//! Owns how a handler reads its request.
 
 use std::net::IpAddr;
 
@@ -14,7 +14,7 @@ use crate::router::Params;
 use gyre_core::error::TrackerError;
 
 impl HttpConnection {
-    /// The request's head, as the `http` crate has it: for what takes that.
+    /// Returns the request's head in the types of the `http` crate, for code that takes them.
     ///
     /// ```
     /// # use gyre_web::testing as gyre;
@@ -28,7 +28,7 @@ impl HttpConnection {
         &self.request
     }
 
-    /// The method.
+    /// Returns the method.
     ///
     /// ```
     /// # use gyre_web::testing as gyre;
@@ -42,7 +42,7 @@ impl HttpConnection {
         &self.request.method
     }
 
-    /// The path, as it stands: still percent-encoded.
+    /// Returns the path as it was sent, still percent-encoded.
     ///
     /// ```
     /// # use gyre_web::testing as gyre;
@@ -56,7 +56,7 @@ impl HttpConnection {
         self.request.uri.path()
     }
 
-    /// The header fields.
+    /// Returns the header fields.
     ///
     /// ```
     /// # use gyre_web::testing as gyre;
@@ -71,7 +71,7 @@ impl HttpConnection {
         &self.request.headers
     }
 
-    /// The cookies that the client sent.
+    /// Returns the cookies that the client sent.
     ///
     /// ```
     /// # use gyre_web::testing as gyre;
@@ -85,15 +85,15 @@ impl HttpConnection {
     /// # Errors
     ///
     /// [`Code::IncorrectRequest`](gyre_core::error::Code::IncorrectRequest) if they are malformed,
-    /// [`Code::HeadTooLarge`](gyre_core::error::Code::HeadTooLarge) if they are too many.
+    /// [`Code::HeadTooLarge`](gyre_core::error::Code::HeadTooLarge) if there are too many.
     pub fn cookies(&self) -> Result<&Cookies, TrackerError> {
         if self.cookies.get().is_none() {
             let _ = self.cookies.set(Cookies::parse(&self.request.headers)?);
         }
-        Ok(self.cookies.get().expect("they were read"))
+        Ok(self.cookies.get().expect("the cookies were read"))
     }
 
-    /// The host that the client asked for: name, and port if it named one.
+    /// Returns the host that the request names, with its port if it has one.
     ///
     /// ```
     /// # use gyre_web::testing as gyre;
@@ -108,7 +108,7 @@ impl HttpConnection {
         &self.host
     }
 
-    /// The host that the client asked for, without its port. An IPv6 address is in brackets.
+    /// Returns the host that the request names, without its port. An IPv6 address is in brackets.
     pub fn hostname(&self) -> &str {
         let digits = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
         match self.host.rsplit_once(':') {
@@ -117,14 +117,14 @@ impl HttpConnection {
         }
     }
 
-    /// The client's address: behind a proxy that the configuration trusts the one that this proxy names.
+    /// Returns the client's address. For a connection from a trusted proxy it is the address that the proxy names.
     ///
     /// ```
     /// # use gyre_web::testing as gyre;
     /// # use gyre::{error::TrackerError, web::HttpConnection};
     /// # async fn handler(connection: &mut HttpConnection) -> Result<(), TrackerError> {
     /// if !connection.ip().is_loopback() {
-    ///     return Err(TrackerError::new(gyre::error::Code::AccessDenied, "for this machine alone"));
+    ///     return Err(TrackerError::new(gyre::error::Code::AccessDenied, "only from this machine"));
     /// }
     /// # Ok(())
     /// # }
@@ -133,7 +133,7 @@ impl HttpConnection {
         self.ip
     }
 
-    /// The languages that the client would like, as tags (RFC 5646), the best first.
+    /// Returns the languages that the client prefers, as tags (RFC 5646), the preferred one first.
     ///
     /// ```
     /// # use gyre_web::testing as gyre;
@@ -147,7 +147,7 @@ impl HttpConnection {
         negotiate::languages(&self.request.headers)
     }
 
-    /// What stands for the named parts of the route's pattern, percent-decoded.
+    /// Returns the values of the named parts of the route's pattern, percent-decoded.
     ///
     /// ```
     /// # use gyre_web::testing as gyre;
@@ -165,7 +165,7 @@ impl HttpConnection {
         &self.params
     }
 
-    /// What stands for this named part of the route's pattern.
+    /// Returns the value of a named part of the route's pattern.
     pub fn param(&self, name: &str) -> Option<&str> {
         self.params.get(name)
     }
@@ -174,7 +174,7 @@ impl HttpConnection {
         self.params = params;
     }
 
-    /// `http`, or `https` if a proxy that the configuration trusts says so.
+    /// Returns `http`, or `https` if a trusted proxy says so.
     ///
     /// ```
     /// # use gyre_web::testing as gyre;
@@ -191,7 +191,7 @@ impl HttpConnection {
         if self.is_https { "https" } else { "http" }
     }
 
-    /// The parameters of the query string.
+    /// Returns the parameters of the query string.
     ///
     /// ```
     /// # use gyre_web::testing as gyre;
@@ -204,16 +204,17 @@ impl HttpConnection {
     ///
     /// # Errors
     ///
-    /// [`Code::IncorrectRequest`](gyre_core::error::Code::IncorrectRequest) if they can't be decoded, or are too many.
+    /// [`Code::IncorrectRequest`](gyre_core::error::Code::IncorrectRequest) if they can't be decoded or there are too
+    /// many.
     pub fn query(&self) -> Result<&Query, TrackerError> {
         if self.query.get().is_none() {
             let _ = self.query.set(Query::parse(self.request.uri.query().unwrap_or_default())?);
         }
-        Ok(self.query.get().expect("it was read"))
+        Ok(self.query.get().expect("the query was read"))
     }
 
-    /// The request's URL in its parts: scheme, authority, path, query. A request of HTTP/1.0 may have no authority, and
-    /// then no scheme.
+    /// Returns the request's URL in its parts: scheme, authority, path, query. An HTTP/1.0 request without a host has
+    /// neither scheme nor authority.
     ///
     /// ```
     /// # use gyre_web::testing as gyre;
@@ -232,7 +233,7 @@ impl HttpConnection {
         builder.build().unwrap_or_else(|_| self.request.uri.clone())
     }
 
-    /// The request's body, to be read in one of its forms.
+    /// Returns the request's body, to be read as bytes, text, JSON or a form.
     ///
     /// ```
     /// # use gyre_web::testing as gyre;

@@ -1,4 +1,4 @@
-//! Owns what a handler can set on its response's head, and what it says of a response in the log.
+//! Owns how a handler sets the head of its response, and the values that requests and responses have in the log.
 
 use std::borrow::Cow;
 
@@ -17,13 +17,12 @@ use crate::log::{LogRecord, date};
 use gyre_core::error::{Code, TrackerError};
 use gyre_core::time::wall_clock;
 
-/// Fields that say when the response is made, how its body is framed and the connection kept; the server writes them
-/// itself.
-const OWN_FIELDS: [HeaderName; 7] =
+/// Fields that only the server writes: the date, the framing of the body, and those of the connection.
+const SERVER_FIELDS: [HeaderName; 7] =
     [CONNECTION, CONTENT_LENGTH, DATE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE];
 
 impl HttpConnection {
-    /// The response's head, as far as it is set.
+    /// Returns the head of the response, as set so far.
     ///
     /// ```
     /// # use gyre_web::testing as gyre;
@@ -38,7 +37,7 @@ impl HttpConnection {
         &self.response
     }
 
-    /// Whether the response was sent, or has begun to be.
+    /// Returns whether sending the response has begun.
     ///
     /// ```
     /// # use gyre_web::testing as gyre;
@@ -53,7 +52,7 @@ impl HttpConnection {
         self.progress != Progress::Open
     }
 
-    /// The response's status; 200 unless another was set.
+    /// Returns the response's status. Default: 200.
     ///
     /// ```
     /// # use gyre_web::testing as gyre;
@@ -72,7 +71,7 @@ impl HttpConnection {
     ///
     /// # Errors
     ///
-    /// [`Code::IncorrectResponse`] for any other, [`Code::ResponseAlreadySent`].
+    /// [`Code::IncorrectResponse`] for any other status, [`Code::ResponseAlreadySent`].
     pub fn set_status(&mut self, status: u16) -> Result<(), TrackerError> {
         self.check_open()?;
         let status = StatusCode::from_u16(status).ok().filter(|status| (200..600).contains(&status.as_u16()));
@@ -81,7 +80,7 @@ impl HttpConnection {
         Ok(())
     }
 
-    /// A header field of the response; the first, if there are several of the name.
+    /// Returns a header field of the response. If there are several of this name, the first.
     ///
     /// ```
     /// # use gyre_web::testing as gyre;
@@ -98,12 +97,12 @@ impl HttpConnection {
         self.response.headers.get(name)
     }
 
-    /// Sets a header field of the response, in place of those of its name.
+    /// Sets a header field of the response, in place of all of the same name.
     ///
     /// # Errors
     ///
-    /// [`Code::IncorrectResponse`] if the name is none (RFC 9110, section 5.1), the value has a line break or another
-    /// control character or is not ASCII, or the field is one that the server writes itself;
+    /// [`Code::IncorrectResponse`] if the name is not a valid one (RFC 9110, section 5.1), the value has a line break
+    /// or another control character or is not ASCII, or only the server writes this field;
     /// [`Code::ResponseAlreadySent`].
     pub fn set_header(&mut self, name: &str, value: &str) -> Result<(), TrackerError> {
         let (name, value) = self.checked_field(name, value)?;
@@ -111,7 +110,7 @@ impl HttpConnection {
         Ok(())
     }
 
-    /// Adds a header field to the response, beside those of its name.
+    /// Adds a header field to the response and keeps others of the same name.
     ///
     /// # Errors
     ///
@@ -122,7 +121,7 @@ impl HttpConnection {
         Ok(())
     }
 
-    /// Takes all header fields of this name out of the response. True if there were any.
+    /// Removes all header fields of this name from the response. Returns whether there were any.
     pub fn remove_header(&mut self, name: &str) -> bool {
         self.progress == Progress::Open && self.response.headers.remove(name).is_some()
     }
@@ -131,18 +130,17 @@ impl HttpConnection {
         self.check_open()?;
         let incorrect = |message| TrackerError::new(Code::IncorrectResponse, message);
         let name = HeaderName::from_bytes(name.as_bytes());
-        let name =
-            name.map_err(|_| incorrect("a header's name has other characters than those of a token"))?;
-        if OWN_FIELDS.contains(&name) {
-            return Err(incorrect("this header is the server's to write"));
+        let name = name.map_err(|_| incorrect("a header field's name is not a token"))?;
+        if SERVER_FIELDS.contains(&name) {
+            return Err(incorrect("only the server writes this header field"));
         }
         let value = HeaderValue::from_str(value).ok().filter(|value| value.to_str().is_ok());
-        let value =
-            value.ok_or_else(|| incorrect("a header's value has a control character or is not ASCII"))?;
+        let value = value
+            .ok_or_else(|| incorrect("a header field's value has a control character or is not ASCII"))?;
         Ok((name, value))
     }
 
-    /// Sets a cookie, with the attributes that it carries. To take one away set it with a `Max-Age` of zero.
+    /// Sets a cookie with its attributes. To remove a cookie from the client, set it with a `Max-Age` of zero.
     ///
     /// ```
     /// # use gyre_web::testing as gyre;
@@ -158,7 +156,7 @@ impl HttpConnection {
     ///
     /// # Errors
     ///
-    /// [`Code::IncorrectResponse`] if a part of it would break the header, or it is larger than browsers keep;
+    /// [`Code::IncorrectResponse`] if a part of it can't stand in the header field, or it is larger than browsers keep;
     /// [`Code::ResponseAlreadySent`].
     pub fn set_cookie<'a>(&mut self, cookie: impl Into<Cookie<'a>>) -> Result<(), TrackerError> {
         self.check_open()?;
@@ -167,12 +165,13 @@ impl HttpConnection {
         Ok(())
     }
 
-    /// How long and by whom the response may be kept, as far as it is set.
+    /// Returns the `Cache-Control` field of the response, if it is set.
     pub fn cache(&self) -> Option<CacheControl> {
         self.response.headers.get(CACHE_CONTROL).and_then(CacheControl::parse)
     }
 
-    /// Sets how long and by whom the response may be kept (RFC 9111); `None` leaves it to others.
+    /// Sets the `Cache-Control` field (RFC 9111): which caches may keep the response, and for how long. `None` removes
+    /// it.
     ///
     /// ```
     /// # use gyre_web::testing as gyre;
@@ -197,7 +196,7 @@ impl HttpConnection {
         }
     }
 
-    /// The language of the response's content (`Content-Language`), if it is set.
+    /// Returns the language of the response's content (`Content-Language`), if it is set.
     pub fn lang(&self) -> Option<&str> {
         self.response.headers.get(CONTENT_LANGUAGE)?.to_str().ok()
     }
@@ -221,12 +220,12 @@ impl HttpConnection {
         self.set_header(CONTENT_LANGUAGE.as_str(), tag)
     }
 
-    /// How what is here is related to other places (`Link`), as far as it is set.
+    /// Returns the `Link` fields of the response.
     pub fn links(&self) -> Links {
         Links::parse(&self.response.headers)
     }
 
-    /// Sets how what is here is related to other places (RFC 8288).
+    /// Sets the `Link` field (RFC 8288), in place of earlier ones.
     ///
     /// ```
     /// # use gyre_web::testing as gyre;
@@ -244,20 +243,20 @@ impl HttpConnection {
     ///
     /// # Errors
     ///
-    /// [`Code::IncorrectResponse`] if a part of it would break the header, [`Code::ResponseAlreadySent`].
+    /// [`Code::IncorrectResponse`] if a part of a link can't stand in the header field, [`Code::ResponseAlreadySent`].
     pub fn set_links(&mut self, links: &Links) -> Result<(), TrackerError> {
         self.check_open()?;
         self.response.headers.insert(LINK, links.to_value()?);
         Ok(())
     }
 
-    /// The type of the response's content, if it is set.
+    /// Returns the content type of the response, if it is set.
     pub fn content_type(&self) -> Option<&str> {
         self.response.headers.get(CONTENT_TYPE)?.to_str().ok()
     }
 
-    /// Sets the type of the response's content, in place of what it would be by what is sent: a media type
-    /// (`text/css`), or the extension of a file that has it (`css`).
+    /// Sets the content type of the response, in place of the one that follows from the payload. It is given as a media
+    /// type (`text/css`), or as the extension of a file of this type (`css`).
     ///
     /// ```
     /// # use gyre_web::testing as gyre;
@@ -272,18 +271,18 @@ impl HttpConnection {
     ///
     /// # Errors
     ///
-    /// As [`set_header`](Self::set_header), and [`Code::IncorrectResponse`] for an extension that nobody knows.
+    /// As [`set_header`](Self::set_header), and [`Code::IncorrectResponse`] for an unknown extension.
     pub fn set_content_type(&mut self, media_type: &str) -> Result<(), TrackerError> {
         if media_type.contains('/') {
             return self.set_header(CONTENT_TYPE.as_str(), media_type);
         }
         match mime_guess::from_ext(media_type.trim_start_matches('.')).first_raw() {
             Some(known) => self.set_header(CONTENT_TYPE.as_str(), &with_charset(known)),
-            None => Err(TrackerError::new(Code::IncorrectResponse, "no type is known for this extension")),
+            None => Err(TrackerError::new(Code::IncorrectResponse, "unknown file extension")),
         }
     }
 
-    /// Leaves the type of the response's content to what is sent.
+    /// Removes the content type, so that it follows from the payload. Returns whether there was one.
     pub fn remove_content_type(&mut self) -> bool {
         self.remove_header(CONTENT_TYPE.as_str())
     }
@@ -291,12 +290,12 @@ impl HttpConnection {
     pub(super) fn check_open(&self) -> Result<(), TrackerError> {
         match self.progress {
             Progress::Open => Ok(()),
-            _ => Err(TrackerError::new(Code::ResponseAlreadySent, "a response has been sent already")),
+            _ => Err(TrackerError::new(Code::ResponseAlreadySent, "a response was sent already")),
         }
     }
 }
 
-/// Text is sent as UTF-8.
+/// Adds the charset to a type of text, which is sent as UTF-8.
 fn with_charset(media_type: &'static str) -> Cow<'static, str> {
     match media_type.starts_with("text/") || media_type == "application/javascript" {
         true => Cow::Owned(format!("{media_type}; charset=utf-8")),

@@ -1,40 +1,36 @@
-//! Owns how a response is written: its head, a body whose length is known, and what stands in for one.
+//! Owns how a response is written: its head, a body of known length, redirects and errors.
 
 use std::io::Write;
 
-use bytes::Bytes;
 use http::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_RANGE, CONTENT_TYPE, ETAG,
-    HeaderName, HeaderValue, LAST_MODIFIED, LOCATION, SET_COOKIE, VARY,
+    HeaderName, HeaderValue, LAST_MODIFIED, LOCATION,
 };
 use http::{Method, StatusCode, Version};
-use serde::Serialize;
 
+use super::encoding::compress;
 use super::{HttpConnection, Progress};
-use crate::compress::{Compressor, is_crowded};
-use crate::limits::{WEB_COMPRESS_MIN_BYTES, WEB_COMPRESS_STEP_BYTES, WEB_WRITE_BYTES};
-use crate::negotiate::{self, Encoding};
+use crate::limits::WEB_WRITE_BYTES;
 use crate::payload::Payload;
-use crate::transport::Transport;
 #[cfg(doc)]
 use gyre_core::error::Code;
 use gyre_core::error::TrackerError;
 use gyre_core::time::wall_clock;
 
-/// What describes a body, and so goes with it.
+/// Fields that describe a body and are removed with it.
 const BODY_FIELDS: [HeaderName; 4] = [CONTENT_TYPE, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_RANGE];
 
-/// How long the body is that follows a head.
+/// Length of the body that follows a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Length {
     Bytes(u64),
-    /// As long as its chunks are, or where the client knows none until the connection is closed.
+    /// The body is sent in chunks. To a client without chunks it lasts until the connection is closed.
     Unknown,
 }
 
 impl HttpConnection {
-    /// Sends the response: text, bytes, [`Json`](crate::Json) or nothing, with the type of what it is unless
-    /// another is set, compressed if that is worth it and the client takes it.
+    /// Sends the response: text, bytes, [`Json`](crate::Json) or nothing. Its content type follows from the payload
+    /// unless another is set. With the feature `compression` it is compressed if that pays and the client accepts it.
     ///
     /// ```
     /// # use gyre_web::testing as gyre;
@@ -47,7 +43,8 @@ impl HttpConnection {
     ///
     /// # Errors
     ///
-    /// [`Code::ResponseAlreadySent`]; [`Code::ConnectionClosed`] if the client has gone; those of the session's store.
+    /// [`Code::ResponseAlreadySent`]; [`Code::ConnectionClosed`] if the client has closed the connection; the errors of
+    /// the session store.
     pub async fn send<P: Payload>(&mut self, payload: P) -> Result<(), TrackerError> {
         self.check_open()?;
         let body = payload.into_body()?;
@@ -57,47 +54,20 @@ impl HttpConnection {
             self.response.headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
         }
         let body = match self.negotiate(body.len() as u64) {
-            Encoding::Identity => body,
-            encoding => compress(&*self.transport, encoding, &body).await,
+            None => body,
+            Some(encoding) => compress(&*self.transport, encoding, &body).await,
         };
         self.send_body(&body).await
     }
 
-    /// Renders a template of the site's (`Builder::templates`) and sends it, as
-    /// HTML unless another type is set.
+    /// Redirects the client, temporarily (302) or permanently (301). If a status of redirection is set, such as 303
+    /// after a form, it is sent instead.
     ///
     /// ```
     /// # use gyre_web::testing as gyre;
     /// # use gyre::{error::TrackerError, web::HttpConnection};
     /// # async fn handler(connection: &mut HttpConnection) -> Result<(), TrackerError> {
-    /// #[derive(serde::Serialize)]
-    /// struct Page {
-    ///     swarms: u64,
-    /// }
-    ///
-    /// connection.render("index.html", Page { swarms: 7 }).await
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// [`Code::Internal`] if there is no such template or it fails, and those of [`send`](Self::send).
-    pub async fn render(&mut self, template: &str, context: impl Serialize) -> Result<(), TrackerError> {
-        let text = self.site.templates()?.render(template, context)?;
-        if !self.response.headers.contains_key(CONTENT_TYPE) {
-            self.set_content_type("html")?;
-        }
-        self.send(text).await
-    }
-
-    /// Sends the client elsewhere: for this time (302), or for good (301); or with the status that is set, if that is
-    /// one of redirection, as 303 is after a form.
-    ///
-    /// ```
-    /// # use gyre_web::testing as gyre;
-    /// # use gyre::{error::TrackerError, web::HttpConnection};
-    /// # async fn handler(connection: &mut HttpConnection) -> Result<(), TrackerError> {
-    /// connection.set_status(303)?; // after a form; else 302, or 301 if it is for good
+    /// connection.set_status(303)?; // after a form
     /// connection.redirect("/thanks", false).await
     /// # }
     /// ```
@@ -113,7 +83,7 @@ impl HttpConnection {
         self.send(()).await
     }
 
-    /// Answers with this status by the site's route for errors, or where it has none with a line of text.
+    /// Answers with this status through the site's error route. Without an error route the body is a line of text.
     ///
     /// ```
     /// # use gyre_web::testing as gyre;
@@ -128,10 +98,10 @@ impl HttpConnection {
     ///
     /// # Errors
     ///
-    /// As [`set_status`](Self::set_status) and [`send`](Self::send), and those of the error's route.
+    /// Those of [`set_status`](Self::set_status), [`send`](Self::send) and the error route.
     pub async fn error(&mut self, status: u16) -> Result<(), TrackerError> {
         self.set_status(status)?;
-        // What was said of what is not sent.
+        // Fields that describe the response that is not sent.
         for name in BODY_FIELDS.into_iter().chain([CACHE_CONTROL, ETAG, LAST_MODIFIED, ACCEPT_RANGES]) {
             if !(name == CONTENT_RANGE && status == 416) {
                 self.response.headers.remove(name);
@@ -154,46 +124,11 @@ impl HttpConnection {
         }
     }
 
-    /// The status, in words, is all there is to say.
+    /// Sends the status as a line of text.
     async fn send_status(&mut self) -> Result<(), TrackerError> {
         let status = self.response.status;
         self.response.headers.remove(CONTENT_TYPE);
         self.send(format!("{} {}\n", status.as_str(), status.canonical_reason().unwrap_or_default())).await
-    }
-
-    /// Whether a body of this length is encoded for clients that like it, which caches are told.
-    pub(super) fn varies(&mut self, length: u64) -> bool {
-        let headers = &mut self.response.headers;
-        let compressible = headers
-            .get(CONTENT_TYPE)
-            .and_then(|value| value.to_str().ok())
-            .is_some_and(negotiate::is_compressible);
-        if !compressible || length < WEB_COMPRESS_MIN_BYTES || headers.contains_key(CONTENT_ENCODING) {
-            return false;
-        }
-        headers.append(VARY, HeaderValue::from_static("Accept-Encoding"));
-        true
-    }
-
-    /// How to encode a body of this length, which is told to the client.
-    pub(super) fn negotiate(&mut self, length: u64) -> Encoding {
-        if !self.varies(length) {
-            return Encoding::Identity;
-        }
-        let headers = &mut self.response.headers;
-        let encoding = match is_crowded() {
-            true => Encoding::Identity,
-            false => negotiate::encoding(&self.request.headers),
-        };
-        if let Some(name) = encoding.name() {
-            headers.insert(CONTENT_ENCODING, HeaderValue::from_static(name));
-            // What is the same once decoded is not the same byte for byte.
-            if let Some(etag) = headers.get(ETAG).filter(|etag| !etag.as_bytes().starts_with(b"W/")) {
-                let weak = [b"W/", etag.as_bytes()].concat();
-                headers.insert(ETAG, HeaderValue::from_bytes(&weak).expect("a tag in a tag"));
-            }
-        }
-        encoding
     }
 
     /// Writes the whole response.
@@ -215,13 +150,13 @@ impl HttpConnection {
         Ok(())
     }
 
-    /// Whether this response has a body at all (RFC 9110, section 6.4.1).
+    /// Returns whether this response has a body (RFC 9110, section 6.4.1).
     pub(super) fn has_body(&self) -> bool {
         self.request.method != Method::HEAD
             && !matches!(self.response.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
     }
 
-    /// Writes the head into a buffer, after which nothing of it can be changed. The session is stored before.
+    /// Stores the session and writes the head into a buffer. Afterwards the head can't be changed.
     pub(super) async fn begin(&mut self, length: Length) -> Result<Vec<u8>, TrackerError> {
         self.check_open()?;
         if self.is_aborted() {
@@ -255,7 +190,8 @@ impl HttpConnection {
             out.extend_from_slice(b"\r\n");
         }
         match length {
-            // RFC 9110, section 8.6, and RFC 9112, section 6.1: a 204 has none, a 304 that of the whole.
+            // RFC 9110, section 8.6, and RFC 9112, section 6.1: a 204 has no length. A 304 would have that of the whole
+            // representation, and leaves it out.
             _ if status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED => {}
             Length::Bytes(length) => {
                 let _ = write!(out, "Content-Length: {length}\r\n");
@@ -272,23 +208,7 @@ impl HttpConnection {
         Ok(out)
     }
 
-    /// Stores what the handler changed of the session, and tells the client of it while the head is still open.
-    pub(crate) async fn store_session(&mut self) -> Result<(), TrackerError> {
-        let Some(session) = &mut self.session else { return Ok(()) };
-        let site = self.site.clone();
-        let stored = site.sessions()?.store(session, self.transport.now(), self.is_https).await;
-        if stored.is_err() {
-            self.session = None; // or the response that tells of it would fail by it, too
-        }
-        if let Some(cookie) = stored?
-            && self.progress == Progress::Open
-        {
-            self.response.headers.append(SET_COOKIE, cookie);
-        }
-        Ok(())
-    }
-
-    /// Writes these bytes; gives the buffer back, empty.
+    /// Writes these bytes. Returns the buffer, empty.
     pub(super) async fn write(&mut self, out: Vec<u8>) -> Result<Vec<u8>, TrackerError> {
         let (result, mut out) = self.transport.write(out).await;
         out.clear();
@@ -300,17 +220,4 @@ impl HttpConnection {
             }
         }
     }
-}
-
-/// Compresses a body, a step at a time, so that the worker has its turns between them.
-async fn compress(transport: &dyn Transport, encoding: Encoding, body: &[u8]) -> Bytes {
-    let (mut compressor, mut out) = (Compressor::new(encoding), Vec::new());
-    for (step, piece) in body.chunks(WEB_COMPRESS_STEP_BYTES).enumerate() {
-        if step > 0 {
-            transport.pause().await;
-        }
-        compressor.write(piece, &mut out);
-    }
-    compressor.finish(&mut out);
-    out.into()
 }

@@ -1,4 +1,4 @@
-//! Owns responses that are written bit by bit: streams of bytes, and server-sent events.
+//! Owns responses that are written in pieces: streams of bytes, and server-sent events.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -8,24 +8,24 @@ use bytes::Bytes;
 use futures_core::Stream;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 
+use super::encoding::{Compressor, Encoding};
 use super::send::Length;
 use super::{HttpConnection, Progress};
-use crate::compress::Compressor;
 use crate::limits::{WEB_COMPRESS_STEP_BYTES, WEB_WRITE_BYTES};
-use crate::negotiate::Encoding;
 use gyre_core::error::{Code, TrackerError};
 use gyre_core::wire::chunked::{LAST_CHUNK, put_chunk};
 
-/// A response whose body is written bit by bit: by chunks (RFC 9112, section 7.1), or to the connection's end for a
-/// client of HTTP/1.0. Dropped before [`finish`](Self::finish) it is broken off, which the client sees.
+/// A response whose body is written in pieces. It is sent in chunks (RFC 9112, section 7.1), or until the connection's
+/// end to an HTTP/1.0 client. If it is dropped before [`finish`](Self::finish), the response is cut off and the client
+/// can tell.
 pub struct ResponseStream<'a> {
     connection: &'a mut HttpConnection,
     compressor: Option<Compressor>,
-    /// Compressed, or to be written with what comes next.
+    /// Bytes of the body, compressed if there is a compressor, that wait to be written.
     data: Vec<u8>,
-    /// The head, at first; then a buffer for reuse.
+    /// The head at first, then a buffer for reuse.
     out: Vec<u8>,
-    /// Bytes that were taken since the worker last had its turn.
+    /// Bytes that were taken since the last pause for the worker.
     taken_bytes: usize,
     chunked: bool,
 }
@@ -37,7 +37,7 @@ impl fmt::Debug for ResponseStream<'_> {
 }
 
 impl HttpConnection {
-    /// Begins a response whose body is written bit by bit.
+    /// Begins a response whose body is written in pieces.
     ///
     /// ```
     /// # use gyre_web::testing as gyre;
@@ -60,15 +60,18 @@ impl HttpConnection {
         self.start(encoding).await
     }
 
-    pub(super) async fn start(&mut self, encoding: Encoding) -> Result<ResponseStream<'_>, TrackerError> {
+    pub(super) async fn start(
+        &mut self,
+        encoding: Option<Encoding>,
+    ) -> Result<ResponseStream<'_>, TrackerError> {
         let chunked = self.request.version != http::Version::HTTP_10;
         let out = self.begin(Length::Unknown).await?;
-        let is_compressed = encoding != Encoding::Identity && self.has_body();
-        let compressor = is_compressed.then(|| Compressor::new(encoding));
+        let compressor = encoding.filter(|_| self.has_body()).map(Compressor::new);
         Ok(ResponseStream { connection: self, compressor, data: Vec::new(), out, taken_bytes: 0, chunked })
     }
 
-    /// Sends what a stream yields, as it comes. An error of it breaks the response off. For a HEAD it is not polled.
+    /// Sends the items of a stream as they come. An error of the stream cuts the response off. For a HEAD request the
+    /// stream is not polled.
     ///
     /// ```
     /// # use gyre_web::testing as gyre;
@@ -93,7 +96,7 @@ impl HttpConnection {
     ///
     /// # Errors
     ///
-    /// Those of [`send`](Self::send), and [`Code::Internal`] if the stream has one.
+    /// Those of [`send`](Self::send), and [`Code::Internal`] for an error of the stream.
     pub async fn drain_stream<S, E>(&mut self, stream: S) -> Result<(), TrackerError>
     where
         S: Stream<Item = Result<Bytes, E>>,
@@ -113,9 +116,8 @@ impl HttpConnection {
         response.finish().await
     }
 
-    /// Begins a stream of server-sent events (the `EventSource` of browsers). It has no end of its own: it lives until
-    /// the client goes, the handler returns or the worker stops, for as long as [`keep`](Self::keep) says between two
-    /// events.
+    /// Begins a stream of server-sent events (the `EventSource` of browsers). It lasts until the client closes the
+    /// connection, the handler returns or the worker stops. [`keep`](Self::keep) limits the time between two events.
     ///
     /// ```
     /// # use gyre_web::testing as gyre;
@@ -139,29 +141,29 @@ impl HttpConnection {
         self.set_content_type("text/event-stream")?;
         self.response.headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         self.transport.set_endless();
-        // Not compressed: they are small, and the compressor of each client that listens would be half a MiB.
-        let mut stream = self.start(Encoding::Identity).await?;
+        // Not compressed: events are small, and a compressor would take half a MiB for each client.
+        let mut stream = self.start(None).await?;
         stream.flush().await?; // the client sees at once that it is connected
         Ok(EventStream(stream))
     }
 }
 
 impl ResponseStream<'_> {
-    /// The connection, whose request can still be looked at.
+    /// Returns the connection, for reading its request.
     pub fn connection(&self) -> &HttpConnection {
         self.connection
     }
 
-    /// Whether what is written is sent: it is not in the answer to a HEAD.
+    /// Returns whether the body is sent. In the response to a HEAD request it is not.
     pub(super) fn has_body(&self) -> bool {
         self.connection.has_body()
     }
 
-    /// Writes these bytes of the body. They leave when there are enough of them, or with [`flush`](Self::flush).
+    /// Writes bytes of the body. They are buffered and sent when the buffer is full, or with [`flush`](Self::flush).
     ///
     /// # Errors
     ///
-    /// [`Code::ConnectionClosed`] if the client has gone.
+    /// [`Code::ConnectionClosed`] if the client has closed the connection.
     pub async fn write(&mut self, bytes: &[u8]) -> Result<(), TrackerError> {
         let has_body = self.has_body();
         for piece in bytes.chunks(WEB_COMPRESS_STEP_BYTES) {
@@ -173,7 +175,7 @@ impl ResponseStream<'_> {
             if self.data.len() >= WEB_WRITE_BYTES || !has_body {
                 self.write_out().await?;
             }
-            // Much may be taken of which little or nothing is written, which alone would be waited for.
+            // A lot of input may compress to little output. Without writes nothing else would let the worker run.
             self.taken_bytes += piece.len();
             if self.taken_bytes >= WEB_COMPRESS_STEP_BYTES {
                 self.taken_bytes = 0;
@@ -183,7 +185,7 @@ impl ResponseStream<'_> {
         if self.connection.is_aborted() { Err(HttpConnection::gone()) } else { Ok(()) }
     }
 
-    /// Has all that was written leave.
+    /// Sends all that was written so far.
     ///
     /// ```
     /// # use gyre_web::testing as gyre;
@@ -199,7 +201,7 @@ impl ResponseStream<'_> {
     ///
     /// # Errors
     ///
-    /// [`Code::ConnectionClosed`] if the client has gone.
+    /// [`Code::ConnectionClosed`] if the client has closed the connection.
     pub async fn flush(&mut self) -> Result<(), TrackerError> {
         if let Some(compressor) = &mut self.compressor {
             compressor.flush(&mut self.data);
@@ -211,7 +213,7 @@ impl ResponseStream<'_> {
     ///
     /// # Errors
     ///
-    /// [`Code::ConnectionClosed`] if the client has gone.
+    /// [`Code::ConnectionClosed`] if the client has closed the connection.
     pub async fn finish(mut self) -> Result<(), TrackerError> {
         if let Some(compressor) = self.compressor.take() {
             compressor.finish(&mut self.data);
@@ -236,7 +238,7 @@ impl ResponseStream<'_> {
         Ok(())
     }
 
-    /// Moves what is to be written behind the head, if that is still to leave.
+    /// Moves the waiting bytes of the body into the output, behind the head if that was not sent yet.
     fn put_data(&mut self) {
         if self.has_body() && !self.data.is_empty() {
             self.connection.sent_bytes += self.data.len() as u64;
@@ -266,22 +268,22 @@ pub struct Event {
 }
 
 impl Event {
-    /// An event with this data, of any number of lines.
+    /// Creates an event with this data, which may have several lines.
     pub fn new(data: impl Into<String>) -> Self {
         Self { data: data.into(), ..Self::default() }
     }
 
-    /// What kind of event it is; `message` if nothing is said.
+    /// Sets the event's name. Clients take an event without a name as `message`.
     pub fn name(self, name: impl Into<String>) -> Self {
         Self { name: Some(name.into()), ..self }
     }
 
-    /// What the client names as `Last-Event-ID` when it comes again.
+    /// Sets the id that the client sends as `Last-Event-ID` when it reconnects.
     pub fn id(self, id: impl Into<String>) -> Self {
         Self { id: Some(id.into()), ..self }
     }
 
-    /// After how many milliseconds the client comes again when the connection is lost.
+    /// Sets the milliseconds that the client waits before it reconnects.
     pub fn retry_ms(self, millis: u64) -> Self {
         Self { retry_ms: Some(millis), ..self }
     }
@@ -292,7 +294,7 @@ impl Event {
             if value.contains(['\r', '\n', '\0']) {
                 return Err(TrackerError::new(
                     Code::IncorrectResponse,
-                    "a line break in an event's name or id",
+                    "an event's name or id has a line break",
                 ));
             }
             out.push_str(&format!("{field}: {value}\n"));
@@ -300,7 +302,7 @@ impl Event {
         if let Some(millis) = self.retry_ms {
             out.push_str(&format!("retry: {millis}\n"));
         }
-        // A carriage return alone ends a line as well, as the client reads it.
+        // To a client a single carriage return ends a line, too.
         for line in self.data.replace("\r\n", "\n").split(['\n', '\r']) {
             out.push_str(&format!("data: {line}\n"));
         }
@@ -317,7 +319,7 @@ impl Event {
 /// # async fn handler(connection: &mut HttpConnection) -> Result<(), TrackerError> {
 /// let mut events = connection.events().await?;
 /// events.ping().await?;
-/// events.aborted().await; // or what brings the next event
+/// events.aborted().await; // or wait for the next event
 /// events.finish().await
 /// # }
 /// ```
@@ -325,12 +327,12 @@ impl Event {
 pub struct EventStream<'a>(ResponseStream<'a>);
 
 impl EventStream<'_> {
-    /// Sends an event; it leaves at once.
+    /// Sends an event at once.
     ///
     /// # Errors
     ///
-    /// [`Code::ConnectionClosed`] if the client has gone, [`Code::IncorrectResponse`] if its name or id has a line
-    /// break.
+    /// [`Code::ConnectionClosed`] if the client has closed the connection, [`Code::IncorrectResponse`] if the event's
+    /// name or id has a line break.
     pub async fn send(&mut self, event: &Event) -> Result<(), TrackerError> {
         let mut text = String::new();
         event.put(&mut text)?;
@@ -338,31 +340,31 @@ impl EventStream<'_> {
         self.0.flush().await
     }
 
-    /// Sends a line that clients skip: it keeps the connection from being thought dead.
+    /// Sends a comment, which clients ignore. It shows the client and proxies that the connection is alive.
     ///
     /// # Errors
     ///
-    /// [`Code::ConnectionClosed`] if the client has gone.
+    /// [`Code::ConnectionClosed`] if the client has closed the connection.
     pub async fn ping(&mut self) -> Result<(), TrackerError> {
         self.0.write(b":\n\n").await?;
         self.0.flush().await
     }
 
-    /// The connection, whose request can still be looked at.
+    /// Returns the connection, for reading its request.
     pub fn connection(&self) -> &HttpConnection {
         self.0.connection()
     }
 
-    /// Waits until the client has gone; to be awaited beside what brings the next event.
+    /// Waits until the client has closed the connection. Await it together with the source of the next event.
     pub async fn aborted(&self) {
         self.connection().aborted().await;
     }
 
-    /// Ends the stream; the client comes again.
+    /// Ends the stream. The client will reconnect.
     ///
     /// # Errors
     ///
-    /// [`Code::ConnectionClosed`] if the client has gone.
+    /// [`Code::ConnectionClosed`] if the client has closed the connection.
     pub async fn finish(self) -> Result<(), TrackerError> {
         self.0.finish().await
     }

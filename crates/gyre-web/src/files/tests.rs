@@ -1,4 +1,4 @@
-//! Owns the tests of files below a directory: a real one, with links, a fifo and a secret beside it.
+//! Owns the tests of files below a directory. They use a real one with links, a fifo and a secret next to it.
 
 use std::future::Future;
 use std::io::Read;
@@ -13,10 +13,10 @@ use rustix::fs::{CWD, Mode, mkfifoat};
 use super::*;
 
 const SECRET: &str = "secret";
-/// The length of the name of a link that leads to where it is: a path of any length has a file at its end.
+/// Length of the name of a link to its own directory, with which a path of any length can lead to a file.
 const LINK_BYTES: usize = 200;
 
-/// A directory `root` with files, and a secret beside it; removed at the end.
+/// A directory `root` with files, and a secret next to it. Removed when dropped.
 struct Tree(PathBuf);
 
 impl Tree {
@@ -73,7 +73,7 @@ fn text(mut found: FoundFile) -> String {
     text
 }
 
-/// What a path gives: the file's text, `directory`, or the error's code.
+/// Returns the text of the file that a path names, `directory`, or the code of the error.
 fn find(directory: &Directory, path: &str) -> Result<String, Code> {
     match block_on(directory.find(path)) {
         Ok(Found::File(found)) => Ok(text(found)),
@@ -83,7 +83,7 @@ fn find(directory: &Directory, path: &str) -> Result<String, Code> {
 }
 
 #[test]
-fn finds_files_and_indexes() {
+fn files_and_indexes_are_found() {
     let tree = Tree::new();
     let directory = Directory::open(tree.root()).unwrap();
     for (path, expected) in [
@@ -105,14 +105,14 @@ fn finds_files_and_indexes() {
     ] {
         assert_eq!(find(&directory, path), Ok(expected.into()), "{path}");
     }
-    // The directory is known by itself, not by its name.
+    // The open directory is served, whatever its name.
     fs::rename(tree.root(), tree.0.join("moved")).unwrap();
     assert_eq!(find(&directory, "a.txt"), Ok("a".into()));
     fs::rename(tree.0.join("moved"), tree.root()).unwrap();
 }
 
 #[test]
-fn refuses_everything_else() {
+fn everything_else_is_not_found() {
     let tree = Tree::new();
     let directory = Directory::open(tree.root()).unwrap();
     let plain = "none bare/ a.txt/ a.txt/x odd/ fifo out absolute up up/secret magic/etc/passwd / /a.txt //etc/passwd \
@@ -144,7 +144,7 @@ fn the_program_may_name_any_file() {
 }
 
 #[test]
-fn a_file_is_known_by_its_validators() {
+fn each_state_of_a_file_has_its_own_validators() {
     let tree = Tree::new();
     let directory = Directory::open(tree.root()).unwrap();
     let path = tree.root().join("a.txt");
@@ -161,8 +161,8 @@ fn a_file_is_known_by_its_validators() {
     let mut seen = vec![first.etag.unwrap()];
     let mut see_another = |etag: Option<String>| {
         let etag = etag.unwrap();
-        assert!(etag.len() > 2 && etag.starts_with('"') && etag.ends_with('"'), "{etag} is a strong tag");
-        assert!(!seen.contains(&etag), "{etag} again: {seen:?}");
+        assert!(etag.len() > 2 && etag.starts_with('"') && etag.ends_with('"'), "{etag} is not a strong tag");
+        assert!(!seen.contains(&etag), "{etag} is repeated: {seen:?}");
         seen.push(etag);
     };
     set_time(time + Duration::from_nanos(1));
@@ -180,7 +180,7 @@ fn a_file_is_known_by_its_validators() {
 }
 
 #[test]
-fn types_go_by_extension() {
+fn the_extension_gives_the_content_type() {
     for (name, expected) in [
         ("a.html", "text/html; charset=utf-8"),
         ("a.CSS", "text/css; charset=utf-8"),
@@ -196,7 +196,7 @@ fn types_go_by_extension() {
 }
 
 #[test]
-fn what_the_kernel_says_is_told_as_it_is_meant() {
+fn errors_of_the_kernel_have_matching_codes() {
     for (number, code) in [
         (libc::EACCES, Code::AccessDenied),
         (libc::EMFILE, Code::Unavailable),
@@ -212,21 +212,17 @@ fn what_the_kernel_says_is_told_as_it_is_meant() {
 }
 
 #[test]
-fn what_is_not_at_hand_is_waited_for_elsewhere() {
+fn files_that_are_not_cached_are_opened_on_another_thread() {
     let here = std::thread::current().id();
     let (file, metadata) = block_on(open(move |cached| {
-        assert_eq!(
-            cached,
-            std::thread::current().id() == here,
-            "only what is cached is opened on this thread"
-        );
+        assert_eq!(cached, std::thread::current().id() == here, "this thread only opens cached files");
         if cached { Err(io::ErrorKind::WouldBlock.into()) } else { File::open("/proc/self/exe") }
     }))
     .unwrap();
     assert_eq!(file.metadata().unwrap().ino(), metadata.ino());
 }
 
-/// Paths made of what could lead out, plain and encoded.
+/// Returns paths made of pieces that could lead out, plain and encoded.
 fn hostile_path() -> impl Strategy<Value = String> {
     const PIECES: &str = ".. . / // %2e %2E %2f %5c \\ %00 %25 %252e %c0%ae secret out up sub folder magic absolute \
                           etc/passwd a.txt link ; ~ % fifo";
@@ -236,7 +232,7 @@ fn hostile_path() -> impl Strategy<Value = String> {
 }
 
 #[test]
-fn no_path_yields_a_file_outside() {
+fn no_path_gives_a_file_outside() {
     let tree = Tree::new();
     let directory = Directory::open(tree.root()).unwrap();
     let inside = ["home", "a", "{}", "sub", "\\", "percent", "directory"];

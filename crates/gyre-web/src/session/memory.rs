@@ -1,4 +1,4 @@
-//! Owns sessions in the memory of the process: how many there are at most, and which go first.
+//! Owns sessions in the memory of the process: their maximum number, and which are dropped first.
 
 use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -7,15 +7,15 @@ use std::hash::BuildHasher;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::{Answer, SessionId, SessionStore, Stored, Values};
+use super::{SessionId, SessionStore, StoreFuture, StoredSession, Values};
 use crate::limits::{WEB_SESSION_PART_MIN, WEB_SESSION_PARTS_MAX, WEB_SESSIONS_MAX, WEB_SESSIONS_SWEPT};
 use gyre_core::error::TrackerError;
 use gyre_core::time::Timestamp;
 
-/// Sessions in memory: they are gone when the process ends. A new one that there is no room for takes the place of one
-/// that has expired, or else of the one that was unused for longest.
+/// Keeps sessions in memory until the process ends. When the store is full, a new session replaces an expired one, or
+/// else the least recently used one.
 ///
-/// A large store consists of parts, among which sessions are shared out by chance; each has its share of the room.
+/// A large store has several parts, each with an equal share of the capacity. A hash assigns sessions to parts.
 ///
 /// ```
 /// # use gyre_web::testing as gyre;
@@ -28,13 +28,13 @@ pub struct MemoryStore {
 }
 
 impl MemoryStore {
-    /// A store for [`WEB_SESSIONS_MAX`] sessions.
+    /// Creates a store for [`WEB_SESSIONS_MAX`] sessions.
     pub fn new() -> Self {
         Self::with_capacity(WEB_SESSIONS_MAX)
     }
 
-    /// A store for at most so many sessions, and at least one. Each takes up to
-    /// [`WEB_SESSION_MAX_BYTES`](crate::limits::WEB_SESSION_MAX_BYTES) and some 300 more.
+    /// Creates a store for at most `max_sessions` sessions, and at least one. Each takes up to
+    /// [`WEB_SESSION_MAX_BYTES`](crate::limits::WEB_SESSION_MAX_BYTES) and about 300 more.
     pub fn with_capacity(max_sessions: usize) -> Self {
         let parts = (max_sessions / WEB_SESSION_PART_MIN).clamp(1, WEB_SESSION_PARTS_MAX);
         let capacity = (max_sessions / parts).max(1);
@@ -42,17 +42,17 @@ impl MemoryStore {
         Self { parts: (0..parts).map(|_| part()).collect(), hasher: RandomState::new() }
     }
 
-    /// How many sessions there are, with those that have expired and were not swept yet.
+    /// Returns the number of sessions, including expired ones that were not swept yet.
     pub fn len(&self) -> usize {
         self.parts.iter().map(|part| lock(part).sessions.len()).sum()
     }
 
-    /// Whether there is none.
+    /// Returns whether there are no sessions.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Whether its lists agree with each other.
+    /// Returns whether the lists of each part are consistent.
     #[cfg(test)]
     pub(super) fn is_consistent(&self) -> bool {
         self.parts.iter().all(|part| {
@@ -65,7 +65,7 @@ impl MemoryStore {
         })
     }
 
-    /// Whether it has a session. To look is no use.
+    /// Returns whether it has a session. Does not count as a use.
     #[cfg(test)]
     pub(super) fn has(&self, id: &SessionId) -> bool {
         self.part(id).sessions.contains_key(id)
@@ -88,16 +88,16 @@ fn lock(part: &Mutex<Part>) -> MutexGuard<'_, Part> {
 }
 
 impl SessionStore for MemoryStore {
-    fn load(&self, id: SessionId, now: Timestamp) -> Answer<'_, Option<Stored>> {
+    fn load(&self, id: SessionId, now: Timestamp) -> StoreFuture<'_, Option<StoredSession>> {
         let found = self.part(&id).use_now(&id, now);
-        let read = |(text, left): (Arc<[u8]>, _)| {
+        let read = |(text, remaining): (Arc<[u8]>, _)| {
             let values = serde_json::from_slice(&text).map_err(TrackerError::internal)?;
-            Ok(Stored { values, left })
+            Ok(StoredSession { values, remaining })
         };
         Box::pin(future::ready(found.map(read).transpose()))
     }
 
-    fn save(&self, id: SessionId, values: Values, now: Timestamp, lifetime: Duration) -> Answer<'_, ()> {
+    fn save(&self, id: SessionId, values: Values, now: Timestamp, lifetime: Duration) -> StoreFuture<'_, ()> {
         Box::pin(future::ready(json(&values).map(|text| {
             let mut part = self.part(&id);
             part.make_room(now);
@@ -105,7 +105,13 @@ impl SessionStore for MemoryStore {
         })))
     }
 
-    fn replace(&self, id: SessionId, values: Values, now: Timestamp, lifetime: Duration) -> Answer<'_, bool> {
+    fn replace(
+        &self,
+        id: SessionId,
+        values: Values,
+        now: Timestamp,
+        lifetime: Duration,
+    ) -> StoreFuture<'_, bool> {
         Box::pin(future::ready(json(&values).map(|text| {
             let mut part = self.part(&id);
             let is_there = part.use_now(&id, now).is_some();
@@ -116,26 +122,26 @@ impl SessionStore for MemoryStore {
         })))
     }
 
-    fn remove(&self, id: SessionId) -> Answer<'_, ()> {
+    fn remove(&self, id: SessionId) -> StoreFuture<'_, ()> {
         self.part(&id).take(&id);
         Box::pin(future::ready(Ok(())))
     }
 }
 
-/// Sessions are kept as text: so their memory is known, which that of a tree of values is not.
+/// Writes values as JSON text. Sessions are kept as text because its size is known, unlike that of a tree of values.
 fn json(values: &Values) -> Result<Arc<[u8]>, TrackerError> {
     serde_json::to_vec(values).map(Arc::from).map_err(TrackerError::internal)
 }
 
-/// The sessions under one lock.
+/// The part of a store that is under one lock.
 #[derive(Default)]
 struct Part {
     sessions: HashMap<SessionId, Entry>,
-    /// Each by the number of its last use ...
+    /// Sessions by the number of their last use.
     by_use: BTreeMap<u64, SessionId>,
-    /// ... and these by their end.
+    /// Time of expiry and number of the last use of each session, in the order of expiry.
     by_end: BTreeSet<(Timestamp, u64)>,
-    /// Uses so far.
+    /// Number of uses so far.
     uses: u64,
     capacity: usize,
 }
@@ -147,15 +153,15 @@ struct Entry {
 }
 
 impl Part {
-    /// What is kept of a session, and for how much longer. That counts as a use.
+    /// Returns the text of a session and its remaining lifetime. This counts as a use.
     fn use_now(&mut self, id: &SessionId, now: Timestamp) -> Option<(Arc<[u8]>, Duration)> {
         let Entry { text, end, .. } = self.take(id)?;
-        let left = end.since(now);
-        if left.is_zero() {
+        let remaining = end.since(now);
+        if remaining.is_zero() {
             return None;
         }
         self.put(id.clone(), Arc::clone(&text), end);
-        Some((text, left))
+        Some((text, remaining))
     }
 
     fn put(&mut self, id: SessionId, text: Arc<[u8]>, end: Timestamp) {
@@ -174,7 +180,8 @@ impl Part {
         Some(entry)
     }
 
-    /// Drops some that have expired, and if it is full nevertheless the one that was unused for longest.
+    /// Drops up to [`WEB_SESSIONS_SWEPT`] expired sessions. If the part is still full, drops the least recently used
+    /// one.
     fn make_room(&mut self, now: Timestamp) {
         for _ in 0..WEB_SESSIONS_SWEPT {
             let first = self.by_end.first().filter(|(end, _)| *end <= now);

@@ -1,4 +1,4 @@
-//! Owns the tests of sessions: what they survive, and what a client can't do to them.
+//! Owns the tests of sessions: how long they last, and what a client can't do to them.
 
 use std::future::Future;
 use std::pin::pin;
@@ -14,15 +14,15 @@ use gyre_core::error::Code;
 const START: Timestamp = Timestamp::from_secs(1_000);
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// What the store in memory does is done at once.
+/// Returns the output of a future of the store in memory, which is ready at once.
 fn now<T>(future: impl Future<Output = T>) -> T {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(value) => value,
-        Poll::Pending => panic!("it waits"),
+        Poll::Pending => panic!("the future is pending"),
     }
 }
 
-/// A site with one client, which does with cookies what a browser does.
+/// A site with one client, which handles cookies like a browser.
 struct Site {
     sessions: Sessions,
     store: Arc<MemoryStore>,
@@ -42,7 +42,7 @@ impl Site {
         now(self.sessions.load(&cookies, time)).unwrap()
     }
 
-    /// Stores it; the `Set-Cookie`, if there is one, is heeded.
+    /// Stores a session and applies its `Set-Cookie`, if there is one.
     fn store(&mut self, session: &mut Session, time: Timestamp) -> Option<String> {
         let value = now(self.sessions.store(session, time, false)).unwrap()?.to_str().unwrap().to_owned();
         let pair = value.split(';').next().unwrap().to_owned();
@@ -50,7 +50,7 @@ impl Site {
         Some(value)
     }
 
-    /// One request whose handler does this.
+    /// Serves one request with this handler.
     fn request<T>(
         &mut self,
         time: Timestamp,
@@ -73,13 +73,13 @@ fn user(session: &mut Session) -> Option<u64> {
 }
 
 #[test]
-fn what_is_kept_comes_back() {
+fn values_are_kept_between_requests() {
     let mut site = Site::new();
     let (_, cookie) = site.request(START, |session| session.insert("user", 7).unwrap());
     let cookie = cookie.unwrap();
     assert!(cookie.starts_with("gyre_session="), "{cookie}");
     assert!(cookie.ends_with("; HttpOnly; SameSite=Lax; Path=/; Max-Age=3600"), "{cookie}");
-    assert_eq!(site.request(START, user), (Some(7), None), "nothing changed, nothing is told");
+    assert_eq!(site.request(START, user), (Some(7), None), "an unchanged session sets no cookie");
     site.request(START, |session| {
         session.insert("name", "x").unwrap();
         session.remove("user");
@@ -89,11 +89,11 @@ fn what_is_kept_comes_back() {
     assert_eq!((session.get::<u64>("user"), session.get::<String>("name").as_deref()), (None, Some("x")));
     let ((), cookie) = site.request(START, Session::clear);
     assert!(cookie.is_some() && site.load(START).is_empty());
-    assert_eq!(site.store.len(), 1, "it goes on without values");
+    assert_eq!(site.store.len(), 1, "a cleared session stays in the store");
 }
 
 #[test]
-fn who_keeps_nothing_is_not_stored() {
+fn a_session_without_values_is_not_stored() {
     let mut site = Site::new();
     let nothing: [fn(&mut Session); 5] = [
         |_| {},
@@ -112,7 +112,7 @@ fn who_keeps_nothing_is_not_stored() {
 }
 
 #[test]
-fn attributes_are_as_the_site_wants_them() {
+fn the_cookie_has_the_configured_attributes() {
     let cookie = |sessions: &Sessions, is_https| {
         let mut session = Session::default();
         session.insert("a", 1).unwrap();
@@ -131,7 +131,7 @@ fn attributes_are_as_the_site_wants_them() {
 }
 
 #[test]
-fn what_is_not_signed_here_is_nobodys() {
+fn a_wrong_signature_gives_an_empty_session() {
     let mut site = Site::new();
     let id = site.login();
     let (name, value) = site.cookies[0].split_once('=').unwrap();
@@ -147,12 +147,12 @@ fn what_is_not_signed_here_is_nobodys() {
             COOKIE,
             HeaderValue::from_bytes(format!("{name}={value}").as_bytes()).unwrap(),
         )]);
-        // A broken escape may make the cookie unreadable before it is looked at here.
+        // An invalid escape already fails in the reading of cookies.
         let Ok(cookies) = Cookies::parse(&cookies) else { continue };
         let session = now(site.sessions.load(&cookies, START)).unwrap();
         assert!(session.id.is_none() && session.is_empty(), "{value}");
     }
-    // Another key is another site.
+    // A cookie is only valid with the key that signed it.
     site.sessions = site.sessions.clone().key(&[7; 64]);
     assert!(site.load(START).id.is_none());
     site.login();
@@ -161,16 +161,16 @@ fn what_is_not_signed_here_is_nobodys() {
 }
 
 #[test]
-fn no_id_is_taken_over_from_a_client() {
+fn no_id_is_accepted_from_a_client() {
     let mut site = Site::new();
-    // An id of the client's own choice, signed with the right key by a fault elsewhere.
+    // An id that the client has chosen, signed with the right key because of another bug.
     let chosen = SessionId::parse(&"ab".repeat(WEB_SESSION_ID_BYTES)).unwrap();
     let cookie = site.sessions.cookie(Some(&chosen), false).unwrap();
     site.cookies = vec![cookie.to_str().unwrap().split(';').next().unwrap().to_owned()];
     let given = site.login();
     assert_ne!(given, chosen);
     assert!(now(site.store.load(chosen.clone(), START)).unwrap().is_none());
-    // One that was real, and has ended.
+    // The id of a session that has ended.
     let old = site.cookies.clone();
     site.request(START, Session::end);
     site.cookies = old;
@@ -179,9 +179,9 @@ fn no_id_is_taken_over_from_a_client() {
 }
 
 #[test]
-fn renewal_makes_the_old_id_worthless() {
+fn a_renewed_session_invalidates_the_old_id() {
     let mut site = Site::new();
-    let foisted = site.login();
+    let planted = site.login();
     let known = site.cookies.clone();
     let (_, cookie) = site.request(START, |session| {
         session.insert("role", "admin").unwrap();
@@ -189,7 +189,7 @@ fn renewal_makes_the_old_id_worthless() {
     });
     assert!(cookie.is_some());
     let session = site.load(START);
-    assert_ne!(session.id, Some(foisted));
+    assert_ne!(session.id, Some(planted));
     assert_eq!((session.get("user"), session.get::<String>("role").as_deref()), (Some(7), Some("admin")));
     assert_eq!(site.store.len(), 1);
     site.cookies = known;
@@ -197,29 +197,29 @@ fn renewal_makes_the_old_id_worthless() {
 }
 
 #[test]
-fn the_end_is_the_end() {
+fn an_ended_session_stays_ended() {
     let mut site = Site::new();
     let id = site.login();
-    let mut under_way = site.load(START);
+    let mut concurrent = site.load(START);
     let (_, cookie) = site.request(START, |session| {
         session.end();
         session.renew();
     });
     assert_eq!(cookie.unwrap(), "gyre_session=; HttpOnly; SameSite=Lax; Path=/; Max-Age=0");
     assert!(site.store.is_empty() && site.cookies.is_empty());
-    // A request that had begun before doesn't bring it back.
-    under_way.insert("late", 1).unwrap();
-    assert_eq!(site.store(&mut under_way, START), None);
-    assert!(site.store.is_empty() && under_way.is_empty());
-    // What is kept after the end is another session's.
+    // A request that had begun before does not bring it back.
+    concurrent.insert("late", 1).unwrap();
+    assert_eq!(site.store(&mut concurrent, START), None);
+    assert!(site.store.is_empty() && concurrent.is_empty());
+    // A value that is inserted after the end belongs to a new session.
     let before = site.login();
     site.request(START, |session| {
         session.end();
-        session.insert("told", "goodbye").unwrap();
+        session.insert("message", "goodbye").unwrap();
     });
     let session = site.load(START);
     assert_eq!(
-        (session.get::<u64>("user"), session.get::<String>("told").as_deref()),
+        (session.get::<u64>("user"), session.get::<String>("message").as_deref()),
         (None, Some("goodbye"))
     );
     assert!(session.id.is_some() && session.id != Some(id) && session.id != Some(before));
@@ -227,30 +227,30 @@ fn the_end_is_the_end() {
 }
 
 #[test]
-fn a_session_lasts_while_it_is_used() {
+fn using_a_session_extends_it() {
     let mut site = Site::new();
     site.login();
     let at = |minutes: u64| START + Duration::from_secs(60 * minutes);
-    assert_eq!(site.request(at(6), user), (Some(7), None), "a tenth is not more than a tenth");
+    assert_eq!(site.request(at(6), user), (Some(7), None), "a tenth of the lifetime does not restart it");
     let (_, cookie) = site.request(at(7), user);
-    assert!(cookie.unwrap().ends_with("Max-Age=3600"), "the client is told that it lasts longer");
+    assert!(cookie.unwrap().ends_with("Max-Age=3600"), "the client gets the new lifetime");
     assert_eq!(site.request(at(8), user), (Some(7), None));
-    assert_eq!(site.request(at(66), user).0, Some(7), "an hour from the seventh minute on");
+    assert_eq!(site.request(at(66), user).0, Some(7), "one hour after the seventh minute");
     assert_eq!(site.request(at(125), user).0, Some(7));
     assert_eq!(site.request(at(185), user), (None, None));
 }
 
 #[test]
-fn values_are_bounded() {
+fn the_size_of_a_session_is_limited() {
     let mut session = Session::default();
     let length = WEB_SESSION_MAX_BYTES - r#"{"a":""}"#.len();
     session.insert("a", "x".repeat(length)).unwrap();
     for (name, value) in [("a", "x".repeat(length + 1)), ("b", String::new())] {
         assert_eq!(session.insert(name, value).unwrap_err().code(), Code::Internal);
     }
-    assert_eq!(session.get::<String>("a").unwrap().len(), length, "it is as it was");
+    assert_eq!(session.get::<String>("a").unwrap().len(), length, "the session is unchanged");
     assert_eq!(session.values.len(), 1);
-    // What can't be read back, or is no JSON, can't be kept.
+    // Values that can't be read back or are not JSON can't be kept.
     let nested = (0..500).fold(serde_json::Value::Null, |inner, _| vec![inner].into());
     let mut session = Session::default();
     assert!(session.insert("deep", nested).is_err());
@@ -259,7 +259,7 @@ fn values_are_bounded() {
 }
 
 #[test]
-fn ids_are_random_and_shown_in_part() {
+fn ids_are_random_and_debug_shows_only_their_start() {
     let ids: std::collections::HashSet<_> = (0..1_000).map(|_| SessionId::random().unwrap()).collect();
     assert_eq!(ids.len(), 1_000);
     for id in ids {
@@ -276,7 +276,7 @@ fn save(store: &MemoryStore, at: Timestamp, lifetime: Duration) -> SessionId {
 }
 
 #[test]
-fn the_expired_go_first_and_then_the_unused() {
+fn a_full_store_drops_expired_sessions_then_the_least_recently_used() {
     let store = MemoryStore::with_capacity(4);
     let at = |seconds| START + Duration::from_secs(seconds);
     let kept = |ids: &[&SessionId]| ids.iter().map(|id| store.has(id)).collect::<Vec<_>>();
@@ -284,14 +284,14 @@ fn the_expired_go_first_and_then_the_unused() {
     let b = save(&store, at(0), HOUR);
     let brief = save(&store, at(0), Duration::from_secs(5));
     let d = save(&store, at(0), HOUR);
-    // `a` was unused for longest, but `brief` has expired.
+    // `a` is the least recently used one, but `brief` has expired.
     let e = save(&store, at(5), HOUR);
     assert_eq!(kept(&[&a, &b, &brief, &d, &e]), [true, true, false, true, true]);
-    // `a` is used, so that `b` is next.
+    // `a` is used, so `b` is the next to be dropped.
     assert!(now(store.load(a.clone(), at(6))).unwrap().is_some());
     let f = save(&store, at(7), HOUR);
     assert_eq!(kept(&[&a, &b, &d, &e, &f]), [true, false, true, true, true]);
-    // Writing is a use, too; to be removed makes room.
+    // Writing is a use, too. Removing a session makes room.
     assert!(now(store.replace(d.clone(), Values::new(), at(8), HOUR)).unwrap());
     now(store.remove(f.clone())).unwrap();
     let g = save(&store, at(9), HOUR);
@@ -301,15 +301,15 @@ fn the_expired_go_first_and_then_the_unused() {
 }
 
 #[test]
-fn the_expired_are_not_there() {
+fn expired_sessions_are_not_found() {
     let store = MemoryStore::with_capacity(10);
     let ids: Vec<_> = (0..6).map(|_| save(&store, START, HOUR)).collect();
-    let left = now(store.load(ids[0].clone(), START + HOUR / 4)).unwrap().unwrap().left;
-    assert_eq!(left, HOUR * 3 / 4);
+    let remaining = now(store.load(ids[0].clone(), START + HOUR / 4)).unwrap().unwrap().remaining;
+    assert_eq!(remaining, HOUR * 3 / 4);
     assert!(now(store.load(ids[0].clone(), START + HOUR)).unwrap().is_none());
     assert!(!now(store.replace(ids[1].clone(), Values::new(), START + HOUR, HOUR)).unwrap());
     assert_eq!(store.len(), 4);
-    // Each new one sweeps two.
+    // Each new session sweeps two expired ones.
     save(&store, START + HOUR, HOUR);
     assert_eq!(store.len(), 3);
     save(&store, START + HOUR, HOUR);
@@ -317,7 +317,7 @@ fn the_expired_are_not_there() {
 }
 
 #[test]
-fn a_store_never_holds_more_than_it_may() {
+fn a_store_keeps_its_capacity() {
     for capacity in [0, 1, 3, 1_000, 20_000] {
         let store = MemoryStore::with_capacity(capacity);
         for _ in 0..2 * capacity + 1 {
@@ -330,7 +330,7 @@ fn a_store_never_holds_more_than_it_may() {
 }
 
 #[test]
-fn threads_share_a_store() {
+fn threads_can_share_a_store() {
     let store = Arc::new(MemoryStore::with_capacity(2_000));
     let sessions = Sessions::new(Arc::clone(&store) as Arc<dyn SessionStore>).unwrap();
     let shared: Vec<_> = (0..8).map(|_| save(&store, START, HOUR)).collect();
@@ -348,7 +348,7 @@ fn threads_share_a_store() {
                     session.end();
                     now(sessions.store(&mut session, START, false)).unwrap();
                     assert!(now(store.load(id.clone(), START)).unwrap().is_none());
-                    // What all write to is always what one of them wrote, until one ends it; then it stays ended.
+                    // All threads write to this session until one of them removes it. Then it stays removed.
                     let common = &shared[(turn / 50) as usize];
                     let values = Values::from_iter([("by".to_owned(), thread.into())]);
                     now(store.replace(common.clone(), values, START, HOUR)).unwrap();

@@ -1,4 +1,4 @@
-//! Owns the tests of multipart forms: what browsers send is read, however it is cut; what is too much is refused.
+//! Owns the tests of multipart forms: forms of browsers are read however they are cut, and limits hold.
 
 use std::fmt::Write as _;
 
@@ -14,7 +14,7 @@ use gyre_core::wire::http::Framing;
 
 const LARGE: u64 = 1 << 30;
 
-/// Reads a form that comes by stretches of `cut` bytes.
+/// Reads a form that arrives in pieces of `cut` bytes.
 fn read<T>(
     boundary: &str,
     (wire, cut): (&[u8], usize),
@@ -28,7 +28,7 @@ fn read<T>(
     let mut incoming = Incoming::new(transport, Framing::Length(wire.len() as u64), false);
     let result =
         run(async { reader(Body::new(&mut incoming, &headers).limit(limit).multipart().await?).await });
-    assert!(result.is_err() || incoming.is_read(), "a form that was read leaves nothing");
+    assert!(result.is_err() || incoming.is_read(), "a form is read to its end");
     result
 }
 
@@ -74,7 +74,7 @@ fn code<T>(result: Result<T, TrackerError>) -> Option<Code> {
 }
 
 #[test]
-fn reads_what_browsers_send_however_it_is_cut() {
+fn forms_of_browsers_are_read_however_they_are_cut() {
     let boundary = "----WebKitFormBoundaryp7MA4YWxkTrZu0gW";
     let wire = format!(
         "--{boundary}\r\nContent-Disposition: form-data; name=\"title\"\r\n\r\nGrüße\r\n\
@@ -100,20 +100,20 @@ fn reads_what_browsers_send_however_it_is_cut() {
 }
 
 #[test]
-fn fields_come_by_stretches_or_as_text() {
+fn fields_are_read_in_chunks_or_as_text() {
     let wire = form("b", &[value("a", b"Gr\xc3\xbc\xc3\x9fe"), value("c", b"\xff")]);
-    let stretches = async |mut form: Multipart<'_>| {
-        let mut stretches = 0;
+    let chunks = async |mut form: Multipart<'_>| {
+        let mut chunks = 0;
         while let Some(mut field) = form.next_field().await? {
-            while let Some(stretch) = field.chunk().await? {
-                assert!(!stretch.is_empty());
-                stretches += 1;
+            while let Some(chunk) = field.chunk().await? {
+                assert!(!chunk.is_empty());
+                chunks += 1;
             }
             assert_eq!(field.chunk().await?, None);
         }
-        Ok(stretches)
+        Ok(chunks)
     };
-    assert!(read("b", (&wire, 2), LARGE, stretches).unwrap() >= 4);
+    assert!(read("b", (&wire, 2), LARGE, chunks).unwrap() >= 4);
     let texts = async |mut form: Multipart<'_>| {
         let first = form.next_field().await?.unwrap().text().await?;
         assert_eq!(code(form.next_field().await?.unwrap().text().await), Some(Code::IncorrectRequest));
@@ -122,14 +122,18 @@ fn fields_come_by_stretches_or_as_text() {
     };
     assert_eq!(read("b", (&wire, 7), LARGE, texts), Ok("Grüße".into()));
     let files = form("b", &vec![value("a", &[b'x'; 3 * WEB_FIELD_HEAD_BYTES]); 2]);
-    assert_eq!(read("b", (&files, 1_000), LARGE, skim), Ok(2), "what is left of a field is no head");
+    assert_eq!(
+        read("b", (&files, 1_000), LARGE, skim),
+        Ok(2),
+        "the rest of a field does not count as a head"
+    );
     let latin = [(format!("{}\r\nContent-Type: text/plain; charset=latin1", value("a", b"").0), Vec::new())];
     let text = async |mut form: Multipart<'_>| form.next_field().await?.unwrap().text().await;
     assert_eq!(code(read("b", (&form("b", &latin), 9), LARGE, text)), Some(Code::UnsupportedMediaType));
 }
 
 #[test]
-fn what_is_too_much_is_refused() {
+fn limits_are_enforced() {
     let wire = form("b", &[value("a", &[b'x'; 1_000]), value("c", b"")]);
     let length = wire.len() as u64;
     for cut in [1, 100, 2_000] {
@@ -170,7 +174,7 @@ fn what_is_too_much_is_refused() {
 }
 
 #[test]
-fn what_is_no_form_is_refused_and_stays_so() {
+fn a_malformed_form_fails_again_and_again() {
     for wire in [
         "",
         "--",
@@ -228,7 +232,7 @@ fn a_form_needs_a_boundary() {
 
 proptest! {
     #[test]
-    fn any_fields_survive_within_any_boundary(
+    fn any_fields_are_read_back_with_any_boundary(
         boundary in "[A-Za-z0-9'()+_,./:=?-]{1,70}",
         fields in vec((
             "[^\"\\\\\\p{Cc}]{1,20}",
@@ -240,7 +244,7 @@ proptest! {
         let delimiter = format!("\r\n--{boundary}");
         let (mut expected, mut sent) = (Vec::<Read>::new(), Vec::new());
         for (name, file_name, pieces) in fields {
-            // Beginnings of what would end the field, and bytes between them.
+            // Starts of the delimiter, with bytes between them.
             let mut content = Vec::new();
             for (index, bytes) in pieces {
                 content.extend_from_slice(&delimiter.as_bytes()[..index.index(delimiter.len())]);
@@ -260,7 +264,7 @@ proptest! {
     }
 
     #[test]
-    fn no_junk_panics_or_exceeds_its_limit(
+    fn junk_never_panics_nor_exceeds_the_limit(
         pieces in vec(prop_oneof![
             Just(b"--b".to_vec()), Just(b"\r\n--b\r\n".to_vec()), Just(b"\r\n--b--".to_vec()),
             Just(b"\r\n\r\n".to_vec()), Just(b"Content-Disposition: form-data; name=\"".to_vec()),
