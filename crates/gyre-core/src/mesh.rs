@@ -1,10 +1,10 @@
 //! Owns the queues between workers: a bounded lock-free queue for each ordered pair, and the wake-up of sleeping
 //! workers.
 //!
-//! A queue has one sender and one receiver. At the end of a turn, one [`flush`](Mailbox::flush) signals all messages sent
-//! in it: the sender sets its bit in the inbox of each receiver and rings the receiver's bell if the receiver sleeps.
-//! Either the sender sees that the receiver sleeps and rings, or the receiver sees the bit and stays awake. Both sides
-//! use sequentially consistent operations on the two words, so no wake-up is lost.
+//! A queue has one sender and one receiver. At the end of a turn, one [`flush`](Mailbox::flush) signals all messages
+//! sent in it: the sender sets its bit in the inbox of each receiver and rings the receiver's bell if the receiver
+//! sleeps. Either the sender sees that the receiver sleeps and rings, or the receiver sees the bit and stays awake.
+//! Both sides use sequentially consistent operations on the two words, so no wake-up is lost.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
