@@ -24,8 +24,8 @@ pub(super) const fn passes<M: Middleware>(_: &Gate<M>) -> bool {
 
 impl Engine {
     /// Takes a datagram. A request of an admitted client passes the middleware. Returns the length of the response in
-    /// `out`. `None`: there is no response, or it comes with [`answer_announces`](Self::answer_announces), or from a task
-    /// ([`Gate::next_waiting`]).
+    /// `out`. `None`: there is no response, or it comes with [`answer_announces`](Self::answer_announces), or from a
+    /// task ([`Gate::next_waiting`]).
     ///
     /// Before a client has shown by its connection id that it receives at its address, it gets no more bytes than it
     /// sent: a connect gets its 16 bytes back, all other datagrams nothing (BEP 15).
