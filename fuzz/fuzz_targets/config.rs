@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::{env, fs, process};
 
-use gyre_core::cli::{Cli, CliError, Command, FileError};
+use gyre::cli::{Cli, CliError, Command, FileError};
 use libfuzzer_sys::fuzz_target;
 
 static FILE: LazyLock<PathBuf> =
@@ -46,9 +46,9 @@ fn read(text: &[u8]) -> Result<Cli, CliError> {
     cli
 }
 
-fn serve(cli: &Cli) -> &gyre_core::cli::Serve {
+fn serve(cli: &Cli) -> &gyre::cli::Serve {
     match &cli.command {
-        Command::Config(gyre_core::cli::ConfigCommand::Print(serve)) => serve,
+        Command::Config(gyre::cli::ConfigCommand::Print(serve)) => serve,
         _ => unreachable!("it was asked for"),
     }
 }

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use gyre_core::limits::{MAX_SCRAPE_HASHES, UDP_V4_PEERS};
 use gyre_core::types::Event;
-use gyre_web::query::Query;
 use gyre_core::wire::query::{AnnounceQuery, QueryError, ScrapeQuery, parameter};
+use gyre_web::query::Query;
 use libfuzzer_sys::fuzz_target;
 use percent_encoding::percent_decode;
 

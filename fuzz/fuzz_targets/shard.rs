@@ -7,10 +7,12 @@ use arbitrary::Arbitrary;
 use fastrand::Rng;
 use gyre_core::swarm::{Ahead, PeerSink, Position, Saved, Shard};
 use gyre_core::time::Timestamp;
-use gyre_core::types::{Announce, Event, InfoHash, PEER_V4_BYTES, PEER_V6_BYTES, PeerAddr, PeerId, SwarmCounts};
+use gyre_core::types::{
+    Announce, Event, InfoHash, PEER_V4_BYTES, PEER_V6_BYTES, PeerAddr, PeerId, SwarmCounts,
+};
 use libfuzzer_sys::fuzz_target;
 
-#[path = "../../src/swarm/tests/oracle.rs"]
+#[path = "../../crates/gyre-core/src/swarm/tests/oracle.rs"]
 #[allow(dead_code)] // the library's tests use more of it
 mod oracle;
 

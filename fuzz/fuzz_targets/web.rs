@@ -12,14 +12,13 @@ use std::sync::{Arc, LazyLock};
 
 use gyre_core::error::{Code, TrackerError};
 use gyre_core::limits::HTTP_HEAD_MAX_BYTES;
-use gyre_core::time;
-use gyre_web::session::{MemoryStore, Sessions};
-use gyre_web::{Asked, HttpConnection, Served, Site, transport};
 use gyre_core::wire::chunked::Decoder;
 use gyre_core::wire::http::{Framing, Request, head_end, leading_empty_lines};
+use gyre_web::session::{MemoryStore, Sessions};
+use gyre_web::{Asked, HttpConnection, Served, Site, transport};
 use libfuzzer_sys::fuzz_target;
 
-#[path = "../../src/web/test_transport.rs"]
+#[path = "../../crates/gyre-web/src/test_transport.rs"]
 #[allow(dead_code)] // the library's tests use more of it
 mod test_transport;
 
