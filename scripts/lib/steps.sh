@@ -1,15 +1,18 @@
 # Sourced by check.sh and check-all.sh: names the steps, and prints at the end how long each took.
 # shellcheck shell=bash
 
-step_names=() step_seconds=() step_cpu=() step_cpu_before=0
+step_names=() step_seconds=() step_cpu=() step_failed=() step_cpu_before=0
 step_file=$(mktemp)
 
 # step NAME: ends the step before, if there is one, and begins this one.
 step() {
     end_step
     printf '\n== %s (after %d s)\n' "$1" "$SECONDS"
-    step_names+=("$1") step_began=$SECONDS
+    step_names+=("$1") step_failed+=('') step_began=$SECONDS
 }
+
+# The present step has failed.
+fail_step() { step_failed[-1]=" FAILED"; }
 
 end_step() {
     local cpu
@@ -21,19 +24,20 @@ end_step() {
 }
 
 # Prints a line for each step: its seconds, and the CPU time of the commands that ended in it. On two idle cores the first
-# is about half the second; on a busy machine only the second says something. $1: the exit code of the last step.
+# is about half the second; on a busy machine only the second says something. $1: the exit code of the script.
 end_steps() {
     local n line='%8s %8s  %s\n' code=$1
+    if ((code && ${#step_names[@]})) && [[ ! ${step_failed[*]} =~ FAILED ]]; then fail_step; fi
     end_step
     rm -f "$step_file"
     # shellcheck disable=SC2059 # one format for every row
     printf "\n$line" seconds CPU step
     for n in "${!step_names[@]}"; do
         # shellcheck disable=SC2059
-        printf "$line" "${step_seconds[n]}" "${step_cpu[n]}" "${step_names[n]}"
+        printf "$line" "${step_seconds[n]}" "${step_cpu[n]}" "${step_names[n]}${step_failed[n]}"
     done
     # shellcheck disable=SC2059
-    printf "$line" "$SECONDS" "$step_cpu_before" "$( ((code)) && echo "FAILED: ${step_names[-1]-}" || echo all)"
+    printf "$line" "$SECONDS" "$step_cpu_before" "$( ((code)) && echo "all: FAILED" || echo all)"
 }
 
 # install COMMAND=PACKAGE...: installs the Debian packages whose command isn't there, all at once.
