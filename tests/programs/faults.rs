@@ -12,9 +12,7 @@ use std::time::Duration;
 use crate::examples::example;
 use crate::support::process::{ANYWHERE, GYRE, Program, serve};
 use crate::support::web::TempDir;
-use crate::support::{
-    DEADLINE, HttpClient, UdpClient, announce_path, announcement, config, eventually, get, info_hash,
-};
+use crate::support::{HttpClient, UdpClient, announce_path, announcement, eventually, get, info_hash};
 use gyre::time::{Clock, Timestamp};
 use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 use seccompiler::{
