@@ -47,7 +47,7 @@ refuse() {
 
 short=(--rounds 1 --duration 0.3 --warmup 0.1)
 small=(-- --peers 500 --torrents 50)
-own="${GYRE_BIN:-$(cargo metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/release}"
+own="${GYRE_BIN:-$(cargo metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/dist}"
 expect '^gyre +1 +[0-9]+ +[0-9.]+ ' bench-udp.sh "${short[@]}" "${small[@]}"
 expect '^gyre +1 +[0-9]+ +[0-9.]+ ' bench-http.sh "${short[@]}" "${small[@]}"
 expect '^mine +1 +[0-9]+ +[0-9.]+ ' bench-compare.sh --http-close gyre \

@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# Builds the Debian package, and prints its path; options go to cargo-deb, which is installed if it isn't there. What the
-# package has beside the programs is made from their own definitions: the file of options, man pages, completions;
-# Cargo.toml lists it all. DEB_PROFILE=test takes the programs that `cargo test` has built, for a package to try things with.
+# Builds the Debian package with the profile `dist`, and prints its path; options go to cargo-deb, which is installed if it
+# isn't there. The package's file of options, man pages and completions are made by the programs themselves; Cargo.toml
+# lists all of its files. DEB_PROFILE=test packs the programs that `cargo test` has built, to try the package.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # cargo-deb takes what is made here from where cargo builds.
 target=${CARGO_TARGET_DIR:-target}
 
 cargo deb --version >/dev/null 2>&1 || cargo install --quiet --locked cargo-deb >&2
-case ${DEB_PROFILE-release} in
-release) built=$target/release && cargo build --locked --release >&2 ;;
+case ${DEB_PROFILE-dist} in
+dist) built=$target/dist && cargo build --locked --profile dist --bins >&2 && set -- --profile dist "$@" ;;
 test) built=$target/debug && set -- --profile dev "$@" ;;
-*) echo "DEB_PROFILE is release or test" >&2 && exit 1 ;;
+*) echo "DEB_PROFILE is dist or test" >&2 && exit 1 ;;
 esac
 
 made=$built/deb

@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# Fuzzes what strangers can send: each target of fuzz/ in turn, bounded in time and memory. Ends with a table of what
-# was run, and with 1 if anything was found.
+# Fuzzes the code that reads input from clients: each target of fuzz/ in turn, with limits of time and memory. Ends with a
+# table of the runs. Exits with 1 if a target found something.
 #
 #     scripts/fuzz.sh [--seconds N] [--jobs N] [--address] [TARGET...]
-#     scripts/fuzz.sh --smoke       for CI: built in haste; seeds, regressions, and a second of fuzzing for each target
+#     scripts/fuzz.sh --smoke       for CI: an unoptimised build; seeds, regressions and a second of fuzzing for each
+#                                   target, without `config`, for which the whole program would be built
 #     scripts/fuzz.sh --coverage [TARGET...]    lines and regions that seeds and corpora reach, file by file
 #
-# Nothing but cargo and a C++ compiler is needed: libFuzzer comes with its crate, and stable compilers can instrument.
-# With --address (a nightly compiler is needed) AddressSanitizer watches, at half the speed. What was found lies in
-# fuzz/artifacts/TARGET; once it is mended it goes to fuzz/regressions/TARGET, and into a test beside the code.
+# Needs cargo and a C++ compiler: libFuzzer comes with its crate, and a stable compiler can instrument. With --address (a
+# nightly compiler is needed) AddressSanitizer watches, at half the speed. Inputs that failed are in
+# fuzz/artifacts/TARGET; after the fix they go to fuzz/regressions/TARGET, and into a test beside the code.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -17,21 +18,22 @@ HOST=$(rustc -vV | sed -n 's/^host: //p')
 INSTRUMENT="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
 -Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing -Cdebug-assertions"
+CORE=crates/gyre-core/src WEB=crates/gyre-web/src
 # What each target is for.
 declare -A FILES=(
-    [bencode]="src/wire/bencode.rs src/wire/answer.rs"
-    [chunked]=src/wire/chunked.rs
-    [config]="src/cli src/config.rs"
-    [engine]=src/engine
-    [forwarded]=src/wire/forwarded.rs
-    [http]="src/wire/http.rs src/engine/route.rs"
-    [lists]=src/access
-    [proxy]=src/wire/proxy.rs
-    [query]="src/wire/query.rs src/web/query.rs"
-    [shard]=src/swarm
-    [snapshot]=src/snapshot.rs
-    [udp]=src/wire/udp.rs
-    [web]=src/web
+    [bencode]="$CORE/wire/bencode.rs $CORE/wire/answer.rs"
+    [chunked]=$CORE/wire/chunked.rs
+    [config]="src/cli $CORE/config.rs"
+    [engine]=$CORE/engine
+    [forwarded]=$CORE/wire/forwarded.rs
+    [http]="$CORE/wire/http.rs $CORE/engine/route.rs"
+    [lists]=$CORE/access
+    [proxy]=$CORE/wire/proxy.rs
+    [query]="$CORE/wire/query.rs $WEB/query.rs"
+    [shard]=$CORE/swarm
+    [snapshot]=$CORE/snapshot.rs
+    [udp]=$CORE/wire/udp.rs
+    [web]=$WEB
 )
 
 say() { printf '%s\n' "$*" >&2; }
@@ -50,13 +52,19 @@ while (($#)); do
     esac
     shift
 done
-((${#targets[@]})) || mapfile -t targets < <(printf '%s\n' "${!FILES[@]}" | sort)
+if ((!${#targets[@]})); then
+    mapfile -t targets < <(printf '%s\n' "${!FILES[@]}" | sort)
+    [[ $mode != smoke ]] || mapfile -t targets < <(printf '%s\n' "${targets[@]}" | grep -vx config)
+fi
+features=()
+[[ " ${targets[*]} " != *" config "* ]] || features=(--features program)
 
-# What is built for fuzzing would be in the way of all else.
+# A folder for each mode: the flags differ from those of all other builds.
 [[ $mode == coverage ]] && INSTRUMENT=-Cinstrument-coverage
 folder=$(realpath -m "${CARGO_TARGET_DIR:-target}/fuzz-$mode")
 CARGO_TARGET_DIR=$folder RUSTFLAGS=$INSTRUMENT \
-    "${cargo[@]}" build --locked --manifest-path fuzz/Cargo.toml --profile "$profile" --target "$HOST" --bins
+    "${cargo[@]}" build --locked --manifest-path fuzz/Cargo.toml --profile "$profile" --target "$HOST" "${features[@]}" \
+    "${targets[@]/#/--bin=}"
 programs=$folder/$HOST/${profile/dev/debug}
 
 scratch=$(mktemp -d)

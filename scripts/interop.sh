@@ -6,7 +6,7 @@
 # and over IPv6. A case passes when the leecher's file equals the seeder's
 # byte for byte and the tracker then counts two seeds. Fails if any case does.
 #
-#     scripts/interop.sh              builds target/release/gyre if it is absent
+#     scripts/interop.sh              builds target/dist/gyre if it is absent
 #     GYRE=path scripts/interop.sh    tests another binary
 #
 # Peers can meet through the tracker only: the torrents are private (BEP 27),
@@ -168,7 +168,7 @@ clean_up() {
 }
 
 cd "$(dirname "$0")/.."
-gyre=${GYRE:-target/release/gyre}
+gyre=${GYRE:-target/dist/gyre}
 
 if [[ ${1-} == --isolated ]]; then
     isolated=yes address4=10.0.0.1 address6=2001:db8::1
@@ -176,7 +176,7 @@ if [[ ${1-} == --isolated ]]; then
 else
     isolated='' address4=127.0.0.1 address6=::1
     install_clients
-    [[ ${GYRE-} || -x $gyre ]] || cargo build --release --locked
+    [[ ${GYRE-} || -x $gyre ]] || cargo build --profile dist --locked --bin gyre
     for namespace in 'unshare --net' 'unshare --map-root-user --net'; do
         # shellcheck disable=SC2086 # a command and its arguments
         $namespace ip link set lo up 2>/dev/null && exec $namespace scripts/interop.sh --isolated

@@ -17,4 +17,4 @@ fi
 # Those that an interpreter is through with in a minute or two. Property tests look at the environment: no isolation.
 tests=(swarm::linear swarm::record swarm::ticks a_pool_counts agrees_with_the_oracle completed_counts_once leaps_add_up
     restored_downloads ids_are_kept)
-MIRIFLAGS="-Zmiri-disable-isolation" rustup run nightly cargo miri test --locked --no-default-features --lib -- "${tests[@]}"
+MIRIFLAGS="-Zmiri-disable-isolation" rustup run nightly cargo miri test --locked -p gyre-core --lib -- "${tests[@]}"

@@ -6,7 +6,7 @@
 #     scripts/page-test.sh             installs chromium if it is absent
 #     scripts/page-test.sh DIRECTORY   leaves pictures of it there, for a person to look at
 #
-# gyre and gyre-load are built (release) unless GYRE_BIN names the folder that they are in.
+# gyre and gyre-load are built (dist) unless GYRE_BIN names the folder that they are in.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -24,8 +24,8 @@ if [ $# -gt 0 ]; then
     pictures=("$1")
 fi
 if [ -z "${GYRE_BIN-}" ]; then
-    cargo build --locked --release --bins
-    GYRE_BIN=$(cargo metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/release
+    cargo build --locked --profile dist --bins
+    GYRE_BIN=$(cargo metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/dist
 fi
 
 scratch=$(mktemp -d)

@@ -4,7 +4,7 @@
 #
 #     scripts/sanitize.sh [address] [thread]
 #
-# address: memory that is used after its end or beyond its bounds, and leaks; over all of the library's tests, and over
+# address: memory that is used after its end or beyond its bounds, and leaks; over all tests of the libraries, and over
 #          trackers with all that they do. The kernel writes into buffers of ours, which it does not see; but whoever
 #          uses such a buffer after its end, it does.
 # thread:  data races; over what threads share: queues between workers, counters, doorbells, tables that are swapped,
@@ -26,7 +26,8 @@ nightly() {
     shift
     # C code of dependencies is not built with it; an allocator of their own would hide what it looks for.
     CARGO_TARGET_DIR=$folder/sanitize-$sanitizer RUSTFLAGS=-Zsanitizer=$sanitizer \
-        rustup run nightly cargo test --locked --no-default-features --target "$HOST" "$@"
+        rustup run nightly cargo test --locked -p gyre-tracker -p gyre-core -p gyre-web --target "$HOST" \
+        "$@"
 }
 
 address() {
@@ -39,8 +40,6 @@ thread() {
         echo "this nightly's standard library has no source here: ThreadSanitizer is skipped"
         return
     fi
-    # With one kind of panic: a standard library that is built for two does not fit together.
-    export CARGO_PROFILE_DEV_PANIC=unwind
     nightly thread -Zbuild-std --lib -- mesh counters doorbell session worker ring
     # The program has an allocator in C, which is not seen to synchronise; and thousands that wait take too long here.
     nightly thread -Zbuild-std --test tracker -- --skip the_program_serves_it --skip only_so_many_wait

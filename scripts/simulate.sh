@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the simulated tracker (tests/simulation) in many worlds, optimised and on all cores, and prints what happened in
-# them.
+# Runs the simulated tracker (crates/gyre-core/tests/simulation) in many worlds, optimised and on all cores, and prints
+# what happened in them.
 #   scripts/simulate.sh               2,000 seeds: some minutes on two cores
 #   scripts/simulate.sh --seeds N     so many
 #   scripts/simulate.sh --from S      others, from this one on
@@ -30,5 +30,5 @@ while [ $# -gt 0 ]; do
     shift
 done
 export GYRE_SIM_SEEDS=$seeds
-exec cargo test --locked --no-default-features "${features[@]}" --profile simulation --test simulation -- \
+exec cargo test --locked -p gyre-core "${features[@]}" --profile simulation --test simulation -- \
     --nocapture "$test"

@@ -32,7 +32,7 @@ common_help='  --server-cores LIST   cores of the tracker [default: the first on
   --duration S          seconds that a run measures [default: 10]
   --warmup S            seconds of load before that [default: 2]
   -- OPTIONS            for gyre-load (see gyre-load udp --help)
-gyre and gyre-load are built (release) unless GYRE_BIN names the folder that they are in.'
+gyre and gyre-load are built (dist) unless GYRE_BIN names the folder that they are in.'
 
 # Reads the common options; the rest is left in `words`. $1: the script's help.
 read_options() {
@@ -80,8 +80,8 @@ read_options() {
 # Builds what is needed, makes a folder for the figures, and sees to it that everything ends with the script.
 prepare() {
     if [ -z "${GYRE_BIN-}" ]; then
-        cargo build --locked --release --bins
-        GYRE_BIN=$(cargo metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/release
+        cargo build --locked --profile dist --bins
+        GYRE_BIN=$(cargo metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/dist
     fi
     for program in gyre gyre-load; do
         [ -x "$GYRE_BIN/$program" ] || die "there is no $program in $GYRE_BIN"

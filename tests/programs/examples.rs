@@ -26,7 +26,7 @@ const ANYWHERE: &str = "127.0.0.1:0";
 const PASSWORD: &str = "correct horse battery";
 
 /// The program of an example, which is in a directory beside this program's.
-fn example(name: &str) -> Command {
+pub(crate) fn example(name: &str) -> Command {
     let this = std::env::current_exe().expect("a program");
     let folder = this.ancestors().nth(2).expect("target/PROFILE/deps/this").join("examples");
     let mut command = Command::new(folder.join(name));

@@ -9,12 +9,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use crate::examples::example;
 use crate::support::process::{ANYWHERE, GYRE, Program, serve};
 use crate::support::web::TempDir;
-use crate::support::{
-    DEADLINE, HttpClient, UdpClient, announce_path, announcement, config, eventually, get, info_hash,
-};
-use gyre::engine::context::RequestContext;
+use crate::support::{HttpClient, UdpClient, announce_path, announcement, eventually, get, info_hash};
 use gyre::time::{Clock, Timestamp};
 use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 use seccompiler::{
@@ -248,28 +246,12 @@ fn a_stopped_process_later_answers_the_requests_that_arrived_meanwhile() {
 
 #[test]
 fn a_worker_that_panics_ends_the_process_and_is_named() {
-    let output = alone("panicking").env(FAULT, "panic").output().expect("a program");
+    let output = example("panicking").output().expect("a program");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success(), "{said}");
     for words in ["thread 'gyre-0'", "a fault of the program", "worker 0 ended: it panicked"] {
         assert!(said.contains(words), "{words}: {said}");
     }
-}
-
-#[test]
-#[ignore = "is run by another test, in its own process"]
-fn panicking() {
-    if std::env::var(FAULT).is_err() {
-        return;
-    }
-    let fault = |_: &mut RequestContext<'_>| panic!("a fault of the program");
-    let builder = gyre::Tracker::builder().config(config(1)).middleware(fault);
-    let mut tracker = builder.listen().expect("a tracker");
-    let client = HttpClient::connect(tracker.http_addresses()[0]);
-    client.send(get(&announce_path(info_hash(1), 1, "")));
-    let ended = tracker.wait(DEADLINE);
-    eprintln!("{}", ended.expect_err("a worker that panicked"));
-    std::process::exit(1);
 }
 
 /// A system call that fails: its number, the error, and the argument values by their index for which it fails.
