@@ -6,6 +6,7 @@
 //! who sleeps. Between two turns the runtime runs the HTTP tasks; when there is nothing to do all sleep in one epoll.
 
 mod answer;
+mod client;
 mod connections;
 mod http;
 mod orders;
