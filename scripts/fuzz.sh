@@ -28,6 +28,7 @@ declare -A FILES=(
     [lists]=src/access
     [proxy]=src/wire/proxy.rs
     [query]="src/wire/query.rs src/web/query.rs"
+    [response]=crates/gyre-core/src/wire/http/response.rs
     [shard]=src/swarm
     [snapshot]=src/snapshot.rs
     [udp]=src/wire/udp.rs
