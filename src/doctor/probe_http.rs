@@ -1,6 +1,5 @@
 //! Owns asking a tracker by HTTP.
 
-use std::borrow::Cow;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 
@@ -119,7 +118,7 @@ fn body(bytes: &[u8], ended: bool) -> Result<Option<Vec<u8>>, String> {
         return Err(format!("the status is {status}"));
     }
     let body = reader.read_body(&head, bytes, ended).map_err(|error| error.to_string())?;
-    Ok(body.map(|(body, _)| Cow::into_owned(body)))
+    Ok(body.map(|body| body.data.into_owned()))
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use gyre::types::{Event, InfoHash};
-use gyre::wire::http::{BodyLength, FieldBuffer, ResponseError, ResponseReader};
+use gyre::wire::http::{BodyLength, FieldBuffer, ResponseBody, ResponseError, ResponseReader};
 
 use crate::measure::Wrong;
 use crate::population::Ask;
@@ -99,9 +99,8 @@ impl<'a> Response<'a> {
         if head.body == BodyLength::Chunked {
             return Err(ResponseError::TransferCoding); // no tracker does
         }
-        let Some((Cow::Borrowed(body), length)) = READER.read_body(&head, bytes, ended)? else {
-            return Ok(None);
-        };
+        let body = READER.read_body(&head, bytes, ended)?;
+        let Some(ResponseBody { data: Cow::Borrowed(body), bytes: length }) = body else { return Ok(None) };
         let length = head.bytes + length;
         Ok(Some(Self { status: head.status, body, length, closes: !head.keep_alive }))
     }

@@ -9,7 +9,7 @@ mod writer;
 
 pub use fields::{FieldBuffer, Fields};
 pub use request::{Framing, Head, Method, Progress, Request, RequestReader};
-pub use response::{BodyLength, Response, ResponseError, ResponseHead, ResponseReader};
+pub use response::{BodyLength, Response, ResponseBody, ResponseError, ResponseHead, ResponseReader};
 pub use writer::{Persistence, ResponseWriter, put_status};
 
 use http::StatusCode;

@@ -33,12 +33,21 @@ pub struct ResponseHead<'f, 'a> {
     pub bytes: usize,
 }
 
+/// The body of a response.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResponseBody<'a> {
+    /// The body itself, put together if it came in chunks.
+    pub data: Cow<'a, [u8]>,
+    /// Number of bytes of the body as it came.
+    pub bytes: usize,
+}
+
 /// A whole response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response<'f, 'a> {
     /// Its head.
     pub head: ResponseHead<'f, 'a>,
-    /// Its body, put together if it came in chunks.
+    /// Its body.
     pub body: Cow<'a, [u8]>,
     /// Number of bytes of head and body as they came. What follows is the next response.
     pub bytes: usize,
@@ -105,7 +114,7 @@ impl ResponseReader {
     ) -> Result<Option<Response<'f, 'a>>, ResponseError> {
         let Some(head) = self.read_head(bytes, ended, buffer)? else { return Ok(None) };
         let body = self.read_body(&head, bytes, ended)?;
-        Ok(body.map(|(body, length)| Response { head, body, bytes: head.bytes + length }))
+        Ok(body.map(|body| Response { head, body: body.data, bytes: head.bytes + body.bytes }))
     }
 
     /// Reads the head alone.
@@ -159,7 +168,7 @@ impl ResponseReader {
         }))
     }
 
-    /// Reads the body that follows `head` in `bytes`, which start with the head. Returns it, and its length as it came.
+    /// Reads the body that follows `head` in `bytes`, which start with the head.
     ///
     /// # Errors
     ///
@@ -169,16 +178,16 @@ impl ResponseReader {
         head: &ResponseHead<'_, 'a>,
         bytes: &'a [u8],
         ended: bool,
-    ) -> Result<Option<(Cow<'a, [u8]>, usize)>, ResponseError> {
+    ) -> Result<Option<ResponseBody<'a>>, ResponseError> {
         let (bytes, cut) = self.within_limit(bytes);
         let rest = bytes.get(head.bytes..).unwrap_or_default();
         let whole = match head.body {
             BodyLength::Bytes(length) if length > self.max_bytes.saturating_sub(head.bytes) as u64 => {
                 return Err(ResponseError::TooLong(self.max_bytes));
             }
-            BodyLength::Bytes(length) => rest.get(..length as usize).map(|body| (body.into(), body.len())),
-            BodyLength::Chunked => dechunked(rest)?.map(|(body, length)| (body.into(), length)),
-            BodyLength::UntilClose => (ended && !cut).then(|| (rest.into(), rest.len())),
+            BodyLength::Bytes(length) => rest.get(..length as usize).map(ResponseBody::from),
+            BodyLength::Chunked => dechunked(rest)?,
+            BodyLength::UntilClose => (ended && !cut).then(|| rest.into()),
         };
         match whole {
             Some(whole) => Ok(Some(whole)),
@@ -201,16 +210,22 @@ impl ResponseReader {
     }
 }
 
-/// Puts the chunks of a body together. Returns it, and its length as it came; `None` if the last chunk has not come.
-fn dechunked(mut rest: &[u8]) -> Result<Option<(Vec<u8>, usize)>, Malformed> {
-    let (mut decoder, mut body, mut length) = (Decoder::default(), Vec::new(), 0);
+impl<'a> From<&'a [u8]> for ResponseBody<'a> {
+    fn from(data: &'a [u8]) -> Self {
+        Self { data: data.into(), bytes: data.len() }
+    }
+}
+
+/// Puts the chunks of a body together. `None`: the last chunk has not come.
+fn dechunked(mut rest: &[u8]) -> Result<Option<ResponseBody<'static>>, Malformed> {
+    let (mut decoder, mut data, mut bytes) = (Decoder::default(), Vec::new(), 0);
     loop {
         let decoded = decoder.decode(rest)?;
-        body.extend_from_slice(decoded.data);
-        length += decoded.taken;
+        data.extend_from_slice(decoded.data);
+        bytes += decoded.taken;
         rest = &rest[decoded.taken..];
         if decoded.done {
-            return Ok(Some((body, length)));
+            return Ok(Some(ResponseBody { data: data.into(), bytes }));
         }
         if decoded.taken == 0 {
             return Ok(None);
