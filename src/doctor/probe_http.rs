@@ -9,7 +9,7 @@ use crate::types::InfoHash;
 use crate::wire::answer::{Announced, scraped};
 use crate::wire::http::{FieldBuffer, ResponseReader};
 
-/// Asks for a swarm that nobody has, and leaves it again.
+/// Announces to a swarm that no peer is in, and leaves it again.
 pub(super) fn ask(target: &Target, hash: InfoHash, patience: Patience) -> Asked {
     let announce = announce(target, hash, "started", patience);
     let scrape = match (&announce, scrape_path(&target.path)) {
@@ -37,7 +37,7 @@ fn announce(target: &Target, hash: InfoHash, event: &str, patience: Patience) ->
             Ok(Told { took, interval_secs, peers })
         }
         Ok(Announced::Refused(reason)) => Err(Silence::Because(format!("it refuses: {reason}"))),
-        Err(error) => Err(Silence::Because(format!("the answer can't be read: {error}"))),
+        Err(error) => Err(Silence::Because(format!("its response can't be read: {error}"))),
     }
 }
 
@@ -50,7 +50,7 @@ fn scrape(target: &Target, path: &str, hash: InfoHash, patience: Patience) -> Re
     }
 }
 
-/// The path that scrapes go to (BEP 48): the last part's `announce` becomes `scrape`.
+/// Returns the path of scrapes (BEP 48): `announce` at the start of the last part becomes `scrape`.
 fn scrape_path(path: &str) -> Option<String> {
     let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
     let (folder, last) = path.rsplit_once('/')?;
@@ -68,7 +68,7 @@ fn escaped(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("%{byte:02X}")).collect()
 }
 
-/// The body of what a GET gives, which must be a success.
+/// Sends a GET request and returns the body of the response, whose status must be 200.
 fn get(target: &Target, path: &str, patience: Patience) -> Result<Vec<u8>, Silence> {
     let until = patience.next();
     let mut stream = TcpStream::connect_timeout(&target.address, patience.left(until)?)?;

@@ -37,9 +37,9 @@ pub(super) struct Responded {
 
 /// How an announce or a scrape was answered.
 enum Answered {
-    /// 200, the body at the end of the output.
+    /// 200, with the body at the end of the output.
     Inline,
-    /// With this; the output has nothing of it.
+    /// With this status and body, which are not in the output yet.
     Apart { status: StatusCode, body: Vec<u8> },
 }
 
@@ -74,14 +74,14 @@ impl<'a, M: Middleware> Exchange<'a, M> {
     /// # Errors
     ///
     /// The status that the connection ends with: where the next request begins is not known.
-    pub(super) async fn answer(mut self, out: &mut Vec<u8>) -> Result<Responded, Status> {
+    pub(super) async fn answer(&mut self, out: &mut Vec<u8>) -> Result<Responded, Status> {
         let connection = self.connection;
-        let request = &self.request;
         if let Some(head) = self.page.take() {
             connection.count(Counter::of(Kind::HttpReply, Family::of(connection.peer.ip)));
             connection.count(Counter::HttpOther);
             return Ok(Box::pin(self.serve(head, out)).await);
         }
+        let request = &self.request;
         let skip_bytes = request.skippable_bytes()?;
         connection.count(Counter::of(Kind::HttpReply, Family::of(connection.peer.ip)));
         let keep_alive = request.stays_open_unread() && self.stays();
@@ -108,7 +108,7 @@ impl<'a, M: Middleware> Exchange<'a, M> {
         match answered {
             Ok(Answered::Inline) => response.finish(out),
             Ok(Answered::Apart { status, body }) => {
-                out.truncate(start); // less is left if what came before was written meanwhile
+                out.truncate(start); // it is shorter than that if earlier responses were written meanwhile
                 let response = ResponseWriter::start(out, Status::Other(status), persistence, head_only);
                 out.extend_from_slice(&body);
                 response.finish(out);
@@ -132,7 +132,7 @@ impl<'a, M: Middleware> Exchange<'a, M> {
         self.permitted && !self.connection.shared.stopping.get()
     }
 
-    /// Has the site answer the request.
+    /// Lets the site answer the request.
     async fn serve(&self, head: Box<RequestHead>, out: &mut Vec<u8>) -> Responded {
         let closed = Responded { keep_alive: false, skip_bytes: 0 };
         let keep_alive = self.stays() && self.request.keep_alive;
@@ -142,7 +142,7 @@ impl<'a, M: Middleware> Exchange<'a, M> {
         let stream = self.connection.stream(self.rest);
         let Client { ip, is_https } = self.client;
         let request = SiteRequest { head: *head, ip, is_https, keep_alive };
-        let served = stream.attend(self.connection.app.site.serve(stream.clone(), request)).await;
+        let served = stream.run(self.connection.app.site.serve(stream.clone(), request)).await;
         self.connection.take_back(&stream);
         match served {
             None => closed,
@@ -153,7 +153,7 @@ impl<'a, M: Middleware> Exchange<'a, M> {
         }
     }
 
-    /// Answers an announce. What is before `start` of the output are other answers.
+    /// Answers an announce. The output before `start` is earlier responses.
     async fn announce(&self, out: &mut Vec<u8>, start: usize) -> Result<Answered, Status> {
         let ip = self.client.ip;
         self.connection.count(Counter::of(Kind::HttpAnnounce, Family::of(ip)));
@@ -177,11 +177,11 @@ impl<'a, M: Middleware> Exchange<'a, M> {
         }
     }
 
-    /// Answers a scrape. What is before `start` of the output are other answers.
+    /// Answers a scrape. The output before `start` is earlier responses.
     async fn scrape(&self, out: &mut Vec<u8>, start: usize) -> Result<Answered, Status> {
         let ip = self.client.ip;
         self.connection.count(Counter::of(Kind::HttpScrape, Family::of(ip)));
-        // Boxed: it is large and lives while the task waits, and every connection's task has room for it.
+        // Boxed: it is large and lives while the task waits, and every connection's task would have room for it.
         let query = match ScrapeQuery::parse(self.request.query.as_bytes()) {
             Ok(query) => Box::new(query),
             Err(error) => return Ok(self.fail(error, out)),
@@ -229,7 +229,7 @@ impl<'a, M: Middleware> Exchange<'a, M> {
         Ok(Answered::Inline)
     }
 
-    /// Asks the engine, and waits if it had to ask other workers.
+    /// Asks the engine, and waits if it asked other workers.
     async fn ask(
         &self,
         ask: impl FnOnce(&mut Engine, Timestamp, &mut Mesh) -> Outcome,
@@ -245,7 +245,7 @@ impl<'a, M: Middleware> Exchange<'a, M> {
         }
     }
 
-    /// Shows a request to the middleware, and waits if that has to.
+    /// Passes a request to the middleware, and waits if the middleware does.
     async fn mediate<'r>(
         &self,
         mut request: RequestContext<'r>,
@@ -268,7 +268,7 @@ impl<'a, M: Middleware> Exchange<'a, M> {
         }
     }
 
-    /// Lets the middleware wait, and looks after the client meanwhile.
+    /// Runs middleware that waits, and watches the client meanwhile.
     async fn wait(
         &self,
         mut request: RequestContext<'static>,
@@ -278,7 +278,7 @@ impl<'a, M: Middleware> Exchange<'a, M> {
         let (connection, app) = (self.connection, self.connection.app);
         let Some(_place) = Place::take(app) else { return Err(Status::Unavailable) };
         if !connection.flush(out).await {
-            return Err(Status::Unavailable); // nobody reads it
+            return Err(Status::Unavailable); // the client will not read it
         }
         let stream = connection.stream(self.rest);
         request.watch(stream.aborted().clone());
@@ -286,7 +286,7 @@ impl<'a, M: Middleware> Exchange<'a, M> {
         let swarms = Swarms(connection.shared);
         let deadline = Duration::from_millis(WAIT_DEADLINE_MS);
         let running = tokio::time::timeout(deadline, middleware.run(Some(passed), &mut request, &swarms));
-        let ended = stream.attend(running).await;
+        let ended = stream.run(running).await;
         connection.take_back(&stream);
         let Some(Ok(result)) = ended else {
             connection.count(Counter::DropWaitLate);
@@ -297,13 +297,13 @@ impl<'a, M: Middleware> Exchange<'a, M> {
         Ok(Answered::Apart { status, body })
     }
 
-    /// Denies a request, an announce among them, if the lists say so.
+    /// Writes the failure for a request that the lists deny. False: it is allowed. `announce`: its query, of an announce.
     fn denies(&self, ip: IpAddr, announce: Option<&AnnounceQuery>, out: &mut Vec<u8>) -> bool {
         let engine = &mut *self.connection.shared.engine.borrow_mut();
         engine.deny_http(self.connection.now.get(), ip, announce, out)
     }
 
-    /// Tells what is wrong with a query, in the tracker's own words.
+    /// Writes the failure for an invalid query.
     fn fail(&self, error: QueryError, out: &mut Vec<u8>) -> Answered {
         self.connection.count(Counter::BadQuery);
         self.connection.count(Counter::Refused);
@@ -312,16 +312,16 @@ impl<'a, M: Middleware> Exchange<'a, M> {
     }
 }
 
-/// What the middleware came to.
+/// Result of the middleware.
 #[allow(clippy::large_enum_variant, reason = "it is handed up the stack once")]
 enum Mediated<'a> {
-    /// The swarm is to be asked.
+    /// The engine must answer.
     Passed(RequestContext<'a>),
     Answered(Answered),
 }
 
 impl Shared {
-    /// Asks the engine, and tells the workers that it asked.
+    /// Asks the engine, and rings the workers that it asked.
     pub(super) fn ask(
         &self,
         now: Timestamp,
@@ -333,14 +333,14 @@ impl Shared {
         outcome
     }
 
-    /// Waits for what other workers were asked. `None`: it came too late.
+    /// Waits for the answers of other workers. `None`: they came too late.
     pub(super) async fn await_answer(&self, ticket: Ticket) -> Option<Answer> {
         let _abandoned = Abandoned { shared: self, ticket };
         poll_fn(|context| self.engine.borrow_mut().poll(ticket, context)).await
     }
 }
 
-/// A wait that is given up when the task that waits goes.
+/// Abandons a wait when the waiting task is dropped.
 struct Abandoned<'a> {
     shared: &'a Shared,
     ticket: Ticket,

@@ -30,7 +30,7 @@ use crate::types::Family;
 use crate::wire::http::{FieldBuffer, Persistence, RequestReader, ResponseWriter, Status};
 use crate::wire::proxy::{self, Start};
 
-/// Takes connections in until it is dropped.
+/// Accepts connections until it is dropped.
 pub(super) async fn accept<M: Middleware>(app: Rc<App<M>>, acceptor: Acceptor, number: usize) {
     let shared = app.shared.clone();
     loop {
@@ -82,7 +82,7 @@ async fn serve<M: Middleware>(app: Rc<App<M>>, stream: Rc<TcpStream>, peer: Peer
     };
     match admission.refused {
         false => connection.run().await,
-        true => connection.turn_away(Status::Unavailable).await,
+        true => connection.end_with(Status::Unavailable).await,
     }
     if connection.reading.take().is_some() {
         let _ = stream.shutdown(Shutdown::Both); // or the read would hold the socket open
@@ -90,14 +90,14 @@ async fn serve<M: Middleware>(app: Rc<App<M>>, stream: Rc<TcpStream>, peer: Peer
     shared.connections.borrow_mut().close(admission.key);
 }
 
-/// What comes after the answers that were written.
+/// What follows the responses that were written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Next {
     /// More requests.
     Read,
-    /// The end, as both sides wanted.
+    /// The connection is closed, as both sides want.
     Close,
-    /// The end, after an error: the client may still be sending.
+    /// The connection is closed after an error; the client may still be sending.
     Linger,
 }
 
@@ -152,7 +152,7 @@ impl<M: Middleware> Connection<'_, M> {
         }
     }
 
-    /// Waits for more input. False: there will be none.
+    /// Waits for more input. False: no more will come.
     async fn read(&mut self) -> bool {
         let idle = self.input.is_empty() && !self.reader.is_skipping();
         if idle && self.shared.stopping.get() {
@@ -161,7 +161,7 @@ impl<M: Middleware> Connection<'_, M> {
         match self.fate() {
             Fate::Stays => {}
             Fate::IsLate if !idle => {
-                self.turn_away(Status::RequestTimeout).await;
+                self.end_with(Status::RequestTimeout).await;
                 return false;
             }
             _ => return false,
@@ -190,23 +190,23 @@ impl<M: Middleware> Connection<'_, M> {
             }
         };
         self.now.set(self.shared.clock.now());
-        // What has come in time counts, whatever is to become of the connection after that.
+        // Bytes that came in time count, whatever happens to the connection after that.
         match result {
             Ok(0) if !idle && self.fate() == Fate::IsLate => {
-                self.turn_away(Status::RequestTimeout).await;
+                self.end_with(Status::RequestTimeout).await;
                 false
             }
             result => result.is_ok_and(|bytes| bytes > 0),
         }
     }
 
-    /// What is to become of the connection, as far as it is known.
+    /// Returns what happens to the connection.
     fn fate(&self) -> Fate {
         self.shared.connections.borrow().fate(self.key)
     }
 
-    /// Ends the connection with no more than a status.
-    async fn turn_away(&mut self, status: Status) {
+    /// Ends the connection with a bare status.
+    async fn end_with(&mut self, status: Status) {
         let mut out = self.shared.take_buffer();
         self.refuse(&mut out, status);
         let (written, out) = self.write(out).await;
@@ -216,7 +216,7 @@ impl<M: Middleware> Connection<'_, M> {
         }
     }
 
-    /// Answers the whole requests of the input, until there is no more of them or the batch is full.
+    /// Answers the whole requests of the input until there are no more or the batch is full.
     async fn answer(&mut self, out: &mut Vec<u8>) -> Next {
         if !self.begun {
             match self.begin() {
@@ -233,18 +233,15 @@ impl<M: Middleware> Connection<'_, M> {
             if out.len() >= HTTP_WRITE_BATCH_BYTES {
                 break Next::Read;
             }
-            let read = {
-                let mut buffer = FieldBuffer::new(); // large: nothing may be awaited while it lives
-                self.reader.read(&self.input[from..], &mut buffer).map(|progress| {
-                    from += progress.taken;
-                    progress.head.map(|head| Exchange::new(self, &head, &self.input[from..]))
-                })
-            };
-            let responded = match read {
+            let mut exchange = match self.next_request(&mut from) {
+                Ok(Some(exchange)) => exchange,
                 Ok(None) => break Next::Read,
-                Ok(Some(exchange)) => exchange.answer(out).await,
-                Err(status) => Err(status),
+                Err(status) => {
+                    self.refuse(out, status);
+                    break Next::Linger;
+                }
             };
+            let responded = exchange.answer(out).await;
             let left = self.left.take();
             let took_over = left.is_some();
             if let Some(left) = left {
@@ -268,12 +265,22 @@ impl<M: Middleware> Connection<'_, M> {
         next
     }
 
-    /// The connection in the hands of a request that takes its time; this follows it.
+    /// Looks for the next whole request in the input. `from`: number of its bytes that are done with.
+    ///
+    /// This is a function of its own since the field buffer is large: a task has room for all that lives while it waits.
+    fn next_request(&mut self, from: &mut usize) -> Result<Option<Exchange<'_, M>>, Status> {
+        let mut buffer = FieldBuffer::new();
+        let progress = self.reader.read(&self.input[*from..], &mut buffer)?;
+        *from += progress.taken;
+        Ok(progress.head.map(|head| Exchange::new(self, &head, &self.input[*from..])))
+    }
+
+    /// Hands the connection over to a handler or middleware, with the bytes that follow the request's head.
     pub(super) fn stream(&self, rest: &[u8]) -> Rc<Stream> {
         Stream::new(self.shared, self.stream, self.key, self.peer.ip, rest, self.reading.take())
     }
 
-    /// Takes the connection back, with what has come meanwhile.
+    /// Takes the connection back, with the bytes that have come meanwhile.
     pub(super) fn take_back(&self, stream: &Stream) {
         let (input, reading) = stream.give_back();
         self.left.set(Some(input));
@@ -281,7 +288,7 @@ impl<M: Middleware> Connection<'_, M> {
         self.now.set(self.shared.clock.now());
     }
 
-    /// Takes what a trusted proxy says before the client's own bytes; false if not all of it has come.
+    /// Takes the header of the PROXY protocol that a trusted proxy may send first. False: not all of it has come.
     fn begin(&mut self) -> Result<bool, Status> {
         if self.peer.is_trusted(&self.app.trusted_proxies.borrow()) {
             match proxy::read(&self.input) {
@@ -299,7 +306,7 @@ impl<M: Middleware> Connection<'_, M> {
         Ok(true)
     }
 
-    /// Writes what was collected so far. False: the client doesn't take it.
+    /// Writes the responses collected so far. False: the write failed.
     pub(super) async fn flush(&self, out: &mut Vec<u8>) -> bool {
         if out.is_empty() {
             return true;
@@ -309,8 +316,8 @@ impl<M: Middleware> Connection<'_, M> {
         written
     }
 
-    /// Answers what can't be read as a request; after that the connection is of no use. Without a body: it may have
-    /// been a HEAD.
+    /// Adds the response to bytes that are not a valid request; the connection can't be used after it. It has no body,
+    /// since the request may have been a HEAD.
     fn refuse(&self, out: &mut Vec<u8>, status: Status) {
         self.count(Counter::of(Kind::HttpReply, Family::of(self.peer.ip)));
         if status != Status::Unavailable {
@@ -319,7 +326,7 @@ impl<M: Middleware> Connection<'_, M> {
         ResponseWriter::start(out, status, Persistence::Close, false).finish(out);
     }
 
-    /// Writes the answers. False: the client doesn't take them. Gives the buffer back, empty.
+    /// Writes the responses. False: the write failed. Returns the buffer, empty.
     async fn write(&self, out: Vec<u8>) -> (bool, Vec<u8>) {
         self.enter(Phase::Write);
         self.shared.unsubmitted.set(true);
@@ -329,8 +336,8 @@ impl<M: Middleware> Connection<'_, M> {
         (result.is_ok(), out)
     }
 
-    /// Reads over what the client still sends, for a while: closed at once, the connection would be reset, and the
-    /// client might never see why.
+    /// Discards what the client still sends, for a while. A connection that is closed at once would be reset, and the
+    /// client might never see the response.
     async fn linger(&mut self) {
         self.enter(Phase::Linger);
         let mut left = HTTP_LINGER_BYTES;

@@ -1,4 +1,4 @@
-//! Owns what goes over an HTTP connection: requests as clients write them, responses as they are read. Pure.
+//! Owns requests by HTTP as clients write them, and responses as far as the load generator reads them. Pure.
 
 use std::borrow::Cow;
 
@@ -11,14 +11,14 @@ use crate::population::Ask;
 /// Reads responses of at most 1 MiB.
 const READER: ResponseReader = ResponseReader { max_bytes: 1 << 20, to_head: false };
 
-/// What is the same in all requests to a tracker.
+/// The parts that all requests to a tracker share.
 pub(crate) struct Requests {
     /// What follows the target of a request.
     tail: Vec<u8>,
 }
 
 impl Requests {
-    /// To the tracker at this host, each on a connection of its own or not.
+    /// For the tracker at this host. `close`: each request has its own connection.
     pub(crate) fn new(host: &str, close: bool) -> Self {
         let connection = if close { "Connection: close\r\n" } else { "" };
         let tail = format!(
@@ -58,7 +58,7 @@ impl Requests {
     }
 }
 
-/// Escapes all but what RFC 3986 leaves alone everywhere.
+/// Escapes all but the unreserved characters of RFC 3986.
 fn put_escaped(out: &mut Vec<u8>, bytes: &[u8]) {
     const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
     for byte in bytes {
@@ -84,7 +84,7 @@ pub(crate) struct Response<'a> {
 }
 
 impl<'a> Response<'a> {
-    /// Reads the first response in `bytes`; `None`: it isn't all there. `ended`: no more bytes will come.
+    /// Reads the first response in `bytes`. `None`: it is not all there. `ended`: no more bytes will come.
     pub(crate) fn parse(bytes: &'a [u8], ended: bool) -> Result<Option<Self>, Wrong> {
         match Self::read(bytes, ended) {
             Ok(response) => Ok(response),

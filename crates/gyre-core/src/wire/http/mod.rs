@@ -14,7 +14,7 @@ pub use writer::{Persistence, ResponseWriter, put_status};
 
 use http::StatusCode;
 
-/// What a response says (RFC 9110, section 15).
+/// Status of a response (RFC 9110, section 15).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
     /// 200
@@ -37,12 +37,12 @@ pub enum Status {
     NotImplemented,
     /// 503
     Unavailable,
-    /// Any other, which a middleware has chosen.
+    /// Any other, chosen by a middleware.
     Other(StatusCode),
 }
 
 impl Status {
-    /// Writes the code and its reason phrase, as they stand in the status line.
+    /// Writes the code and its reason phrase, as in the status line.
     pub fn put(self, out: &mut Vec<u8>) {
         if let Self::Other(code) = self {
             out.extend_from_slice(code.as_str().as_bytes());
@@ -64,7 +64,7 @@ impl Status {
             Self::HeadTooLarge => "431 Request Header Fields Too Large",
             Self::NotImplemented => "501 Not Implemented",
             Self::Unavailable => "503 Service Unavailable",
-            Self::Other(_) => "", // it writes its own
+            Self::Other(_) => "", // `put` has written it
         }
     }
 }

@@ -5,18 +5,18 @@ use super::Status;
 /// How a response treats its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Persistence {
-    /// Stays open, as HTTP/1.1 takes for granted.
+    /// It stays open, which is the default of HTTP/1.1.
     KeepAlive,
-    /// Stays open, which HTTP/1.0 wants to be told.
+    /// It stays open, which HTTP/1.0 must be told.
     KeepAlive10,
-    /// Is closed after the response.
+    /// It is closed after the response.
     Close,
 }
 
 /// A response being written at the end of a buffer: the head with room for the length, then the body, then
 /// [`finish`](ResponseWriter::finish).
 #[derive(Debug)]
-#[must_use = "a response without its length is no response"]
+#[must_use = "a response without its length is invalid"]
 pub struct ResponseWriter {
     length_at: usize,
     body_at: usize,
@@ -25,11 +25,11 @@ pub struct ResponseWriter {
 
 /// Room for the body's length. Blanks before a field's value are optional white space (RFC 9110, section 5.5).
 const LENGTH_ROOM: &[u8] = b"      ";
-/// Digits that it has room for, behind one blank: none of the tracker's own bodies has more.
+/// Number of digits that fit, behind one blank. No body that the tracker writes itself needs more.
 const LENGTH_DIGITS: usize = LENGTH_ROOM.len() - 1;
 
 impl ResponseWriter {
-    /// Writes the head. With `head_only` (the answer to HEAD) the body is measured and then left out.
+    /// Writes the head. With `head_only` (the response to HEAD) the body is measured and then left out.
     pub fn start(out: &mut Vec<u8>, status: Status, persistence: Persistence, head_only: bool) -> Self {
         out.extend_from_slice(b"HTTP/1.1 ");
         status.put(out);
@@ -51,12 +51,12 @@ impl ResponseWriter {
         Self { length_at, body_at: out.len(), head_only }
     }
 
-    /// Fills in the length of what was written since the head.
+    /// Fills in the length of the body, which is what was written since the head.
     pub fn finish(self, out: &mut Vec<u8>) {
         let mut number = itoa::Buffer::new();
         let digits = number.format(out.len() - self.body_at).as_bytes();
         let room_end = self.length_at + LENGTH_ROOM.len();
-        // A body that a middleware sends may be longer than any of the tracker's.
+        // A body from a middleware may be longer than any of the tracker's own.
         let lacking = digits.len().saturating_sub(LENGTH_DIGITS);
         if lacking > 0 {
             out.splice(room_end..room_end, std::iter::repeat_n(b' ', lacking));
@@ -69,7 +69,7 @@ impl ResponseWriter {
     }
 }
 
-/// Writes a whole response that says no more than its status.
+/// Writes a whole response whose body is its status.
 pub fn put_status(out: &mut Vec<u8>, status: Status, persistence: Persistence, head_only: bool) {
     let response = ResponseWriter::start(out, status, persistence, head_only);
     status.put(out);
