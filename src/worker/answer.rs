@@ -297,7 +297,8 @@ impl<'a, M: Middleware> Exchange<'a, M> {
         Ok(Answered::Apart { status, body })
     }
 
-    /// Writes the failure for a request that the lists deny. False: it is allowed. `announce`: its query, of an announce.
+    /// Writes the failure for a request that the lists deny. False: it is allowed. `announce`: the query, if it is an
+    /// announce.
     fn denies(&self, ip: IpAddr, announce: Option<&AnnounceQuery>, out: &mut Vec<u8>) -> bool {
         let engine = &mut *self.connection.shared.engine.borrow_mut();
         engine.deny_http(self.connection.now.get(), ip, announce, out)

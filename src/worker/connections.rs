@@ -3,9 +3,9 @@
 //! A connection notes in its entry what it waits for and until when: two stores, no timer. A walk over all entries, a
 //! slice each turn, shuts the sockets of late connections, which ends the operation that they wait in.
 //!
-//! At the limit, an old connection makes room for a new one: the one that has been idle for longest or, if none is idle,
-//! the one that has been reading a request for longest. A connection on which the tracker is working never does. A
-//! connection that starts to wait goes to the end of a queue. One that stops waiting stays in the queue; it is passed
+//! At the limit, an old connection makes room for a new one: the one that has been idle for longest or, if none is
+//! idle, the one that has been reading a request for longest. A connection on which the tracker is working never does.
+//! A connection that starts to wait goes to the end of a queue. One that stops waiting stays in the queue; it is passed
 //! over when it comes first.
 
 use std::net::Shutdown;

@@ -265,9 +265,9 @@ impl<M: Middleware> Connection<'_, M> {
         next
     }
 
-    /// Looks for the next whole request in the input. `from`: number of its bytes that are done with.
+    /// Takes the next whole request of the input. `from`: number of the input's bytes that are done with.
     ///
-    /// This is a function of its own since the field buffer is large: a task has room for all that lives while it waits.
+    /// Not async, since the field buffer is large: a task has room for everything that lives while it waits.
     fn next_request(&mut self, from: &mut usize) -> Result<Option<Exchange<'_, M>>, Status> {
         let mut buffer = FieldBuffer::new();
         let progress = self.reader.read(&self.input[*from..], &mut buffer)?;

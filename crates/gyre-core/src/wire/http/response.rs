@@ -60,7 +60,7 @@ pub enum ResponseError {
     #[error("it is not HTTP: {0}")]
     NotHttp(httparse::Error),
     /// A Content-Length is not a number, or there are different ones.
-    #[error("its Content-Length is not a number, or is given twice")]
+    #[error("its Content-Length is not a number, or there are different ones")]
     ContentLength,
     /// Transfer-Encoding is not `chunked`.
     #[error("its transfer coding is unknown")]
@@ -100,7 +100,7 @@ pub struct ResponseReader {
 }
 
 impl ResponseReader {
-    /// Reads the response at the start of `bytes`. `None`: more bytes are needed. With `ended` the connection was closed
+    /// Reads the response at the start of `bytes`. `None`: more bytes are needed. `ended`: the connection was closed
     /// behind them.
     ///
     /// # Errors

@@ -118,8 +118,9 @@ proptest! {
             prop_oneof![
                 proptest::sample::select(vec![
                     ARIA2, LIBTORRENT, "GET / HTTP/1.1\r\nHost: a\r\n", "\r\n", "\n", "\n\n", "Host: b\r\n",
-                    "POST /x HTTP/1.0\r\nContent-Length: 7\r\n\r\n", "HEAD / HTTP/1.0\n", "x", "Transfer-Encoding: chunked\r\n",
-                    "Content-Length: 3\r\n", "Expect: 100-continue\r\n", "X-Real-IP: 1.2.3.4\r\n", "Connection: close\r\n",
+                    "POST /x HTTP/1.0\r\nContent-Length: 7\r\n\r\n", "HEAD / HTTP/1.0\n", "x",
+                    "Transfer-Encoding: chunked\r\n", "Content-Length: 3\r\n", "Expect: 100-continue\r\n",
+                    "X-Real-IP: 1.2.3.4\r\n", "Connection: close\r\n",
                 ]).prop_map(|text| text.as_bytes().to_vec()),
                 proptest::collection::vec(any::<u8>(), 0..6),
             ],
