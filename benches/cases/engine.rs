@@ -22,7 +22,7 @@ use gyre_core::owner::Owners;
 use gyre_core::throttle::SourceLimits;
 use gyre_core::time::Timestamp;
 use gyre_core::types::{Event, WorkerId};
-use gyre_core::wire::http::{Persistence, Request as HttpRequest, ResponseWriter, Status, head_end};
+use gyre_core::wire::http::{FieldBuffer, Persistence, RequestReader, ResponseWriter, Status};
 use gyre_core::wire::query::{AnnounceQuery, ScrapeQuery};
 use gyre_core::wire::udp::{Announce, Request, Scrape};
 
@@ -174,7 +174,8 @@ impl<M: Middleware> Tracker<M> {
 
     /// Answers an HTTP request as a connection's task does. `None` if it can't be answered at once.
     fn request(&mut self, ip: IpAddr, input: &[u8], out: &mut Vec<u8>) -> Option<()> {
-        let request = HttpRequest::parse(&input[..head_end(input, 0)?]).ok()?;
+        let mut buffer = FieldBuffer::new();
+        let request = RequestReader::default().read(input, &mut buffer).ok()?.head?.request;
         let response = ResponseWriter::start(out, Status::Ok, Persistence::Close, false);
         match Route::of(request.path) {
             Route::Announce { .. } => {

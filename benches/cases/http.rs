@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use gyre_core::types::{Event, InfoHash, PeerId, SwarmCounts, unpack_v4, unpack_v6};
 use gyre_core::wire::bencode::{self, Form};
-use gyre_core::wire::http::{Persistence, Request, ResponseWriter, Status, head_end};
+use gyre_core::wire::http::{FieldBuffer, Persistence, Request, RequestReader, ResponseWriter, Status};
 use gyre_core::wire::query::{AnnounceQuery, QueryError, ScrapeQuery};
 
 use super::samples::{self, COUNTS, Crowd, LIBTORRENT_QUERY};
@@ -14,36 +14,47 @@ use super::{Amount, Meter};
 const PIPELINED: usize = 8;
 const INTERVALS: &str = "8:intervali1800e12:min intervali900e";
 
-/// Measures finding the end of a head and parsing it, as a connection's task does.
+/// Reads the first head, as a connection's task does. Returns `None` if it is incomplete.
+fn read(bytes: &[u8]) -> Result<Option<Request<'_>>, Status> {
+    let mut buffer = FieldBuffer::new();
+    let progress = RequestReader::default().read(bytes, &mut buffer)?;
+    Ok(progress.head.map(|head| head.request))
+}
+
+/// Measures reading the head of a request.
 pub(crate) fn heads(meter: &mut impl Meter) {
     let (small, long) = (samples::libtorrent_head("/announce", LIBTORRENT_QUERY), samples::browser_head());
     for (name, head, request) in [
         ("http head/libtorrent, 4 fields", &small, samples::announce_request(false)),
         ("http head/browser, 18 fields", &long, samples::announce_request(true)),
     ] {
-        meter.measure(name, Amount::Bytes(head.len()), Some(Ok(request)), || {
-            let head = black_box(head.as_bytes());
-            head_end(head, 0).map(|length| Request::parse(&head[..length]))
-        });
-        meter.measure(&format!("{name}: its end alone"), Amount::Bytes(head.len()), Some(head.len()), || {
-            head_end(black_box(head.as_bytes()), 0)
+        meter
+            .measure(name, Amount::Bytes(head.len()), Ok(Some(request)), || read(black_box(head.as_bytes())));
+        let part = &head[..head.len() - 1];
+        meter.measure(&format!("{name}: all but its end"), Amount::Bytes(part.len()), Ok(None), || {
+            read(black_box(part.as_bytes()))
         });
     }
     let pipelined = small.repeat(PIPELINED);
     meter.measure("http head/libtorrent, 8 pipelined", Amount::Bytes(pipelined.len()), PIPELINED, || {
-        let (mut rest, mut requests) = (black_box(pipelined.as_bytes()), 0);
-        while let Some(length) = head_end(rest, 0) {
-            requests += usize::from(black_box(Request::parse(&rest[..length])).is_ok());
-            rest = &rest[length..];
+        let (mut rest, mut requests, mut reader) =
+            (black_box(pipelined.as_bytes()), 0, RequestReader::default());
+        loop {
+            let mut buffer = FieldBuffer::new();
+            let Ok(progress) = reader.read(rest, &mut buffer) else { break requests };
+            if black_box(progress.head).is_none() {
+                break requests;
+            }
+            requests += 1;
+            rest = &rest[progress.taken..];
         }
-        requests
     });
     let without_host = small.replace("Host", "Most");
     meter.measure(
         "http head/refused, no host",
         Amount::Bytes(without_host.len()),
         Err(Status::BadRequest),
-        || Request::parse(black_box(without_host.as_bytes())),
+        || read(black_box(without_host.as_bytes())),
     );
 }
 

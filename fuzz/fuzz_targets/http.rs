@@ -1,88 +1,197 @@
-//! Owns the fuzzing of HTTP heads. The end of a head must not depend on how the input is split, its framing must agree
-//! with a second, simple parser (otherwise a request could be smuggled), and our responses must be valid HTTP.
+//! Owns the fuzzing of requests by HTTP. The requests of a connection must not depend on how its bytes are split, must
+//! be those that a second, simple parser finds (otherwise a request could be smuggled), and our responses must be valid
+//! HTTP.
 
 #![no_main]
 
+mod cuts;
+
 use gyre_core::engine::route::Route;
-use gyre_core::limits::{HTTP_BODY_SKIP_BYTES, HTTP_PASSKEY_BYTES};
+use gyre_core::limits::{HTTP_BODY_SKIP_BYTES, HTTP_HEAD_MAX_BYTES, HTTP_HEADERS_MAX, HTTP_PASSKEY_BYTES};
 use gyre_core::wire::http::{
-    Framing, Method, Persistence, Request, ResponseWriter, Status, head_end, leading_empty_lines, put_status,
+    FieldBuffer, Framing, Head, Method, Persistence, Request, RequestReader, ResponseWriter, Status,
+    put_status,
 };
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
-    let empty = leading_empty_lines(bytes);
-    assert!(bytes[..empty].iter().all(|byte| b"\r\n".contains(byte)));
-    let bytes = &bytes[empty..];
-    let end = check_end(bytes);
-    write(bytes);
-    let Some(end) = end else { return };
-    let head = &bytes[..end];
-    match Request::parse(head) {
-        Ok(request) => check(head, &request),
-        Err(status) => {
-            assert!(matches!(status, Status::BadRequest | Status::HeadTooLarge | Status::NotImplemented))
-        }
+    let whole = read(&[bytes]);
+    assert_eq!(whole, read_plainly(bytes));
+    for pieces in cuts::ways(bytes) {
+        assert_eq!(read(&pieces), whole);
     }
+    write(bytes);
 });
 
-/// Finds the end of the head, at once and byte by byte, which must agree.
-fn check_end(bytes: &[u8]) -> Option<usize> {
-    let ends = |end: &usize| bytes[..*end].ends_with(b"\n\n") || bytes[..*end].ends_with(b"\n\r\n");
-    let expected = (0..=bytes.len()).find(ends);
-    assert_eq!(head_end(bytes, 0), expected);
-    let mut searched = 0;
-    for come in 0..=bytes.len() {
-        let found = head_end(&bytes[..come], searched);
-        assert_eq!(found, expected.filter(|end| *end <= come));
-        if found.is_some() {
-            break;
-        }
-        searched = come;
-    }
-    expected
+type Fields = Vec<(String, Vec<u8>)>;
+
+/// What is compared of a head.
+#[derive(Debug, PartialEq, Eq)]
+struct Noted {
+    method: String,
+    target: String,
+    http_10: bool,
+    keep_alive: bool,
+    framing: Framing,
+    expects_continue: bool,
+    fields: Fields,
+    /// Those that proxies set.
+    proxied: Fields,
 }
 
-fn check(head: &[u8], request: &Request<'_>) {
-    let lines: Vec<&[u8]> =
-        head.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line)).collect();
-    let values = |name: &str| -> Vec<&[u8]> {
-        let fields = lines[1..].iter().filter_map(|line| {
-            let colon = line.iter().position(|byte| *byte == b':')?;
-            Some((&line[..colon], line[colon + 1..].trim_ascii()))
-        });
-        fields
-            .filter(|(known, _)| known.eq_ignore_ascii_case(name.as_bytes()))
-            .map(|(_, value)| value)
-            .collect()
-    };
-    let (lengths, codings) = (values("content-length"), values("transfer-encoding"));
-    match request.framing {
-        Framing::Chunked => {
-            assert!(lengths.is_empty() && codings.len() == 1 && !request.http_10);
-            assert!(codings[0].eq_ignore_ascii_case(b"chunked"));
-            assert_eq!(request.skippable_bytes(), Err(Status::NotImplemented));
-        }
-        Framing::Length(bytes) => {
-            assert!(codings.is_empty());
-            let read = |value: &[u8]| str::from_utf8(value).ok()?.parse::<u64>().ok();
-            assert!(lengths.iter().all(|value| read(value) == Some(bytes)));
-            assert!(!lengths.is_empty() || bytes == 0);
-            assert_eq!(request.skippable_bytes().is_ok(), bytes <= HTTP_BODY_SKIP_BYTES);
+/// What a connection's bytes hold.
+#[derive(Debug, PartialEq, Eq)]
+struct Outcome {
+    requests: Vec<Noted>,
+    /// What the connection ends with; `None`: more bytes are needed.
+    status: Option<Status>,
+}
+
+/// Reads the requests of a connection, of which these pieces come one after the other. Bodies are skipped.
+fn read(pieces: &[&[u8]]) -> Outcome {
+    let (mut reader, mut input, mut requests) = (RequestReader::default(), Vec::new(), Vec::new());
+    for piece in pieces {
+        input.extend_from_slice(piece);
+        loop {
+            let mut buffer = FieldBuffer::new();
+            let progress = match reader.read(&input, &mut buffer) {
+                Ok(progress) => progress,
+                Err(status) => {
+                    assert_eq!(
+                        reader.read(&input, &mut FieldBuffer::new()),
+                        Err(status),
+                        "an error stays one"
+                    );
+                    return Outcome { requests, status: Some(status) };
+                }
+            };
+            assert!(progress.taken <= input.len());
+            let Some(head) = progress.head else {
+                input.drain(..progress.taken);
+                break;
+            };
+            check_target(&head.request);
+            requests.push(note(&head));
+            let taken = progress.taken;
+            match head.request.skippable_bytes() {
+                Ok(bytes) => reader.skip(bytes),
+                Err(status) => return Outcome { requests, status: Some(status) },
+            }
+            input.drain(..taken);
         }
     }
-    let hosts = values("host").len();
-    assert!(hosts == 1 || (hosts == 0 && request.http_10));
-    assert!(!request.http_10 || !request.expects_continue);
+    Outcome { requests, status: None }
+}
+
+fn note(head: &Head<'_, '_>) -> Noted {
+    let Head { request, method, target, fields, .. } = head;
+    assert_eq!(request.method == Method::Get, *method == "GET");
+    assert_eq!(request.method == Method::Head, *method == "HEAD");
     assert!(request.keep_alive || !request.stays_open_unread());
-    let says = |option: &str| {
-        let options = values("connection").concat();
-        options.to_ascii_lowercase().windows(option.len()).any(|window| window == option.as_bytes())
+    Noted {
+        method: String::from(*method),
+        target: String::from(*target),
+        http_10: request.http_10,
+        keep_alive: request.keep_alive,
+        framing: request.framing,
+        expects_continue: request.expects_continue,
+        fields: owned(fields.iter()),
+        proxied: owned(head.proxy_fields()),
+    }
+}
+
+fn owned<'a>(fields: impl Iterator<Item = (&'a str, &'a [u8])>) -> Fields {
+    fields.map(|(name, value)| (name.to_ascii_lowercase(), value.to_vec())).collect()
+}
+
+/// Reads the requests in the plainest way: one head after the other is cut out and parsed.
+fn read_plainly(mut bytes: &[u8]) -> Outcome {
+    let mut requests = Vec::new();
+    let status = loop {
+        while let [b'\r' | b'\n', rest @ ..] = bytes {
+            bytes = rest;
+        }
+        if bytes.first().is_some_and(|first| !first.is_ascii_alphabetic()) {
+            break Some(Status::BadRequest);
+        }
+        let ends = |end: &usize| bytes[..*end].ends_with(b"\n\n") || bytes[..*end].ends_with(b"\n\r\n");
+        let end = (0..=bytes.len()).find(ends);
+        if end.unwrap_or(bytes.len() + 1) > HTTP_HEAD_MAX_BYTES {
+            break Some(Status::HeadTooLarge);
+        }
+        let Some(end) = end else { break None };
+        match parse(&bytes[..end]) {
+            Err(status) => break Some(status),
+            Ok(noted) => {
+                let framing = noted.framing;
+                requests.push(noted);
+                match framing {
+                    Framing::Length(length) if length <= HTTP_BODY_SKIP_BYTES => {
+                        bytes = bytes.get(end + length as usize..).unwrap_or_default();
+                    }
+                    Framing::Length(_) => break Some(Status::ContentTooLarge),
+                    Framing::Chunked => break Some(Status::NotImplemented),
+                }
+            }
+        }
     };
-    assert!(says("close") || !request.keep_alive || !request.http_10 || says("keep-alive"));
-    assert_eq!(request.method == Method::Get, head.starts_with(b"GET "));
-    assert_eq!(request.method == Method::Head, head.starts_with(b"HEAD "));
-    check_target(request);
+    Outcome { requests, status }
+}
+
+/// Parses a head that is all there.
+fn parse(head: &[u8]) -> Result<Noted, Status> {
+    let mut headers = [httparse::EMPTY_HEADER; HTTP_HEADERS_MAX];
+    let mut parsed = httparse::Request::new(&mut headers);
+    match parsed.parse(head) {
+        Ok(status) => assert_eq!(status, httparse::Status::Complete(head.len())),
+        Err(httparse::Error::TooManyHeaders) => return Err(Status::HeadTooLarge),
+        Err(_) => return Err(Status::BadRequest),
+    }
+    let fields = owned(parsed.headers.iter().map(|field| (field.name, field.value)));
+    let http_10 = parsed.version == Some(0);
+    let named = |wanted: &'static str| fields.iter().filter(move |(name, _)| name == wanted);
+    let says = |option: &str| {
+        let options = named("connection").flat_map(|(_, value)| value.split(|byte| *byte == b','));
+        options.map(<[u8]>::trim_ascii).any(|said| said.eq_ignore_ascii_case(option.as_bytes()))
+    };
+    let (mut length, mut chunked) = (None, false);
+    for (name, value) in &fields {
+        let text = str::from_utf8(value).unwrap_or_default();
+        match name.as_str() {
+            "content-length" if text.starts_with('+') => return Err(Status::BadRequest),
+            "content-length" => {
+                let bytes: u64 = text.parse().map_err(|_| Status::BadRequest)?;
+                if length.is_some_and(|other| other != bytes) {
+                    return Err(Status::BadRequest);
+                }
+                length = Some(bytes);
+            }
+            "transfer-encoding" if http_10 || chunked => return Err(Status::BadRequest),
+            "transfer-encoding" if text.trim().eq_ignore_ascii_case("chunked") => chunked = true,
+            "transfer-encoding" => return Err(Status::NotImplemented),
+            _ => {}
+        }
+    }
+    let hosts = named("host").count();
+    if hosts > 1 || (hosts == 0 && !http_10) || (chunked && length.is_some()) {
+        return Err(Status::BadRequest);
+    }
+    let target = parsed.path.expect("a target").to_owned();
+    let is_absolute = target.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case("http://"));
+    if !target.starts_with('/') && !is_absolute {
+        return Err(Status::BadRequest);
+    }
+    let by_proxies = ["forwarded", "x-forwarded-for", "x-forwarded-proto", "x-real-ip"];
+    Ok(Noted {
+        method: parsed.method.expect("a method").to_owned(),
+        target,
+        http_10,
+        keep_alive: !says("close") && (!http_10 || says("keep-alive")),
+        framing: if chunked { Framing::Chunked } else { Framing::Length(length.unwrap_or(0)) },
+        expects_continue: !http_10 && named("expect").count() > 0,
+        proxied: fields.iter().filter(|(name, _)| by_proxies.contains(&name.as_str())).cloned().collect(),
+        fields,
+    })
 }
 
 fn check_target(request: &Request<'_>) {

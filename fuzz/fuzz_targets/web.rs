@@ -11,11 +11,10 @@ use std::fmt::Write;
 use std::sync::{Arc, LazyLock};
 
 use gyre_core::error::{Code, TrackerError};
-use gyre_core::limits::HTTP_HEAD_MAX_BYTES;
 use gyre_core::wire::chunked::Decoder;
-use gyre_core::wire::http::{Framing, Request, head_end, leading_empty_lines};
+use gyre_core::wire::http::{FieldBuffer, Framing, Head, Request, RequestReader};
 use gyre_web::session::{MemoryStore, Sessions};
-use gyre_web::{Asked, HttpConnection, Served, Site, transport};
+use gyre_web::{HttpConnection, Served, Site, SiteRequest, transport};
 use libfuzzer_sys::fuzz_target;
 
 #[path = "../../crates/gyre-web/src/test_transport.rs"]
@@ -34,20 +33,20 @@ static SITE: LazyLock<Arc<Site>> = LazyLock::new(|| {
 });
 
 fuzz_target!(|bytes: &[u8]| {
-    let bytes = &bytes[leading_empty_lines(bytes)..];
-    let Some(end) = head_end(bytes, 0).filter(|end| *end <= HTTP_HEAD_MAX_BYTES) else { return };
-    let (head, body) = bytes.split_at(end);
-    let Ok(request) = Request::parse(head) else { return };
-    let whole = serve(head, &request, body, Vec::new());
+    let mut buffer = FieldBuffer::new();
+    let Ok(progress) = RequestReader::default().read(bytes, &mut buffer) else { return };
+    let Some(head) = progress.head else { return };
+    let (request, body) = (head.request, &bytes[progress.taken..]);
+    let whole = serve(&head, body, Vec::new());
     check_response(&whole.written, &request);
     check_rest(&whole, &request, body);
     // Whether `100 Continue` is sent depends on how much of the body has already arrived.
     if request.expects_continue {
         return;
     }
-    for parts in cuts::splits(body) {
-        let script = parts.into_iter().map(<[u8]>::to_vec).collect();
-        let cut = serve(head, &request, b"", script);
+    for pieces in cuts::splits(body) {
+        let script = pieces.into_iter().map(<[u8]>::to_vec).collect();
+        let cut = serve(&head, b"", script);
         assert_eq!(cut.written.escape_ascii().to_string(), whole.written.escape_ascii().to_string());
         assert_eq!((cut.keep_alive, cut.rest), (whole.keep_alive, whole.rest.clone()));
     }
@@ -62,17 +61,12 @@ struct Outcome {
     rest: Option<Vec<u8>>,
 }
 
-fn serve(head: &[u8], request: &Request<'_>, come: &[u8], script: Vec<Vec<u8>>) -> Outcome {
+fn serve(head: &Head<'_, '_>, come: &[u8], script: Vec<Vec<u8>>) -> Outcome {
     let transport = TestTransport::new(come, script);
-    let asked = Asked {
-        head,
-        ip: [192, 0, 2, 1].into(),
-        is_https: false,
-        framing: request.framing,
-        expects_continue: request.expects_continue,
-        keep_alive: request.keep_alive,
-    };
-    let Served { keep_alive, skip_bytes } = run(SITE.serve(transport.clone(), asked));
+    let ip = [192, 0, 2, 1].into();
+    let keep_alive = head.request.keep_alive;
+    let request = SiteRequest { head: head.into(), ip, is_https: false, keep_alive };
+    let Served { keep_alive, skip_bytes } = run(SITE.serve(transport.clone(), request));
     let written = without_date(&transport.written());
     while run(std::future::poll_fn(|context| transport::Transport::poll_fill(&*transport, context)))
         .expect("no end")

@@ -4,9 +4,10 @@ use std::io::{self, Read, Write};
 use std::net::TcpStream;
 
 use super::probe::{AnnounceAnswer, Answers, Deadline, NoAnswer, Target, peer_id};
-use crate::limits::{DOCTOR_ANSWER_BYTES, DOCTOR_PEER_PORT, HTTP_HEADERS_MAX};
+use crate::limits::{DOCTOR_ANSWER_BYTES, DOCTOR_PEER_PORT};
 use crate::types::InfoHash;
 use crate::wire::answer::{AnnounceResponse, parse_scrape};
+use crate::wire::http::{FieldBuffer, ResponseReader};
 
 /// Announces a random info-hash, scrapes it, and removes the peer again.
 pub(super) fn query(target: &Target, hash: InfoHash, deadline: Deadline) -> Answers {
@@ -102,71 +103,29 @@ fn get(target: &Target, path: &str, deadline: Deadline) -> Result<Vec<u8>, NoAns
         if let Some(body) = body(&bytes, ended).map_err(NoAnswer::Because)? {
             return Ok(body);
         }
-        if bytes.len() > DOCTOR_ANSWER_BYTES {
-            return Err(NoAnswer::Because(format!(
-                "the response is longer than {DOCTOR_ANSWER_BYTES} bytes"
-            )));
-        }
     }
 }
 
 /// Returns the body of a response, or `None` if it is incomplete. `ended`: the connection was closed.
+///
+/// # Errors
+///
+/// The response is invalid or incomplete, or its status is not 200.
 fn body(bytes: &[u8], ended: bool) -> Result<Option<Vec<u8>>, String> {
-    let mut headers = [httparse::EMPTY_HEADER; HTTP_HEADERS_MAX];
-    let mut response = httparse::Response::new(&mut headers);
-    let length = match response.parse(bytes) {
-        Ok(httparse::Status::Complete(length)) => length,
-        Ok(httparse::Status::Partial) if ended => {
-            return Err("the connection was closed within the head of the response".into());
-        }
-        Ok(httparse::Status::Partial) => return Ok(None),
-        Err(error) => return Err(format!("the response is not HTTP: {error}")),
-    };
-    let status = response.code.unwrap_or(0);
-    let header = |name: &str| {
-        let found = response.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name));
-        found.map(|header| String::from_utf8_lossy(header.value).trim().to_owned())
-    };
+    let reader = ResponseReader { max_bytes: DOCTOR_ANSWER_BYTES, to_head: false };
+    let mut buffer = FieldBuffer::new();
+    let head = reader.read_head(bytes, ended, &mut buffer).map_err(|error| error.to_string())?;
+    let Some(head) = head else { return Ok(None) };
+    let status = head.status;
     if (300..400).contains(&status) {
-        return Err(format!(
-            "the tracker redirects ({status}) to: {}",
-            header("Location").unwrap_or_default()
-        ));
+        let location = String::from_utf8_lossy(head.fields.get("location").unwrap_or_default());
+        return Err(format!("the tracker redirects ({status}) to: {location}"));
     }
     if status != 200 {
         return Err(format!("the status is {status}"));
     }
-    let rest = &bytes[length..];
-    if header("Transfer-Encoding").is_some_and(|coding| coding.eq_ignore_ascii_case("chunked")) {
-        return match unchunked(rest) {
-            Some(body) => Ok(Some(body)),
-            None if ended => Err("the connection was closed within the body of the response".into()),
-            None => Ok(None),
-        };
-    }
-    match header("Content-Length").map(|length| length.parse::<usize>()) {
-        Some(Err(_)) => Err("Content-Length is not a number".into()),
-        Some(Ok(length)) if rest.len() >= length => Ok(Some(rest[..length].to_vec())),
-        Some(Ok(_)) if ended => Err("the connection was closed within the body of the response".into()),
-        None if ended => Ok(Some(rest.to_vec())),
-        _ => Ok(None),
-    }
-}
-
-/// Joins the chunks of a body. Returns `None` if the last chunk is missing.
-fn unchunked(mut bytes: &[u8]) -> Option<Vec<u8>> {
-    let mut body = Vec::new();
-    loop {
-        let end = bytes.windows(2).position(|pair| pair == b"\r\n")?;
-        let size = std::str::from_utf8(&bytes[..end]).ok()?;
-        let size = usize::from_str_radix(size.split(';').next()?.trim(), 16).ok()?;
-        if size == 0 {
-            return Some(body);
-        }
-        let rest = &bytes[end + 2..];
-        body.extend_from_slice(rest.get(..size)?);
-        bytes = rest.get(size.checked_add(2)?..)?;
-    }
+    let body = reader.read_body(&head, bytes, ended).map_err(|error| error.to_string())?;
+    Ok(body.map(|body| body.data.into_owned()))
 }
 
 #[cfg(test)]

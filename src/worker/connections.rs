@@ -1,11 +1,12 @@
 //! Owns the list of a worker's HTTP connections and their deadlines.
 //!
 //! A connection notes in its entry what it waits for and until when: two stores, no timer. A walk over all entries, a
-//! slice a turn, shuts the sockets of those that are late, which ends the operation that they wait in.
+//! slice each turn, shuts the sockets of late connections, which ends the operation that they wait in.
 //!
-//! Where there are as many as there may be, one makes room for the next: the one that has idled for longest, or if none
-//! idles, the one that has been reading a request for longest. None does on which the tracker has something to do. Who
-//! begins to wait goes to the end of a queue; who goes on stays in it, which is seen when its turn has come.
+//! At the limit, an old connection makes room for a new one: the one that has been idle for longest or, if none is
+//! idle, the one that has been reading a request for longest. A connection on which the tracker is working never does.
+//! A connection that starts to wait goes to the end of a queue. One that stops waiting stays in the queue; it is passed
+//! over when it comes first.
 
 use std::net::Shutdown;
 use std::rc::Rc;
@@ -29,11 +30,11 @@ pub(super) enum Phase {
     Idle,
     /// The rest of a request.
     Request,
-    /// Other workers, which have a deadline of their own.
+    /// Other workers, which have their own deadline.
     Answer,
-    /// A handler or middleware, whose deadline the connection's task looks after.
+    /// A handler or middleware. The connection's task checks its deadline.
     Handler,
-    /// A handler whose response has no end.
+    /// A handler with an endless response.
     Endless,
     /// The client, to take the response.
     Write,
@@ -42,7 +43,7 @@ pub(super) enum Phase {
 }
 
 impl Phase {
-    fn lasts(self) -> Duration {
+    fn timeout(self) -> Duration {
         Duration::from_millis(match self {
             Self::Idle => HTTP_IDLE_DEADLINE_MS,
             Self::Request => HTTP_HEAD_DEADLINE_MS,
@@ -53,19 +54,19 @@ impl Phase {
     }
 }
 
-/// The phases in which a connection may have to make room; the first one's go first.
+/// The phases in which a connection may be closed for a new one. Connections in the first phase are closed first.
 const YIELDING: [Phase; 2] = [Phase::Idle, Phase::Request];
 
-/// What is to become of a connection.
+/// What happens to a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
     /// It goes on.
     Stays,
-    /// It has missed the deadline of the phase that it was in.
+    /// It missed the deadline of its phase.
     IsLate,
-    /// Another one has got its place.
+    /// It is closed for a new one.
     MakesRoom,
-    /// It never had one: it is told that there are too many.
+    /// There was no place for it: it gets a 503.
     IsRefused,
 }
 
@@ -80,20 +81,20 @@ struct Entry {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Admission {
     pub(super) key: usize,
-    /// It is one too many: it gets a 503 and no more.
+    /// There was no place for it: it gets a 503 and is closed.
     pub(super) refused: bool,
 }
 
-/// The connections that are open.
+/// The open connections.
 pub(super) struct Connections {
     entries: Slab<Entry>,
-    /// Those that wait for their client, a queue for each yielding phase.
+    /// Connections that wait for their client, one queue for each yielding phase.
     waiting: Queues<{ YIELDING.len() }>,
-    /// Those that make room, and are still there.
+    /// Number of connections that make room and are still open.
     leaving: usize,
-    /// Those that are refused, and are still there.
+    /// Number of refused connections that are still open.
     refused: usize,
-    /// Those that ever had to.
+    /// Number of connections that ever made room.
     evicted: u64,
     limits: ConnectionLimits,
     next_reap: Timestamp,
@@ -101,7 +102,7 @@ pub(super) struct Connections {
 }
 
 impl Connections {
-    /// None yet, and never more than the limits.
+    /// Returns an empty list with these limits.
     pub(super) fn new(limits: ConnectionLimits) -> Self {
         Self {
             entries: Slab::new(),
@@ -115,8 +116,7 @@ impl Connections {
         }
     }
 
-    /// Holds to other limits from now on. Those that there are too many of then have to go, if they wait for their
-    /// client.
+    /// Changes the limits. Connections over the new limit are closed if they wait for their client.
     pub(super) fn set_limits(&mut self, limits: ConnectionLimits) {
         self.limits = limits;
         while self.staying() > limits.open && self.make_room() {}
@@ -126,7 +126,7 @@ impl Connections {
         self.entries.len()
     }
 
-    /// How many had to make room for others, ever.
+    /// Returns the number of connections that ever made room for others.
     pub(super) fn evicted(&self) -> u64 {
         self.evicted
     }
@@ -135,12 +135,12 @@ impl Connections {
         self.entries.len() - self.leaving - self.refused
     }
 
-    /// Whether there is no room for another one, not even to tell it so, before one that makes room has gone.
+    /// Whether a new connection, even one to refuse, must wait until one that makes room is closed.
     pub(super) fn is_making_room(&self) -> bool {
         self.leaving > 0 && self.entries.len() >= self.limits.open + self.limits.refused
     }
 
-    /// Enters a connection, if only to tell it that there are too many. `None`: there are too many even for that.
+    /// Adds a connection, perhaps only to refuse it. `None`: there are too many even for that.
     pub(super) fn open(&mut self, now: Timestamp, stream: &Rc<TcpStream>) -> Option<Admission> {
         if self.entries.len() >= self.limits.open + self.limits.refused {
             return None;
@@ -148,13 +148,13 @@ impl Connections {
         let refused = self.staying() >= self.limits.open && !self.make_room();
         let fate = if refused { Fate::IsRefused } else { Fate::Stays };
         self.refused += usize::from(refused);
-        let (phase, deadline) = (Phase::Idle, now + Phase::Idle.lasts());
+        let (phase, deadline) = (Phase::Idle, now + Phase::Idle.timeout());
         let key = self.entries.insert(Entry { stream: stream.clone(), phase, deadline, fate });
         self.wait(key, phase);
         Some(Admission { key, refused })
     }
 
-    /// Has the connection go that can best be spared; false if none can.
+    /// Closes the connection that can best be spared. False: none can.
     fn make_room(&mut self) -> bool {
         for (queue, phase) in YIELDING.into_iter().enumerate() {
             while let Some(key) = self.waiting.first(queue) {
@@ -172,24 +172,24 @@ impl Connections {
         false
     }
 
-    /// Goes to the end of the queue of those that wait for this, if there is one.
+    /// Puts the connection at the end of the phase's queue, if it has one.
     fn wait(&mut self, key: usize, phase: Phase) {
         if let Some(queue) = YIELDING.iter().position(|&yielding| yielding == phase) {
             self.waiting.put_last(queue, key);
         }
     }
 
-    /// Notes what a connection waits for. Its time starts when the phase does, not anew with each byte.
+    /// Notes what a connection waits for. Its deadline starts with the phase, not anew with each byte.
     pub(super) fn enter(&mut self, now: Timestamp, key: usize, phase: Phase) {
         let entry = &mut self.entries[key];
         if entry.phase != phase {
             entry.phase = phase;
-            entry.deadline = now + phase.lasts();
+            entry.deadline = now + phase.timeout();
             self.wait(key, phase);
         }
     }
 
-    /// What is to become of the connection.
+    /// Returns what happens to the connection.
     pub(super) fn fate(&self, key: usize) -> Fate {
         self.entries[key].fate
     }
@@ -206,7 +206,7 @@ impl Connections {
         self.entries.iter().any(|(_, entry)| entry.phase == phase)
     }
 
-    /// Looks at a slice of the entries and shuts those that are late. True if there are more to look at.
+    /// Checks a slice of the entries and shuts late connections. True: there are more entries to check.
     pub(super) fn reap(&mut self, now: Timestamp) -> bool {
         if now < self.next_reap {
             return false;
@@ -230,13 +230,13 @@ impl Connections {
         more
     }
 
-    /// Shuts the connections on which no request is being read, answered or written, or without end.
+    /// Shuts the connections on which no request is being read, answered or written, and those with endless responses.
     pub(super) fn close_idle(&mut self) {
         let idle = |phase| matches!(phase, Phase::Idle | Phase::Linger | Phase::Endless);
         self.entries.iter().filter(|(_, entry)| idle(entry.phase)).for_each(|(_, entry)| entry.shut());
     }
 
-    /// Shuts all.
+    /// Shuts all connections.
     pub(super) fn close_all(&mut self) {
         self.entries.iter().for_each(|(_, entry)| {
             let _ = entry.stream.shutdown(Shutdown::Both);
@@ -245,8 +245,8 @@ impl Connections {
 }
 
 impl Entry {
-    /// Ends the operation that the connection waits in. A request that is late still gets its 408, and one that comes
-    /// just now to a connection that idled its answer, so that only the way in is shut.
+    /// Ends the operation that the connection waits in. Only reading is shut where a response may still be written: a
+    /// late request gets its 408, and a request that reaches an idle connection just now gets its response.
     fn shut(&self) {
         let how = match self.phase {
             Phase::Request if self.fate == Fate::MakesRoom => Shutdown::Both,
@@ -254,7 +254,7 @@ impl Entry {
             Phase::Answer | Phase::Handler => return,
             Phase::Write | Phase::Linger | Phase::Endless => Shutdown::Both,
         };
-        // If the client has gone already there is nothing to shut.
+        // If the client has closed the connection already there is nothing to shut.
         let _ = self.stream.shutdown(how);
     }
 }

@@ -1,7 +1,8 @@
-//! Owns the HTTP connections of a worker: a task each, on the runtime's ring.
+//! Owns the HTTP connections of a worker, a task each on the runtime's ring: bytes are read, requests found in them,
+//! responses written. What a request is answered with is decided in `answer`.
 //!
-//! The bytes of a connection are read into one small buffer; every whole request in it is answered, the answers
-//! collected and written at once. A reply buffer is held only while there are answers in it.
+//! The bytes of a connection are read into one small buffer. Every whole request in it is answered; the responses are
+//! collected and written at once. A reply buffer is held only while there are responses in it.
 
 use std::cell::Cell;
 use std::net::{IpAddr, Shutdown};
@@ -11,30 +12,25 @@ use std::time::Duration;
 use tokio_uring::buf::BoundedBuf;
 use tokio_uring::net::TcpStream;
 
-use super::answer::{Answered, Asked};
+use super::answer::{Exchange, Responded};
+use super::client::Peer;
 use super::connections::{Admission, Fate, Phase};
 use super::stream::{Reading, Stream};
-use super::{App, Shared, Trusted, Witness};
+use super::{App, Shared, Witness};
 use crate::counters::{Counter, Kind};
 use crate::engine::middleware::Middleware;
-use crate::engine::route::Route;
 use crate::limits::{
-    HTTP_ACCEPT_PAUSE_MS, HTTP_HEAD_MAX_BYTES, HTTP_HEADERS_MAX, HTTP_LINGER_BYTES, HTTP_POOLED_BUFFER_BYTES,
+    HTTP_ACCEPT_PAUSE_MS, HTTP_HEAD_MAX_BYTES, HTTP_LINGER_BYTES, HTTP_POOLED_BUFFER_BYTES,
     HTTP_POOLED_BUFFERS, HTTP_READ_BYTES, HTTP_ROOM_PAUSE_MS, HTTP_WRITE_BATCH_BYTES,
 };
 use crate::sys::Acceptor;
 use crate::throttle::Limited;
 use crate::time::Timestamp;
 use crate::types::Family;
-use crate::web;
-use crate::wire::forwarded::{Protocol, client_ip, protocol};
-use crate::wire::http::{
-    Method, Persistence, Request, ResponseWriter, Status, can_start_request, head_end, leading_empty_lines,
-    put_status,
-};
+use crate::wire::http::{FieldBuffer, Persistence, RequestReader, ResponseWriter, Status};
 use crate::wire::proxy::{self, Start};
 
-/// Takes connections in until it is dropped.
+/// Accepts connections until it is dropped.
 pub(super) async fn accept<M: Middleware>(app: Rc<App<M>>, acceptor: Acceptor, number: usize) {
     let shared = app.shared.clone();
     loop {
@@ -43,10 +39,10 @@ pub(super) async fn accept<M: Middleware>(app: Rc<App<M>>, acceptor: Acceptor, n
         }
         match acceptor.accept().await {
             Ok((stream, peer)) => {
-                let ip = peer.ip().to_canonical();
+                let peer = Peer { ip: peer.ip().to_canonical(), is_https: false, listener: number };
                 let now = shared.clock.now();
-                let limited = !is_trusted(&app.trusted_proxies.borrow(), number, ip)
-                    && !shared.permits(now, ip, Limited::HttpConnection);
+                let limited = !peer.is_trusted(&app.trusted_proxies.borrow())
+                    && !shared.permits(now, peer.ip, Limited::HttpConnection);
                 if limited {
                     continue; // it is closed
                 }
@@ -56,7 +52,6 @@ pub(super) async fn accept<M: Middleware>(app: Rc<App<M>>, acceptor: Acceptor, n
                     shared.engine.borrow_mut().counters.bump(Counter::DropConnections);
                 }
                 if let Some(admission) = admission {
-                    let peer = Peer { ip, is_https: false, listener: number };
                     tokio_uring::spawn(serve(app.clone(), stream, peer, admission));
                 }
             }
@@ -74,8 +69,7 @@ async fn serve<M: Middleware>(app: Rc<App<M>>, stream: Rc<TcpStream>, peer: Peer
     let _witness = Witness(shared.clone());
     let mut connection = Connection {
         input: Vec::with_capacity(HTTP_READ_BYTES),
-        searched: 0,
-        skip_bytes: 0,
+        reader: RequestReader::default(),
         reading: Cell::new(None),
         left: Cell::new(None),
         stream: &stream,
@@ -88,7 +82,7 @@ async fn serve<M: Middleware>(app: Rc<App<M>>, stream: Rc<TcpStream>, peer: Peer
     };
     match admission.refused {
         false => connection.run().await,
-        true => connection.turn_away(Status::Unavailable).await,
+        true => connection.end_with(Status::Unavailable).await,
     }
     if connection.reading.take().is_some() {
         let _ = stream.shutdown(Shutdown::Both); // or the read would hold the socket open
@@ -96,63 +90,31 @@ async fn serve<M: Middleware>(app: Rc<App<M>>, stream: Rc<TcpStream>, peer: Peer
     shared.connections.borrow_mut().close(admission.key);
 }
 
-/// Who is at the other end of a connection: the client, or a proxy.
-#[derive(Clone, Copy, Debug)]
-struct Peer {
-    ip: IpAddr,
-    /// It is the client, who came by TLS to a proxy that speaks the PROXY protocol.
-    is_https: bool,
-    /// Through which listener the connection came, by its number.
-    listener: usize,
-}
-
-/// Who asks.
-#[derive(Clone, Copy, Debug)]
-struct Client {
-    ip: IpAddr,
-    is_https: bool,
-}
-
-/// Whether the word of this peer on who its client is is taken.
-fn is_trusted(proxies: &[Trusted], listener: usize, ip: IpAddr) -> bool {
-    let here = |only: Option<usize>| only.is_none_or(|only| only == listener);
-    proxies.iter().any(|proxy| here(proxy.listener) && proxy.network.contains(&ip))
-}
-
-/// What comes after the answers that were written.
+/// What follows the responses that were written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Next {
     /// More requests.
     Read,
-    /// The end, as both sides wanted.
+    /// The connection is closed, as both sides want.
     Close,
-    /// The end, after an error: the client may still be sending.
+    /// The connection is closed after an error; the client may still be sending.
     Linger,
 }
 
-/// What became of a request.
-struct Responded {
-    keep_alive: bool,
-    /// So much of what follows is its body, which nobody wants.
-    skip_bytes: u64,
-}
-
+/// An open connection.
 pub(super) struct Connection<'a, M> {
-    /// What has come and is not answered yet.
+    /// Bytes that have come and are not done with.
     input: Vec<u8>,
-    /// So much of it holds no end of a head.
-    searched: usize,
-    /// So much of what comes is the body of a request that is answered already.
-    skip_bytes: u64,
-    /// A read in flight, which a request has left.
+    reader: RequestReader,
+    /// A read in flight, left by a request that took the connection over.
     reading: Cell<Option<Reading>>,
-    /// The input, which a request that took it over has left: what has come meanwhile is there too.
+    /// The input, left by a request that took it over, with what has come meanwhile.
     left: Cell<Option<Vec<u8>>>,
     stream: &'a Rc<TcpStream>,
     pub(super) app: &'a Rc<App<M>>,
     pub(super) shared: &'a Rc<Shared>,
-    peer: Peer,
-    /// Something has come, and it is known whether the PROXY protocol comes first.
+    pub(super) peer: Peer,
+    /// Bytes have come, and a header of the PROXY protocol, if there was one, is done with.
     begun: bool,
     key: usize,
     /// The time, read anew after each wait for the client.
@@ -190,16 +152,16 @@ impl<M: Middleware> Connection<'_, M> {
         }
     }
 
-    /// Waits for more input. False: there will be none.
+    /// Waits for more input. False: no more will come.
     async fn read(&mut self) -> bool {
-        let idle = self.input.is_empty() && self.skip_bytes == 0;
+        let idle = self.input.is_empty() && !self.reader.is_skipping();
         if idle && self.shared.stopping.get() {
             return false;
         }
         match self.fate() {
             Fate::Stays => {}
             Fate::IsLate if !idle => {
-                self.turn_away(Status::RequestTimeout).await;
+                self.end_with(Status::RequestTimeout).await;
                 return false;
             }
             _ => return false,
@@ -228,23 +190,23 @@ impl<M: Middleware> Connection<'_, M> {
             }
         };
         self.now.set(self.shared.clock.now());
-        // What has come in time counts, whatever is to become of the connection after that.
+        // Bytes that came in time count, whatever happens to the connection after that.
         match result {
             Ok(0) if !idle && self.fate() == Fate::IsLate => {
-                self.turn_away(Status::RequestTimeout).await;
+                self.end_with(Status::RequestTimeout).await;
                 false
             }
             result => result.is_ok_and(|bytes| bytes > 0),
         }
     }
 
-    /// What is to become of the connection, as far as it is known.
+    /// Returns what happens to the connection.
     fn fate(&self) -> Fate {
         self.shared.connections.borrow().fate(self.key)
     }
 
-    /// Ends the connection with no more than a status.
-    async fn turn_away(&mut self, status: Status) {
+    /// Ends the connection with a bare status.
+    async fn end_with(&mut self, status: Status) {
         let mut out = self.shared.take_buffer();
         self.refuse(&mut out, status);
         let (written, out) = self.write(out).await;
@@ -254,7 +216,7 @@ impl<M: Middleware> Connection<'_, M> {
         }
     }
 
-    /// Answers the whole requests of the input, until there is no more of them or the batch is full.
+    /// Answers the whole requests of the input until there are no more or the batch is full.
     async fn answer(&mut self, out: &mut Vec<u8>) -> Next {
         if !self.begun {
             match self.begin() {
@@ -268,35 +230,18 @@ impl<M: Middleware> Connection<'_, M> {
         }
         let mut from = 0;
         let next = loop {
-            let skipped = self.skip_bytes.min((self.input.len() - from) as u64);
-            self.skip_bytes -= skipped;
-            from += skipped as usize;
-            from += leading_empty_lines(&self.input[from..]);
-            let input = &self.input[from..];
-            if input.is_empty() || out.len() >= HTTP_WRITE_BATCH_BYTES {
-                self.searched = 0;
+            if out.len() >= HTTP_WRITE_BATCH_BYTES {
                 break Next::Read;
             }
-            if !can_start_request(input[0]) {
-                self.refuse(out, Status::BadRequest);
-                break Next::Linger;
-            }
-            let end = head_end(input, self.searched);
-            if end.unwrap_or(input.len() + 1) > HTTP_HEAD_MAX_BYTES {
-                self.refuse(out, Status::HeadTooLarge);
-                break Next::Linger;
-            }
-            let Some(length) = end else {
-                self.searched = input.len();
-                break Next::Read;
+            let mut exchange = match self.next_request(&mut from) {
+                Ok(Some(exchange)) => exchange,
+                Ok(None) => break Next::Read,
+                Err(status) => {
+                    self.refuse(out, status);
+                    break Next::Linger;
+                }
             };
-            self.searched = 0;
-            let (head, rest) = input.split_at(length);
-            let responded = match Request::parse(head) {
-                Ok(request) => self.respond(&request, head, rest, out).await,
-                Err(status) => Err(status),
-            };
-            from += length;
+            let responded = exchange.answer(out).await;
             let left = self.left.take();
             let took_over = left.is_some();
             if let Some(left) = left {
@@ -304,9 +249,9 @@ impl<M: Middleware> Connection<'_, M> {
             }
             match responded {
                 Ok(Responded { keep_alive, skip_bytes }) => {
-                    self.skip_bytes = skip_bytes;
+                    self.reader.skip(skip_bytes);
                     if !keep_alive {
-                        let unread = self.input.len() > from || self.skip_bytes > 0;
+                        let unread = self.input.len() > from || skip_bytes > 0;
                         break if took_over || unread { Next::Linger } else { Next::Close };
                     }
                 }
@@ -320,111 +265,22 @@ impl<M: Middleware> Connection<'_, M> {
         next
     }
 
-    /// Answers one request, at the end of `out` or by itself.
+    /// Takes the next whole request of the input. `from`: number of the input's bytes that are done with.
     ///
-    /// An error is the status that the connection ends with: what follows can't be told apart.
-    async fn respond(
-        &self,
-        request: &Request<'_>,
-        head: &[u8],
-        rest: &[u8],
-        out: &mut Vec<u8>,
-    ) -> Result<Responded, Status> {
-        let route = Route::of(request.path);
-        let client = self.client(head);
-        let permitted = self.shared.permits(self.now.get(), client.ip, Limited::HttpRequest);
-        let stays = permitted && !self.shared.stopping.get();
-        if permitted && self.app.site.serves(&route, request.path) {
-            self.count(Counter::of(Kind::HttpReply, Family::of(self.peer.ip)));
-            self.count(Counter::HttpOther);
-            return Ok(Box::pin(self.page(request, head, rest, client, stays, out)).await);
-        }
-        let skip_bytes = request.skippable_bytes()?;
-        self.count(Counter::of(Kind::HttpReply, Family::of(self.peer.ip)));
-        let keep_alive = request.stays_open_unread() && stays;
-        let persistence = match (keep_alive, request.http_10) {
-            (true, false) => Persistence::KeepAlive,
-            (true, true) => Persistence::KeepAlive10,
-            (false, _) => Persistence::Close,
-        };
-        let head_only = request.method == Method::Head;
-        let start = out.len();
-        let response = ResponseWriter::start(out, Status::Ok, persistence, head_only);
-        let asked = Asked { connection: self, request, ip: client.ip, rest };
-        let answered = match (request.method, route) {
-            _ if !permitted => Err(Status::TooManyRequests),
-            (_, Route::NotFound) => Err(Status::NotFound),
-            (Method::Other, _) => Err(Status::MethodNotAllowed),
-            (_, Route::Announce { .. }) => asked.announce(out, start).await,
-            (_, Route::Scrape { .. }) => asked.scrape(out, start).await,
-            (_, Route::Health) => {
-                self.count(Counter::HttpOther);
-                out.extend_from_slice(b"ok\n");
-                Ok(Answered::Inline)
-            }
-        };
-        match answered {
-            Ok(Answered::Inline) => response.finish(out),
-            Ok(Answered::Apart { status, body }) => {
-                out.truncate(start); // less is left if what came before was written meanwhile
-                let response = ResponseWriter::start(out, Status::Other(status), persistence, head_only);
-                out.extend_from_slice(&body);
-                response.finish(out);
-            }
-            Err(status) => {
-                if status != Status::Unavailable {
-                    self.count(Counter::HttpOther);
-                }
-                if !matches!(status, Status::Unavailable | Status::TooManyRequests) {
-                    self.count(Counter::BadHttp);
-                }
-                out.truncate(start);
-                put_status(out, status, persistence, head_only);
-            }
-        }
-        Ok(Responded { keep_alive, skip_bytes })
+    /// Not async, since the field buffer is large: a task has room for everything that lives while it waits.
+    fn next_request(&mut self, from: &mut usize) -> Result<Option<Exchange<'_, M>>, Status> {
+        let mut buffer = FieldBuffer::new();
+        let progress = self.reader.read(&self.input[*from..], &mut buffer)?;
+        *from += progress.taken;
+        Ok(progress.head.map(|head| Exchange::new(self, &head, &self.input[*from..])))
     }
 
-    /// Has a route of the program's own answer a request.
-    async fn page(
-        &self,
-        request: &Request<'_>,
-        head: &[u8],
-        rest: &[u8],
-        client: Client,
-        keep_alive: bool,
-        out: &mut Vec<u8>,
-    ) -> Responded {
-        let closed = Responded { keep_alive: false, skip_bytes: 0 };
-        if !self.flush(out).await {
-            return closed;
-        }
-        let stream = self.stream(rest);
-        let asked = web::Asked {
-            head,
-            ip: client.ip,
-            is_https: client.is_https,
-            framing: request.framing,
-            expects_continue: request.expects_continue,
-            keep_alive: keep_alive && request.keep_alive,
-        };
-        let served = stream.attend(self.app.site.serve(stream.clone(), asked)).await;
-        self.take_back(&stream);
-        match served {
-            None => closed,
-            Some(served) => Responded {
-                keep_alive: served.keep_alive && !stream.aborted().get(),
-                skip_bytes: served.skip_bytes,
-            },
-        }
-    }
-
-    /// The connection in the hands of a request that takes its time; this follows it.
+    /// Hands the connection over to a handler or middleware, with the bytes that follow the request's head.
     pub(super) fn stream(&self, rest: &[u8]) -> Rc<Stream> {
         Stream::new(self.shared, self.stream, self.key, self.peer.ip, rest, self.reading.take())
     }
 
-    /// Takes the connection back, with what has come meanwhile.
+    /// Takes the connection back, with the bytes that have come meanwhile.
     pub(super) fn take_back(&self, stream: &Stream) {
         let (input, reading) = stream.give_back();
         self.left.set(Some(input));
@@ -432,28 +288,9 @@ impl<M: Middleware> Connection<'_, M> {
         self.now.set(self.shared.clock.now());
     }
 
-    /// Who asks, and whether by HTTPS: as the proxy says, if it is trusted.
-    fn client(&self, head: &[u8]) -> Client {
-        let Peer { ip, is_https, listener } = self.peer;
-        let proxies = self.app.trusted_proxies.borrow();
-        let is_trusted = |ip| is_trusted(&proxies, listener, ip);
-        if !is_trusted(ip) {
-            return Client { ip, is_https };
-        }
-        let mut headers = [httparse::EMPTY_HEADER; HTTP_HEADERS_MAX];
-        let mut request = httparse::Request::new(&mut headers);
-        if request.parse(head).is_err() {
-            return Client { ip, is_https }; // it was parsed before
-        }
-        let fields = request.headers.iter().map(|field| (field.name, field.value));
-        let client = client_ip(ip, fields.clone(), is_trusted);
-        let protocol = protocol(ip, fields, is_trusted);
-        Client { ip: client, is_https: protocol.map_or(is_https, |protocol| protocol == Protocol::Https) }
-    }
-
-    /// Takes what a trusted proxy says before the client's own bytes; false if not all of it has come.
+    /// Takes the header of the PROXY protocol that a trusted proxy may send first. False: not all of it has come.
     fn begin(&mut self) -> Result<bool, Status> {
-        if is_trusted(&self.app.trusted_proxies.borrow(), self.peer.listener, self.peer.ip) {
+        if self.peer.is_trusted(&self.app.trusted_proxies.borrow()) {
             match proxy::read(&self.input) {
                 Start::Plain => {}
                 Start::Partial => return Ok(false),
@@ -469,7 +306,7 @@ impl<M: Middleware> Connection<'_, M> {
         Ok(true)
     }
 
-    /// Writes what was collected so far. False: the client doesn't take it.
+    /// Writes the responses collected so far. False: the write failed.
     pub(super) async fn flush(&self, out: &mut Vec<u8>) -> bool {
         if out.is_empty() {
             return true;
@@ -479,8 +316,8 @@ impl<M: Middleware> Connection<'_, M> {
         written
     }
 
-    /// Answers what can't be read as a request; after that the connection is of no use. Without a body: it may have
-    /// been a HEAD.
+    /// Adds the response to bytes that are not a valid request; the connection can't be used after it. It has no body,
+    /// since the request may have been a HEAD.
     fn refuse(&self, out: &mut Vec<u8>, status: Status) {
         self.count(Counter::of(Kind::HttpReply, Family::of(self.peer.ip)));
         if status != Status::Unavailable {
@@ -489,7 +326,7 @@ impl<M: Middleware> Connection<'_, M> {
         ResponseWriter::start(out, status, Persistence::Close, false).finish(out);
     }
 
-    /// Writes the answers. False: the client doesn't take them. Gives the buffer back, empty.
+    /// Writes the responses. False: the write failed. Returns the buffer, empty.
     async fn write(&self, out: Vec<u8>) -> (bool, Vec<u8>) {
         self.enter(Phase::Write);
         self.shared.unsubmitted.set(true);
@@ -499,8 +336,8 @@ impl<M: Middleware> Connection<'_, M> {
         (result.is_ok(), out)
     }
 
-    /// Reads over what the client still sends, for a while: closed at once, the connection would be reset, and the
-    /// client might never see why.
+    /// Discards what the client still sends, for a while. A connection that is closed at once would be reset, and the
+    /// client might never see the response.
     async fn linger(&mut self) {
         self.enter(Phase::Linger);
         let mut left = HTTP_LINGER_BYTES;
@@ -537,7 +374,7 @@ impl<M: Middleware> Connection<'_, M> {
 }
 
 impl Shared {
-    fn permits(&self, now: Timestamp, ip: IpAddr, limited: Limited) -> bool {
+    pub(super) fn permits(&self, now: Timestamp, ip: IpAddr, limited: Limited) -> bool {
         self.engine.borrow_mut().is_within_rate(now, ip, limited)
     }
 

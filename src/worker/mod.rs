@@ -4,6 +4,7 @@
 //! Between two turns the runtime runs the HTTP tasks. When there is nothing to do all sleep in one epoll.
 
 mod answer;
+mod client;
 mod connections;
 mod http;
 mod orders;

@@ -1,17 +1,17 @@
-//! Owns queues of numbers that each stand in one of them, or in none: which is first is known at once, and anybody
-//! leaves or goes to the end at the cost of a few stores.
+//! Owns queues of numbers. A number is in one queue or in none. Finding the first, leaving and going to the end cost a
+//! few stores each.
 
-/// The neighbours of a number, or the ends of a queue: each queue is a ring, which is closed by a link of its own.
+/// The neighbours of a number, or the two ends of a queue: each queue is a ring that is closed by its own link.
 #[derive(Clone, Copy, Debug)]
 struct Link {
     before: u32,
     after: u32,
 }
 
-/// So many queues.
+/// `QUEUES` queues.
 #[derive(Debug)]
 pub(super) struct Queues<const QUEUES: usize> {
-    /// The queues' own, then one for each number. Who stands nowhere is linked to itself.
+    /// One for each queue, then one for each number. A number in no queue is linked to itself.
     links: Vec<Link>,
 }
 
@@ -22,7 +22,7 @@ impl<const QUEUES: usize> Queues<QUEUES> {
         queues
     }
 
-    /// Has a number leave the queue that it stands in, if any, and go to the end of this one.
+    /// Moves a number to the end of a queue, from the one that it is in, if any.
     pub(super) fn put_last(&mut self, queue: usize, number: usize) {
         let at = QUEUES + number;
         if at >= self.links.len() {
@@ -34,7 +34,7 @@ impl<const QUEUES: usize> Queues<QUEUES> {
         self.links[at] = Link { before: last, after: queue as u32 };
     }
 
-    /// Has a number leave the queue that it stands in, if any.
+    /// Removes a number from the queue that it is in, if any.
     pub(super) fn leave(&mut self, number: usize) {
         let at = QUEUES + number;
         let Some(&Link { before, after }) = self.links.get(at) else { return }; // it has never been in one
@@ -43,7 +43,7 @@ impl<const QUEUES: usize> Queues<QUEUES> {
         self.links[at] = Link { before: at as u32, after: at as u32 };
     }
 
-    /// The first of a queue.
+    /// Returns the first number of a queue.
     pub(super) fn first(&self, queue: usize) -> Option<usize> {
         (self.links[queue].after as usize).checked_sub(QUEUES)
     }
@@ -59,9 +59,9 @@ mod tests {
     use super::*;
     use std::collections::VecDeque;
 
-    /// Against lists that are searched.
+    /// Compares with lists that are searched.
     #[test]
-    fn whoever_came_first_is_first() {
+    fn the_number_that_came_first_is_first() {
         let mut random = fastrand::Rng::with_seed(1);
         let (mut queues, mut naive) = (Queues::<2>::new(), [const { VecDeque::new() }; 2]);
         for _ in 0..10_000 {

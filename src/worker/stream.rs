@@ -1,8 +1,8 @@
-//! Owns a connection's bytes while a request takes its time: somebody answers it step by step, and meanwhile somebody
-//! looks whether the client is still there.
+//! Owns a connection's socket and input while a handler or middleware answers a request step by step. Meanwhile the
+//! connection's task checks whether the client is still there.
 //!
-//! Both run in the connection's task. One read is in flight at most times; what it brings is kept for whoever wants it,
-//! its end is how a client is seen to go.
+//! Both run in that task. A read is in flight most of the time. Its bytes are kept for the handler; its end shows that
+//! the client has closed the connection.
 
 use std::cell::{Cell, RefCell};
 use std::fs::File;
@@ -29,7 +29,7 @@ use crate::web::transport::{FileReader, Transport};
 /// A read in flight, and the buffer that it fills.
 pub(super) type Reading = LocalBoxFuture<'static, (io::Result<usize>, Vec<u8>)>;
 
-/// A connection's socket in the hands of a request.
+/// A connection's socket while a handler or middleware has it.
 pub(super) struct Stream {
     shared: Rc<Shared>,
     socket: Rc<TcpStream>,
@@ -38,17 +38,17 @@ pub(super) struct Stream {
     peer: IpAddr,
     input: RefCell<Vec<u8>>,
     reading: RefCell<Option<Reading>>,
-    /// Who waits for more input.
+    /// Wakes the future that waits for more input.
     reader: Cell<Option<Waker>>,
-    /// Who waits for the client to go.
-    mourner: Cell<Option<Waker>>,
+    /// Wakes the future that waits for the client to close the connection.
+    abort_waiter: Cell<Option<Waker>>,
     aborted: Rc<Cell<bool>>,
-    /// A write is in flight, or was given up: nobody knows how much of it has left.
+    /// A write is in flight or was given up. How much of it was sent is not known.
     writing: Cell<bool>,
-    /// What the connection waits for when it doesn't write.
+    /// What the connection waits for when it does not write.
     phase: Cell<Phase>,
     keep: Cell<Duration>,
-    /// When something was last written; later by the time that was bought with what was read.
+    /// When bytes were last written, plus the time that the bytes read since then have earned.
     touched: Cell<Timestamp>,
 }
 
@@ -70,7 +70,7 @@ impl Stream {
             input: RefCell::new(input.to_vec()),
             reading: RefCell::new(reading),
             reader: Cell::new(None),
-            mourner: Cell::new(None),
+            abort_waiter: Cell::new(None),
             aborted: Rc::new(Cell::new(false)),
             writing: Cell::new(false),
             phase: Cell::new(Phase::Handler),
@@ -79,19 +79,19 @@ impl Stream {
         })
     }
 
-    /// Gives them back.
+    /// Returns the input and the read that is in flight.
     pub(super) fn give_back(&self) -> (Vec<u8>, Option<Reading>) {
         (self.input.take(), self.reading.take())
     }
 
-    /// Becomes true when the client goes.
+    /// Returns the flag that becomes true when the client closes the connection.
     pub(super) fn aborted(&self) -> &Rc<Cell<bool>> {
         &self.aborted
     }
 
-    /// Has a future answer the request, and looks after the client meanwhile. `None`: nothing was read or written for
-    /// as long as [`Transport::keep`] allows.
-    pub(super) async fn attend<T>(&self, answering: impl Future<Output = T>) -> Option<T> {
+    /// Runs the future that answers the request, and watches the client meanwhile. `None`: nothing was read or written
+    /// for as long as [`Transport::keep`] allows.
+    pub(super) async fn run<T>(&self, answering: impl Future<Output = T>) -> Option<T> {
         self.enter(Phase::Handler);
         let mut answering = pin!(answering);
         let mut keep = self.keep.get();
@@ -119,7 +119,7 @@ impl Stream {
         .await
     }
 
-    /// Reads ahead. True if the request's future should hear of it at once: the client has gone.
+    /// Reads ahead. True: the client has closed the connection, which the request's future must see at once.
     fn watch(&self, context: &mut Context<'_>) -> bool {
         while !self.aborted.get() && self.input.borrow().len() < WEB_INPUT_BYTES {
             let Poll::Ready(result) = self.poll_read(context) else { return false };
@@ -127,8 +127,8 @@ impl Stream {
                 reader.wake();
             }
             if !matches!(result, Ok(true)) {
-                if let Some(mourner) = self.mourner.take() {
-                    mourner.wake();
+                if let Some(abort_waiter) = self.abort_waiter.take() {
+                    abort_waiter.wake();
                 }
                 return true;
             }
@@ -148,9 +148,9 @@ impl Stream {
         });
         let Poll::Ready((result, bytes)) = reading.as_mut().poll(context) else { return Poll::Pending };
         *slot = None;
-        // Each byte buys some time, so that nobody keeps a handler with a byte now and then.
-        let bought = Duration::from_secs(bytes.len() as u64) / WEB_READ_BYTES_PER_SECOND;
-        self.touched.set((self.touched.get() + bought).min(self.shared.clock.now()));
+        // Each byte earns some time, so that a byte now and then does not keep a handler for ever.
+        let earned = Duration::from_secs(bytes.len() as u64) / WEB_READ_BYTES_PER_SECOND;
+        self.touched.set((self.touched.get() + earned).min(self.shared.clock.now()));
         if !matches!(result, Ok(1..)) {
             self.aborted.set(true);
         }
@@ -199,7 +199,7 @@ impl Transport for Stream {
     }
 
     fn poll_gone(&self, context: &mut Context<'_>) -> bool {
-        self.mourner.set(Some(context.waker().clone()));
+        self.abort_waiter.set(Some(context.waker().clone()));
         self.aborted.get()
     }
 

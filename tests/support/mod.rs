@@ -8,8 +8,8 @@ pub(crate) mod process;
 pub(crate) mod site;
 pub(crate) mod web;
 
-use std::fmt::Debug;
-use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::fmt::{Debug, Display};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::thread;
 use std::time::Duration;
@@ -23,6 +23,7 @@ use gyre::time::{Clock, Timestamp};
 use gyre::types::{
     Event, Family, InfoHash, PEER_V4_BYTES, PEER_V6_BYTES, PeerId, SwarmCounts, unpack_v4, unpack_v6,
 };
+use gyre::wire::http::{FieldBuffer, ResponseReader};
 use gyre::wire::udp::{Announce, Request, Response, Scrape, scrape_counts};
 
 /// Time limit for everything that is awaited. No test that passes waits this long.
@@ -406,8 +407,15 @@ pub(crate) fn scrape_path(info_hashes: &[InfoHash]) -> String {
     format!("/scrape?{}", parameters.join("&"))
 }
 
+/// No test receives a response that is longer.
+pub(crate) const RESPONSES: ResponseReader = ResponseReader { max_bytes: 64 << 20, to_head: false };
+
 /// One connection, on which responses are read one by one.
-pub(crate) struct HttpClient(BufReader<TcpStream>);
+pub(crate) struct HttpClient {
+    stream: TcpStream,
+    /// Bytes that have come and no response was made of.
+    input: Vec<u8>,
+}
 
 impl HttpClient {
     #[track_caller]
@@ -416,11 +424,11 @@ impl HttpClient {
         stream.set_nodelay(true).expect("no delay");
         stream.set_read_timeout(Some(DEADLINE)).expect("a deadline");
         stream.set_write_timeout(Some(DEADLINE)).expect("a deadline");
-        Self(BufReader::new(stream))
+        Self { stream, input: Vec::new() }
     }
 
     pub(crate) fn stream(&self) -> &TcpStream {
-        self.0.get_ref()
+        &self.stream
     }
 
     #[track_caller]
@@ -428,25 +436,50 @@ impl HttpClient {
         self.stream().write_all(bytes.as_ref()).expect("a request sent");
     }
 
+    /// A response that says how long its body is.
     #[track_caller]
     pub(crate) fn receive(&mut self) -> HttpResponse {
-        let mut response = self.receive_head();
-        response.body = vec![0; response.content_length()];
-        self.0.read_exact(&mut response.body).expect("a body with the given length");
+        let response = self.receive_by(RESPONSES);
+        assert_eq!(response.content_length(), response.body.len());
         response
     }
 
-    /// Receives a response to HEAD, which has no body.
+    /// Receives a response to HEAD, which has no body, or the head of any other response.
     #[track_caller]
     pub(crate) fn receive_head(&mut self) -> HttpResponse {
-        let mut head = String::new();
-        while !head.ends_with("\r\n\r\n") {
-            let bytes = self.0.read_line(&mut head).expect("a line of a response");
-            assert!(bytes > 0, "the connection ended in the head of a response: {head:?}");
+        self.receive_by(ResponseReader { to_head: true, ..RESPONSES })
+    }
+
+    #[track_caller]
+    fn receive_by(&mut self, reader: ResponseReader) -> HttpResponse {
+        loop {
+            let mut buffer = FieldBuffer::new();
+            let read = reader.read(&self.input, false, &mut buffer);
+            if let Some(response) = read.unwrap_or_else(|error| panic!("{error}: {}", self.shown())) {
+                let head = &self.input[..response.head.bytes];
+                let head =
+                    str::from_utf8(head).expect("ASCII").strip_suffix("\r\n\r\n").expect("line ends of HTTP");
+                assert!(head.starts_with("HTTP/1.1 "), "{head}");
+                let (status, head) = (response.head.status, head.to_owned());
+                let (body, bytes) = (response.body.into_owned(), response.bytes);
+                self.input.drain(..bytes);
+                return HttpResponse { status, head, body };
+            }
+            let bytes = self.fill().expect("more of a response");
+            assert!(bytes > 0, "the connection ended in a response: {}", self.shown());
         }
-        head.truncate(head.len() - 4);
-        let status = head.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)?.parse().ok());
-        HttpResponse { status: status.expect("a status line"), head, body: Vec::new() }
+    }
+
+    /// Reads more of the input. Returns the number of bytes, 0 at the end.
+    fn fill(&mut self) -> io::Result<usize> {
+        let mut buffer = [0; 8_192];
+        let bytes = self.stream.read(&mut buffer)?;
+        self.input.extend_from_slice(&buffer[..bytes]);
+        Ok(bytes)
+    }
+
+    fn shown(&self) -> impl Display {
+        self.input.escape_ascii()
     }
 
     #[track_caller]
@@ -459,7 +492,7 @@ impl HttpClient {
     #[track_caller]
     pub(crate) fn try_request(&mut self, request: impl AsRef<[u8]>) -> Option<HttpResponse> {
         let sent = self.stream().write_all(request.as_ref());
-        let begun = sent.is_ok() && self.0.fill_buf().is_ok_and(|bytes| !bytes.is_empty());
+        let begun = sent.is_ok() && (!self.input.is_empty() || self.fill().is_ok_and(|bytes| bytes > 0));
         begun.then(|| self.receive())
     }
 
@@ -471,16 +504,17 @@ impl HttpClient {
     /// Returns everything until the tracker closes the connection, which it must do now.
     #[track_caller]
     pub(crate) fn rest(&mut self) -> Vec<u8> {
-        let mut rest = Vec::new();
-        self.0.read_to_end(&mut rest).expect("an end of the connection without a reset");
-        rest
+        while self.fill().expect("an end of the connection without a reset") > 0 {}
+        std::mem::take(&mut self.input)
     }
 
     /// Receives `count` bytes.
     #[track_caller]
     pub(crate) fn receive_bytes(&mut self, count: usize) -> Vec<u8> {
-        let mut bytes = vec![0; count];
-        self.0.read_exact(&mut bytes).expect("that number of bytes");
-        bytes
+        while self.input.len() < count {
+            let received = self.fill().expect("that number of bytes");
+            assert!(received > 0, "the connection ended: {}", self.shown());
+        }
+        self.input.drain(..count).collect()
     }
 }

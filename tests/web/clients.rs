@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use crate::support::site::{LIMIT, check_unharmed, post, site, typed, with};
 use crate::support::{
-    HttpClient, Tracker, UdpClient, announce_path, config, connect, eventually, eventually_equal, get,
-    info_hash, scrape_path,
+    HttpClient, RESPONSES, Tracker, UdpClient, announce_path, config, connect, eventually, eventually_equal,
+    get, info_hash, scrape_path,
 };
 use gyre::config::Config;
 use gyre::counters::Counter;
@@ -20,6 +20,7 @@ use gyre::error::Code;
 use gyre::limits::HTTP_HEAD_MAX_BYTES;
 use gyre::server::Builder;
 use gyre::web::HttpConnection;
+use gyre::wire::http::{BodyLength, FieldBuffer};
 use proptest::prelude::*;
 
 /// Counts the running handlers.
@@ -239,20 +240,12 @@ fn pipelined_mixtures_are_answered_in_order() {
 
 /// Takes a complete valid response from the start of the bytes: status line, fields, and a body of the declared length.
 /// Returns the rest. `None`: the response is malformed or incomplete.
-fn take_response(mut bytes: &[u8]) -> Option<&[u8]> {
-    let mut headers = [httparse::EMPTY_HEADER; 64];
-    let mut response = httparse::Response::new(&mut headers);
-    let httparse::Status::Complete(length) = response.parse(bytes).ok()? else { return None };
-    bytes = &bytes[length..];
-    let status = response.code.filter(|status| (100..600).contains(status))?;
-    let mut lengths =
-        response.headers.iter().filter(|field| field.name.eq_ignore_ascii_case("content-length"));
-    let body: usize = match lengths.next() {
-        Some(field) => str::from_utf8(field.value).ok()?.trim().parse().ok()?,
-        None if matches!(status, 100 | 204 | 304) => 0,
-        None => return None,
-    };
-    if lengths.next().is_some() { None } else { bytes.get(body..) }
+fn take_response(bytes: &[u8]) -> Option<&[u8]> {
+    let mut buffer = FieldBuffer::new();
+    let response = RESPONSES.read(bytes, false, &mut buffer).ok()??;
+    let lengths = response.head.fields.iter().filter(|(name, _)| name.eq_ignore_ascii_case("content-length"));
+    let framed = matches!(response.head.body, BodyLength::Bytes(_)) && lengths.count() <= 1;
+    (framed && (100..600).contains(&response.head.status)).then(|| &bytes[response.bytes..])
 }
 
 /// Changes some bytes: replaces, removes, inserts and repeats them.

@@ -1,23 +1,24 @@
-//! Owns what goes over an HTTP connection: requests as clients write them, responses as they are read. Pure.
+//! Owns requests by HTTP as clients write them, and responses as far as the load generator reads them. Pure.
+
+use std::borrow::Cow;
 
 use gyre::types::{Event, InfoHash};
+use gyre::wire::http::{BodyLength, FieldBuffer, ResponseBody, ResponseError, ResponseReader};
 
 use crate::measure::Wrong;
 use crate::population::Ask;
 
-/// Headers of a response, at most.
-const HEADERS_MAX: usize = 32;
-/// A response is not longer than this.
-const RESPONSE_MAX_BYTES: usize = 1 << 20;
+/// Reads responses of at most 1 MiB.
+const READER: ResponseReader = ResponseReader { max_bytes: 1 << 20, to_head: false };
 
-/// What is the same in all requests to a tracker.
+/// The parts that all requests to a tracker share.
 pub(crate) struct Requests {
     /// What follows the target of a request.
     tail: Vec<u8>,
 }
 
 impl Requests {
-    /// To the tracker at this host, each on a connection of its own or not.
+    /// For the tracker at this host. `close`: each request has its own connection.
     pub(crate) fn new(host: &str, close: bool) -> Self {
         let connection = if close { "Connection: close\r\n" } else { "" };
         let tail = format!(
@@ -57,7 +58,7 @@ impl Requests {
     }
 }
 
-/// Escapes all but what RFC 3986 leaves alone everywhere.
+/// Escapes all but the unreserved characters of RFC 3986.
 fn put_escaped(out: &mut Vec<u8>, bytes: &[u8]) {
     const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
     for byte in bytes {
@@ -76,41 +77,32 @@ fn put_escaped(out: &mut Vec<u8>, bytes: &[u8]) {
 pub(crate) struct Response<'a> {
     pub(crate) status: u16,
     pub(crate) body: &'a [u8],
-    /// Head and body.
+    /// Number of bytes of head and body.
     pub(crate) length: usize,
     /// The connection ends behind it.
     pub(crate) closes: bool,
 }
 
 impl<'a> Response<'a> {
-    /// Reads the first response in `bytes`; `None`: it isn't all there yet. `ended`: no more bytes will come.
+    /// Reads the first response in `bytes`. `None`: it is not all there. `ended`: no more bytes will come.
     pub(crate) fn parse(bytes: &'a [u8], ended: bool) -> Result<Option<Self>, Wrong> {
-        let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
-        let mut head = httparse::Response::new(&mut headers);
-        let httparse::Status::Complete(head_length) = head.parse(bytes).map_err(|_| Wrong::Malformed)? else {
-            return if bytes.len() > RESPONSE_MAX_BYTES { Err(Wrong::Malformed) } else { Ok(None) };
-        };
-        let value = |name: &str| {
-            let header = head.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name));
-            header.map(|header| header.value.trim_ascii())
-        };
-        let connection = value("connection").unwrap_or_default();
-        let persists = match head.version {
-            Some(1) => !connection.eq_ignore_ascii_case(b"close"),
-            _ => connection.eq_ignore_ascii_case(b"keep-alive"),
-        };
-        let body_length = match value("content-length") {
-            Some(digits) => {
-                let digits = str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok());
-                digits.filter(|length| *length <= RESPONSE_MAX_BYTES).ok_or(Wrong::Malformed)?
-            }
-            None if value("transfer-encoding").is_some() => return Err(Wrong::Malformed), // no tracker does
-            None if ended => bytes.len() - head_length,
-            None => return Ok(None), // it ends with the connection
-        };
-        let length = head_length + body_length;
-        let Some(body) = bytes.get(head_length..length) else { return Ok(None) };
-        Ok(Some(Self { status: head.code.unwrap_or_default(), body, length, closes: !persists }))
+        match Self::read(bytes, ended) {
+            Ok(response) => Ok(response),
+            Err(ResponseError::EndsInHead | ResponseError::EndsInBody) => Ok(None),
+            Err(_) => Err(Wrong::Malformed),
+        }
+    }
+
+    fn read(bytes: &'a [u8], ended: bool) -> Result<Option<Self>, ResponseError> {
+        let mut buffer = FieldBuffer::new();
+        let Some(head) = READER.read_head(bytes, ended, &mut buffer)? else { return Ok(None) };
+        if head.body == BodyLength::Chunked {
+            return Err(ResponseError::TransferCoding); // no tracker does
+        }
+        let body = READER.read_body(&head, bytes, ended)?;
+        let Some(ResponseBody { data: Cow::Borrowed(body), bytes: length }) = body else { return Ok(None) };
+        let length = head.bytes + length;
+        Ok(Some(Self { status: head.status, body, length, closes: !head.keep_alive }))
     }
 }
 

@@ -5,46 +5,62 @@ use http::uri::Authority;
 use http::{HeaderName, HeaderValue, Method, Request, Version, header};
 
 use gyre_core::error::TrackerError;
-use gyre_core::limits::HTTP_HEADERS_MAX;
+use gyre_core::wire::http::{Framing, Head};
 
-/// Reads a head that the worker has found to be one: the request, the host that it names, and what is wrong with it
-/// after all. What could be read is there all the same, for the error's route.
-pub(super) fn parse(head: &[u8]) -> (Parts, String, Option<TrackerError>) {
-    let (mut parts, ()) = Request::new(()).into_parts();
-    let mut host = String::new();
-    let malformed = read(head, &mut parts, &mut host).err();
-    (parts, host, malformed)
+/// The head of a request for one of the site's routes, taken over from the connection's bytes.
+#[derive(Debug)]
+pub struct RequestHead {
+    /// Method, URL and fields. Where the head is malformed, what could be read, for the error's route.
+    pub(super) parts: Parts,
+    /// The host that the request names.
+    pub(super) host: String,
+    /// What is wrong with the head, although it could be parsed.
+    pub(super) malformed: Option<TrackerError>,
+    /// Length of the body.
+    pub(super) framing: Framing,
+    /// The client waits for a 100 before it sends the body.
+    pub(super) expects_continue: bool,
 }
 
-fn read(head: &[u8], parts: &mut Parts, host: &mut String) -> Result<(), TrackerError> {
-    let mut headers = [httparse::EMPTY_HEADER; HTTP_HEADERS_MAX];
-    let mut request = httparse::Request::new(&mut headers);
-    let incorrect = |message: &'static str| TrackerError::incorrect_request(message);
-    request.parse(head).map_err(|_| incorrect("the head is malformed"))?;
-    let method = request.method.unwrap_or_default();
-    parts.method = Method::from_bytes(method.as_bytes()).map_err(|_| incorrect("the method is none"))?;
-    parts.version = if request.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
-    for field in request.headers.iter() {
-        let name = HeaderName::from_bytes(field.name.as_bytes());
-        let value = HeaderValue::from_bytes(field.value);
-        let (Ok(name), Ok(value)) = (name, value) else {
-            return Err(incorrect("a header field is malformed"));
-        };
-        parts.headers.append(name, value);
+impl From<&Head<'_, '_>> for RequestHead {
+    fn from(head: &Head<'_, '_>) -> Self {
+        let (parts, ()) = Request::new(()).into_parts();
+        let (framing, expects_continue) = (head.request.framing, head.request.expects_continue);
+        let mut taken = Self { parts, host: String::new(), malformed: None, framing, expects_continue };
+        taken.malformed = taken.take(head).err();
+        taken
     }
-    parts.uri = request.path.unwrap_or_default().parse().map_err(|_| incorrect("the URL is malformed"))?;
-    *host = match (parts.uri.authority(), parts.headers.get(header::HOST)) {
-        // RFC 9112, section 3.2.2: a target with an authority counts, not the Host field.
-        (Some(authority), _) => checked_host(authority).ok_or_else(|| incorrect("the URL names no host"))?,
-        (None, Some(host)) if host.is_empty() => String::new(),
-        (None, Some(host)) => {
-            let authority = host.to_str().ok().and_then(|text| text.parse().ok());
-            let host = authority.as_ref().and_then(checked_host);
-            host.ok_or_else(|| incorrect("the Host field names no host"))?
+}
+
+impl RequestHead {
+    fn take(&mut self, head: &Head<'_, '_>) -> Result<(), TrackerError> {
+        let parts = &mut self.parts;
+        let incorrect = |message: &'static str| TrackerError::incorrect_request(message);
+        parts.method = Method::from_bytes(head.method.as_bytes()).map_err(|_| incorrect("invalid method"))?;
+        parts.version = if head.request.http_10 { Version::HTTP_10 } else { Version::HTTP_11 };
+        for (name, value) in head.fields.iter() {
+            let (name, value) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_bytes(value));
+            let (Ok(name), Ok(value)) = (name, value) else {
+                return Err(incorrect("invalid header field"));
+            };
+            parts.headers.append(name, value);
         }
-        (None, None) => String::new(),
-    };
-    Ok(())
+        parts.uri = head.target.parse().map_err(|_| incorrect("invalid URL"))?;
+        self.host = match (parts.uri.authority(), parts.headers.get(header::HOST)) {
+            // RFC 9112, section 3.2.2: a target with an authority counts, not the Host field.
+            (Some(authority), _) => {
+                checked_host(authority).ok_or_else(|| incorrect("invalid host in the URL"))?
+            }
+            (None, Some(host)) if host.is_empty() => String::new(),
+            (None, Some(host)) => {
+                let authority = host.to_str().ok().and_then(|text| text.parse().ok());
+                let host = authority.as_ref().and_then(checked_host);
+                host.ok_or_else(|| incorrect("invalid Host field"))?
+            }
+            (None, None) => String::new(),
+        };
+        Ok(())
+    }
 }
 
 /// A host and perhaps a port: no user's name, and nothing else that would make a URL of it that leads elsewhere.

@@ -37,9 +37,10 @@ pub use connection::{Event, EventStream, HttpConnection, Logger, ResponseHead, R
 pub use cookie;
 pub use cookies::Cookies;
 pub use files::Directory;
+pub use head::RequestHead;
 pub use payload::{Json, Payload};
 pub use router::{Params, RouteError};
-pub use site::{Asked, Handler, Served, Site};
+pub use site::{Handler, Served, Site, SiteRequest};
 
 /// The paths of the library `gyre`, for the examples in the documentation of this crate.
 #[doc(hidden)]

@@ -12,7 +12,7 @@ use percent_encoding::{CONTROLS, utf8_percent_encode};
 
 use crate::HttpConnection;
 use crate::files::{Directory, Found};
-use crate::head;
+use crate::head::RequestHead;
 use crate::log::LogFormat;
 use crate::router::{Match, RouteError, Router};
 #[cfg(feature = "sessions")]
@@ -23,7 +23,6 @@ use crate::transport::Transport;
 use gyre_core::counters::{Counters, Published};
 use gyre_core::engine::route::Route as TrackerRoute;
 use gyre_core::error::{Code, TrackerError};
-use gyre_core::wire::http::Framing;
 
 /// Answers the requests of a route: an async function of the connection. All workers share it, so its state must be
 /// [`Sync`]. Its futures stay on the worker of the connection.
@@ -108,18 +107,15 @@ pub struct Site {
 }
 
 /// A request, as the worker hands it over.
-pub struct Asked<'a> {
-    /// Its head, up to and with the empty line.
-    pub head: &'a [u8],
-    /// Who asks: behind a trusted proxy whom it names.
+#[derive(Debug)]
+pub struct SiteRequest {
+    /// Its head.
+    pub head: RequestHead,
+    /// Address of the client; behind a trusted proxy, the address that the proxy names.
     pub ip: IpAddr,
-    /// The client asked by HTTPS, as a trusted proxy says.
+    /// The client uses HTTPS, as a trusted proxy says.
     pub is_https: bool,
-    /// How long its body is.
-    pub framing: Framing,
-    /// The client sends its body when it is told to.
-    pub expects_continue: bool,
-    /// Client and server would like to keep the connection.
+    /// Client and server want to keep the connection.
     pub keep_alive: bool,
 }
 
@@ -197,9 +193,9 @@ impl Site {
     }
 
     /// Answers a request.
-    pub async fn serve(self: &Arc<Self>, transport: Rc<dyn Transport>, asked: Asked<'_>) -> Served {
-        let (request, host, malformed) = head::parse(asked.head);
-        let mut connection = HttpConnection::new(self, transport, &asked, request, host);
+    pub async fn serve(self: &Arc<Self>, transport: Rc<dyn Transport>, mut request: SiteRequest) -> Served {
+        let malformed = request.head.malformed.take();
+        let mut connection = HttpConnection::new(self, transport, request);
         if let Some(format) = &self.log {
             connection.log(format.clone(), &[], None);
         }

@@ -12,6 +12,11 @@ use std::net::IpAddr;
 
 use crate::limits::WEB_PROXIES_MAX;
 
+const FORWARDED: &str = "forwarded";
+const FORWARDED_FOR: &str = "x-forwarded-for";
+const FORWARDED_PROTO: &str = "x-forwarded-proto";
+const REAL_IP: &str = "x-real-ip";
+
 /// The protocol between the client and the first proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
@@ -22,7 +27,8 @@ pub enum Protocol {
 }
 
 /// Returns the address of the client. `peer` is the other end of the connection. `fields` are the names and values of
-/// the request's header fields in order.
+/// the request's header fields in order: all of them, or those that
+/// [`Head::proxy_fields`](super::http::Head::proxy_fields) returns.
 ///
 /// - If the peer is not trusted, it is the client.
 /// - Otherwise the client is the last address in the list that is not trusted, or the first address if all are trusted.
@@ -53,8 +59,8 @@ pub fn client_ip<'a>(
         return peer;
     }
     let forwarded = Hop::find(peer, elements(fields.clone()).map(|element| element.node), &is_trusted);
-    let listed = Hop::find(peer, addresses(fields.clone(), "x-forwarded-for"), &is_trusted);
-    let single = Hop::find(peer, addresses(fields, "x-real-ip").take(1), &is_trusted);
+    let listed = Hop::find(peer, addresses(fields.clone(), FORWARDED_FOR), &is_trusted);
+    let single = Hop::find(peer, addresses(fields, REAL_IP).take(1), &is_trusted);
     let named = [forwarded.ip, listed.ip, single.ip];
     let clients = named.into_iter().filter(|ip| !is_trusted(*ip));
     match agreed(clients.clone()) {
@@ -78,11 +84,15 @@ pub fn protocol<'a>(
         return None;
     }
     let forwarded = Hop::find(peer, elements(fields.clone()).map(|element| element.node), &is_trusted);
-    let listed = Hop::find(peer, addresses(fields.clone(), "x-forwarded-for"), &is_trusted);
+    let listed = Hop::find(peer, addresses(fields.clone(), FORWARDED_FOR), &is_trusted);
     let element = elements(fields.clone()).nth(forwarded.at).and_then(|element| element.protocol);
-    let value =
-        from_the_end(fields, "x-forwarded-proto").take(listed.at + 1).last().and_then(Protocol::parse);
+    let value = from_the_end(fields, FORWARDED_PROTO).take(listed.at + 1).last().and_then(Protocol::parse);
     agreed(element.into_iter().chain(value))
+}
+
+/// Whether fields of this name, in any case, are read here. Its length is 9, 15 or 17.
+pub(super) fn is_read(name: &str) -> bool {
+    [FORWARDED, FORWARDED_FOR, FORWARDED_PROTO, REAL_IP].iter().any(|known| name.eq_ignore_ascii_case(known))
 }
 
 impl Protocol {
@@ -135,7 +145,7 @@ struct Element {
 
 /// Iterates over the elements of Forwarded, from the end.
 fn elements<'a>(fields: impl Iterator<Item = (&'a str, &'a [u8])>) -> impl Iterator<Item = Element> {
-    from_the_end(fields, "forwarded").map(|element| {
+    from_the_end(fields, FORWARDED).map(|element| {
         let pairs = element.split(';').filter_map(|pair| pair.split_once('='));
         let value = |name: &str| {
             let named = |(known, _): &(&str, &str)| known.trim().eq_ignore_ascii_case(name);

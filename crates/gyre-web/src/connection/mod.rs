@@ -40,7 +40,7 @@ use crate::query::Query;
 use crate::router::Params;
 #[cfg(feature = "sessions")]
 use crate::session::Session;
-use crate::site::{Asked, Site};
+use crate::site::{Site, SiteRequest};
 use crate::transport::Transport;
 use gyre_core::counters::Counters;
 use gyre_core::data::Data;
@@ -125,19 +125,14 @@ struct PendingLog {
 }
 
 impl HttpConnection {
-    pub(super) fn new(
-        site: &Arc<Site>,
-        transport: Rc<dyn Transport>,
-        asked: &Asked<'_>,
-        request: Parts,
-        host: String,
-    ) -> Self {
-        let incoming = Incoming::new(transport.clone(), asked.framing, asked.expects_continue);
+    pub(super) fn new(site: &Arc<Site>, transport: Rc<dyn Transport>, request: SiteRequest) -> Self {
+        let SiteRequest { head, ip, is_https, keep_alive } = request;
+        let incoming = Incoming::new(transport.clone(), head.framing, head.expects_continue);
         Self {
-            request,
-            ip: asked.ip,
-            is_https: asked.is_https,
-            host,
+            request: head.parts,
+            ip,
+            is_https,
+            host: head.host,
             params: Params::default(),
             query: OnceCell::new(),
             cookies: OnceCell::new(),
@@ -147,7 +142,7 @@ impl HttpConnection {
             session: None,
             response: ResponseHead { status: StatusCode::OK, headers: HeaderMap::new() },
             progress: Progress::Open,
-            keep_alive: asked.keep_alive,
+            keep_alive,
             closed: false,
             in_error: false,
             sent_bytes: 0,
