@@ -7,8 +7,8 @@
 //! Each case is run under callgrind with two different numbers of repetitions. The result is the difference, so that
 //! setup and program start cancel out. [`EXPECTED`] has the counts of the last update. A count above [`TOLERANCE`]
 //! times that is a failure, since other compilers give other counts. With the same compiler a change is held to
-//! [`STRICT`]: `-- --strict` compares with the expected counts, `-- --base=PROGRAM` with this bench of another revision,
-//! as scripts/instructions.sh builds it.
+//! [`STRICT`]: `-- --strict` compares with the expected counts, `-- --base=PROGRAM` with this bench of another
+//! revision, as scripts/instructions.sh builds it.
 
 #![allow(clippy::print_stdout, reason = "the bench prints a table")]
 
