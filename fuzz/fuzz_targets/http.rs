@@ -17,7 +17,7 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|bytes: &[u8]| {
     let whole = read(&[bytes]);
     assert_eq!(whole, read_plainly(bytes));
-    for pieces in cuts::ways(bytes) {
+    for pieces in cuts::splits(bytes) {
         assert_eq!(read(&pieces), whole);
     }
     write(bytes);
