@@ -2,8 +2,8 @@
 
 use gyre::types::{Event, InfoHash};
 
-use crate::measure::Wrong;
-use crate::population::Ask;
+use crate::measure::ReplyError;
+use crate::population::AnnounceParams;
 
 /// Headers of a response, at most.
 const HEADERS_MAX: usize = 32;
@@ -27,7 +27,7 @@ impl Requests {
         Self { tail: tail.into_bytes() }
     }
 
-    pub(crate) fn put_announce(&self, out: &mut Vec<u8>, ask: &Ask, num_want: u16) {
+    pub(crate) fn put_announce(&self, out: &mut Vec<u8>, ask: &AnnounceParams, num_want: u16) {
         let mut digits = itoa::Buffer::new();
         let mut put = |out: &mut Vec<u8>, key: &[u8], number: u64| {
             out.extend_from_slice(key);
@@ -84,11 +84,12 @@ pub(crate) struct Response<'a> {
 
 impl<'a> Response<'a> {
     /// Reads the first response in `bytes`; `None`: it isn't all there yet. `ended`: no more bytes will come.
-    pub(crate) fn parse(bytes: &'a [u8], ended: bool) -> Result<Option<Self>, Wrong> {
+    pub(crate) fn parse(bytes: &'a [u8], ended: bool) -> Result<Option<Self>, ReplyError> {
         let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
         let mut head = httparse::Response::new(&mut headers);
-        let httparse::Status::Complete(head_length) = head.parse(bytes).map_err(|_| Wrong::Malformed)? else {
-            return if bytes.len() > RESPONSE_MAX_BYTES { Err(Wrong::Malformed) } else { Ok(None) };
+        let httparse::Status::Complete(head_length) = head.parse(bytes).map_err(|_| ReplyError::Malformed)?
+        else {
+            return if bytes.len() > RESPONSE_MAX_BYTES { Err(ReplyError::Malformed) } else { Ok(None) };
         };
         let value = |name: &str| {
             let header = head.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name));
@@ -102,9 +103,9 @@ impl<'a> Response<'a> {
         let body_length = match value("content-length") {
             Some(digits) => {
                 let digits = str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok());
-                digits.filter(|length| *length <= RESPONSE_MAX_BYTES).ok_or(Wrong::Malformed)?
+                digits.filter(|length| *length <= RESPONSE_MAX_BYTES).ok_or(ReplyError::Malformed)?
             }
-            None if value("transfer-encoding").is_some() => return Err(Wrong::Malformed), // no tracker does
+            None if value("transfer-encoding").is_some() => return Err(ReplyError::Malformed), // no tracker does
             None if ended => bytes.len() - head_length,
             None => return Ok(None), // it ends with the connection
         };
@@ -124,7 +125,7 @@ mod tests {
 
     #[test]
     fn requests_are_read_by_the_tracker_as_they_were_meant() {
-        let ask = Ask {
+        let ask = AnnounceParams {
             info_hash: InfoHash(*b"\x00\xff%&=+ abcdefghi~_-."),
             peer_id: PeerId(*b"-GL0100-\x01\x02\x03\x04\x05\x06\x07\x08...."),
             port: 6_881,
@@ -165,7 +166,7 @@ mod tests {
             b"HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\n",
             b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
         ] {
-            assert_eq!(Response::parse(wrong, false), Err(Wrong::Malformed), "{}", wrong.escape_ascii());
+            assert_eq!(Response::parse(wrong, false), Err(ReplyError::Malformed), "{}", wrong.escape_ascii());
         }
     }
 }
