@@ -1,4 +1,4 @@
-//! Owns the programs that tests run as processes of their own: what they write to standard error, and how they end.
+//! Owns the programs that tests run as separate processes: their standard error and their end.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -12,10 +12,11 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::{DEADLINE, eventually};
 
 pub(crate) const GYRE: &str = env!("CARGO_BIN_EXE_gyre");
-/// Both protocols, each at a port of its own.
+/// Options for both protocols, each on a free port.
 pub(crate) const ANYWHERE: &str = "--udp 127.0.0.1:0 --http 127.0.0.1:0";
 
-/// `gyre serve`, as whoever runs the tests, without the admin listener unless its address is among the options.
+/// Returns the command `gyre serve` with these options, as the current user. The admin listener is off unless `options`
+/// has its address.
 pub(crate) fn serve(options: &str) -> Command {
     let no_admin = (!options.contains("--admin ")).then_some("--no-admin");
     let mut command = Command::new(GYRE);
@@ -23,7 +24,7 @@ pub(crate) fn serve(options: &str) -> Command {
     command
 }
 
-/// A program that is killed when the test is through with it.
+/// A program that is killed when it is dropped.
 pub(crate) struct Program {
     child: Child,
     lines: Receiver<String>,
@@ -39,19 +40,19 @@ impl Program {
         Self::spawn(command.stdin(Stdio::null()).stdout(Stdio::null()))
     }
 
-    /// Runs it with the standard input and output that the command says.
+    /// Runs a command with its own standard input and output.
     pub(crate) fn spawn(command: &mut Command) -> Self {
         let mut child = command.stderr(Stdio::piped()).spawn().expect("the program");
         let stderr = child.stderr.take().expect("its standard error");
         Self { child, lines: read_lines(stderr) }
     }
 
-    /// One that runs, and whose standard error is not read here.
+    /// Wraps a running program whose standard error is not read.
     pub(crate) fn unread(child: Child) -> Self {
         Self { child, lines: channel().1 }
     }
 
-    /// The next line of standard error with these words. `None`: there are no more lines.
+    /// Returns the next line of standard error that contains `words`, or `None` at its end or after [`DEADLINE`].
     pub(crate) fn find_line(&self, words: &str) -> Option<String> {
         let clock = Clock::start();
         loop {
@@ -64,7 +65,7 @@ impl Program {
         }
     }
 
-    /// Waits until it serves; returns its addresses.
+    /// Waits until the tracker serves. Returns its UDP and HTTP addresses.
     #[track_caller]
     pub(crate) fn ready(&self) -> (SocketAddr, SocketAddr) {
         let line = self.find_line("gyre: ready: ").expect("a program that serves");
@@ -83,7 +84,7 @@ impl Program {
         kill_process(Pid::from_child(&self.child), signal).expect("a program that runs");
     }
 
-    /// Waits until it ends.
+    /// Waits until the program ends.
     #[track_caller]
     pub(crate) fn end(&mut self) -> ExitStatus {
         let mut status = None;
@@ -94,19 +95,19 @@ impl Program {
         status.expect("it has ended")
     }
 
-    /// Waits until it ends, as it should with this code; returns all that it said.
+    /// Waits until the program ends with this exit code. Returns the rest of its standard error.
     #[track_caller]
     pub(crate) fn ends_with(mut self, code: i32) -> String {
         let status = self.end();
-        let said: Vec<_> = self.lines.iter().collect();
-        assert_eq!(status.code(), Some(code), "{said:?}");
-        said.join("\n")
+        let lines: Vec<_> = self.lines.iter().collect();
+        assert_eq!(status.code(), Some(code), "{lines:?}");
+        lines.join("\n")
     }
 }
 
 impl Drop for Program {
     fn drop(&mut self) {
-        let _ = self.child.kill(); // it has ended already, unless the test failed
+        let _ = self.child.kill(); // has no effect unless the test failed
         let _ = self.child.wait();
     }
 }

@@ -1,4 +1,4 @@
-//! Owns what the tests of a site share: a tracker with routes, and the clients that a real user has: ureq and curl.
+//! Owns what the tests of a site share: a tracker with routes, and real clients (ureq and curl).
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -17,12 +17,12 @@ use ureq::{AsSendBody, Body, RequestBuilder};
 
 use super::{DEADLINE, HttpClient, Tracker, config};
 
-/// A tracker of one worker, to which routes are added.
+/// Returns the builder of a tracker with one worker.
 pub(crate) fn builder() -> Builder {
     Gyre::builder().config(config(1))
 }
 
-/// A site that is served, and its address.
+/// A running tracker with a site, and a client.
 pub(crate) struct Site {
     pub(crate) tracker: Tracker,
     agent: ureq::Agent,
@@ -34,7 +34,7 @@ impl Site {
         Self { tracker: Tracker::listen(builder), agent: agent() }
     }
 
-    /// The admin listener of a tracker.
+    /// Starts the admin listener of a tracker.
     #[track_caller]
     pub(crate) fn admin(of: &Tracker, config: &Config, token_file: Option<PathBuf>) -> Self {
         let admin = AdminConfig { address: ([127, 0, 0, 1], 0).into(), token_file };
@@ -43,38 +43,38 @@ impl Site {
         Self { tracker: Tracker(started.unwrap_or_else(|error| panic!("{error}"))), agent: agent() }
     }
 
-    /// Where something is, by IPv4.
+    /// Returns the URL of a path, with the IPv4 address.
     pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.tracker.http(Family::V4))
     }
 
-    /// A connection of its own, on which every byte is the test's.
+    /// Opens a connection on which the test controls every byte.
     #[track_caller]
     pub(crate) fn connect(&self) -> HttpClient {
         HttpClient::connect(self.tracker.http(Family::V4))
     }
 
-    /// What ureq gets, with these header fields.
+    /// Sends a GET request with these header fields by ureq.
     #[track_caller]
     pub(crate) fn get(&self, path: &str, fields: &[(&str, &str)]) -> Answer {
         let request = self.agent.get(self.url(path));
         Answer::of(with(request, fields).call())
     }
 
-    /// What ureq gets when it sends a body.
+    /// Sends a POST request with a body by ureq.
     #[track_caller]
     pub(crate) fn post(&self, path: &str, fields: &[(&str, &str)], body: impl AsSendBody) -> Answer {
         let request = self.agent.post(self.url(path));
         Answer::of(with(request, fields).send(body))
     }
 
-    /// What ureq gets for a method of any name.
+    /// Sends a request with any method by ureq.
     #[track_caller]
     pub(crate) fn ask(&self, method: &str, path: &str) -> Answer {
         self.ask_with(method, path, &[], ())
     }
 
-    /// The same with header fields and a body.
+    /// Like [`ask`](Self::ask), but with header fields and a body.
     #[track_caller]
     pub(crate) fn ask_with(
         &self,
@@ -89,7 +89,7 @@ impl Site {
     }
 }
 
-/// A client of its own, with its cookies: it takes any status and follows no redirection.
+/// Returns a new client with its own cookies. It accepts any status and follows no redirections.
 pub(crate) fn agent() -> ureq::Agent {
     let config = ureq::Agent::config_builder()
         .http_status_as_error(false)
@@ -104,7 +104,7 @@ fn with<B>(request: RequestBuilder<B>, fields: &[(&str, &str)]) -> RequestBuilde
     fields.iter().fold(request, |request, (name, value)| request.header(*name, *value))
 }
 
-/// What ureq got, decoded.
+/// A response that ureq has received and decoded.
 pub(crate) struct Answer {
     pub(crate) status: u16,
     head: Response<()>,
@@ -119,13 +119,13 @@ impl Answer {
         Self { status: head.status.as_u16(), head: Response::from_parts(head, ()), body }
     }
 
-    /// The values of a header field.
+    /// Returns the values of a header field.
     pub(crate) fn fields(&self, name: &str) -> Vec<&str> {
         let values = self.head.headers().get_all(name).iter();
         values.map(|value| value.to_str().expect("ASCII")).collect()
     }
 
-    /// The value of a header field, of which there is one at most; empty if there is none.
+    /// Returns the only value of a header field, or an empty string if the field is missing.
     #[track_caller]
     pub(crate) fn field(&self, name: &str) -> &str {
         let values = self.fields(name);
@@ -137,16 +137,16 @@ impl Answer {
         str::from_utf8(&self.body).expect("text")
     }
 
-    /// The status and the body.
+    /// Returns the status and the body.
     pub(crate) fn told(&self) -> (u16, &str) {
         (self.status, self.text())
     }
 }
 
-/// What became of a run of the program curl.
+/// The result of a run of curl.
 #[derive(Debug)]
 pub(crate) struct Curled {
-    /// Its exit code: 0, or an error of its manual's.
+    /// Its exit code: 0, or an error as listed in its manual.
     pub(crate) code: i32,
     pub(crate) out: Vec<u8>,
 }
@@ -185,26 +185,26 @@ impl Curling {
         Self { child, out }
     }
 
-    /// The next line of what it writes, without its end; `None` when it writes no more.
+    /// Returns the next line of its output without the line end, or `None` at the end of the output.
     pub(crate) fn line(&mut self) -> Option<String> {
         let mut line = String::new();
         let bytes = self.out.read_line(&mut line).expect("text");
         (bytes > 0).then(|| line.trim_end().to_owned())
     }
 
-    /// Its exit code, when it has ended by itself.
+    /// Waits until it ends. Returns its exit code.
     pub(crate) fn end(mut self) -> i32 {
         self.child.wait().expect("an end").code().expect("no signal")
     }
 
-    /// The user presses Ctrl-C.
+    /// Kills it.
     pub(crate) fn kill(mut self) {
         self.child.kill().expect("a process");
         self.child.wait().expect("an end");
     }
 }
 
-/// A directory for a test's files; removed at the end.
+/// A temporary directory that is removed when it is dropped.
 pub(crate) struct TempDir(PathBuf);
 
 impl TempDir {
@@ -221,7 +221,7 @@ impl TempDir {
         &self.0
     }
 
-    /// Writes a file, all at once for whoever watches it; returns its path.
+    /// Writes a file atomically. Returns its path.
     #[track_caller]
     pub(crate) fn file(&self, name: &str, bytes: &[u8]) -> String {
         let (path, new) = (self.0.join(name), self.0.join("new"));
