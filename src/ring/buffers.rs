@@ -54,8 +54,8 @@ impl ReceiveBuffers {
     ///
     /// # Safety
     ///
-    /// The kernel writes into the buffers while receives of this group are in flight. All of them must have ended before
-    /// the buffers are dropped.
+    /// The kernel writes into the buffers while receives of this group are in flight. All of them must have ended
+    /// before the buffers are dropped.
     pub unsafe fn register(submitter: &Submitter<'_>, group: u16) -> io::Result<Self> {
         let count = usize::from(RECEIVE_BUFFERS);
         let mut buffers = Self {
@@ -64,8 +64,8 @@ impl ReceiveBuffers {
             tail: 0,
         };
         let entries = buffers.entries.start.as_ptr() as u64;
-        // SAFETY: there are `RECEIVE_BUFFERS` page-aligned entries, owned by the buffers. The buffers outlive the ring's
-        // use of them, since the ring drains its receives before it is dropped.
+        // SAFETY: there are `RECEIVE_BUFFERS` page-aligned entries, owned by the buffers. The buffers outlive the
+        // ring's use of them, since the ring drains its receives before it is dropped.
         unsafe { submitter.register_buf_ring_with_flags(entries, RECEIVE_BUFFERS, group, 0)? };
         (0..RECEIVE_BUFFERS).for_each(|buffer| buffers.recycle(buffer));
         buffers.publish();

@@ -1,5 +1,5 @@
-//! Owns the layout of a receive buffer (io_uring_prep_recvmsg_multishot(3)): a header, room for the source address, room
-//! for control messages (only for a wildcard address), the payload.
+//! Owns the layout of a receive buffer (io_uring_prep_recvmsg_multishot(3)): a header, room for the source address,
+//! room for control messages (only for a wildcard address), the payload.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 

@@ -107,8 +107,8 @@ impl ReplySlot {
     }
 }
 
-/// The slots. They are used from the first to the last, and all become free again when a submission is complete, so that
-/// the first ones stay in the cache.
+/// The slots. They are used from the first to the last, and all become free again when a submission is complete, so
+/// that the first ones stay in the cache.
 pub(super) struct ReplySlots {
     slots: Box<[ReplySlot]>,
     used: usize,

@@ -1,5 +1,5 @@
-//! Owns the eventfd that wakes a worker. Other workers, the kernel (for the UDP ring) and the worker itself ring it. The
-//! worker's thread waits for it within the runtime, so that HTTP and timers go on.
+//! Owns the eventfd that wakes a worker. Other workers, the kernel (for the UDP ring) and the worker itself ring it.
+//! The worker's thread waits for it within the runtime, so that HTTP and timers go on.
 #![allow(unsafe_code)]
 
 use std::io;

@@ -1,5 +1,5 @@
-//! Owns the system calls other than those of the rings: cores, descriptors, socket options, doorbells, accepting, limits
-//! of the process, the sandbox, users and capabilities.
+//! Owns the system calls other than those of the rings: cores, descriptors, socket options, doorbells, accepting,
+//! limits of the process, the sandbox, users and capabilities.
 
 mod acceptor;
 mod cpu;

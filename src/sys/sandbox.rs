@@ -7,11 +7,11 @@
 //! other processes (6.12). The rules apply to the calling thread and to threads that it starts.
 //!
 //! **seccomp** denies calls that a tracker never makes. They would serve only to leave the process (programs, tracing),
-//! to change the machine (mounts, modules, clocks), or to attack rarely used kernel code. The list names what is denied;
-//! all other calls are allowed. A list of allowed calls would depend on the C library, the allocator, the runtime and
-//! their future versions, and would fail on an operator's machine first. The gain would be small, since the most
-//! important calls on it, those on files and sockets, can be made through io_uring instead. A denied call fails with
-//! `EPERM`, so a mistake in the list does not crash the process. The filter applies to all threads.
+//! to change the machine (mounts, modules, clocks), or to attack rarely used kernel code. The list names what is
+//! denied; all other calls are allowed. A list of allowed calls would depend on the C library, the allocator, the
+//! runtime and their future versions, and would fail on an operator's machine first. The gain would be small, since the
+//! most important calls on it, those on files and sockets, can be made through io_uring instead. A denied call fails
+//! with `EPERM`, so a mistake in the list does not crash the process. The filter applies to all threads.
 
 use std::collections::BTreeMap;
 use std::io;

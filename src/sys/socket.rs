@@ -51,8 +51,8 @@ pub fn bound_unsent(socket: impl AsFd, bytes: u32) -> io::Result<()> {
     set_option(socket.as_fd(), libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, &bytes)
 }
 
-/// Makes a socket bound to port 0 get its port when it connects. Then only the pair of source and target must be unused,
-/// not the port itself.
+/// Makes a socket bound to port 0 get its port when it connects. Then only the pair of source and target must be
+/// unused, not the port itself.
 ///
 /// # Errors
 ///

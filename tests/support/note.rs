@@ -1,4 +1,5 @@
-//! Owns what the tests of middleware share: a tracker with middleware, a log of what it saw, and `ureq` as the HTTP client.
+//! Owns what the tests of middleware share: a tracker with middleware, a log of what it saw, and `ureq` as the HTTP
+//! client.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};

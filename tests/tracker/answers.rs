@@ -1,4 +1,5 @@
-//! Owns the tests of responses that middleware sends, by UDP and HTTP: connections, responses, data of a request, errors.
+//! Owns the tests of responses that middleware sends, by UDP and HTTP: connections, responses, data of a request,
+//! errors.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};

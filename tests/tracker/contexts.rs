@@ -261,7 +261,8 @@ fn each_http_parameter_reaches_middleware() {
     }
 }
 
-/// A swarm as another client sees it: seeders, leechers, downloads, the listed peers, and the leechers of a second swarm.
+/// A swarm as another client sees it: seeders, leechers, downloads, the listed peers, and the leechers of a second
+/// swarm.
 type Seen = (u32, u32, u32, String, u32);
 
 /// Announces by UDP or HTTP with a request that middleware changes. Returns the swarm afterwards.

@@ -1,5 +1,5 @@
-//! Owns the tests of lists on a running tracker: denied requests, removed swarms, and changes of lists and other options
-//! at run time.
+//! Owns the tests of lists on a running tracker: denied requests, removed swarms, and changes of lists and other
+//! options at run time.
 
 use std::fs;
 use std::path::{Path, PathBuf};

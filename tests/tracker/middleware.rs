@@ -1,5 +1,5 @@
-//! Owns the tests of middleware on a running tracker: it sees, changes, answers and refuses requests, at once or after a
-//! wait, by UDP and HTTP.
+//! Owns the tests of middleware on a running tracker: it sees, changes, answers and refuses requests, at once or after
+//! a wait, by UDP and HTTP.
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

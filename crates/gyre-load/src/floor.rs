@@ -1,5 +1,5 @@
-//! Owns the null responder: it sends canned replies of the sizes of real ones, through the same ring and sockets as gyre.
-//! Its speed is the upper limit for a tracker on this machine.
+//! Owns the null responder: it sends canned replies of the sizes of real ones, through the same ring and sockets as
+//! gyre. Its speed is the upper limit for a tracker on this machine.
 
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener, UdpSocket};

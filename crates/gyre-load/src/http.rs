@@ -191,8 +191,8 @@ impl Loader for HttpLoader<'_> {
 }
 
 impl HttpLoader<'_> {
-    /// Establishes missing connections (all persistent ones, or in a closed loop one for each request) and sends as many
-    /// requests as the open ones may have in flight.
+    /// Establishes missing connections (all persistent ones, or in a closed loop one for each request) and sends as
+    /// many requests as the open ones may have in flight.
     fn reconnect(&mut self, now: Timestamp) -> io::Result<bool> {
         let mut worked = false;
         for number in 0..self.client.connections.len() {
@@ -388,8 +388,8 @@ impl Client<'_> {
         }
     }
 
-    /// Takes the complete responses and returns their length. Returns `None` after a malformed response, since the start
-    /// of the next one is unknown.
+    /// Takes the complete responses and returns their length. Returns `None` after a malformed response, since the
+    /// start of the next one is unknown.
     fn take_responses(&mut self, now: Timestamp, number: usize, bytes: &[u8], ended: bool) -> Option<usize> {
         let mut used = 0;
         while used < bytes.len() {

@@ -10,7 +10,8 @@ use crate::measure::Kind;
 
 /// Maximum number of requests in flight.
 pub(crate) const IN_FLIGHT_MAX: usize = 1 << 16;
-/// A reply to a request that is no longer in flight counts as late if fewer requests than this have used its slot since.
+/// A reply to a request that is no longer in flight counts as late if fewer requests than this have used its slot
+/// since.
 const LATE_GENERATIONS: u16 = 1 << 15;
 
 /// A request in flight.

@@ -40,7 +40,8 @@ pub(crate) enum Command {
     Http(HttpOptions),
     /// Flood a tracker by UDP, like an attacker.
     ///
-    /// Sends without waiting for replies and counts what comes back. `udp --flood` does the same beside regular clients.
+    /// Sends without waiting for replies and counts what comes back. `udp --flood` does the same beside regular
+    /// clients.
     Flood(FloodOptions),
     /// Run a null responder: the upper limit to compare trackers with.
     ///
@@ -65,7 +66,8 @@ pub(crate) struct Compare {
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Hashes {
     /// Number of torrents, as in the load
-    #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=COUNT_MAX))]
+    #[arg(long, default_value_t = 10_000, value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=COUNT_MAX))]
     pub(crate) torrents: u32,
 
     /// Seed, as in the load
@@ -90,7 +92,7 @@ pub(crate) struct UdpOptions {
     #[arg(long, default_value = "connect:50,announce:50,scrape:1", value_name = "KIND:SHARE,...")]
     pub(crate) mix: Mix,
 
-    /// Requests in flight at each source, at most
+    /// Maximum number of requests in flight of each source
     #[arg(long, default_value_t = 32, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
     pub(crate) pipeline: u32,
 
@@ -297,11 +299,13 @@ pub(crate) struct LoadOptions {
     pub(crate) common: CommonOptions,
 
     /// Number of torrents
-    #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=COUNT_MAX))]
+    #[arg(long, default_value_t = 10_000, value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=COUNT_MAX))]
     pub(crate) torrents: u32,
 
     /// Number of peers on all threads together
-    #[arg(long, default_value_t = 100_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=COUNT_MAX))]
+    #[arg(long, default_value_t = 100_000, value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=COUNT_MAX))]
     pub(crate) peers: u32,
 
     /// Distribution of peers over torrents: `uniform`, `zipf:EXPONENT`, or `gamma:SHAPE,SCALE` (in per cent of the
@@ -313,8 +317,8 @@ pub(crate) struct LoadOptions {
     #[arg(long, default_value = "0.75", value_name = "0..1", value_parser = share)]
     pub(crate) seeders: f64,
 
-    /// Share of the announces after which a peer disappears without a stop and a new one replaces it (in addition to the
-    /// 3 % that stop)
+    /// Share of the announces after which a peer disappears without a stop and a new one replaces it (in addition to
+    /// the 3 % that stop)
     #[arg(long, default_value = "0", value_name = "0..1", value_parser = share)]
     pub(crate) vanish: f64,
 

@@ -230,8 +230,8 @@ impl Report {
         }
     }
 
-    /// Returns whether the run passed: there were replies, all valid, and not all of them errors. A flood without a load
-    /// needs no replies.
+    /// Returns whether the run passed: there were replies, all valid, and not all of them errors. A flood without a
+    /// load needs no replies.
     pub(crate) fn passed(&self) -> bool {
         self.replies > self.refused && self.wrong == 0 || self.is_flood_only()
     }
@@ -253,8 +253,8 @@ impl Report {
         if let Some(FloodReport { kind, sent_per_sec, counts }) = &self.flood {
             let FloodCounts { sent, sent_bytes, failed, replies, reply_bytes } = counts;
             line(format!(
-                "flood ({kind}): {sent} datagrams, {sent_per_sec:.0}/s, {sent_bytes} bytes; failed: {failed}; received: \
-                 {replies} datagrams, {reply_bytes} bytes"
+                "flood ({kind}): {sent} datagrams, {sent_per_sec:.0}/s, {sent_bytes} bytes; failed: {failed}; \
+                 received: {replies} datagrams, {reply_bytes} bytes"
             ));
         }
         if let Some(server) = &self.server {

@@ -18,8 +18,8 @@ use gyre::time::{Clock, Timestamp};
 use crate::measure::{LiveCounts, Meter, Tally};
 use crate::options::{CommonOptions, Mix, Rate};
 
-/// Time for which an idle thread spins before it sleeps. Waking it costs the server's core some microseconds, which must
-/// not happen under a serious load.
+/// Time for which an idle thread spins before it sleeps. Waking it costs the server's core some microseconds, which
+/// must not happen under a serious load.
 const SPIN: Duration = Duration::from_micros(200);
 /// Maximum sleep, so that a thread notices the end of the run.
 const SLEEP_MAX: Duration = Duration::from_millis(5);

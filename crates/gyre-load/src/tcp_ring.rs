@@ -1,5 +1,5 @@
-//! Owns a ring of TCP client connections: connects, sends and multishot receives of many connections on one thread, with
-//! one system call per turn.
+//! Owns a ring of TCP client connections: connects, sends and multishot receives of many connections on one thread,
+//! with one system call per turn.
 //!
 //! ```text
 //!  free ──connect──► connecting ──► open ──┬──► shut down (sends and receives end) ──► free
@@ -127,8 +127,8 @@ impl TcpRing {
         Ok(Self { uring, connections, buffers, in_flight: 0 })
     }
 
-    /// Starts to connect, from `local` if that is given. Bytes that are queued meanwhile are sent when the connection is
-    /// established.
+    /// Starts to connect, from `local` if that is given. Bytes that are queued meanwhile are sent when the connection
+    /// is established.
     ///
     /// # Errors
     ///
@@ -321,8 +321,8 @@ impl TcpRing {
     /// Queues an entry. Submits first if the queue is full.
     fn push(&mut self, entry: &squeue::Entry) -> io::Result<()> {
         for _ in 0..SUBMIT_TRIES {
-            // SAFETY: what an entry points to outlives its operation. The address is boxed, and neither it nor the bytes
-            // being sent change until the operation has completed. The ring drains before it drops them.
+            // SAFETY: what an entry points to outlives its operation. The address is boxed, and neither it nor the
+            // bytes being sent change until the operation has completed. The ring drains before it drops them.
             let pushed = unsafe { self.uring.submission().push(entry) };
             if pushed.is_ok() {
                 self.in_flight += 1;

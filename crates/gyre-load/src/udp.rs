@@ -1,5 +1,5 @@
-//! Owns the UDP load: one thread with its sockets on one ring. Its sessions follow BEP 15: a connect, then announces and
-//! scrapes with the received connection id.
+//! Owns the UDP load: one thread with its sockets on one ring. Its sessions follow BEP 15: a connect, then announces
+//! and scrapes with the received connection id.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};

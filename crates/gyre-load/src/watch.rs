@@ -1,5 +1,5 @@
-//! Owns the watching of a run: its progress (a bar on a terminal, otherwise plain lines), its timeline, and the CPU time
-//! and memory of the server's process.
+//! Owns the watching of a run: its progress (a bar on a terminal, otherwise plain lines), its timeline, and the CPU
+//! time and memory of the server's process.
 
 use std::io::{IsTerminal, Write, stderr, stdout};
 use std::thread;
