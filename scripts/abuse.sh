@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Abuses gyre by HTTP with thousands of clients, each kind with a new tracker, beside regular clients at a low rate.
-# Prints memory, connections, and the results of the regular clients.
+# Abuses gyre by HTTP with thousands of clients, each kind with a new tracker, beside well-behaved clients at a low
+# rate. Prints memory, connections, and the results of the well-behaved clients.
 # shellcheck source-path=SCRIPTDIR source=lib/bench.sh
 . "$(dirname "$0")/lib/bench.sh"
 kinds=(none slow silent unread page pipeline oversize hoard)
@@ -9,7 +9,7 @@ limit=15000
 rate=300
 read_options "abuse.sh [--connections N] [--limit N] [KIND...]: abuses gyre by HTTP with N connections (10000), where its
 limit is N connections (15000, but half of --connections for hoard). Runs each KIND, by default all: ${kinds[*]}.
-  none      only the regular clients, for comparison
+  none      only the well-behaved clients, for comparison
   slow      sends one byte of a request per second
   silent    connects and sends nothing
   unread    sends pipelined announces with long replies and reads nothing
@@ -17,7 +17,7 @@ limit is N connections (15000, but half of --connections for hoard). Runs each K
   pipeline  sends 100,000 requests at once, with a hundredth of the connections
   oversize  sends heads, queries, bodies, chunks and forms that are too long, with a fiftieth of the connections
   hoard     sends one request and keeps the connection, with twice as many connections as the limit
-The regular clients open a connection for each announce, 300 per second. Needs python3, and enough descriptors (see
+The well-behaved clients open a connection for each announce, 300 per second. Needs python3, and enough descriptors (see
 ulimit -n)." "$@"
 asked=()
 while ((${#words[@]})); do
@@ -39,7 +39,7 @@ ulimit -n "$(ulimit -Hn)"
 prepare
 print_machine
 hoarded=$((connections / 2))
-echo "                                    MiB resident          kernel   evicted                            regular clients"
+echo "                                    MiB resident          kernel   evicted                            well-behaved clients"
 echo "kind        opened   held   open before   most  after MiB TCP  clients refused accept bad-http  p99 ms  lost% refused  statuses"
 for kind in "${kinds[@]}"; do
     port=$(free_port)

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Measures the effect of floods on regular clients, and the cost of refusing a datagram compared to only receiving it.
+# Measures the effect of floods on well-behaved clients, and the cost of refusing a datagram compared to only receiving
+# it.
 # shellcheck source-path=SCRIPTDIR source=lib/bench.sh
 . "$(dirname "$0")/lib/bench.sh"
 rounds=3 duration=5 warmup=1
 capacity=0 train=16 rate=max
 limits='--limit-connects 10:100 --limit-announces 20:500 --limit-scrapes 2:50'
 kinds=(junk bad-magic bad-ids connects mad hash worker scrapes)
-read_options 'flood.sh [KIND...]: floods gyre by UDP beside regular clients
+read_options 'flood.sh [KIND...]: floods gyre by UDP beside well-behaved clients
 
 Five thousand clients send a tenth of the requests that gyre can answer, first alone, then beside each KIND of flood
 (default: all; see gyre-load flood --help) at the maximum rate. One thread on one core sends both alternately: two programs
@@ -45,8 +46,8 @@ counts() {
         "$(metric 'gyre_responses_total.*"udp"') $(metric 'gyre_drops_total.*receive-overrun')"
 }
 
-# Loads gyre with regular clients, with or without a flood, and prints a row. $1: the name, $2: options of gyre, then
-# those of the load.
+# Loads gyre with well-behaved clients, with or without a flood, and prints a row. $1: the name, $2: options of gyre,
+# then those of the load.
 beside() {
     local name=$1 json=$scratch/beside.json port options before after
     read -ra options <<<"$2"

@@ -2,9 +2,9 @@
 # Tests tuning/apply.sh: a dry run changes nothing, an apply changes only what was requested, a second apply changes
 # nothing, a revert restores everything byte for byte, also after an aborted run.
 #
-# The first half works in a scratch directory that looks like a machine (--root), with a fake ethtool that keeps a card's
-# state in files. The second half needs a network namespace, with real nft, ethtool and connection tracking, separate from
-# the machine's. Uses a temporary directory. Takes some seconds.
+# The first half works in a scratch directory that looks like a machine (--root), with a fake ethtool that keeps a
+# card's state in files. The second half needs a network namespace, with real nft, ethtool and connection tracking,
+# separate from the machine's. Uses a temporary directory. Takes some seconds.
 
 # shellcheck disable=SC2031 # lib.sh is read in a subshell, which has a separate `tmp`
 

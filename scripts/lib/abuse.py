@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Abuses a tracker by HTTP in one way, with many connections, beside a load of regular clients.
+"""Abuses a tracker by HTTP in one way, with many connections, beside a load of well-behaved clients.
 
 Used by scripts/abuse.sh. Keeps the connections open, replaces each that the tracker closes, and starts the load when all are
 open. Prints one line of the table: the tracker's memory before, at its maximum and after; the fate of the connections; the
-results of the regular clients. Ends with the load, or after a deadline.
+results of the well-behaved clients. Ends with the load, or after a deadline.
 """
 
 import argparse
@@ -188,7 +188,7 @@ def main():
     parser.add_argument("--figures", required=True, help="file with the results of the load")
     parser.add_argument("load", nargs="+", help="command of the load")
     options = parser.parse_args()
-    os.nice(5)  # the regular clients have priority on the shared cores
+    os.nice(5)  # the well-behaved clients have priority on the shared cores
     tracker, admin = ((host, int(port)) for host, port in (at.rsplit(":", 1) for at in (options.target, options.admin)))
     fill(tracker)
     wanted = 0 if options.kind == "none" else options.connections

@@ -1,5 +1,5 @@
 //! Owns floods: datagrams of an attacker, from many sources, sent without waiting for replies. A flood runs alone, or
-//! beside a load of regular clients in the same thread.
+//! beside a load of well-behaved clients in the same thread.
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -26,7 +26,7 @@ const MESSAGE_MAX_BYTES: usize = 65_000;
 const TORRENTS: u32 = 10_000;
 /// Number of peers of all sources together.
 const PEERS: u32 = 100_000;
-/// Changes the seed, so that the torrents differ from those of the regular clients.
+/// Changes the seed, so that the torrents differ from those of the well-behaved clients.
 const SEED: u64 = 0xf100d;
 /// Time for which a source uses a connection id (BEP 15).
 const ID_LIFE: Duration = Duration::from_secs(60);

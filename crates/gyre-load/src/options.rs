@@ -40,7 +40,7 @@ pub(crate) enum Command {
     Http(HttpOptions),
     /// Flood a tracker by UDP, like an attacker.
     ///
-    /// Sends without waiting for replies and counts what comes back. `udp --flood` does the same beside regular
+    /// Sends without waiting for replies and counts what comes back. `udp --flood` does the same beside well-behaved
     /// clients.
     Flood(FloodOptions),
     /// Run a null responder: the upper limit to compare trackers with.
