@@ -51,12 +51,12 @@
 //! | [`doctor`], [`report`] | gyre-tracker | checks of the machine's configuration; the statistics line | wiring |
 //! | [`launcher`] | gyre-tracker | start of a successor process by a process that is not sandboxed | wiring |
 //! | [`server`] | gyre-tracker | assembly of a tracker: sockets, threads, start and end | wiring |
-//! | [`worker`] | gyre-tracker | a worker's thread: its turns, HTTP connections, tasks of waiting requests | wiring |
+//! | [`worker`] | gyre-tracker | a worker's thread: its rings, HTTP connections, tasks of waiting requests | wiring |
 //! | [`ring`] | gyre-tracker | the UDP ring | kernel |
 //! | [`sys`] | gyre-tracker | cores, socket options, doorbells, the sandbox, privileges | kernel |
 //! | [`web`] | gyre-web | routes that a program adds, and the HTTP connection that their handlers use | wiring |
 //! | [`mesh`] | gyre-core | the queues between workers | wiring |
-//! | [`engine`] | gyre-core | the meaning of a request, its context, middleware, gathering of answers | pure |
+//! | [`engine`] | gyre-core | a worker's turn, the meaning of a request, its context, middleware, gathering of answers | pure |
 //! | [`snapshot`] | gyre-core | the file format of the swarm table | pure |
 //! | [`swarm`] | gyre-core | the table of swarms and peers, the sweep | pure |
 //! | [`error`] | gyre-core, gyre-tracker | errors of requests; errors of the server | pure |
@@ -95,7 +95,7 @@
 //! ```
 #![doc = include_str!("../docs/library.md")]
 
-/// The README's example, compiled as a doctest.
+/// The README's example, so that it compiles.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

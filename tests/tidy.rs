@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 /// The sources of the crates. The root crate re-exports the modules of gyre-core and gyre-web.
 const CRATES: [&str; 4] = ["src", "crates/gyre-core/src", "crates/gyre-web/src", "crates/gyre-load/src"];
-/// The modules from the bottom to the top. Each may use only modules of lower layers.
+/// The modules from the bottom to the top; each may use those below it, none beside it.
 const LAYERS: [&[&str]; 17] = [
     &["types", "canary"],
     &["time", "data", "text", "keyed_hash"],

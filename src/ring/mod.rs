@@ -39,20 +39,20 @@ pub struct RingSocket {
     pub wildcard: bool,
 }
 
-/// Counts of one turn of the ring.
+/// What a turn of the ring did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Turned {
     /// Completions taken.
     pub completions: usize,
-    /// Replies that the kernel rejected, or for which the submission queue had no room.
+    /// Replies that the kernel did not take, or that found no room in the queue to it.
     pub send_failed: u64,
-    /// Dropped datagrams that were longer than any request.
+    /// Datagrams longer than any request, dropped.
     pub truncated: u64,
-    /// Receives that ended early because buffers or queue space were short, and were started again.
+    /// Receives that ended early for want of buffers or queue space, and were begun again.
     pub overflows: u64,
 }
 
-/// A socket and its receive operation.
+/// A socket as the ring works with it.
 struct Listener {
     socket: UdpSocket,
     layout: Box<ReceiveLayout>,
@@ -175,7 +175,7 @@ impl UdpRing {
     ///
     /// # Errors
     ///
-    /// If receiving from a socket fails permanently. On a kernel without multishot receives the first turn fails.
+    /// If a socket can't be received from (any more); on a kernel without multishot receives the first turn says so.
     pub fn turn(
         &mut self,
         budget: usize,
@@ -192,7 +192,7 @@ impl UdpRing {
             let socket = match Tag::decode(completion.user_data()) {
                 Tag::Receive(socket) => socket,
                 Tag::Reply => {
-                    self.turned.send_failed += 1; // a successful reply has no completion
+                    self.turned.send_failed += 1; // those that succeed are silent
                     continue;
                 }
                 Tag::Cancel => continue,
@@ -229,7 +229,7 @@ impl UdpRing {
                                 self.replies.use_next();
                             }
                         }
-                        None => self.turned.send_failed += 1, // the kernel accepts nothing: drop the request
+                        None => self.turned.send_failed += 1, // the kernel takes nothing: better not to answer at all
                     }
                 }
                 None => self.turned.truncated += 1,

@@ -1,5 +1,5 @@
-//! Owns what the tests against a running tracker share: a tracker that stops when it is dropped, UDP and HTTP clients,
-//! waiting for a condition.
+//! Owns what the tests against a running tracker share: a tracker that is stopped in the end, a client for UDP and one
+//! for HTTP, and the one way to wait.
 #![allow(dead_code)] // each test program uses a part of it
 
 pub(crate) mod note;
@@ -24,31 +24,31 @@ use gyre::types::{
 };
 use gyre::wire::udp::{Announce, Request, Response, Scrape, scrape_counts};
 
-/// Timeout of everything that a test waits for. A passing test never reaches it.
+/// What has not come after so long won't come any more. No test that passes waits for it.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
-/// Time in which a stopped server must end, as the program promises.
+/// A stopped server is given so long, as the program promises.
 pub(crate) const STOP_DEADLINE: Duration = Duration::from_secs(2);
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 pub(crate) const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 
-/// Waits until the condition holds. Panics after [`DEADLINE`].
+/// Asks again and again until the condition holds.
 #[track_caller]
 pub(crate) fn eventually(what: &str, condition: impl FnMut() -> bool) {
     eventually_equal(what, &true, condition);
 }
 
-/// Waits until `read` returns the expected value. Panics after [`DEADLINE`].
+/// Asks again and again until the answer is this one.
 #[track_caller]
-pub(crate) fn eventually_equal<T: PartialEq + Debug>(what: &str, expected: &T, mut read: impl FnMut() -> T) {
+pub(crate) fn eventually_equal<T: PartialEq + Debug>(what: &str, expected: &T, mut ask: impl FnMut() -> T) {
     let clock = Clock::start();
     loop {
-        let value = read();
-        if value == *expected {
+        let answer = ask();
+        if answer == *expected {
             return;
         }
         let late = clock.now().since(Timestamp::default()) >= DEADLINE;
-        assert!(!late, "{what}: {value:?} instead of {expected:?} after {DEADLINE:?}");
+        assert!(!late, "{what}: {answer:?} instead of {expected:?} after {DEADLINE:?}");
         thread::sleep(POLL_INTERVAL);
     }
 }
@@ -60,24 +60,24 @@ pub(crate) fn loopback(family: Family) -> IpAddr {
     }
 }
 
-/// Listens on a free port of each of these addresses.
+/// A free port of each of these addresses.
 pub(crate) fn listen(addresses: &[IpAddr]) -> Listen {
     Listen::At(addresses.iter().map(|&ip| SocketAddr::new(ip, 0)).collect())
 }
 
-/// Returns a configuration with UDP and HTTP on the loopback addresses of both families.
+/// So many workers, serving UDP and HTTP on the loopback addresses of both families.
 pub(crate) fn config(workers: usize) -> Config {
     let both = listen(&FAMILIES.map(loopback));
     Config { udp: both.clone(), http: both, cores: Cores::Floating(workers), ..Config::default() }
 }
 
-/// Returns a different info-hash for each number.
+/// Bytes that no other number gives.
 pub(crate) fn info_hash(number: u64) -> InfoHash {
     let mut random = fastrand::Rng::with_seed(number);
     InfoHash(std::array::from_fn(|_| random.u8(..)))
 }
 
-/// A server that is stopped when it is dropped.
+/// A server that is stopped when the test is through with it.
 pub(crate) struct Tracker(gyre::Tracker);
 
 impl Tracker {
@@ -86,7 +86,7 @@ impl Tracker {
         Self::listen(gyre::Tracker::builder().config(config.clone()))
     }
 
-    /// Starts a tracker with middleware or routes.
+    /// Starts a tracker with a program of its own.
     #[track_caller]
     pub(crate) fn listen<M: Middleware + Send>(builder: Builder<M>) -> Self {
         Self(builder.listen().unwrap_or_else(|error| panic!("{error}")))
@@ -100,7 +100,7 @@ impl Tracker {
         of_family(self.0.http_addresses(), family)
     }
 
-    /// Returns the sum of all workers' counters, as published last.
+    /// What all workers together have counted, as of a moment ago.
     pub(crate) fn counters(&self) -> Counters {
         self.0.counters().iter().sum()
     }
@@ -109,7 +109,7 @@ impl Tracker {
         self.counters().sum(counters)
     }
 
-    /// Waits until the sum of these counters has the expected value.
+    /// Waits until so much was counted.
     #[track_caller]
     pub(crate) fn await_count(&self, counters: &[Counter], expected: u64) {
         eventually_equal(&format!("{counters:?}"), &expected, || self.count(counters));
@@ -127,7 +127,7 @@ impl Tracker {
         self.0.reload(config)
     }
 
-    /// Waits until the server has stopped. Returns false if a worker did not stop in time.
+    /// Waits until the server has stopped. False: some worker didn't in time.
     #[track_caller]
     pub(crate) fn wait(&mut self) -> bool {
         self.wait_for(STOP_DEADLINE)
@@ -135,7 +135,7 @@ impl Tracker {
 
     #[track_caller]
     pub(crate) fn wait_for(&mut self, at_most: Duration) -> bool {
-        self.0.wait(at_most).expect("no worker fails")
+        self.0.wait(at_most).expect("no worker ends by an error")
     }
 }
 
@@ -152,7 +152,7 @@ fn of_family(addresses: &[SocketAddr], family: Family) -> SocketAddr {
     *found.expect("the server serves this family")
 }
 
-/// An announce of a leecher. Its connection id and transaction id are filled in when it is sent.
+/// An announce of a leecher that has everything to say still to be filled in: its port, its connection id.
 pub(crate) fn announcement(info_hash: InfoHash, port: u16) -> Announce<'static> {
     Announce {
         connection_id: 0,
@@ -186,17 +186,17 @@ impl Announced {
     }
 }
 
-/// A UDP client. Its socket is connected, so it receives only datagrams from the tracker's address.
+/// A socket of its own, connected: datagrams from elsewhere than the address asked don't reach it.
 pub(crate) struct UdpClient {
     socket: UdpSocket,
     family: Family,
-    /// The id that the tracker sent, or 0 before [`connect`](Self::connect).
+    /// What the tracker gave; 0 before [`connect`](Self::connect).
     pub(crate) connection_id: u64,
     transaction_id: u32,
 }
 
 impl UdpClient {
-    /// Creates a client and gets a connection id from the tracker.
+    /// A client that has connected to the tracker in the sense of the protocol.
     #[track_caller]
     pub(crate) fn connected(to: SocketAddr) -> Self {
         let mut client = Self::new(to);
@@ -209,16 +209,16 @@ impl UdpClient {
         Self::at(loopback(Family::of(to.ip())), to)
     }
 
-    /// Creates a client with this address.
+    /// A client with this address.
     #[track_caller]
     pub(crate) fn at(ip: IpAddr, to: SocketAddr) -> Self {
-        let socket = UdpSocket::bind((ip, 0)).expect("a socket");
+        let socket = UdpSocket::bind((ip, 0)).expect("a socket of the client's");
         socket.connect(to).expect("a socket connected to the tracker");
         socket.set_read_timeout(Some(DEADLINE)).expect("a deadline");
         Self { socket, family: Family::of(ip), connection_id: 0, transaction_id: 0 }
     }
 
-    /// Returns the port of its socket.
+    /// The port that its datagrams come from.
     pub(crate) fn port(&self) -> u16 {
         self.socket.local_addr().expect("an address").port()
     }
@@ -259,7 +259,7 @@ impl UdpClient {
         self.socket.send(datagram)
     }
 
-    /// Receives the next datagram from the tracker.
+    /// The next datagram from the tracker.
     #[track_caller]
     pub(crate) fn receive(&self) -> Vec<u8> {
         let mut buffer = vec![0; 2_048];
@@ -268,11 +268,11 @@ impl UdpClient {
         buffer
     }
 
-    /// Returns whether a datagram from the tracker waits to be received.
+    /// Whether a datagram from the tracker waits to be received.
     pub(crate) fn has_mail(&self) -> bool {
-        self.socket.set_nonblocking(true).expect("a non-blocking socket");
+        self.socket.set_nonblocking(true).expect("a socket that doesn't wait");
         let peeked = self.socket.peek(&mut [0; 1]);
-        self.socket.set_nonblocking(false).expect("a blocking socket");
+        self.socket.set_nonblocking(false).expect("a socket that waits");
         !peeked.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
     }
 
@@ -280,7 +280,7 @@ impl UdpClient {
     pub(crate) fn exchange(&self, request: &[u8]) -> Vec<u8> {
         self.send(request);
         let reply = self.receive();
-        assert_eq!(reply[4..8], request[12..16], "the response is for another request");
+        assert_eq!(reply[4..8], request[12..16], "the response is one to another request");
         reply
     }
 
@@ -320,39 +320,39 @@ impl UdpClient {
     }
 }
 
-/// Returns the message of a UDP error response.
+/// What the tracker says in words to a request by UDP that it refuses.
 #[track_caller]
 pub(crate) fn error_of(reply: &[u8]) -> String {
     match Response::parse(reply) {
         Ok(Response::Error { message, .. }) => String::from_utf8(message.to_vec()).expect("a text"),
-        other => panic!("{other:?} is not an error"),
+        other => panic!("{other:?} is no error"),
     }
 }
 
-/// Creates a UDP client over IPv4 with a connection id.
+/// A client by UDP of a tracker, over IPv4, that has connected in the sense of the protocol.
 #[track_caller]
 pub(crate) fn udp(tracker: &Tracker) -> UdpClient {
     UdpClient::connected(tracker.udp(Family::V4))
 }
 
-/// Connects an HTTP client over IPv4.
+/// A client by HTTP of a tracker, over IPv4.
 #[track_caller]
 pub(crate) fn connect(tracker: &Tracker) -> HttpClient {
     HttpClient::connect(tracker.http(Family::V4))
 }
 
-/// Unpacks the peers of a family. Returns them sorted.
+/// Reads packed peers of a family; returns them sorted.
 #[track_caller]
 pub(crate) fn unpack(family: Family, packed: &[u8]) -> Vec<SocketAddr> {
     let mut peers: Vec<_> = match family {
         Family::V4 => {
             let (peers, rest) = packed.as_chunks::<PEER_V4_BYTES>();
-            assert!(rest.is_empty(), "{} bytes are not a whole number of IPv4 peers", packed.len());
+            assert!(rest.is_empty(), "{} bytes are no list of IPv4 peers", packed.len());
             peers.iter().map(unpack_v4).collect()
         }
         Family::V6 => {
             let (peers, rest) = packed.as_chunks::<PEER_V6_BYTES>();
-            assert!(rest.is_empty(), "{} bytes are not a whole number of IPv6 peers", packed.len());
+            assert!(rest.is_empty(), "{} bytes are no list of IPv6 peers", packed.len());
             peers.iter().map(unpack_v6).collect()
         }
     };
@@ -360,7 +360,7 @@ pub(crate) fn unpack(family: Family, packed: &[u8]) -> Vec<SocketAddr> {
     peers
 }
 
-/// An HTTP response.
+/// A response by HTTP.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct HttpResponse {
     pub(crate) status: u16,
@@ -384,7 +384,7 @@ impl HttpResponse {
     }
 }
 
-/// Returns a GET request.
+/// The head of a GET request.
 pub(crate) fn get(path: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: tracker\r\n\r\n")
 }
@@ -393,7 +393,7 @@ fn escape(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("%{byte:02x}")).collect()
 }
 
-/// Returns the path of a leecher's announce, with `more` parameters.
+/// The path of an announce of a leecher, and `more` parameters.
 pub(crate) fn announce_path(info_hash: InfoHash, port: u16, more: &str) -> String {
     let info_hash = escape(&info_hash.0);
     format!("/announce?info_hash={info_hash}&peer_id=-GT0001-integration!&port={port}&left=1{more}")
@@ -405,7 +405,7 @@ pub(crate) fn scrape_path(info_hashes: &[InfoHash]) -> String {
     format!("/scrape?{}", parameters.join("&"))
 }
 
-/// An HTTP client with one connection.
+/// One connection, on which responses are read one by one.
 pub(crate) struct HttpClient(BufReader<TcpStream>);
 
 impl HttpClient {
@@ -431,11 +431,11 @@ impl HttpClient {
     pub(crate) fn receive(&mut self) -> HttpResponse {
         let mut response = self.receive_head();
         response.body = vec![0; response.content_length()];
-        self.0.read_exact(&mut response.body).expect("a body of the announced length");
+        self.0.read_exact(&mut response.body).expect("a body of the length that was told");
         response
     }
 
-    /// Receives a response to HEAD, which has no body.
+    /// A response to HEAD, which has no body.
     #[track_caller]
     pub(crate) fn receive_head(&mut self) -> HttpResponse {
         let mut head = String::new();
@@ -454,7 +454,7 @@ impl HttpClient {
         self.receive()
     }
 
-    /// Sends a request. Returns `None` if the connection is closed before a response begins.
+    /// `None`: the connection was closed before anything of a response came.
     #[track_caller]
     pub(crate) fn try_request(&mut self, request: impl AsRef<[u8]>) -> Option<HttpResponse> {
         let sent = self.stream().write_all(request.as_ref());
@@ -467,19 +467,19 @@ impl HttpClient {
         self.request(get(path))
     }
 
-    /// Receives everything until the tracker closes the connection.
+    /// All that comes until the tracker closes the connection, as it should now.
     #[track_caller]
     pub(crate) fn rest(&mut self) -> Vec<u8> {
         let mut rest = Vec::new();
-        self.0.read_to_end(&mut rest).expect("a connection that is closed without a reset");
+        self.0.read_to_end(&mut rest).expect("an end of the connection that is no reset");
         rest
     }
 
-    /// Receives exactly `count` bytes.
+    /// Exactly so many bytes.
     #[track_caller]
     pub(crate) fn receive_bytes(&mut self, count: usize) -> Vec<u8> {
         let mut bytes = vec![0; count];
-        self.0.read_exact(&mut bytes).expect("enough bytes");
+        self.0.read_exact(&mut bytes).expect("so many bytes");
         bytes
     }
 }

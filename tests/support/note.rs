@@ -1,5 +1,5 @@
-//! Owns what the tests of middleware share: a tracker with middleware, a log of what it saw, and `ureq` as the HTTP
-//! client.
+//! Owns what the tests of middleware note and ask: a tracker with one, what it has seen, and `ureq` as the client by
+//! HTTP.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -14,7 +14,7 @@ pub(crate) fn tracker(middleware: impl Middleware + Send) -> Tracker {
     Tracker::listen(Gyre::builder().config(config(2)).middleware(middleware))
 }
 
-/// Sends a GET request with these header fields. Returns the status and the text of the response.
+/// Status and text of a response.
 #[track_caller]
 pub(crate) fn fetch(to: SocketAddr, path: &str, fields: &[(&str, &str)]) -> (u16, String) {
     let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
@@ -32,7 +32,7 @@ pub(crate) fn http(tracker: &Tracker, path: &str) -> String {
     text
 }
 
-/// A shared list of entries that middleware adds.
+/// What a middleware has noted.
 pub(crate) struct Log<T>(Arc<Mutex<Vec<T>>>);
 
 impl<T> Clone for Log<T> {

@@ -1,4 +1,4 @@
-//! Owns the programs that tests run as separate processes: their standard error and their end.
+//! Owns the programs that tests run as processes of their own: what they write to standard error, and how they end.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -12,11 +12,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::{DEADLINE, eventually};
 
 pub(crate) const GYRE: &str = env!("CARGO_BIN_EXE_gyre");
-/// Options for both protocols, each on a free port.
+/// Both protocols, each at a port of its own.
 pub(crate) const ANYWHERE: &str = "--udp 127.0.0.1:0 --http 127.0.0.1:0";
 
-/// Returns the command `gyre serve` with these options, as the current user. The admin listener is off unless `options`
-/// has its address.
+/// `gyre serve`, as whoever runs the tests, without the admin listener unless its address is among the options.
 pub(crate) fn serve(options: &str) -> Command {
     let no_admin = (!options.contains("--admin ")).then_some("--no-admin");
     let mut command = Command::new(GYRE);
@@ -24,7 +23,7 @@ pub(crate) fn serve(options: &str) -> Command {
     command
 }
 
-/// A program that is killed when it is dropped.
+/// A program that is killed when the test is through with it.
 pub(crate) struct Program {
     child: Child,
     lines: Receiver<String>,
@@ -40,19 +39,19 @@ impl Program {
         Self::spawn(command.stdin(Stdio::null()).stdout(Stdio::null()))
     }
 
-    /// Runs a command with its own standard input and output.
+    /// Runs it with the standard input and output that the command says.
     pub(crate) fn spawn(command: &mut Command) -> Self {
         let mut child = command.stderr(Stdio::piped()).spawn().expect("the program");
         let stderr = child.stderr.take().expect("its standard error");
         Self { child, lines: read_lines(stderr) }
     }
 
-    /// Wraps a running program whose standard error is not read.
+    /// One that runs, and whose standard error is not read here.
     pub(crate) fn unread(child: Child) -> Self {
         Self { child, lines: channel().1 }
     }
 
-    /// Returns the next line of standard error that contains `words`, or `None` at its end or after [`DEADLINE`].
+    /// The next line of standard error with these words. `None`: there are no more lines.
     pub(crate) fn find_line(&self, words: &str) -> Option<String> {
         let clock = Clock::start();
         loop {
@@ -65,7 +64,7 @@ impl Program {
         }
     }
 
-    /// Waits until the tracker serves. Returns its UDP and HTTP addresses.
+    /// Waits until it serves; returns its addresses.
     #[track_caller]
     pub(crate) fn ready(&self) -> (SocketAddr, SocketAddr) {
         let line = self.find_line("gyre: ready: ").expect("a program that serves");
@@ -84,7 +83,7 @@ impl Program {
         kill_process(Pid::from_child(&self.child), signal).expect("a program that runs");
     }
 
-    /// Waits until the program ends.
+    /// Waits until it ends.
     #[track_caller]
     pub(crate) fn end(&mut self) -> ExitStatus {
         let mut status = None;
@@ -95,19 +94,19 @@ impl Program {
         status.expect("it has ended")
     }
 
-    /// Waits until the program ends with this exit code. Returns the rest of its standard error.
+    /// Waits until it ends, as it should with this code; returns all that it said.
     #[track_caller]
     pub(crate) fn ends_with(mut self, code: i32) -> String {
         let status = self.end();
-        let lines: Vec<_> = self.lines.iter().collect();
-        assert_eq!(status.code(), Some(code), "{lines:?}");
-        lines.join("\n")
+        let said: Vec<_> = self.lines.iter().collect();
+        assert_eq!(status.code(), Some(code), "{said:?}");
+        said.join("\n")
     }
 }
 
 impl Drop for Program {
     fn drop(&mut self) {
-        let _ = self.child.kill(); // has no effect unless the test failed
+        let _ = self.child.kill(); // it has ended already, unless the test failed
         let _ = self.child.wait();
     }
 }

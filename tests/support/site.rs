@@ -1,4 +1,4 @@
-//! Owns a site for tests with bad input: routes that read every part of a request, and the checks after each request.
+//! Owns a site for bad input: routes that read all that a request can have, and what is checked after each request.
 
 use std::io::Write;
 
@@ -11,11 +11,11 @@ use gyre::web::HttpConnection;
 
 use super::{Tracker, announce_path, config, connect, info_hash, udp};
 
-/// Maximum length of a body.
+/// What a route here reads of a body.
 pub(crate) const LIMIT: u64 = 1_000;
-/// Maximum length of a form field.
+/// What a field of a form may have.
 pub(crate) const FIELD_LIMIT: u64 = 100;
-/// A request that a bad request may smuggle in.
+/// A request that a bad one may smuggle in.
 pub(crate) const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: t\r\n\r\n";
 
 async fn form(connection: &mut HttpConnection) -> Result<(), TrackerError> {
@@ -28,7 +28,7 @@ async fn form(connection: &mut HttpConnection) -> Result<(), TrackerError> {
     connection.send(names).await
 }
 
-/// Returns the builder of the site.
+/// A site that reads all that a request can have.
 pub(crate) fn site() -> Builder {
     Gyre::builder()
         .config(config(2))
@@ -60,24 +60,24 @@ pub(crate) fn site() -> Builder {
         })
 }
 
-/// The state of a connection after a response.
+/// What becomes of a connection after a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum After {
-    /// The response has `Connection: close`, and the connection ends. What follows the request is not answered.
+    /// It is told to end, and ends; whatever follows the request is not answered.
     Ends,
     /// The next request is answered.
     Stays,
 }
 pub(crate) use After::{Ends, Stays};
 
-/// Sends a request and checks the status of the response.
+/// Sends a request, which is to be answered with this status.
 #[track_caller]
 pub(crate) fn check(tracker: &Tracker, request: impl AsRef<[u8]>, status: u16, after: After) {
     let request = request.as_ref();
     let shown = request[..request.len().min(200)].escape_ascii();
     let mut client = connect(tracker);
     let ended = [request, SMUGGLED.as_bytes()].concat();
-    // The tracker may answer and close before everything is sent.
+    // The tracker may have answered and closed before all is sent.
     let _ = client.stream().write_all(if after == Ends { &ended } else { request });
     let response = client.receive();
     assert_eq!(response.status, status, "{shown}");
@@ -94,7 +94,7 @@ pub(crate) fn check(tracker: &Tracker, request: impl AsRef<[u8]>, status: u16, a
     }
 }
 
-/// Checks that other clients are answered and no connections are left.
+/// Others are still answered, and nothing is left of those who were here.
 #[track_caller]
 pub(crate) fn check_unharmed(tracker: &Tracker) {
     assert_eq!(connect(tracker).get("/any").text(), "ok");
@@ -103,7 +103,7 @@ pub(crate) fn check_unharmed(tracker: &Tracker) {
     tracker.await_count(&[Counter::Connections], 0);
 }
 
-/// Returns a GET request with these header fields.
+/// A head of a GET with these fields.
 pub(crate) fn with(fields: &str) -> String {
     format!("GET /any HTTP/1.1\r\nHost: t\r\n{fields}\r\n")
 }

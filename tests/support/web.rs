@@ -1,4 +1,4 @@
-//! Owns what the tests of a site share: a tracker with routes, and real clients (ureq and curl).
+//! Owns what the tests of a site share: a tracker with routes, and the clients that a real user has: ureq and curl.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -17,12 +17,12 @@ use ureq::{AsSendBody, Body, RequestBuilder};
 
 use super::{DEADLINE, HttpClient, Tracker, config};
 
-/// Returns the builder of a tracker with one worker.
+/// A tracker of one worker, to which routes are added.
 pub(crate) fn builder() -> Builder {
     Gyre::builder().config(config(1))
 }
 
-/// A running tracker with a site, and a client.
+/// A site that is served, and its address.
 pub(crate) struct Site {
     pub(crate) tracker: Tracker,
     agent: ureq::Agent,
@@ -34,7 +34,7 @@ impl Site {
         Self { tracker: Tracker::listen(builder), agent: agent() }
     }
 
-    /// Starts the admin listener of a tracker.
+    /// The admin listener of a tracker.
     #[track_caller]
     pub(crate) fn admin(of: &Tracker, config: &Config, token_file: Option<PathBuf>) -> Self {
         let admin = AdminConfig { address: ([127, 0, 0, 1], 0).into(), token_file };
@@ -43,38 +43,38 @@ impl Site {
         Self { tracker: Tracker(started.unwrap_or_else(|error| panic!("{error}"))), agent: agent() }
     }
 
-    /// Returns the URL of a path, with the IPv4 address.
+    /// Where something is, by IPv4.
     pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.tracker.http(Family::V4))
     }
 
-    /// Opens a connection on which the test controls every byte.
+    /// A connection of its own, on which every byte is the test's.
     #[track_caller]
     pub(crate) fn connect(&self) -> HttpClient {
         HttpClient::connect(self.tracker.http(Family::V4))
     }
 
-    /// Sends a GET request with these header fields by ureq.
+    /// What ureq gets, with these header fields.
     #[track_caller]
     pub(crate) fn get(&self, path: &str, fields: &[(&str, &str)]) -> Answer {
         let request = self.agent.get(self.url(path));
         Answer::of(with(request, fields).call())
     }
 
-    /// Sends a POST request with a body by ureq.
+    /// What ureq gets when it sends a body.
     #[track_caller]
     pub(crate) fn post(&self, path: &str, fields: &[(&str, &str)], body: impl AsSendBody) -> Answer {
         let request = self.agent.post(self.url(path));
         Answer::of(with(request, fields).send(body))
     }
 
-    /// Sends a request with any method by ureq.
+    /// What ureq gets for a method of any name.
     #[track_caller]
     pub(crate) fn ask(&self, method: &str, path: &str) -> Answer {
         self.ask_with(method, path, &[], ())
     }
 
-    /// Like [`ask`](Self::ask), but with header fields and a body.
+    /// The same with header fields and a body.
     #[track_caller]
     pub(crate) fn ask_with(
         &self,
@@ -89,7 +89,7 @@ impl Site {
     }
 }
 
-/// Returns a new client with its own cookies. It accepts any status and follows no redirections.
+/// A client of its own, with its cookies: it takes any status and follows no redirection.
 pub(crate) fn agent() -> ureq::Agent {
     let config = ureq::Agent::config_builder()
         .http_status_as_error(false)
@@ -104,7 +104,7 @@ fn with<B>(request: RequestBuilder<B>, fields: &[(&str, &str)]) -> RequestBuilde
     fields.iter().fold(request, |request, (name, value)| request.header(*name, *value))
 }
 
-/// A response that ureq has received and decoded.
+/// What ureq got, decoded.
 pub(crate) struct Answer {
     pub(crate) status: u16,
     head: Response<()>,
@@ -119,13 +119,13 @@ impl Answer {
         Self { status: head.status.as_u16(), head: Response::from_parts(head, ()), body }
     }
 
-    /// Returns the values of a header field.
+    /// The values of a header field.
     pub(crate) fn fields(&self, name: &str) -> Vec<&str> {
         let values = self.head.headers().get_all(name).iter();
         values.map(|value| value.to_str().expect("ASCII")).collect()
     }
 
-    /// Returns the only value of a header field, or an empty string if the field is missing.
+    /// The value of a header field, of which there is one at most; empty if there is none.
     #[track_caller]
     pub(crate) fn field(&self, name: &str) -> &str {
         let values = self.fields(name);
@@ -137,16 +137,16 @@ impl Answer {
         str::from_utf8(&self.body).expect("text")
     }
 
-    /// Returns the status and the body.
+    /// The status and the body.
     pub(crate) fn told(&self) -> (u16, &str) {
         (self.status, self.text())
     }
 }
 
-/// The result of a run of curl.
+/// What became of a run of the program curl.
 #[derive(Debug)]
 pub(crate) struct Curled {
-    /// Its exit code: 0, or an error as listed in its manual.
+    /// Its exit code: 0, or an error of its manual's.
     pub(crate) code: i32,
     pub(crate) out: Vec<u8>,
 }
@@ -185,26 +185,26 @@ impl Curling {
         Self { child, out }
     }
 
-    /// Returns the next line of its output without the line end, or `None` at the end of the output.
+    /// The next line of what it writes, without its end; `None` when it writes no more.
     pub(crate) fn line(&mut self) -> Option<String> {
         let mut line = String::new();
         let bytes = self.out.read_line(&mut line).expect("text");
         (bytes > 0).then(|| line.trim_end().to_owned())
     }
 
-    /// Waits until it ends. Returns its exit code.
+    /// Its exit code, when it has ended by itself.
     pub(crate) fn end(mut self) -> i32 {
         self.child.wait().expect("an end").code().expect("no signal")
     }
 
-    /// Kills it.
+    /// The user presses Ctrl-C.
     pub(crate) fn kill(mut self) {
         self.child.kill().expect("a process");
         self.child.wait().expect("an end");
     }
 }
 
-/// A temporary directory that is removed when it is dropped.
+/// A directory for a test's files; removed at the end.
 pub(crate) struct TempDir(PathBuf);
 
 impl TempDir {
@@ -221,7 +221,7 @@ impl TempDir {
         &self.0
     }
 
-    /// Writes a file atomically. Returns its path.
+    /// Writes a file, all at once for whoever watches it; returns its path.
     #[track_caller]
     pub(crate) fn file(&self, name: &str, bytes: &[u8]) -> String {
         let (path, new) = (self.0.join(name), self.0.join("new"));
