@@ -56,7 +56,7 @@
 //! | [`sys`] | gyre-tracker | cores, socket options, doorbells, the sandbox, privileges | kernel |
 //! | [`web`] | gyre-web | routes that a program adds, and the HTTP connection that their handlers use | wiring |
 //! | [`mesh`] | gyre-core | the queues between workers | wiring |
-//! | [`engine`] | gyre-core | a worker's turn, the meaning of a request, its context, middleware, gathering of answers | pure |
+//! | [`engine`] | gyre-core | a worker's turn; requests, their context, middleware, gathering of answers | pure |
 //! | [`snapshot`] | gyre-core | the file format of the swarm table | pure |
 //! | [`swarm`] | gyre-core | the table of swarms and peers, the sweep | pure |
 //! | [`error`] | gyre-core, gyre-tracker | errors of requests; errors of the server | pure |
