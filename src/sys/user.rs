@@ -35,7 +35,7 @@ impl User {
                 Ok(gid) => Gid::from_raw(gid),
                 Err(_) => {
                     let found = unistd::Group::from_name(group)?;
-                    found.ok_or_else(|| missing(format!("no such group: `{group}`")))?.gid
+                    found.ok_or_else(|| missing(format!("no group `{group}`")))?.gid
                 }
             },
             (None, Some(user)) => user.gid,

@@ -57,8 +57,8 @@ const SUBJECT: &str = "the subject: `the client`, `the caller`, `no client`, `an
 const SAME: &str = "the thing again: `Like [foo], but for HTTP.`";
 const OWNER: &str = "`not available`, or the owner";
 const MUST: &str = "`must`, `will`, or the present tense";
-/// Contexts in which a phrase is plain English.
-const ALLOWED: [&str; 18] = [
+/// Contexts in which a phrase is plain English. A phrase alone in quotes is allowed too: it is a name, or an example.
+const ALLOWED: [&str; 15] = [
     "there is none",
     "there are none",
     "there was none",
@@ -70,9 +70,6 @@ const ALLOWED: [&str; 18] = [
     "so often that",
     "so long as",
     // The user.
-    "\"nobody\"",
-    "`nobody`",
-    "'nobody'",
     "user nobody",
     "-u nobody",
     "nobody:",
@@ -200,10 +197,23 @@ impl Prose {
                     .is_some_and(|text| text.starts_with(context))
             })
         };
-        let is_whole =
-            |at: usize| !text[..at].ends_with(is_word) && !text[at + phrase.len()..].starts_with(is_word);
+        let is_part = |c: char| is_word(c) || c == '-';
+        let is_whole = |at: usize| {
+            let (before, after) = (&text[..at], &text[at + phrase.len()..]);
+            let is_quoted =
+                ["\"", "`", "'"].iter().any(|mark| before.ends_with(mark) && after.starts_with(mark));
+            !before.ends_with(is_part) && !after.starts_with(is_part) && !is_quoted
+        };
+        // A name of a constant, or Python's `None`.
+        let is_code = |at: usize| {
+            let found = &self.text[at..at + phrase.len()];
+            !found.contains(|c: char| c.is_ascii_lowercase()) || found.contains("None")
+        };
         let found = text.match_indices(phrase).map(|(at, _)| at);
-        found.filter(|at| is_whole(*at) && !is_allowed(*at)).map(|at| self.lines[at]).collect()
+        found
+            .filter(|at| is_whole(*at) && !is_allowed(*at) && !is_code(*at))
+            .map(|at| self.lines[at])
+            .collect()
     }
 }
 
@@ -244,7 +254,7 @@ fn phrases_are_found_in_comments_strings_and_names() {
         const TEXT: &str = "it waits so\n long, so \
             long";
         const RAW: &str = r#"a " so long"#;
-        const USER: &str = "nobody"; // nobody answers
+        const USER: &str = "nobody"; // nobody answers, or {NOBODY}, or --no-nobody
     "##;
     let prose = Prose::of_rust(code);
     assert_eq!(prose.find("is none"), [3, 4]);
