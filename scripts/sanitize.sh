@@ -4,7 +4,7 @@
 #
 #     scripts/sanitize.sh [address] [thread]
 #
-# address: memory that is used after its end or beyond its bounds, and leaks; over all of the library's tests, and over
+# address: memory that is used after its end or beyond its bounds, and leaks; over all tests of the libraries, and over
 #          whole trackers. It does not see writes of the kernel into buffers, but it does see code that uses such a
 #          buffer after it was freed.
 # thread:  data races; over what threads share: queues between workers, counters, doorbells, swapped tables, stores of
@@ -39,7 +39,7 @@ thread() {
         echo "this nightly's standard library has no source here: ThreadSanitizer is skipped"
         return
     fi
-    # Only one panic strategy: a standard library built for two does not link.
+    # With one kind of panic: a standard library that is built for two does not fit together.
     export CARGO_PROFILE_DEV_PANIC=unwind
     nightly thread -Zbuild-std --lib -- mesh counters doorbell session worker ring
     # The program's allocator in C looks unsynchronised, and thousands of waiting requests take too long here.

@@ -31,7 +31,7 @@ common_help='  --server-cores LIST   cores of the tracker [default: the first on
   --rounds N            alternating runs of each [default: 5]
   --duration S          measured time of a run in seconds [default: 10]
   --warmup S            warm-up before that, in seconds [default: 2]
-  -- OPTIONS            options for gyre-load (see gyre-load udp --help)
+  -- OPTIONS            for gyre-load (see gyre-load udp --help)
 gyre and gyre-load are built (release) unless GYRE_BIN names the folder that they are in.'
 
 # Reads the common options. The other arguments are left in `words`. $1: the script's help.
