@@ -37,7 +37,7 @@ impl Drop for SharedMemory {
     }
 }
 
-/// [`RECEIVE_BUFFERS`] buffers of [`RECEIVE_BYTES`] bytes. A buffer belongs to the kernel until a completion names it,
+/// [`RECEIVE_BUFFERS`] buffers of `RECEIVE_BYTES` bytes. A buffer belongs to the kernel until a completion names it,
 /// then to the process until it is recycled.
 pub struct ReceiveBuffers {
     entries: SharedMemory,
