@@ -1,24 +1,24 @@
 #!/usr/bin/env bash
-# What gyre makes of clients that abuse HTTP by the thousand, each kind against a tracker of its own, beside well-behaved
-# clients at a low rate: memory, connections, and how the well-behaved fare.
+# Abuses gyre by HTTP with thousands of clients, each kind with a new tracker, beside well-behaved clients at a low
+# rate. Prints memory, connections, and the results of the well-behaved clients.
 # shellcheck source-path=SCRIPTDIR source=lib/bench.sh
 . "$(dirname "$0")/lib/bench.sh"
 kinds=(none slow silent unread page pipeline oversize hoard)
 connections=10000
 limit=15000
-hoarded=5000
 rate=300
-read_options "abuse.sh [--connections N] [--limit N] [KIND...]: abuses gyre by HTTP with N connections (10000) where N (15000)
-are the most that it holds (half of them for hoard: $hoarded), in each of these ways, or in all: ${kinds[*]}.
-  none      nobody but the well-behaved: the figures to compare with
-  slow      a head, of which each sends a byte a second
-  silent    connected, and no more
-  unread    pipelined announces with long replies, which nobody reads
-  page      the same of the admin's page, at its own listener
-  pipeline  100,000 requests in one write, a hundredth of the connections
-  oversize  heads, queries, bodies, chunks and forms that are too long, a fiftieth of the connections
-  hoard     one request, and the connection kept, twice as many as there may be
-The well-behaved make a connection for each announce, 300 a second. Needs python3, and descriptors (ulimit -n) for all." "$@"
+read_options "abuse.sh [--connections N] [--limit N] [KIND...]: abuses gyre by HTTP with N connections (10000), where its
+limit is N connections (15000, but half of --connections for hoard). Runs each KIND, by default all: ${kinds[*]}.
+  none      only the well-behaved clients, for comparison
+  slow      sends one byte of a request per second
+  silent    connects and sends nothing
+  unread    sends pipelined announces with long replies and reads nothing
+  page      like unread, but requests the page of the admin listener
+  pipeline  sends 100,000 requests at once, with a hundredth of the connections
+  oversize  sends heads, queries, bodies, chunks and forms that are too long, with a fiftieth of the connections
+  hoard     sends one request and keeps the connection, with twice as many connections as the limit
+The well-behaved clients open a connection for each announce, 300 per second. Needs python3, and enough descriptors (see
+ulimit -n)." "$@"
 asked=()
 while ((${#words[@]})); do
     case ${words[0]} in
@@ -28,7 +28,7 @@ while ((${#words[@]})); do
         words=("${words[@]:2}")
         ;;
     *)
-        [[ " ${kinds[*]} " = *" ${words[0]} "* ]] || die "what is ${words[0]}? See --help"
+        [[ " ${kinds[*]} " = *" ${words[0]} "* ]] || die "unknown argument: ${words[0]}; see --help"
         asked+=("${words[0]}")
         words=("${words[@]:1}")
         ;;
@@ -39,7 +39,7 @@ ulimit -n "$(ulimit -Hn)"
 prepare
 print_machine
 hoarded=$((connections / 2))
-echo "                                    MiB resident          kernel   evicted                            well-behaved"
+echo "                                    MiB resident          kernel   evicted                            well-behaved clients"
 echo "kind        opened   held   open before   most  after MiB TCP  clients refused accept bad-http  p99 ms  lost% refused  statuses"
 for kind in "${kinds[@]}"; do
     port=$(free_port)
@@ -48,7 +48,7 @@ for kind in "${kinds[@]}"; do
     case $kind in
     pipeline) count=$((connections / 100 + 1)) ;;
     oversize) count=$((connections / 50 + 1)) ;;
-    page) count=120 ;; # its listener takes 128, and the figures are asked for there
+    page) count=120 ;; # its listener takes 128 connections, and some are needed for the metrics
     hoard) most=$hoarded ;;
     esac
     start_server "$GYRE_BIN/gyre" serve --allow-root --udp "127.0.0.1:$port" --http "127.0.0.1:$port" --stats-interval 0 \

@@ -1,19 +1,20 @@
 #!/usr/bin/env bash
-# Any trackers beside each other: by turns, several times, medians and ratios in one table.
+# Compares any trackers: alternating runs, medians and ratios in one table.
 # shellcheck source-path=SCRIPTDIR source=lib/bench.sh
 . "$(dirname "$0")/lib/bench.sh"
-read_options 'bench-compare.sh [--http|--http-close] TRACKER...: trackers by turns; ratios are to the first one
+read_options 'bench-compare.sh [--http|--http-close] TRACKER...: compares trackers in alternating runs. Ratios are to the
+first one
 
-  TRACKER   floor, gyre, aquatic_udp, aquatic_http or opentracker, if they are installed; or NAME=COMMAND, in which
-            {port} and {cores} stand for what it is to use, at 127.0.0.1
-  --http, --http-close   by HTTP: over connections that are kept, or with one for each request [default: by UDP]' "$@"
+  TRACKER   floor (the null responder), gyre, aquatic_udp, aquatic_http or opentracker, if installed; or NAME=COMMAND,
+            where {port} and {cores} are replaced by the port to serve at 127.0.0.1 and the cores to use
+  --http, --http-close   by HTTP, with persistent connections or with one for each request [default: by UDP]' "$@"
 protocol=udp mode=
 trackers=()
 for word in ${words[@]+"${words[@]}"}; do
     case $word in
     --http) protocol=http mode=--keep-alive ;;
     --http-close) protocol=http mode=--close ;;
-    -*) die "what is $word? See --help" ;;
+    -*) die "unknown option: $word; see --help" ;;
     *) trackers+=("$word") ;;
     esac
 done
@@ -22,7 +23,7 @@ for tracker in "${trackers[@]}"; do
     case $tracker in
     gyre | floor | *=*) ;;
     aquatic_udp | aquatic_http | opentracker) command -v "$tracker" >/dev/null || die "$tracker is not installed" ;;
-    *) die "$tracker is no tracker that is known here; see --help" ;;
+    *) die "unknown tracker: $tracker; see --help" ;;
     esac
 done
 prepare

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# How gyre grows with its workers: 1, 2, 4 ... up to all cores of --server-cores.
+# Measures how gyre scales with its workers: 1, 2, 4 ... up to all cores of --server-cores.
 # shellcheck source-path=SCRIPTDIR source=lib/bench.sh
 . "$(dirname "$0")/lib/bench.sh"
-read_options 'bench-cores.sh [--http]: gyre with 1, 2, 4 ... workers on the first cores of --server-cores; --load-cores should be
-many more, or the load is the limit' "$@"
+read_options 'bench-cores.sh [--http]: measures gyre with 1, 2, 4 ... workers on the first cores of --server-cores. Use many
+more --load-cores, otherwise the load generator is the bottleneck' "$@"
 protocol=udp
 for word in ${words[@]+"${words[@]}"}; do
-    [ "$word" = --http ] || die "what is $word? See --help"
+    [ "$word" = --http ] || die "unknown option: $word; see --help"
     protocol=http
 done
 prepare

@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# Memory: so many peers in, the process's resident size out.
+# Measures the memory of a tracker with a given number of peers.
 # shellcheck source-path=SCRIPTDIR source=lib/bench.sh
 . "$(dirname "$0")/lib/bench.sh"
 peers=5000000 torrents=1000000
 duration=1 rounds=1
-read_options 'bench-memory.sh [--peers N] [--torrents N] [TRACKER]: enters N peers (5000000) of N torrents (1000000) into a tracker
-(gyre; see bench-compare.sh) by UDP, and prints what it takes' "$@"
+read_options 'bench-memory.sh [--peers N] [--torrents N] [TRACKER]: announces N peers (default: 5000000) of N torrents
+(1000000) to a tracker (gyre; see bench-compare.sh) by UDP, and prints the memory that they take' "$@"
 tracker=gyre
 while ((${#words[@]})); do
     case ${words[0]} in
     --peers) peers=${words[1]?--peers needs a number} && words=("${words[@]:2}") ;;
     --torrents) torrents=${words[1]?--torrents needs a number} && words=("${words[@]:2}") ;;
-    -*) die "what is ${words[0]}? See --help" ;;
+    -*) die "unknown argument: ${words[0]}; see --help" ;;
     *) tracker=${words[0]} && words=("${words[@]:1}") ;;
     esac
 done

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# The bench scripts at their smallest: that each runs, prints its table, ends what it started, and refuses wrong input.
-# It says nothing of speed. Takes half a minute.
+# Tests the bench scripts with short runs: each prints its table, ends its processes, and rejects invalid input. The
+# figures of these runs mean nothing. Takes half a minute.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 
-# expect PATTERN SCRIPT OPTIONS...: the script succeeds and prints a line like this.
+# expect PATTERN SCRIPT OPTIONS...: the script must succeed and print a line that matches PATTERN.
 expect() {
     local pattern=$1
     shift
@@ -19,7 +19,7 @@ expect() {
     printf 'ok: %s\n' "$*"
 }
 
-# fail PATTERN SCRIPT OPTIONS...: the script exits with 1 and prints a line like this.
+# fail PATTERN SCRIPT OPTIONS...: the script must exit with 1 and print a line that matches PATTERN.
 fail() {
     local pattern=$1 code=0
     shift
@@ -32,7 +32,7 @@ fail() {
     printf 'ok: %s fails\n' "$*"
 }
 
-# refuse PATTERN SCRIPT OPTIONS...: the script exits with 2 and one line like this.
+# refuse PATTERN SCRIPT OPTIONS...: the script must exit with 2 and print a single line, which matches PATTERN.
 refuse() {
     local pattern=$1 code=0
     shift
@@ -61,14 +61,14 @@ expect '^bad-ids +[0-9.]+ +[0-9.]+ +[0-9.]+ ' flood.sh --capacity 2000 --rate 20
 soak=(--minutes 0.07 --every 0.5 --peers 5000 --rate 500 --costlier 1000 --slower 1000)
 expect '^ok +peers: ' soak.sh "${soak[@]}" --growth 1000
 fail '^FAIL +resident MiB: ' soak.sh "${soak[@]}" --growth -90
-refuse 'there must be 8' soak.sh --minutes 1 --every 10
-refuse 'what is nonsense' bench-udp.sh nonsense
+refuse 'at least 8 are required' soak.sh --minutes 1 --every 10
+refuse 'unknown argument: nonsense' bench-udp.sh nonsense
 refuse 'needs a value' bench-http.sh --duration
 refuse 'not x$' bench-udp.sh --rounds x
 refuse 'name the trackers' bench-compare.sh
-refuse 'no_such is no tracker' bench-compare.sh no_such
+refuse 'unknown tracker: no_such' bench-compare.sh no_such
 
 if pgrep -f "$own/gyre(-load)? " >/dev/null; then
-    echo "failed: something that the scripts started still runs"
+    echo "failed: a program that the scripts started is still running"
     exit 1
 fi

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# How close gyre comes by UDP to the physical floor: replies a second and CPU per reply.
+# Compares gyre with the null responder by UDP: replies per second and CPU time per reply.
 # shellcheck source-path=SCRIPTDIR source=lib/bench.sh
 . "$(dirname "$0")/lib/bench.sh"
-read_options 'bench-udp.sh: gyre beside the null responder, by UDP, as fast as replies come' "$@"
-((${#words[@]} == 0)) || die "what is ${words[0]}? See --help"
+read_options 'bench-udp.sh: compares gyre with the null responder by UDP, as fast as replies arrive' "$@"
+((${#words[@]} == 0)) || die "unknown argument: ${words[0]}; see --help"
 prepare
 print_machine
 compare udp "" floor gyre

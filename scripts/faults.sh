@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
-# Faults that take their time, under load: a tracker that is killed again and again, and one that stands still for a while.
-# What is quicker is in tests/programs/faults.rs.
+# Slow fault tests under load: a tracker that is killed repeatedly, and one that is stopped for a while. Quick ones are
+# in tests/programs/faults.rs.
 # shellcheck source-path=SCRIPTDIR source=lib/bench.sh
 . "$(dirname "$0")/lib/bench.sh"
 rounds=20
 stop=30
-read_options "faults.sh [--stop S] [kill] [stop]: tries gyre under load in these ways, or in both.
-  kill  kill -9, --rounds times (20): all that the last complete snapshot held is there again, and no file is damaged
-  stop  SIGSTOP for S seconds (30), then SIGCONT: all that comes is answered again, and no peer has expired
-Exits with 1 if anything of that isn't so. Needs curl." "$@"
+read_options "faults.sh [--stop S] [kill] [stop]: runs one of these fault tests on gyre under load, or both.
+  kill  kill -9, --rounds times (20): the content of the last complete snapshot is restored, and no file is damaged
+  stop  SIGSTOP for S seconds (30), then SIGCONT: all requests are answered again, and no peer has expired
+Exits with 1 if a test fails. Needs curl." "$@"
 kinds=()
 while ((${#words[@]})); do
     case ${words[0]} in
     --stop)
-        [[ ${words[1]-} =~ ^[1-9][0-9]{0,2}$ ]] || die "--stop needs seconds"
+        [[ ${words[1]-} =~ ^[1-9][0-9]{0,2}$ ]] || die "--stop needs a number of seconds"
         stop=${words[1]}
         words=("${words[@]:2}")
         ;;
@@ -21,7 +21,7 @@ while ((${#words[@]})); do
         kinds+=("${words[0]}")
         words=("${words[@]:1}")
         ;;
-    *) die "what is ${words[0]}? See --help" ;;
+    *) die "unknown argument: ${words[0]}; see --help" ;;
     esac
 done
 [ ${#kinds[@]} -gt 0 ] || kinds=(kill stop)
@@ -39,7 +39,7 @@ start() {
     await_server http "$port"
 }
 
-# Loads it by UDP in the background, whatever becomes of it: $1: for how many seconds.
+# Loads the tracker by UDP in the background and ignores errors. $1: duration in seconds.
 start_load() {
     gyre_load udp --target "127.0.0.1:$port" --cores "$load_cores" --rate 2000 --peers 20000 --torrents 2000 \
         --duration "$1" --warmup 0 --timeout 2000 --quiet --json "$scratch/load.json" >/dev/null 2>&1 &
@@ -53,13 +53,13 @@ end_load() {
     load=
 }
 
-# The sum of a metric's values: $1: how its lines begin.
+# Prints the sum of a metric's values. $1: start of its lines.
 metric() { curl -sf "http://$(admin_address)/metrics" | awk -v name="$1" 'index($0, name) == 1 { sum += $NF } END { print sum + 0 }'; }
 
-# A torrent of its own for each round: twenty characters.
+# Prints a different info-hash for each round: twenty characters.
 mark() { printf 'gyre-marker-%08d' "$1"; }
 
-# Waits until a snapshot that began later is complete: each is another directory.
+# Waits until a snapshot that started after this call is complete. Each snapshot is a new directory.
 await_snapshot() {
     local last seen=0
     last=$(stat -c %i "$state/snapshot" 2>/dev/null || true)
@@ -82,7 +82,7 @@ try_kill() {
         curl -sf "http://127.0.0.1:$port/announce?info_hash=$(mark "$round")&peer_id=-GT0001-faults------&port=1&left=1" \
             | grep -aq 8:interval || fail "round $round: an announce is not answered"
         await_snapshot
-        sleep "0.$((RANDOM % 10))" # at any moment of the next one
+        sleep "0.$((RANDOM % 10))" # at a random moment of the next one
         kill -KILL "$server"
         wait "$server" 2>/dev/null || true
         start
@@ -95,7 +95,7 @@ try_kill() {
     done
     end_load
     stop_server
-    echo "kill: $rounds times under load; all marked peers were there each time, $peers peers in the end; nothing was damaged"
+    echo "kill: $rounds times under load; all marked peers were restored each time, $peers peers at the end; no file was damaged"
 }
 
 try_stop() {
@@ -115,11 +115,11 @@ try_stop() {
     line=$(tr -d ' \n' <"$scratch/after.json" | grep -o '"lost":[0-9]*' | head -n 1)
     after=$(metric gyre_peers)
     expired=$(metric 'gyre_removed_peers_total{cause="expired"')
-    [ "$line" = '"lost":0' ] || fail "after $stop s of standing still: $line"
+    [ "$line" = '"lost":0' ] || fail "after a stop of $stop s: $line"
     [ "$expired" = 0 ] || fail "$expired peers have expired"
     [ "${after%.*}" -ge "${before%.*}" ] || fail "$before peers became $after"
-    echo "stop: $stop s under load; no request is lost after it, no peer has expired ($before before, $after after)," \
-        "$(metric 'gyre_drops_total{cause="receive-overrun"') datagrams found no room meanwhile"
+    echo "stop: $stop s under load; no request was lost after it, no peer expired ($before before, $after after)," \
+        "$(metric 'gyre_drops_total{cause="receive-overrun"') datagrams were dropped during the stop"
     stop_server
 }
 

@@ -1,23 +1,25 @@
 #!/usr/bin/env bash
-# What floods do to those who behave, and what it costs to refuse a datagram beside only receiving it.
+# Measures the effect of floods on well-behaved clients, and the cost of refusing a datagram compared to only receiving
+# it.
 # shellcheck source-path=SCRIPTDIR source=lib/bench.sh
 . "$(dirname "$0")/lib/bench.sh"
 rounds=3 duration=5 warmup=1
 capacity=0 train=16 rate=max
 limits='--limit-connects 10:100 --limit-announces 20:500 --limit-scrapes 2:50'
 kinds=(junk bad-magic bad-ids connects mad hash worker scrapes)
-read_options 'flood.sh [KIND...]: floods of gyre by UDP, each beside clients that behave
+read_options 'flood.sh [KIND...]: floods gyre by UDP beside well-behaved clients
 
-Five thousand clients ask for a tenth of what gyre can answer, first alone, then beside each KIND of flood (all; see
-gyre-load flood --help) as fast as it can be sent. Both come from one thread of one core, by turns: two programs there
-would wait for each other, and that would show as latency of the server, which has a core of its own. Then what refusing
-costs: junk, a wrong protocol id and a wrong connection id, beside a server that only receives, by turns.
+Five thousand clients send a tenth of the requests that gyre can answer, first alone, then beside each KIND of flood
+(default: all; see gyre-load flood --help) at the maximum rate. One thread on one core sends both alternately: two programs
+there would wait for each other, which would appear as latency of the server. The server has its own core. Then the cost of
+refusing datagrams is measured: junk, a wrong protocol id and a wrong connection id, alternating with a server that only
+receives.
 
-  --capacity N          what gyre answers a second [default: measured]
-  --rate N|max          datagrams of a flood a second [default: max]
-  --limits OPTIONS      of gyre, for a second run of what they limit, in one word [default: those that docs/operating.md has for a
-                        public tracker]; none if it is empty
-  --train N             of one source, handed to the kernel together [default: 16]' "$@"
+  --capacity N          requests per second that gyre can answer [default: measured]
+  --rate N|max          datagrams of a flood per second [default: max]
+  --limits OPTIONS      rate limits of gyre as one word, for a second run of the floods that they limit [default: those for a
+                        public tracker in docs/operating.md]; empty for no second run
+  --train N             datagrams of one source per system call [default: 16]' "$@"
 given=()
 while ((${#words[@]})); do
     case ${words[0]} in
@@ -25,7 +27,7 @@ while ((${#words[@]})); do
     --rate) rate=${words[1]?--rate needs a number} && words=("${words[@]:2}") ;;
     --train) train=${words[1]?--train needs a number} && words=("${words[@]:2}") ;;
     --limits) limits=${words[1]?--limits needs options} && words=("${words[@]:2}") ;;
-    -*) die "what is ${words[0]}? See --help" ;;
+    -*) die "unknown argument: ${words[0]}; see --help" ;;
     *) given+=("${words[0]}") && words=("${words[@]:1}") ;;
     esac
 done
@@ -34,8 +36,8 @@ prepare
 command -v curl >/dev/null || die "curl is not installed"
 print_machine
 
-# What the server has used and seen so far: CPU time, and the datagrams that it took, refused, answered, and that found its
-# sockets full.
+# Prints the server's CPU time and its counts of datagrams: taken, refused, answered, dropped because its sockets were
+# full.
 counts() {
     sleep 0.3 # workers publish their figures four times a second
     read_metrics
@@ -44,8 +46,8 @@ counts() {
         "$(metric 'gyre_responses_total.*"udp"') $(metric 'gyre_drops_total.*receive-overrun')"
 }
 
-# Loads gyre as clients do that behave, with a flood beside or not, and prints a row. $1: the name, $2: options of gyre, then
-# those of the load.
+# Loads gyre with well-behaved clients, with or without a flood, and prints a row. $1: the name, $2: options of gyre,
+# then those of the load.
 beside() {
     local name=$1 json=$scratch/beside.json port options before after
     read -ra options <<<"$2"
@@ -68,7 +70,8 @@ beside() {
         }'
 }
 
-# CPU of one datagram that a server takes and drops, in us, and the part of its core. $1: the server (floor or gyre), $2: the kind.
+# Prints the CPU time of a server per dropped datagram in us, its CPU use, and the datagrams per second. $1: the server
+# (floor or gyre), $2: the kind.
 refuse() {
     local port before after taken json=$scratch/refuse.json
     port=$(free_port)
@@ -91,7 +94,7 @@ refuse() {
     awk "BEGIN { print ($after - $before) * 10000 / ($taken + 1), ($after - $before) / 100 / $duration, $taken / $duration }"
 }
 
-# Datagrams that the kernel dropped because the receive buffers at a port were full.
+# Prints the number of datagrams that the kernel dropped because the receive buffers of a port were full.
 dropped_at() {
     awk -v port="$(printf ':%04X$' "$1")" '$2 ~ port { sum += $NF } END { print sum + 0 }' /proc/net/udp
 }

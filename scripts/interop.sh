@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Proves that real BitTorrent clients transfer a file through gyre.
+# Tests that real BitTorrent clients transfer a file through gyre.
 #
 # Every pair of libtorrent, aria2 and transmission, as seeder and as leecher,
 # gets a fresh torrent at each of four tracker URLs: udp and http, over IPv4
@@ -9,16 +9,16 @@
 #     scripts/interop.sh              builds target/dist/gyre if it is absent
 #     GYRE=path scripts/interop.sh    tests another binary
 #
-# Peers can meet through the tracker only: the torrents are private (BEP 27),
-# the clients' DHT, PEX, local discovery and port mapping are off, and all of
-# it runs in a network namespace that holds nothing but its loopback device.
-# Owns scripts/interop/, one temporary directory and the processes it starts.
+# Peers can find each other only through the tracker: the torrents are private
+# (BEP 27), the clients' DHT, PEX, local discovery and port mapping are off, and
+# everything runs in a network namespace with only a loopback device. Uses
+# scripts/interop/ and one temporary directory.
 
 set -euo pipefail
 export LC_ALL=C
 
-LIMIT=60 # seconds a case may take
-JOBS=12  # cases at a time; the clients mostly wait
+LIMIT=60 # timeout of a case in seconds
+JOBS=12  # concurrent cases; the clients mostly wait
 CLIENTS=(libtorrent aria2 transmission)
 
 die() {
@@ -44,7 +44,7 @@ install_clients() {
 }
 
 # Transmission drops loopback peers, so packets to the tracker on loopback
-# leave from addresses that it takes.
+# leave from addresses that it accepts.
 enter_network() {
     ip link set lo up
     ip address add "$address4" dev lo
@@ -77,8 +77,8 @@ bt() {
     /usr/bin/python3 scripts/interop/bt.py "$@"
 }
 
-# The clients: NAME torrent directory address port. Peers speak TCP alone: uTP
-# only delays the fall-back to it.
+# The clients: NAME torrent directory address port. Peers use only TCP, since
+# uTP only delays the fall-back to it.
 
 libtorrent() {
     local listen=$3:$4
@@ -86,8 +86,8 @@ libtorrent() {
     exec /usr/bin/python3 scripts/interop/bt.py peer "$1" "$2" "$listen"
 }
 
-# aria2 sends UDP announces from the socket of its DHT, which has no node to
-# ask here, and no private torrent to ask for.
+# aria2 sends UDP announces from the socket of its DHT, so that must be on. It
+# has no nodes here, and ignores private torrents.
 aria2() {
     exec env HOME="$2" aria2c --no-conf --dir="$2" --interface="$3" --listen-port="$4" \
         --enable-dht=true --dht-listen-port="$4" --dht-file-path="$2/dht.dat" \
@@ -108,8 +108,8 @@ transmission() {
     exec env HOME="$2" transmission-cli --config-dir "$2/config" --download-dir "$2" --port "$4" "$1"
 }
 
-# Why the pair in $1 cannot work with the tracker at $2; nothing if it can. The
-# quotes are what the clients log when they are made to try.
+# Prints why the pair in $1 cannot work with the tracker at $2, or nothing if it
+# can. The quotes are from the clients' logs.
 obstacle() {
     if [[ $2 == 'udp://['* && $1 == *aria2* ]]; then
         # "Failed to send data, cause: Address family not supported by protocol"
@@ -122,9 +122,9 @@ obstacle() {
     fi
 }
 
-# Runs case $1 in a subshell of its own: $2 seeds and $3 leeches through the
-# announce URL $4; $5 is the scrape URL, $6 the address of both. Leaves bytes,
-# seconds and result in the file `row`.
+# Runs case $1, in a subshell: $2 seeds and $3 leeches through the announce URL
+# $4; $5 is the scrape URL, $6 the address of both. Writes bytes, seconds and
+# result to the file `row`.
 run_case() {
     dir=$tmp/$1 torrent=$dir/torrent port=$((20000 + 2 * $1))
     from=$dir/seed/content to=$dir/leech/content

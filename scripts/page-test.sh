@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# The live page in a real browser: a gyre under some load, and Debian's chromium, which looks at it without a window.
-# Figures grow, charts are drawn, the page outlives a restart of the tracker, asks nobody else, and is readable in light
-# and dark, on a desk and on a phone. Takes half a minute.
+# Tests the live page of a gyre under load in a real browser, Debian's chromium without a window: figures grow, charts
+# are drawn, the page survives a restart of the tracker, sends no requests elsewhere, and is readable in light and dark
+# mode, on a desktop and on a phone. Takes half a minute.
 #
-#     scripts/page-test.sh             installs chromium if it is absent
-#     scripts/page-test.sh DIRECTORY   leaves pictures of it there, for a person to look at
+#     scripts/page-test.sh             installs chromium if it is missing
+#     scripts/page-test.sh DIRECTORY   also writes screenshots to this directory
 #
 # gyre and gyre-load are built (dist) unless GYRE_BIN names the folder that they are in.
 set -euo pipefail

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Where a worker's time goes: perf's report of gyre under load.
+# Profiles gyre under load with perf.
 # shellcheck source-path=SCRIPTDIR source=lib/bench.sh
 . "$(dirname "$0")/lib/bench.sh"
-read_options 'profile.sh [--http|--http-close] [--flame FILE.svg]: a profile of gyre under load, by perf; as a flame graph if inferno
-is installed (cargo install inferno)' "$@"
+read_options 'profile.sh [--http|--http-close] [--flame FILE.svg]: profiles gyre under load with perf, and with --flame draws
+a flame graph (requires inferno: cargo install inferno)' "$@"
 protocol=udp options=() flame=
 while ((${#words[@]})); do
     case ${words[0]} in
@@ -13,7 +13,7 @@ while ((${#words[@]})); do
         flame=${words[1]?--flame needs a file}
         words=("${words[@]:1}")
         ;;
-    *) die "what is ${words[0]}? See --help" ;;
+    *) die "unknown argument: ${words[0]}; see --help" ;;
     esac
     words=("${words[@]:1}")
 done
@@ -26,7 +26,7 @@ print_machine
 port=$(free_port)
 start_tracker "$protocol" gyre "$port"
 await_server "$protocol" "$port"
-# Where there are no hardware counters (in virtual machines), the kernel's clock does.
+# Without hardware counters (in virtual machines), samples are taken by the kernel's clock.
 event=cycles
 if [[ $(perf stat -e cycles true 2>&1) = *'<not supported>'* ]]; then event=cpu-clock; fi
 perf record -q -e "$event" -g -p "$server" -o "$scratch/perf.data" -- sleep "$duration" &
@@ -36,7 +36,7 @@ wait "$recorder" || true
 stop_server
 if [ -n "$flame" ]; then
     perf script -i "$scratch/perf.data" | inferno-collapse-perf | inferno-flamegraph >"$flame"
-    say "$flame is written"
+    say "flame graph: $flame"
 else
     perf report -i "$scratch/perf.data" --stdio --no-children -g none --percent-limit 0.5 2>/dev/null | grep -v '^$'
 fi

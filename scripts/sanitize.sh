@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Runs the tests under sanitizers, which see what neither the compiler nor Miri can: rings with a real kernel, and
-# threads. Needs a nightly toolchain; says what it skips. Takes some ten minutes on two cores.
+# Runs the tests under sanitizers. They find errors that neither the compiler nor Miri can: in rings with a real kernel,
+# and between threads. Needs a nightly toolchain, and prints what it skips. Takes some ten minutes on two cores.
 #
 #     scripts/sanitize.sh [address] [thread]
 #
 # address: memory that is used after its end or beyond its bounds, and leaks; over all tests of the libraries, and over
-#          trackers with all that they do. The kernel writes into buffers of ours, which it does not see; but whoever
-#          uses such a buffer after its end, it does.
-# thread:  data races; over what threads share: queues between workers, counters, doorbells, tables that are swapped,
-#          stores of sessions, and trackers of several workers. The standard library is built with it, or its own
+#          whole trackers. It does not see writes of the kernel into buffers, but it does see code that uses such a
+#          buffer after it was freed.
+# thread:  data races; over what threads share: queues between workers, counters, doorbells, swapped tables, stores of
+#          sessions, and trackers with several workers. The standard library is built with it too, otherwise its
 #          synchronisation would look like races.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -24,10 +24,9 @@ folder=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 nightly() {
     local sanitizer=$1
     shift
-    # C code of dependencies is not built with it; an allocator of their own would hide what it looks for.
+    # C code of dependencies is not built with the sanitizer. The allocator in C would hide errors.
     CARGO_TARGET_DIR=$folder/sanitize-$sanitizer RUSTFLAGS=-Zsanitizer=$sanitizer \
-        rustup run nightly cargo test --locked -p gyre-tracker -p gyre-core -p gyre-web --target "$HOST" \
-        "$@"
+        rustup run nightly cargo test --locked -p gyre-tracker -p gyre-core -p gyre-web --target "$HOST" "$@"
 }
 
 address() {
@@ -41,14 +40,15 @@ thread() {
         return
     fi
     nightly thread -Zbuild-std --lib -- mesh counters doorbell session worker ring
-    # The program has an allocator in C, which is not seen to synchronise; and thousands that wait take too long here.
-    nightly thread -Zbuild-std --test tracker -- --skip the_program_serves_it --skip only_so_many_wait
+    # The program's allocator in C looks unsynchronised, and thousands of waiting requests take too long here.
+    nightly thread -Zbuild-std --test tracker -- --skip the_program_serves_it \
+        --skip the_number_of_waiting_requests_is_limited
 }
 
 (($#)) || set -- address thread
 for sanitizer; do
     case $sanitizer in
         address | thread) "$sanitizer" ;;
-        *) echo "sanitize: error: there is no sanitizer $sanitizer; these are: address, thread" >&2; exit 2 ;;
+        *) echo "sanitize: error: unknown sanitizer: $sanitizer; must be address or thread" >&2; exit 2 ;;
     esac
 done

@@ -2,10 +2,10 @@
 # Runs the simulated tracker (crates/gyre-core/tests/simulation) in many worlds, optimised and on all cores, and prints
 # what happened in them.
 #   scripts/simulate.sh               2,000 seeds: some minutes on two cores
-#   scripts/simulate.sh --seeds N     so many
-#   scripts/simulate.sh --from S      others, from this one on
-#   scripts/simulate.sh --seed S      one alone, as a failure says
-#   scripts/simulate.sh --canaries    bugs planted on purpose, and in which world each is found
+#   scripts/simulate.sh --seeds N     N seeds
+#   scripts/simulate.sh --from S      seeds from S on
+#   scripts/simulate.sh --seed S      only seed S, as printed by a failure
+#   scripts/simulate.sh --canaries    planted bugs, and the world in which each is found
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -15,7 +15,7 @@ fail() {
 }
 
 number() {
-    [[ ${2-} =~ ^[0-9]+$ ]] || fail "$1 needs a number, not ${2-nothing}"
+    [[ ${2-} =~ ^[0-9]+$ ]] || fail "$1 needs a number"
 }
 
 seeds=2000 features=() test=many_worlds_hold
@@ -25,7 +25,7 @@ while [ $# -gt 0 ]; do
     --from) number "$@" && export GYRE_SIM_FROM=$2 && shift ;;
     --seed) number "$@" && export GYRE_SIM_SEED=$2 && shift ;;
     --canaries) features=(--features canary) test=each_planted_bug_is_found ;;
-    *) fail "what is $1? --seeds N, --from S, --seed S or --canaries" ;;
+    *) fail "unknown option: $1; the options are --seeds N, --from S, --seed S and --canaries" ;;
     esac
     shift
 done

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Proves what tuning/apply.sh promises: a dry run changes nothing, an apply changes what it was asked to and no more, a
-# second one nothing, a revert puts everything back byte for byte, also after a run that broke off.
+# Tests tuning/apply.sh: a dry run changes nothing, an apply changes only what was requested, a second apply changes
+# nothing, a revert restores everything byte for byte, also after an aborted run.
 #
-# The first half works in a scratch folder that looks like a machine (--root), with an ethtool that has a card's state in
-# files. The second half needs a network namespace: real nft, ethtool and connection tracking, none of the machine's
-# own. Owns a temporary directory and the processes it starts. Takes some seconds.
+# The first half works in a scratch directory that looks like a machine (--root), with a fake ethtool that keeps a
+# card's state in files. The second half needs a network namespace, with real nft, ethtool and connection tracking,
+# separate from the machine's. Uses a temporary directory. Takes some seconds.
 
-# shellcheck disable=SC2031 # lib.sh is read in a subshell, which has its own tmp
+# shellcheck disable=SC2031 # lib.sh is read in a subshell, which has a separate `tmp`
 
 set -euo pipefail
 export LC_ALL=C
@@ -19,20 +19,20 @@ die() {
     exit 1
 }
 
-# run CODE OPTION...: apply.sh must end with this code. Its output is in $tmp/out.
+# run CODE OPTION...: runs apply.sh, which must exit with this code. Its output is in $tmp/out.
 run() {
     local expected=$1 code=0
     shift
-    # The outer redirection is for what bash says about a run that was killed.
+    # The outer redirection hides bash's message about a killed run.
     { "$apply" "${in_root[@]}" "$@" >"$tmp/out" 2>&1 </dev/null || code=$?; } 2>/dev/null
-    ((code == expected)) || die "apply.sh $* ended with $code, not $expected"
+    ((code == expected)) || die "apply.sh $* exited with $code, not $expected"
 }
 
-says() { grep -qF -- "$1" "$tmp/out" || die "the last run did not say: $1"; }
+says() { grep -qF -- "$1" "$tmp/out" || die "the last run did not print: $1"; }
 changed() { says "apply.sh: $1 changes"; }
 is() { [[ $(<"$root$1") == "$2" ]] || die "$1 is $(<"$root$1"), not $2"; }
 
-# All that there is below the root: kind, mode, name, content.
+# Prints everything below the root: kind, mode, name, content.
 snapshot() {
     (cd "$root" && find . -path ./var/lib/gyre-tuning -prune -o -printf '%y %m %p\n' | sort -k3 &&
         find . -path ./var/lib/gyre-tuning -prune -o -type f -print0 | sort -z | xargs -0 sha256sum)
@@ -40,7 +40,7 @@ snapshot() {
 
 same() { diff "$tmp/$1" <(snapshot) >"$tmp/out" || die "$2"; }
 
-# ---- a machine in a folder ----
+# ---- a machine in a directory ----
 
 put() {
     mkdir -p "$(dirname "$root$1")"
@@ -54,7 +54,7 @@ make_machine() {
     put /proc/sys/kernel/random/boot_id first-boot
     put /proc/sys/kernel/io_uring_disabled 0
     put /proc/sys/net/core/rmem_max 212992
-    put /proc/sys/net/core/wmem_default 4194304 # better than asked
+    put /proc/sys/net/core/wmem_default 4194304 # above the minimum
     put /proc/sys/net/core/netdev_budget 300
     put /proc/sys/net/core/netdev_budget_usecs 2000
     put /proc/sys/net/core/netdev_max_backlog 1000
@@ -82,8 +82,8 @@ make_machine() {
     make_ethtool
 }
 
-# An ethtool as far as apply.sh uses it; $root/tools/card has the card's state, tools/refuse options that it can't,
-# tools/die those at which the caller is killed.
+# Writes a fake ethtool with the functions that apply.sh uses. $root/tools/card has the card's state, tools/refuse the
+# unsupported options, tools/die the options at which it kills its caller.
 make_ethtool() {
     cat >"$root/tools/ethtool" <<'END'
 #!/usr/bin/env bash
@@ -123,7 +123,7 @@ END
     chmod +x "$root/tools/ethtool"
 }
 
-# ---- what is promised ----
+# ---- tests in the directory ----
 
 everything=(--only "sysctl,nic,cpu,service,boot" --cores 1-3 --isolate --nic nic0 --port 6969 --port 80)
 
@@ -137,14 +137,14 @@ a_dry_run_changes_nothing() {
     says "+combined = 3"
     cp "$tmp/out" "$tmp/dry"
     run 0 --dry-run "${everything[@]}"
-    cmp -s "$tmp/dry" "$tmp/out" || die "--dry-run says something else than no mode"
+    cmp -s "$tmp/dry" "$tmp/out" || die "--dry-run prints something else than no mode"
     same before "a dry run changed something"
     [[ ! -e $root/var/lib/gyre-tuning ]] || die "a dry run recorded something"
 }
 
-there_and_back() {
+a_revert_undoes_an_apply() {
     make_machine
-    put /etc/sysctl.d/90-gyre.conf "net.core.rmem_max = 5" # somebody else's, and only theirs to read
+    put /etc/sysctl.d/90-gyre.conf "net.core.rmem_max = 5" # a file of another program, readable only by its owner
     chmod 600 "$root/etc/sysctl.d/90-gyre.conf"
     snapshot >"$tmp/before"
     run 0 --apply "${everything[@]}"
@@ -157,7 +157,7 @@ there_and_back() {
     says "-net.core.rmem_max = 8388608"
     same after "a dry run of a revert changed something"
     run 0 --revert
-    same before "a revert did not put everything back"
+    same before "a revert did not restore everything"
     [[ ! -e $root/var/lib/gyre-tuning ]] || die "records are left after a revert"
     run 0 --revert
     changed 0
@@ -168,12 +168,12 @@ it_is_applied() {
     is /proc/sys/net/core/rmem_max 8388608
     is /proc/sys/net/core/wmem_default 4194304
     grep -qx 'net.core.rmem_max = 8388608' "$root/etc/sysctl.d/90-gyre.conf" || die "the sysctl file lacks a line"
-    grep -qx '# left alone, it was 4194304: net.core.wmem_default = 1048576' "$root/etc/sysctl.d/90-gyre.conf" ||
+    grep -qx '# not lowered from 4194304: net.core.wmem_default = 1048576' "$root/etc/sysctl.d/90-gyre.conf" ||
         die "the sysctl file would lower a value at the next boot"
     is /tools/card "$(printf '%s\n' most=4 combined=3 rx=2048 tx=1024 adaptive-rx=off rx-usecs=20 udp4=sdfn udp6=sdfn)"
     is /proc/irq/40/smp_affinity_list 1
     is /proc/irq/42/smp_affinity_list 3
-    is /proc/irq/43/smp_affinity_list 1 # the stub's fourth queue does not go away
+    is /proc/irq/43/smp_affinity_list 1 # the fake card keeps its fourth queue
     is /proc/irq/44/smp_affinity_list 0-3
     is /sys/class/net/nic0/queues/tx-0/xps_cpus 2
     is /sys/class/net/nic0/queues/tx-2/xps_cpus 8
@@ -192,7 +192,7 @@ it_is_applied() {
     [[ -x $root/usr/local/lib/gyre-tuning/apply.sh ]] || die "the boot unit has no script"
 }
 
-only_what_was_asked_for() {
+only_the_chosen_parts_change() {
     make_machine
     snapshot >"$tmp/before"
     run 0 --apply --only cpu --cores 2
@@ -206,29 +206,29 @@ END
     is /sys/devices/system/cpu/cpu2/cpufreq/scaling_governor schedutil
     is /proc/sys/net/core/rmem_max 8388608
     run 0 --revert
-    same before "two reverts did not put everything back"
+    same before "two reverts did not restore everything"
 }
 
-others_changes_stay() {
+changes_by_others_stay() {
     make_machine
     snapshot >"$tmp/before"
     run 0 --apply --only sysctl
     put /proc/sys/net/core/netdev_budget 900
-    put /proc/sys/net/core/netdev_budget_usecs 2000 # what it was
+    put /proc/sys/net/core/netdev_budget_usecs 2000 # the original value
     run 3 --revert
-    says "netdev_budget: somebody has changed it since"
+    says "netdev_budget: was changed since by others"
     is /proc/sys/net/core/netdev_budget 900
     is /proc/sys/net/core/rmem_max 212992
     run 0 --revert --force
-    same before "--force did not put everything back"
-    # What was only looked at is not put back: it was never changed.
+    same before "--force did not restore everything"
+    # Settings that were recorded but never changed are not restored.
     run 0 --apply --only nic --nic nic0 --cores 0-3
     sed -i 's/udp6=.*/udp6=sd/' "$root/tools/card"
     run 0 --revert
     is /tools/card "$(printf '%s\n' most=4 combined=4 rx=512 tx=512 adaptive-rx=on rx-usecs=3 udp4=sd udp6=sd)"
 }
 
-originals_are_kept() {
+a_second_apply_keeps_the_first_records() {
     local original
     make_machine
     snapshot >"$tmp/before"
@@ -238,15 +238,15 @@ originals_are_kept() {
     (for record in "$root"/var/lib/gyre-tuning/*; do head -2 "$record/what" | paste -sd' '; done) | sort >"$tmp/out"
     [[ -s $tmp/out && -z $(uniq -d "$tmp/out") ]] || die "a second apply recorded a setting again"
     original=$(dirname "$(grep -lx '40 nic0-TxRx-0' "$root"/var/lib/gyre-tuning/*/what)")/before
-    [[ $(<"$original") == 0-3 ]] || die "a second apply wrote over what was recorded"
+    [[ $(<"$original") == 0-3 ]] || die "a second apply overwrote a record"
     run 0 --revert
     same before "two applies could not be undone by one revert"
 }
 
-failures_can_be_undone() {
+failed_and_killed_runs_can_be_reverted() {
     make_machine
     snapshot >"$tmp/before"
-    # A value that nobody can write, not even root.
+    # A value that even root can't write.
     rm "$root/proc/sys/net/core/netdev_budget"
     ln -s /proc/sys/kernel/random/boot_id "$root/proc/sys/net/core/netdev_budget"
     run 1 --apply --only sysctl
@@ -255,17 +255,17 @@ failures_can_be_undone() {
     run 0 --revert
     rm "$root/proc/sys/net/core/netdev_budget"
     put /proc/sys/net/core/netdev_budget 300
-    same before "a failed apply could not be undone"
-    # Killed in the middle, before and after a setting was written.
+    same before "a failed apply could not be reverted"
+    # Runs that are killed before and after a setting is written.
     local option some=(--only "sysctl,nic" --cores 1-3 --nic nic0)
     for option in -G -n -L; do
         printf "%s\n" "$option" >"$root/tools/die"
         run 137 --apply "${some[@]}"
         rm "$root/tools/die"
         run 0 --revert
-        same before "an apply that was killed at ethtool $option could not be undone"
+        same before "an apply that was killed at ethtool $option could not be reverted"
     done
-    # Or the revert is.
+    # A revert that is killed.
     run 0 --apply "${some[@]}"
     echo -L >"$root/tools/die"
     run 137 --revert
@@ -274,7 +274,7 @@ failures_can_be_undone() {
     same before "a revert that was killed could not be finished"
 }
 
-what_cannot_be_done_is_skipped() {
+unsupported_settings_are_skipped() {
     make_machine
     printf '%s\n' -g -C -n >"$root/tools/refuse"
     snapshot >"$tmp/before"
@@ -290,25 +290,25 @@ what_cannot_be_done_is_skipped() {
     says "no nft"
     run 0 --revert
     make_ethtool
-    same before "what could not be done left something"
+    same before "skipped settings were changed"
 }
 
-few_queues_are_shared() {
+few_queues_are_shared_by_the_cores() {
     make_machine
     rm -r "$root"/sys/class/net/nic0/queues/?x-[23] "$root"/sys/class/net/nic0/device/msi_irqs/4[23]
     sed -i 's/most=4/most=2/; s/combined=4/combined=1/' "$root/tools/card"
     snapshot >"$tmp/before"
     run 0 --apply --only nic --nic nic0 --cores 0-3
-    says "note [nic]: nic0 can do 2 queues for 4 cores"
-    grep -qx combined=2 "$root/tools/card" || die "the card has not as many queues as it can"
+    says "note [nic]: nic0 supports only 2 queues for 4 cores"
+    grep -qx combined=2 "$root/tools/card" || die "the card does not use all its queues"
     is /sys/class/net/nic0/queues/tx-0/xps_cpus 5
     is /sys/class/net/nic0/queues/rx-0/rps_cpus 5
     is /sys/class/net/nic0/queues/rx-1/rps_cpus a
     run 0 --revert
-    same before "shared queues were not put back"
+    same before "shared queues were not restored"
 }
 
-a_reboot_forgets() {
+a_reboot_resets_volatile_settings() {
     make_machine
     run 0 --apply --only sysctl,cpu --cores 0
     put /proc/sys/kernel/random/boot_id second-boot
@@ -316,8 +316,8 @@ a_reboot_forgets() {
     run 0 --revert
     is /sys/devices/system/cpu/cpu0/cpufreq/scaling_governor powersave
     is /proc/sys/net/core/rmem_max 212992
-    [[ ! -e $root/etc/sysctl.d/90-gyre.conf ]] || die "the sysctl file outlived a revert after a reboot"
-    # An apply at the next boot records anew.
+    [[ ! -e $root/etc/sysctl.d/90-gyre.conf ]] || die "a revert after a reboot left the sysctl file"
+    # An apply after a reboot writes new records.
     run 0 --apply --only cpu --cores 0
     put /proc/sys/kernel/random/boot_id third-boot
     put /sys/devices/system/cpu/cpu0/cpufreq/scaling_governor ondemand
@@ -326,7 +326,7 @@ a_reboot_forgets() {
     is /sys/devices/system/cpu/cpu0/cpufreq/scaling_governor ondemand
 }
 
-wrong_input_is_refused() {
+invalid_input_is_rejected() {
     make_machine
     snapshot >"$tmp/before"
     while IFS= read -r options; do
@@ -335,7 +335,7 @@ wrong_input_is_refused() {
         run 2 "${words[@]}"
         (($(wc -l <"$tmp/out") == 1)) || die "more than one line about: $options"
         [[ $(<"$tmp/out") == "apply.sh: error: "* ]] || die "no error about: $options"
-        same before "wrong input changed something: $options"
+        same before "invalid input changed something: $options"
     done <<'END'
 --what
 --apply --dry-run
@@ -399,7 +399,7 @@ masks_and_lists() {
 
 # ---- in a network namespace ----
 
-# Runs in a namespace of network and mounts. Of files only records are written, and those to scratch.
+# Runs in a network and mount namespace. The only files written are records, in the scratch directory.
 in_namespace() {
     mkdir -p "$tmp/records"
     mount --bind "$tmp/records" /var/lib
@@ -418,7 +418,7 @@ in_namespace() {
     as_client ip addr add 192.0.2.2/24 dev client0
     as_client ip addr add 2001:db8::2/64 dev client0 nodad
     as_client ip link set client0 up
-    # A firewall, which makes the kernel track connections.
+    # A firewall rule that makes the kernel track connections.
     nft -f - <<'END'
 table inet firewall {
     chain input {
@@ -428,15 +428,16 @@ table inet firewall {
 }
 END
     the_port_is_not_tracked
-    the_table_is_put_back
-    a_real_interface
+    the_table_is_restored
+    a_real_interface_is_restored
     echo "tuning-test: the namespace half passed"
 }
 
 as_client() { nsenter --net=/proc/$client/ns/net "$@"; }
 tracked() { cat /proc/sys/net/netfilter/nf_conntrack_count; }
 
-# A datagram and a connection to a port, over IPv4 and IPv6. Nobody listens: the answers are ICMP and a reset.
+# Sends a datagram and a connection request to a port, over IPv4 and IPv6. No program listens: the answers are ICMP and
+# a reset.
 knock() {
     local address
     for address in 192.0.2.1 2001:db8::1; do
@@ -448,7 +449,7 @@ the_port_is_not_tracked() {
     local before
     before=$(tracked)
     knock 6969
-    (($(tracked) >= before + 2)) || die "connections are not tracked here, so that nothing can be shown"
+    (($(tracked) >= before + 2)) || die "connections are not tracked here, so this can't be tested"
     run 0 --apply --only conntrack --port 6969 --port 7070
     before=$(tracked)
     knock 6969
@@ -457,43 +458,43 @@ the_port_is_not_tracked() {
     knock 6970
     (($(tracked) >= before + 2)) || die "another port is no longer tracked"
     nft list table inet gyre >"$tmp/out"
-    grep -q 'udp dport { 6969, 7070 } counter packets [1-9]' "$tmp/out" || die "the rules saw no request"
-    grep -q 'tcp sport { 6969, 7070 } counter packets [1-9]' "$tmp/out" || die "the rules saw no reply"
+    grep -q 'udp dport { 6969, 7070 } counter packets [1-9]' "$tmp/out" || die "the rules counted no request"
+    grep -q 'tcp sport { 6969, 7070 } counter packets [1-9]' "$tmp/out" || die "the rules counted no reply"
     run 0 --apply --only conntrack --port 7070 --port 6969
     changed 0
     run 0 --revert
 }
 
-the_table_is_put_back() {
+the_table_is_restored() {
     nft -s list ruleset >"$tmp/rules"
     run 0 --apply --only conntrack
     run 0 --apply --only conntrack --port 7000
     run 0 --revert
-    diff "$tmp/rules" <(nft -s list ruleset) || die "the rules are others after a revert"
-    # Somebody's table of the same name.
+    diff "$tmp/rules" <(nft -s list ruleset) || die "the rules differ after a revert"
+    # A table of another program with the same name.
     nft add table inet gyre
     nft add chain inet gyre mine '{ type filter hook input priority 5; }'
     nft -s list ruleset >"$tmp/rules"
     run 0 --apply --only conntrack
-    ! nft list table inet gyre | grep -q mine || die "two tables were mixed"
+    ! nft list table inet gyre | grep -q mine || die "two tables were merged"
     run 0 --revert
-    diff "$tmp/rules" <(nft -s list ruleset) || die "somebody's table was not put back"
+    diff "$tmp/rules" <(nft -s list ruleset) || die "the other program's table was not restored"
 }
 
-a_real_interface() {
+a_real_interface_is_restored() {
     local before
     ethtool -L gyre0 rx 4 tx 4
     if ! { echo 1 >/sys/class/net/gyre0/queues/tx-3/xps_cpus; } 2>/dev/null; then
-        echo "tuning-test: only real root may set an interface's masks: that part is skipped"
+        echo "tuning-test: skipped the interface's masks, which need real root"
         return 0
     fi
     before=$(card)
-    run 3 --apply --only nic --nic gyre0 --cores 0-1 # veth has no rings to size
-    [[ $(ethtool -l gyre0 | awk '/^RX:/ { n = $2 } END { print n }') == 2 ]] || die "the queues are not two"
+    run 3 --apply --only nic --nic gyre0 --cores 0-1 # veth has no rings
+    [[ $(ethtool -l gyre0 | awk '/^RX:/ { n = $2 } END { print n }') == 2 ]] || die "there are not two queues"
     run 3 --apply --only nic --nic gyre0 --cores 0-1
     changed 0
     run 0 --revert
-    [[ $(card) == "$before" ]] || die "the interface is not as it was: $(card)"
+    [[ $(card) == "$before" ]] || die "the interface was not restored: $(card)"
 }
 
 card() {
@@ -501,7 +502,7 @@ card() {
     grep -H . /sys/class/net/gyre0/queues/*/{xps,rps}_cpus
 }
 
-# ---- all of it ----
+# ---- the program ----
 
 if [[ ${1-} == --in-namespace ]]; then
     tmp=$2
@@ -509,7 +510,7 @@ if [[ ${1-} == --in-namespace ]]; then
     exit
 fi
 
-# Records are synced, which a disk takes its time for.
+# Records are synced, which is slow on a disk.
 [[ ! -w /dev/shm ]] || export TMPDIR=/dev/shm
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
@@ -517,10 +518,10 @@ root=$tmp/root
 in_root=(--root "$root")
 mkdir "$root"
 
-for promise in a_dry_run_changes_nothing there_and_back only_what_was_asked_for others_changes_stay \
-    originals_are_kept failures_can_be_undone what_cannot_be_done_is_skipped few_queues_are_shared \
-    a_reboot_forgets wrong_input_is_refused masks_and_lists; do
-    $promise
+for test in a_dry_run_changes_nothing a_revert_undoes_an_apply only_the_chosen_parts_change changes_by_others_stay \
+    a_second_apply_keeps_the_first_records failed_and_killed_runs_can_be_reverted unsupported_settings_are_skipped \
+    few_queues_are_shared_by_the_cores a_reboot_resets_volatile_settings invalid_input_is_rejected masks_and_lists; do
+    $test
     rm -f "$tmp/out"
 done
 echo "tuning-test: the scratch half passed"
@@ -528,10 +529,10 @@ echo "tuning-test: the scratch half passed"
 namespace=(unshare --net --mount)
 ((EUID == 0)) || namespace+=(--map-root-user)
 for tool in nft ethtool ip nsenter; do
-    command -v $tool >/dev/null || { echo "tuning-test: no $tool: the namespace half is skipped" && exit 0; }
+    command -v $tool >/dev/null || { echo "tuning-test: skipped the namespace half: no $tool" && exit 0; }
 done
 if ! "${namespace[@]}" sh -c 'mount -t sysfs none /sys && nft list tables && ip link add type veth' &>/dev/null; then
-    echo "tuning-test: no network namespaces here: the namespace half is skipped"
+    echo "tuning-test: skipped the namespace half: no network namespaces here"
     exit 0
 fi
 "${namespace[@]}" "$PWD/scripts/tuning-test.sh" --in-namespace "$tmp"

@@ -1,5 +1,5 @@
-//! gyre is a BitTorrent tracker for Linux bare metal: one process serves UDP (BEP 15) and HTTP (BEP 3) from one worker
-//! per core, on io_uring. The program `gyre` is a thin user of this library.
+//! gyre is a BitTorrent tracker for Linux on bare metal. One process serves UDP (BEP 15) and HTTP (BEP 3) with one
+//! worker per core, on io_uring. The program `gyre` is a thin layer over this library.
 //!
 //! # How a request travels
 //!
@@ -12,54 +12,64 @@
 //!                                                                     mesh ◄──► the other workers
 //! ```
 //!
-//! Every swarm is owned by one worker, chosen by a keyed function of its info-hash ([`owner`]). The kernel runs the
-//! same function as a BPF program, so that an announce by UDP arrives at its owner's socket and is answered there
-//! without any hand-over. What arrives elsewhere (HTTP, scrapes over several owners, other steering) goes through
-//! the [`mesh`]: a bounded lock-free queue for each ordered pair of workers. UDP replies leave from the owner's own
-//! socket, since all workers' sockets share the port; HTTP answers and gathered scrapes come back.
+//! Each swarm is owned by one worker, chosen by a keyed function of its info-hash ([`owner`]). The kernel runs the same
+//! function as a BPF program, so a UDP announce arrives at its owner's socket and is answered there without a
+//! hand-over. Requests that arrive at another worker (HTTP, scrapes of several owners, other steering) go through the
+//! [`mesh`]: a bounded lock-free queue for each ordered pair of workers. UDP replies leave from the owner's socket,
+//! since the sockets of all workers share the port. HTTP responses and gathered scrapes return to the worker that
+//! received the request.
 //!
-//! No lock and no written cache line is shared on this path. Counters are plain numbers that each worker publishes
-//! four times a second.
+//! This path takes no lock and writes no shared cache line. Counters are plain numbers that each worker publishes four
+//! times a second.
 //!
 //! # A worker's turn
 //!
-//! Read the clock once; take completions of the UDP ring; take messages; do a slice of the sweep and of the
-//! connections' deadlines; submit; ring the doorbells of workers that sleep and got mail; let the HTTP tasks run, or
-//! sleep. Each step is bounded by a constant of [`limits`].
+//! Read the clock once; take completions of the UDP ring; take messages of the mesh; sweep a slice of the table and
+//! check some connection deadlines; submit; ring the doorbells of sleeping workers that have new messages; let the HTTP
+//! tasks run, or sleep. Each step is bounded by a constant in [`limits`].
 //!
-//! Two rings serve a worker: one driven by hand for UDP (crate io-uring), one by tokio-uring for HTTP. tokio-uring
-//! submits only when its thread is about to sleep. A worker that never sleeps would starve HTTP; so when HTTP has
-//! queued something, the worker queues a no-op behind it and sleeps until that has completed ([`worker`]).
+//! A worker has two rings: one for UDP, which it drives itself (crate io-uring), and one for HTTP, which tokio-uring
+//! drives. tokio-uring submits only when its thread is about to sleep, so a worker that never sleeps would starve HTTP.
+//! When HTTP has queued something, the worker therefore queues a no-op behind it and sleeps until that no-op has
+//! completed ([`worker`]).
 //!
 //! # The modules
 //!
-//! Imports go downwards only, which a test checks. A module is pure (no clock, no randomness of its own, no system
-//! call), or it is the kernel's side (the only `unsafe` code), or it wires the two together.
+//! The library consists of three crates: gyre-core, gyre-web on top of it, and gyre-tracker (the library `gyre`), which
+//! re-exports the modules of the other two. Imports go only downwards, which a test checks. A module is of one of these
+//! kinds:
 //!
-//! | module | owns | kind |
-//! |---|---|---|
-//! | [`cli`] | the command line | wiring |
-//! | `top` | `gyre top`, the figures of a tracker in a terminal (with the feature `top`) | wiring |
-//! | [`admin`] | what operators see and change of a tracker while it runs, by HTTP | wiring |
-//! | [`launcher`] | the start of a process that takes over, by one that is not confined | wiring |
-//! | [`doctor`], [`report`] | what is amiss with the machine; the line of statistics | wiring |
-//! | [`server`] | sockets, threads, start and end; how a tracker is put together | wiring |
-//! | [`worker`] | a worker's turn, its HTTP connections, the tasks of requests that wait | wiring |
-//! | [`web`] | routes of a program's own, and the HTTP connection that their handlers have in hand | wiring |
-//! | [`ring`] | the UDP ring | kernel |
-//! | [`mesh`] | the queues between workers | wiring |
-//! | [`engine`] | what a request means, its context, middleware, gathering of answers | pure |
-//! | [`snapshot`] | the table in a file | pure |
-//! | [`swarm`] | the table of swarms and peers, the sweep | pure |
-//! | [`sys`] | cores, socket options, doorbells, files below a directory, what a process gives up | kernel |
-//! | [`error`] | what can go wrong, at the start and with a request | pure |
-//! | [`config`] | what an operator decides | pure |
-//! | [`access`], [`throttle`] | who may use the tracker, for which torrents, and how much of it | pure |
-//! | [`wire`] | UDP, HTTP, queries, bencode, what proxies say | pure |
-//! | [`connection_id`], [`counters`], [`owner`] | BEP 15's ids; what is counted; who owns a swarm | pure |
-//! | [`text`] | how sizes, and words of others, are written for a human | pure |
-//! | [`limits`], [`time`], [`data`], [`types`] | every bound; the clock; values by type; the words | pure |
-//! | `canary` | bugs that are planted for a test of the tests (with the feature `canary`) | pure |
+//! - *pure*: no clock, no source of randomness, no system call;
+//! - *kernel*: wraps system calls, and may contain `unsafe` code;
+//! - *wiring*: connects the two.
+//!
+//! | module | crate | owns | kind |
+//! |---|---|---|---|
+//! | [`cli`] | gyre-tracker | the command line | wiring |
+//! | `top` | gyre-tracker | `gyre top`, the figures of a tracker in a terminal (feature `top`) | wiring |
+//! | [`admin`] | gyre-tracker | the HTTP interface for operators of a running tracker | wiring |
+//! | [`doctor`], [`report`] | gyre-tracker | checks of the machine's configuration; the statistics line | wiring |
+//! | [`launcher`] | gyre-tracker | start of a successor process by a process that is not sandboxed | wiring |
+//! | [`server`] | gyre-tracker | assembly of a tracker: sockets, threads, start and end | wiring |
+//! | [`worker`] | gyre-tracker | a worker's thread: its rings, HTTP connections, tasks of waiting requests | wiring |
+//! | [`ring`] | gyre-tracker | the UDP ring | kernel |
+//! | [`sys`] | gyre-tracker | cores, socket options, doorbells, the sandbox, privileges | kernel |
+//! | [`web`] | gyre-web | routes that a program adds, and the HTTP connection that their handlers use | wiring |
+//! | [`mesh`] | gyre-core | the queues between workers | wiring |
+//! | [`engine`] | gyre-core | a worker's turn; requests, their context, middleware, gathering of answers | pure |
+//! | [`snapshot`] | gyre-core | the file format of the swarm table | pure |
+//! | [`swarm`] | gyre-core | the table of swarms and peers, the sweep | pure |
+//! | [`error`] | gyre-core, gyre-tracker | errors of requests; errors of the server | pure |
+//! | [`config`] | gyre-core | the configuration | pure |
+//! | [`access`], [`throttle`] | gyre-core | allow and deny lists; request rates | pure |
+//! | [`wire`] | gyre-core | UDP, HTTP, queries, bencode, headers of proxies | pure |
+//! | [`connection_id`], [`owner`] | gyre-core | connection ids of BEP 15; the owner of a swarm | pure |
+//! | [`counters`] | gyre-core | the counters | pure |
+//! | [`limits`] | all three | every bound | pure |
+//! | [`time`] | gyre-core | the clock, the only place that reads it | wiring |
+//! | [`text`] | gyre-core | sizes and foreign text in readable form | pure |
+//! | [`types`], [`data`] | gyre-core | the basic types; values by type | pure |
+//! | `canary` | gyre-core | planted bugs that the tests must find (feature `canary`) | pure |
 //!
 //! # Example
 //!
@@ -99,7 +109,7 @@ pub mod sys;
 pub mod top;
 pub mod worker;
 
-// What the core and the web hold. Users name it by these paths: the two crates promise no stability of their own.
+// The modules of gyre-core and gyre-web. Users reach them by these paths; the two crates promise no stability.
 #[doc(inline)]
 pub use gyre_core::{
     access, config, connection_id, counters, data, engine, mesh, owner, snapshot, swarm, text, throttle,

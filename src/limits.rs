@@ -1,6 +1,6 @@
-//! Owns every bound of the server around the core: rings, connections, the admin listener, the process, the doctor.
-//! Those of the core and of the web stand beside them under the same path. Each is named, with its unit in the name and
-//! its sum shown. The relations between them are checked at compile time.
+//! Owns the bounds of the server around the core: rings, connections, the admin listener, the process, the doctor. The
+//! bounds of gyre-core and gyre-web are re-exported here. Each bound is a named constant with its unit in the name and
+//! its arithmetic shown. Relations between bounds are checked at compile time.
 
 use std::ops::RangeInclusive;
 
@@ -40,17 +40,17 @@ pub use gyre_web::limits::{
 
 // ---- a worker's UDP ring ----
 
-/// Datagrams that can wait in a worker's ring to be looked at.
+/// Received datagrams that can wait in a worker's ring.
 pub const RECEIVE_BUFFERS: u16 = 256;
-/// Replies that one submission carries.
+/// Replies in one submission.
 pub const REPLY_SLOTS: usize = 128;
-/// Entries of the submission queue: all replies, a receive for each socket, and their cancelling.
+/// Entries of the submission queue: all replies, and for each socket a receive and its cancellation.
 pub const SUBMISSION_ENTRIES: u32 = 512;
 /// Entries of the completion queue: a completion for each receive buffer, and for each reply that fails.
 pub const COMPLETION_ENTRIES: u32 = 1024;
-/// A receive that fails so often in a row, whatever the reason, has failed for good.
+/// Consecutive failures of a receive, for any reason, after which the ring gives up.
 pub const RECEIVE_FAILURES_MAX: u32 = 1_000;
-/// Calls that one submission may take before what is left waits for the next turn.
+/// System calls for one submission. What is left after them waits for the next turn.
 pub const SUBMIT_TRIES: usize = 4;
 
 const _: () = assert!(RECEIVE_BUFFERS.is_power_of_two());
@@ -60,109 +60,111 @@ const _: () =
 
 // ---- the table ----
 
-/// What the process takes beside its workers: its code, the log.
+/// Memory of the process without its workers: code, log.
 pub const PROCESS_BYTES: u64 = 4 << 20;
-/// What a worker takes beside its table: receive buffers (0.45 MiB), reply slots (0.2), buckets of sources (1 if there
-/// are limits), queues and boxes of the mesh, and above all the allocator's huge pages that these and the table's first
-/// chunks begin to fill.
+/// Memory of a worker without its table: receive buffers (0.45 MiB), reply slots (0.2), rate limits of sources (1, if
+/// there are limits), queues and boxes of the mesh, and above all the allocator's huge pages, which these and the
+/// first chunks of the table only partly fill.
 pub const WORKER_BYTES: u64 = 11 << 20;
-/// The table takes so much more for moments, and the allocator more than the table knows of.
+/// Memory beyond the table's own count: what it needs for short moments, and the allocator's overhead.
 pub const TABLE_OVERHEAD_PERCENT: u64 = 10;
-/// The default of `--max-memory` is the machine's memory by this.
+/// The default of `--max-memory` is the machine's memory divided by this.
 pub const DEFAULT_MEMORY_DIVISOR: u64 = 2;
 
-// ---- what operators look at ----
+// ---- surveys of all swarms ----
 
-/// Swarms that a worker looks at in one slice of a survey: some 50 us.
+/// Swarms that a worker reads in one slice of a survey: some 50 us.
 pub const SURVEY_SLICE: usize = 2_048;
-/// Slices of a survey that wait for whoever reads them; its worker waits beyond.
+/// Slices of a survey that wait to be read. When all are in use the worker waits.
 pub const SURVEY_SLICES: usize = 4;
-/// Pause of a worker between two slices, for whoever asks it something.
+/// Pause of a worker between two slices, in which it serves requests.
 pub const SURVEY_PAUSE_MS: u64 = 1;
 
 // ---- the admin listener ----
 
-/// Where it is, if nothing is said: for the machine itself alone.
+/// Default address of the admin listener: reachable from the machine itself only.
 pub const DEFAULT_ADMIN_ADDRESS: &str = "127.0.0.1:6970";
-/// Connections to it: browsers keep up to six each.
+/// Connections to the admin listener. A browser keeps up to six.
 pub const ADMIN_CONNECTIONS: usize = 128;
-/// Descriptors that it needs: its connections, those that are refused, and its worker.
+/// Descriptors of the admin listener: its connections, the refused ones, and its worker.
 pub const ADMIN_DESCRIPTORS: u64 =
     (ADMIN_CONNECTIONS + HTTP_REFUSALS) as u64 + SPARE_DESCRIPTORS + WORKER_DESCRIPTORS + 2;
-/// Memory of its tracker, which holds no swarms: the least that one takes.
+/// Memory limit of the admin listener's tracker, which holds no swarms: the smallest possible one.
 pub const ADMIN_MEMORY_BYTES: u64 = 64 << 20;
-/// Its events come so often.
+/// Interval of the events that the admin listener sends.
 pub const ADMIN_EVENT_INTERVAL_MS: u64 = 1_000;
-/// Swarms that it knows to be the largest.
+/// Number of the largest swarms that a survey finds.
 pub const ADMIN_LARGEST: usize = 100;
-/// It looks for them so often at most, and only when it is asked ...
+/// Minimum interval between two surveys. A survey runs only on request.
 pub const ADMIN_SURVEY_INTERVAL_S: u64 = 5;
-/// ... and for no more than one part in so many of the time.
+/// Divisor: surveys take at most one part in this number of the time.
 pub const ADMIN_SURVEY_SHARE: u32 = 10;
-/// Scrapes of everything that go on at a time.
+/// Concurrent scrapes of all swarms.
 pub const ADMIN_SCRAPES: usize = 2;
-/// Peers of one swarm that it shows.
+/// Peers of one swarm in a response.
 pub const ADMIN_PEERS_MAX: usize = 1_000;
-/// What the doctor has found is not looked for again for so long.
+/// Time for which the doctor's findings are reused.
 pub const ADMIN_DOCTOR_INTERVAL_S: u64 = 10;
-/// A token's length.
+/// Length of a token.
 pub const ADMIN_TOKEN_BYTES: RangeInclusive<usize> = 16..=256;
-/// A list that is put in another's place: some 200 million hashes, twice what a list may have.
+/// Length of a list that replaces another: some 200 million hashes, twice what a list may have.
 pub const ADMIN_LIST_BYTES: u64 = 8 << 30;
-/// Entries that are added to a list at a time: some 400,000 hashes.
+/// Length of the entries that one request adds to a list: some 400,000 hashes.
 pub const ADMIN_ENTRIES_BYTES: u64 = 16 << 20;
 
 // ---- gyre top ----
 
-/// `--interval`: seconds between two readings.
+/// Range of `--interval`, the time between two readings.
 pub const TOP_INTERVAL_RANGE_S: RangeInclusive<u64> = 1..=3_600;
-/// Its default.
+/// Default of `--interval`.
 pub const DEFAULT_TOP_INTERVAL_S: u32 = 1;
-/// Readings that the charts go back: five minutes of the default interval.
+/// Readings in the charts: five minutes at the default interval.
 pub const TOP_HISTORY: usize = 300;
-/// An answer with figures is waited for so long ...
+/// Timeout of a response with figures.
 pub const TOP_STATS_TIMEOUT_S: u64 = 5;
-/// ... and one that all swarms are looked through for.
+/// Timeout of a response that needs a survey of all swarms.
 pub const TOP_SURVEY_TIMEOUT_S: u64 = 60;
 
 // ---- HTTP ----
 
-/// What a connection's read buffer holds at first and when idle: an announce with the headers of usual clients, which
-/// are 300 to 550 bytes. With the task (0.9 KiB) and its entries in lists an idle connection takes 2 KiB.
+/// Size of a connection's read buffer, initially and while idle: an announce with the headers of usual clients, which
+/// are 300 to 550 bytes. With its task (0.9 KiB) and list entries an idle connection takes 2 KiB.
 pub const HTTP_READ_BYTES: usize = 640;
-/// Replies to pipelined requests are collected up to so many bytes before they are written.
+/// Replies to pipelined requests are collected up to this size before they are written.
 pub const HTTP_WRITE_BATCH_BYTES: usize = 16 * 1024;
-/// A reply buffer that grew larger is freed, not pooled: a whole batch and one more reply fit.
+/// A reply buffer that grew larger is freed, not pooled. A whole batch and one more reply fit.
 pub const HTTP_POOLED_BUFFER_BYTES: usize = 64 * 1024;
 /// Reply buffers that a worker keeps for reuse.
 pub const HTTP_POOLED_BUFFERS: usize = 64;
-/// What the kernel takes of a reply beyond what is on its way to the client: more waits here until the client has taken
-/// some of that. Without this bound a client that reads nothing would have it hold up to 4 MiB (`tcp_wmem`).
+/// Bytes of a reply that the kernel buffers before it sends them. The rest waits in the process until the client has
+/// read some. Without this bound a client that reads nothing would make the kernel hold up to 4 MiB (`tcp_wmem`).
 pub const HTTP_UNSENT_BYTES: u32 = 64 * 1024;
-/// A client gets so long from the first byte of a request to its last; then 408.
+/// Time from the first byte of a request to its last; then the response is 408.
 pub const HTTP_HEAD_DEADLINE_MS: u64 = 10_000;
-/// A connection may idle so long between requests; then it is closed.
+/// Time for which a connection may be idle between requests; then it is closed.
 pub const HTTP_IDLE_DEADLINE_MS: u64 = 60_000;
-/// A client gets so long to take its reply.
+/// Time in which a client must read its reply.
 pub const HTTP_WRITE_DEADLINE_MS: u64 = 10_000;
-/// After an error that closes a connection what the client still sends is read over for so long, and ...
+/// After an error that closes a connection, what the client still sends is discarded for this time, so that the client
+/// sees the error instead of a reset.
 pub const HTTP_LINGER_DEADLINE_MS: u64 = 1_000;
-/// ... up to so many bytes, so that it sees the error instead of a reset.
+/// Bytes that are discarded after such an error.
 pub const HTTP_LINGER_BYTES: usize = 64 * 1024;
 /// Connections that wait to be accepted, for each worker and address.
 pub const HTTP_BACKLOG: i32 = 1024;
-/// Connections of a worker beyond its limit that are being told so (503) at a time, fewer where descriptors are few;
-/// more are closed without a word.
+/// Connections beyond a worker's limit that get a 503 at the same time, fewer where descriptors are scarce. Any more
+/// are closed without a response.
 pub const HTTP_REFUSALS: usize = 64;
-/// Connections wait in the kernel for those that make room for them, which are gone in a moment; looked at so often.
+/// A worker at its limit leaves new connections in the kernel while idle ones are being closed to make room. This is
+/// the pause between two checks for room.
 pub const HTTP_ROOM_PAUSE_MS: u64 = 1;
-/// Entries of the runtime's submission queue; its completion queue has twice as many.
+/// Entries of the runtime's submission queue. Its completion queue has twice as many.
 pub const RUNTIME_RING_ENTRIES: u32 = 1024;
 /// Pause after a failed accept (no descriptors, no memory).
 pub const HTTP_ACCEPT_PAUSE_MS: u64 = 50;
-/// Connections whose deadlines are looked at in one turn.
+/// Connections whose deadlines are checked in one turn.
 pub const TURN_CONNECTIONS: usize = 512;
-/// The time in which all connections' deadlines are looked at once.
+/// Time in which the deadlines of all connections are checked once.
 pub const HTTP_REAP_INTERVAL_MS: u64 = 500;
 
 const _: () = assert!(HTTP_READ_BYTES <= HTTP_HEAD_MAX_BYTES);
@@ -172,90 +174,91 @@ const _: () = assert!(HTTP_WRITE_BATCH_BYTES + MAX_PEERS * 93 + 512 <= HTTP_POOL
 
 // ---- snapshots ----
 
-/// Pause of a worker between two slices, for whoever asks it something.
+/// Pause of a worker between two slices, in which it serves requests.
 pub const SNAPSHOT_PAUSE_MS: u64 = 1;
-/// Slices of a snapshot that wait to be entered into a worker's table at the start.
+/// Slices of a snapshot that wait to be loaded into a worker's table at the start.
 pub const LOAD_BATCHES: usize = 64;
-/// A snapshot that takes longer has failed.
+/// Timeout of a snapshot.
 pub const SNAPSHOT_DEADLINE_S: u64 = 600;
 
 // ---- the process ----
 
-/// How often the process looks whether lists have changed or a snapshot is due.
+/// Interval at which the control thread checks for changed lists and due snapshots.
 pub const CONTROL_INTERVAL_MS: u64 = 1_000;
-/// Commands to the thread that does.
+/// Commands that wait for the control thread.
 pub const CONTROL_COMMANDS: usize = 16;
 /// Orders to a worker that wait until its next turn.
 pub const WORKER_ORDERS: usize = 16;
-/// A file of options is shorter, or it is no such file.
+/// Maximum length of a configuration file.
 pub const CONFIG_FILE_MAX_BYTES: u64 = 1 << 20;
-/// Descriptors in one message of a tracker to the one that takes over: what the kernel allows (`SCM_MAX_FD`).
+/// Descriptors in one message of a tracker to its successor: the kernel's limit (`SCM_MAX_FD`).
 pub const HANDOVER_DESCRIPTORS: usize = 253;
-/// Bytes of such a message, beside its descriptors.
+/// Bytes of such a message, without its descriptors.
 pub const HANDOVER_MESSAGE_BYTES: usize = 1024;
-/// Who connects to take over says so in so long, and whoever does nothing is in the way of others for no longer.
+/// Time in which a successor must send its first message after it connects. A silent one then makes way for others.
 pub const HANDOVER_HELLO_MS: u64 = 1_000;
-/// An answer that needs nothing but attention: workers look for orders four times a second.
+/// Timeout of an answer that needs no work. Workers look for orders four times a second.
 pub const HANDOVER_ANSWER_MS: u64 = 5_000;
-/// Who has got the sockets is to have read its lists after so long, and to be asked for the swarms.
+/// Time for a successor that has the sockets to read its lists and ask for the swarms.
 pub const HANDOVER_PREPARE_S: u64 = 60;
-/// What happens to whole tables, writing or reading them, may take so long, on either side.
+/// Timeout of steps that write or read whole tables, on either side.
 pub const HANDOVER_TABLES_S: u64 = SNAPSHOT_DEADLINE_S + 60;
-/// Descriptors of the process beside its workers': standard streams, the signals' pipe, and some to spare.
+/// Descriptors of the process without its workers: standard streams, the signal pipe, and some to spare.
 pub const SPARE_DESCRIPTORS: u64 = 16;
-/// Bytes that the kernel counts as locked for each worker's two rings, twice over (256 KiB were seen, on 6.18). The
-/// limit is raised to that before root's process becomes another user's.
+/// Twice the bytes that the kernel counts as locked for a worker's two rings (256 KiB were seen on 6.18). The limit is
+/// raised to this before a process started as root becomes another user's.
 pub const WORKER_LOCKED_BYTES: u64 = 512 << 10;
-/// The same for other processes of that user: what a process may lock by default.
+/// Locked bytes of other processes of that user: the default limit of a process.
 pub const LOCKED_BYTES: u64 = 8 << 20;
-/// Descriptors of one worker beside its sockets: two rings, an epoll, its waker, a doorbell.
+/// Descriptors of one worker without its sockets: two rings, an epoll, its waker, a doorbell.
 pub const WORKER_DESCRIPTORS: u64 = 8;
-/// A port in use is tried again for so long: the kernel frees the sockets of a killed process's rings some 40 ms after
-/// its end.
+/// Time for which binding a port in use is retried. The kernel frees the sockets of a killed process's rings some 40 ms
+/// after its end.
 pub const BIND_PATIENCE_MS: u64 = 500;
-/// Pause between two tries.
+/// Pause between two attempts.
 pub const BIND_RETRY_MS: u64 = 10;
-/// After a signal what is in flight gets so long to finish.
+/// Time for requests in flight to finish after a signal.
 pub const SHUTDOWN_GRACE_MS: u64 = 1_500;
 
 // ---- the doctor ----
 
-/// What `gyre doctor` reads of one file, at most: more than any it looks at has, but for a table of connections.
+/// Maximum number of bytes that `gyre doctor` reads of one file. Every file it reads is shorter, except a table of
+/// connections.
 pub const DOCTOR_FILE_BYTES: u64 = 4 << 20;
-/// Processes, threads or other entries of one directory that it looks at.
+/// Processes, threads or other entries that it reads of one directory.
 pub const DOCTOR_TASKS: usize = 20_000;
-/// A command that it asks (`nft`, `iptables-save`) gets so long.
+/// Timeout of an external command (`nft`, `iptables-save`).
 pub const DOCTOR_COMMAND_DEADLINE_MS: u64 = 1_500;
-/// How far its two readings of the counters lie apart.
+/// Time between the two readings of the counters.
 pub const DOCTOR_SAMPLE_MS: u64 = 1_000;
-/// A name of `--public-url` must be resolved in so long.
+/// Timeout of resolving the name in `--public-url`.
 pub const DOCTOR_RESOLVE_DEADLINE_MS: u64 = 2_500;
-/// A tracker gets so long for one answer. Checkers of public lists wait for about as long.
+/// Timeout of one answer of a tracker. Checkers of public lists wait for about as long.
 pub const DOCTOR_ANSWER_DEADLINE_MS: u64 = 2_000;
-/// All requests to one address together get so long; all addresses are asked at once.
+/// Time for all requests to one address together. All addresses are probed at once.
 pub const DOCTOR_PROBE_DEADLINE_MS: u64 = 5_000;
-/// A request by UDP that was not answered is sent again after so long.
+/// Time after which an unanswered UDP request is sent again.
 pub const DOCTOR_RETRY_MS: u64 = 700;
-/// The longest answer to an HTTP request that it reads.
+/// Maximum length of an HTTP response that the doctor reads.
 pub const DOCTOR_ANSWER_BYTES: usize = 64 * 1024;
-/// Addresses of one family that one name is asked at.
+/// Addresses of one family that are probed for one name.
 pub const DOCTOR_ADDRESSES: usize = 2;
-/// Names and addresses that are asked, in all.
+/// Names and addresses that are probed in total.
 pub const DOCTOR_TARGETS: usize = 32;
-/// Lists of public trackers take an announce interval in this range, in seconds.
+/// Announce intervals that lists of public trackers accept.
 pub const CHECKERS_INTERVAL_RANGE_S: RangeInclusive<u32> = 300..=10_800;
-/// Peers that a reply for a random info-hash may have: the one who asks. More are made up, or another's.
+/// Peers that a reply for a random info-hash may have: the requesting peer. Any other is made up or foreign.
 pub const CHECKERS_PEERS_MAX: usize = 1;
-/// The port that the doctor announces. Nothing listens there, and nobody is told of it for longer than a moment.
+/// Port that the doctor announces. Nothing listens there, and the announce is withdrawn after a moment.
 pub const DOCTOR_PEER_PORT: u16 = 6_881;
-/// Memory that the rings of one worker have in common with the kernel: submissions 2 × 64 bytes and completions
-/// 4 × 16 bytes for each of the entries asked for, in two rings, and some pages for their heads.
+/// Memory that the rings of one worker share with the kernel: 2 × 64 bytes of submissions and 4 × 16 bytes of
+/// completions for each requested entry, in two rings, and some pages for their heads.
 pub const WORKER_RING_BYTES: u64 =
     (SUBMISSION_ENTRIES as u64 + RUNTIME_RING_ENTRIES as u64) * (2 * 64 + 4 * 16) + 16 * 4_096;
-/// Kernel memory of one small datagram in a socket's buffer: a block for its head, one for its data.
+/// Kernel memory of one small datagram in a socket's buffer: a block for its head and one for its data.
 pub const DATAGRAM_KERNEL_BYTES: u64 = 1_280;
 
-// Resolving, asking and judging must be over in ten seconds.
+// Resolving, probing and judging must be done within ten seconds.
 const _: () = assert!(
     DOCTOR_RESOLVE_DEADLINE_MS + DOCTOR_PROBE_DEADLINE_MS + DOCTOR_COMMAND_DEADLINE_MS < 10_000
         && DOCTOR_SAMPLE_MS + 3 * DOCTOR_COMMAND_DEADLINE_MS < 10_000

@@ -1,4 +1,4 @@
-//! Owns the one test that counts what the whole process has open: no other test may run beside it.
+//! Owns the test that counts the open descriptors of the process. No other test may run at the same time.
 
 mod support;
 
@@ -22,10 +22,10 @@ fn serve_and_stop() {
 }
 
 #[test]
-fn a_server_that_has_ended_holds_no_descriptor() {
-    serve_and_stop(); // what the process opens once and keeps
+fn a_server_that_has_ended_leaves_no_open_descriptors() {
+    serve_and_stop(); // some descriptors are opened once and kept
     let before = open_descriptors();
     (0..20).for_each(|_| serve_and_stop());
-    // Fewer, if the first had not closed all of its own yet when they were counted.
+    // There may be fewer if the first server was still closing some when they were counted.
     support::eventually("no more descriptors than before", || open_descriptors() <= before);
 }

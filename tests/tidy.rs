@@ -1,10 +1,13 @@
-//! The house rules that a compiler doesn't check: each file says what it owns, imports go one way, files and functions
-//! stay short, `unsafe` stays where it belongs.
+//! Checks the rules of the code that a compiler doesn't check: imports go one way, pure modules are pure, `unsafe`
+//! stays in a few files, files and functions are short, each file has a head, texts are in plain English.
+
+#[path = "tidy/words.rs"]
+mod words;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The sources of the crates; the root's modules name those of the others as if they were its own.
+/// The sources of the crates. The root crate re-exports the modules of gyre-core and gyre-web.
 const CRATES: [&str; 4] = ["src", "crates/gyre-core/src", "crates/gyre-web/src", "crates/gyre-load/src"];
 /// The modules from the bottom to the top; each may use those below it, none beside it.
 const LAYERS: [&[&str]; 18] = [
@@ -27,7 +30,7 @@ const LAYERS: [&[&str]; 18] = [
     &["top"],
     &["cli"],
 ];
-/// Modules that know no clock, no randomness and no system call.
+/// Modules without a clock, a source of randomness or system calls.
 const PURE: [&str; 17] = [
     "types",
     "canary",
@@ -47,7 +50,7 @@ const PURE: [&str; 17] = [
     "engine",
     "snapshot",
 ];
-/// Files and folders that may be unsafe.
+/// Files and folders that may have unsafe code.
 const MAY_BE_UNSAFE: [&str; 4] =
     ["src/ring/", "src/sys/", "crates/gyre-core/src/swarm/prefetch.rs", "crates/gyre-load/src/tcp_ring.rs"];
 const FILE_LINES: usize = 600;
@@ -58,6 +61,11 @@ fn root() -> &'static Path {
 }
 
 fn sources(folder: &str) -> Vec<(PathBuf, String)> {
+    files(folder, &["rs"])
+}
+
+/// Returns the files below a folder whose names have one of these extensions, with their text.
+fn files(folder: &str, extensions: &[&str]) -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
     let mut folders = vec![root().join(folder)];
     while let Some(folder) = folders.pop() {
@@ -65,13 +73,16 @@ fn sources(folder: &str) -> Vec<(PathBuf, String)> {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
+            } else if path
+                .extension()
+                .is_some_and(|extension| extensions.contains(&extension.to_str().unwrap()))
+            {
                 let text = fs::read_to_string(&path).unwrap();
                 found.push((path.strip_prefix(root()).unwrap().to_owned(), text));
             }
         }
     }
-    assert!(!found.is_empty(), "a folder without sources");
+    assert!(!found.is_empty(), "no files in {folder}");
     found
 }
 
@@ -82,7 +93,7 @@ fn all_sources() -> Vec<(PathBuf, String)> {
         .collect()
 }
 
-/// The sources of the crates whose modules have layers, each with its module; roots of crates have none.
+/// Returns the sources of the crates whose modules have layers, each with its module. Crate roots are left out.
 fn layered() -> Vec<(PathBuf, String, String)> {
     let mut found = Vec::new();
     for (path, text) in ["src", "crates/gyre-core/src"].into_iter().flat_map(sources) {
@@ -101,7 +112,7 @@ fn layer(module: &str) -> usize {
     LAYERS.iter().position(|layer| layer.contains(&module)).unwrap_or_else(|| panic!("{module} has no layer"))
 }
 
-/// The text without its unit tests, which may use anything, and without comments.
+/// Returns the text without comments and without unit tests, which may use anything.
 fn code(path: &Path, text: &str) -> String {
     if path.components().any(|part| ["tests", "tests.rs"].contains(&part.as_os_str().to_str().unwrap())) {
         return String::new();
@@ -110,7 +121,7 @@ fn code(path: &Path, text: &str) -> String {
     text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
 }
 
-/// The modules that paths from a crate's root name: `crate::a`, and each of `crate::{a, b::{c, d}}`.
+/// Returns the modules in the paths from a crate's root: of `crate::a`, and each of `crate::{a, b::{c, d}}`.
 fn used_modules<'a>(code: &'a str, root: &str) -> Vec<&'a str> {
     let mut used = Vec::new();
     for (at, _) in code.match_indices(root) {
@@ -161,7 +172,7 @@ fn imports_go_one_way() {
             let is_module = LAYERS.iter().any(|layer| layer.contains(&name));
             let is_root = ["limits", "error"].contains(&module.as_str()); // the root's re-export the core's
             let allowed = name == module || is_root || !is_module || layer(name) < layer(&module);
-            assert!(allowed, "{} uses {name}, which is not below it", path.display());
+            assert!(allowed, "{} uses {name}, which is not in a lower layer", path.display());
         }
     }
 }
@@ -176,7 +187,7 @@ fn crates_know_only_those_below() {
             let code = code(&path, &text);
             for other in others {
                 let uses = code.match_indices(other).any(|(at, _)| {
-                    // Nor a target of the log.
+                    // In a string it is the target of a log filter.
                     !code[..at].ends_with(|before: char| before.is_alphanumeric() || "_\"".contains(before))
                 });
                 assert!(!uses, "{} uses {other}", path.display());
@@ -223,9 +234,13 @@ fn unsafe_stays_where_it_belongs() {
 #[test]
 fn each_file_says_what_it_owns_and_stays_short() {
     for (path, text) in all_sources() {
-        assert!(text.starts_with("//! "), "{} has no head", path.display());
+        assert!(text.starts_with("//! "), "{} does not begin with a `//!` comment", path.display());
         let lines = text.lines().count();
-        assert!(lines <= FILE_LINES, "{} has {lines} lines", path.display());
+        assert!(
+            lines <= FILE_LINES,
+            "{} has {lines} lines, at most {FILE_LINES} are allowed",
+            path.display()
+        );
         assert!(
             text.lines().all(|line| line.chars().count() <= 120),
             "{} has a line over 120 columns",
@@ -234,17 +249,21 @@ fn each_file_says_what_it_owns_and_stays_short() {
     }
 }
 
-/// Small ones stand in `mod tests { ... }` at the end of their file, large ones in `<module>/tests.rs`.
+/// Short unit tests are in `mod tests { ... }` at the end of their file, long ones in `<module>/tests.rs`.
 #[test]
-fn unit_tests_stand_in_one_of_two_places() {
+fn unit_tests_are_in_one_of_two_places() {
     for (path, text) in CRATES.into_iter().flat_map(sources) {
         let name = path.file_name().unwrap().to_str().unwrap();
-        assert!(!name.ends_with("_tests.rs"), "{} belongs into a folder, as tests.rs", path.display());
-        assert!(!text.contains("#[path"), "{} names a path", path.display());
+        assert!(
+            !name.ends_with("_tests.rs"),
+            "{} must be tests.rs in the folder of its module",
+            path.display()
+        );
+        assert!(!text.contains("#[path"), "{} has a #[path] attribute", path.display());
     }
 }
 
-/// Whether a line starts a function: with `pub`, `const`, `async`, `unsafe` and `extern` before it, or none of them.
+/// Returns whether a line starts a function, with or without `pub`, `const`, `async`, `unsafe` and `extern`.
 fn starts_function(line: &str) -> bool {
     let mut words = line.split_whitespace().skip_while(|word| {
         ["pub", "const", "async", "unsafe", "extern", "\"C\""].contains(word) || word.starts_with("pub(")
@@ -278,7 +297,12 @@ fn functions_stay_short() {
                 }
                 Some((start, end)) if line == end => {
                     let lines = number + 1 - start;
-                    assert!(lines <= FUNCTION_LINES, "{}:{}: {lines} lines", path.display(), start + 1);
+                    assert!(
+                        lines <= FUNCTION_LINES,
+                        "{}:{}: a function of {lines} lines",
+                        path.display(),
+                        start + 1
+                    );
                     open = None;
                 }
                 _ => {}

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Tunes a machine for gyre, shows each change as a diff, and can undo it. `apply.sh --help`; README.md explains it all.
+# Tunes a machine for gyre, shows each change as a diff, and can revert it. See `apply.sh --help` and README.md.
 set -euo pipefail
 export LC_ALL=C
 here=$(dirname "$(readlink -f "$0")")
@@ -14,27 +14,27 @@ usage() {
     cat <<'END'
 Tunes a machine for gyre. Shows each change as a diff.
 
-    apply.sh [--dry-run] [OPTIONS]   shows what would change, and changes nothing (the default)
-    apply.sh --apply [OPTIONS]       records what is there, and changes it
+    apply.sh [--dry-run] [OPTIONS]   shows the changes without making them (default)
+    apply.sh --apply [OPTIONS]       records the current settings and changes them
     apply.sh --revert [--dry-run] [--only PARTS] [--force]
-                                     puts back what was recorded, and forgets it
+                                     restores the recorded settings and deletes the records
 
-  --only PARTS    what to touch; nothing else is. Default: sysctl,conntrack. --revert: all that was changed
+  --only PARTS    parts to change. Default: sysctl,conntrack; with --revert: all changed parts
                     sysctl     kernel settings, now and at boot (90-gyre.conf)
-                    conntrack  the port out of connection tracking (gyre.nft)
+                    conntrack  no connection tracking for gyre's port (gyre.nft)
                     nic        the network card's queues on gyre's cores (nic.sh)
-                    cpu        clock, huge pages, isolation of gyre's cores (cpu.sh)
-                    service    a unit for systemd and its options (gyre.service)
-                    boot       conntrack, nic and cpu again at each boot: those of them that are named too
-  --port PORT     gyre's port; may be given several times. Default: 6969       (conntrack, service)
-  --cores LIST    as for `gyre serve`: `0-3,6` or `auto`, the default           (nic, cpu, service)
-  --nic IFACE     Default: the interface of the default route                   (nic)
-  --isolate       keep other work off these cores                               (cpu)
-  --force         put back also what somebody else has changed since            (--revert)
-  --root DIR      look for all files below DIR, and for programs in DIR/tools: for trials
+                    cpu        clock frequency, huge pages, isolation of gyre's cores (cpu.sh)
+                    service    a systemd unit and its options (gyre.service)
+                    boot       apply conntrack, nic and cpu at each boot, if they are listed too
+  --port PORT     gyre's port; may be repeated. Default: 6969                   (conntrack, service)
+  --cores LIST    gyre's cores, as for `gyre serve`: `0-3,6` or `auto` (default)  (nic, cpu, service)
+  --nic IFACE     network interface. Default: that of the default route         (nic)
+  --isolate       keep other work off gyre's cores                              (cpu)
+  --force         also revert settings that others have changed since           (--revert)
+  --root DIR      use files below DIR and programs in DIR/tools, for trials
 
-Originals are kept in /var/lib/gyre-tuning. Needs root, except to show.
-Ends with 0: done; 1: something failed; 2: wrong input, nothing was touched; 3: something was skipped.
+The original settings are stored in /var/lib/gyre-tuning. Needs root, except for a dry run.
+Exit code 0: success; 1: a change failed; 2: invalid input, nothing was changed; 3: a change was skipped.
 END
 }
 
@@ -44,7 +44,7 @@ PARTS="sysctl conntrack nic cpu service boot"
 
 wants() { [[ " $parts " == *" $1 "* ]]; }
 
-# needs_part OPTION PART...: an option for parts that are not asked for is a misunderstanding.
+# needs_part OPTION PART...: exits if none of the parts that an option is for are chosen.
 needs_part() {
     local option=$1 name
     shift
@@ -68,18 +68,18 @@ parse() {
             parse_value "$1" "$2"
             shift
             ;;
-        *) die "what is \`$1\`? See apply.sh --help" ;;
+        *) die "unknown argument: \`$1\`; see apply.sh --help" ;;
         esac
         shift
     done
 }
 
-# `revert dry-run` is the one pair that makes sense.
+# Only --revert and --dry-run can be combined.
 add_mode() {
     case "$mode $1" in
     " "* | "$1 $1") mode=$1 ;;
     "revert dry-run" | "dry-run revert") mode="revert dry-run" ;;
-    *) die "--$1 and --${mode/ / and --} contradict each other" ;;
+    *) die "--$1 can't be combined with --${mode/ / and --}" ;;
     esac
 }
 
@@ -88,37 +88,37 @@ parse_value() {
     case $1 in
     --only)
         for name in ${2//,/ }; do
-            [[ " $PARTS " == *" $name "* ]] || die "--only: there is no part \`$name\`, only: $PARTS"
+            [[ " $PARTS " == *" $name "* ]] || die "--only: unknown part \`$name\`; must be one of: $PARTS"
             wants "$name" || parts+="${parts:+ }$name"
         done
         ;;
     --port)
         if ! [[ $2 =~ ^[0-9]{1,5}$ ]] || ((10#$2 < 1 || 10#$2 > 65535)); then
-            die "--port: \`$2\` is not in 1 to 65535"
+            die "--port: \`$2\` is not a number from 1 to 65535"
         fi
         ports+=("$((10#$2))")
         given+=(--port "$2")
         ;;
     --cores) given_cores=$2 given+=(--cores "$2") ;;
     --nic)
-        [[ $2 =~ ^[^/[:space:]]{1,15}$ ]] || die "--nic: \`$2\` is no name of an interface"
+        [[ $2 =~ ^[^/[:space:]]{1,15}$ ]] || die "--nic: \`$2\` is not a valid interface name"
         nic=$2 given+=(--nic "$2")
         ;;
     --root)
-        [[ -d $2 ]] || die "--root: there is no folder $2"
+        [[ -d $2 ]] || die "--root: $2 is not a directory"
         root=$(cd "$2" && pwd)
         root=${root%/}
-        [[ $root != *[[:space:]*?\\[]* ]] || die "--root: \`$root\` has spaces or wildcards in it"
+        [[ $root != *[[:space:]*?\\[]* ]] || die "--root: \`$root\` contains spaces or wildcards"
         ;;
     esac
 }
 
 check() {
     if [[ $mode == *revert* ]]; then
-        ((${#given[@]} == 0)) || die "${given[0]}: --revert knows from its records what to put back"
+        ((${#given[@]} == 0)) || die "${given[0]} can't be combined with --revert, which uses its records"
         return 0
     fi
-    ((!force)) || die "--force is for --revert"
+    ((!force)) || die "--force needs --revert"
     local chosen=$parts
     parts=${parts:-sysctl conntrack}
     if ((${#ports[@]})); then needs_part --port conntrack service; else ports=(6969); fi
@@ -128,27 +128,27 @@ check() {
     ! wants boot || needs_part boot conntrack nic cpu
     if wants nic || wants cpu || wants service; then
         parse_cores "${given_cores:-auto}"
-        given_cores=${given_cores//[[:space:]]/} # gyre takes spaces, a line of options doesn't
+        given_cores=${given_cores//[[:space:]]/} # gyre accepts spaces, but the line of the boot unit does not
     fi
     if ((isolate)) && [[ -z $(other_cores) ]]; then
-        die "--isolate: --cores ${given_cores:-auto} leaves no core for anything else"
+        die "--isolate: --cores ${given_cores:-auto} leaves no core for other programs"
     fi
     ! wants nic || check_nic
-    [[ -n $chosen ]] || say "Without --only: the parts sysctl and conntrack, which change neither hardware nor services."
+    [[ -n $chosen ]] || say "No --only: using the parts sysctl and conntrack, which change neither hardware nor services."
 }
 
 check_nic() {
     if [[ -z $nic ]]; then
         nic=$("$(tool ip || say false)" -o route show default | sed -n '1s/.* dev \([^ ]*\).*/\1/p' || true)
-        [[ -n $nic ]] || die "there is no default route to tell the network card: name it with --nic"
-        say "Without --nic: $nic, which has the default route."
+        [[ -n $nic ]] || die "no default route, so the network interface is unknown: use --nic"
+        say "No --nic: using $nic, the interface of the default route."
     fi
-    [[ -d $root/sys/class/net/$nic ]] || die "--nic: there is no interface $nic"
+    [[ -d $root/sys/class/net/$nic ]] || die "--nic: no interface $nic"
 }
 
-# ---- the parts that are not in files of their own ----
+# ---- the parts without a separate file ----
 
-# Each value is a least one. A line of the file that would lower what the machine has becomes a comment.
+# Each value is a minimum. A line that would lower the current value becomes a comment.
 sysctl_part() {
     local line key asked path now
     while IFS= read -r line; do
@@ -156,7 +156,7 @@ sysctl_part() {
             key=${BASH_REMATCH[1]} asked=${BASH_REMATCH[2]}
             path=$root$(sysctl_path "$key")
             if [[ -r $path ]] && now=$(<"$path") && [[ $now =~ ^[0-9]+$ ]] && ((now > asked)); then
-                line="# left alone, it was $now: $line"
+                line="# not lowered from $now: $line"
             fi
         fi
         say "$line"
@@ -174,10 +174,10 @@ sysctl_part() {
 conntrack_part() {
     local nft list
     nft=$(tool nft) || { skip "no nft: install nftables" && return 0; }
-    ((EUID == 0)) || { skip "only root can look at nftables" && return 0; }
+    ((EUID == 0)) || { skip "only root can read nftables" && return 0; }
     list=$(IFS=, && say "${ports[*]}")
     sed "s/^define ports = .*/define ports = { ${list//,/, } }/" "$here/gyre.nft" >"$tmp/rules.nft"
-    # As nft lists it, to compare with: by way of a network namespace that is gone a moment later.
+    # Loads the rules into a temporary network namespace, to get them in the form in which nft lists them.
     # shellcheck disable=SC2016 # for the inner shell
     if ! unshare --net bash -c '"$1" -f "$2" && "$1" -s list table inet gyre' - "$nft" "$tmp/rules.nft" \
         >"$tmp/table" 2>"$tmp/error"; then
@@ -185,7 +185,7 @@ conntrack_part() {
         return 0
     fi
     if [[ -e $root/proc/net && ! -e $root/proc/sys/net/netfilter/nf_conntrack_count ]]; then
-        note "connection tracking isn't loaded here: until it is, there is nothing to keep the port out of"
+        note "connection tracking is not loaded, so this part has no effect yet"
     fi
     change nft "inet gyre" "$tmp/table"
 }
@@ -199,19 +199,19 @@ service_part() {
     sed -E "s/^((CapabilityBoundingSet|AmbientCapabilities)=)$/\1$capability/" "$here/gyre.service" >"$tmp/service"
     change_file /etc/systemd/system/gyre.service "$tmp/service" 644
     {
-        say "# What gyre is started with: \`gyre config print\` writes a file that explains every option."
+        say "# Options of gyre. \`gyre config print\` prints a file that explains all of them."
         say "state-dir = \"/var/lib/gyre\""
         say "cores = \"${given_cores:-auto}\""
         [[ ${ports[*]} == 6969 ]] || printf '%s = [%s]\n' udp "${addresses#, }" http "${addresses#, }"
     } >"$tmp/options"
-    # The options are the operator's from then on.
+    # Never overwrites options, since the operator may have changed them.
     if [[ -e $root/etc/gyre/gyre.toml ]]; then
-        note "/etc/gyre/gyre.toml is there already and stays as it is; a new one would be:"
+        note "/etc/gyre/gyre.toml exists and is not changed; a new one would be:"
         sed 's/^/    /' "$tmp/options"
     else
         change_file /etc/gyre/gyre.toml "$tmp/options" 644
     fi
-    [[ -x $root/usr/local/bin/gyre || -x $root/usr/bin/gyre ]] || note "there is no /usr/local/bin/gyre yet"
+    [[ -x $root/usr/local/bin/gyre || -x $root/usr/bin/gyre ]] || note "/usr/local/bin/gyre does not exist yet"
     note "to start it: systemctl daemon-reload; systemctl enable --now gyre"
 }
 
@@ -227,12 +227,12 @@ boot_part() {
     done
     {
         cat <<'END'
-# Does gyre's tuning again at each boot: what the kernel and the drivers forget. By gyre's tuning (apply.sh, part boot).
+# Applies gyre's tuning at each boot, for settings that a reboot resets. Written by gyre's tuning (apply.sh, part boot).
 
 [Unit]
 Description=Tuning for gyre
 END
-        # A firewall that begins with `flush ruleset` would take gyre's table away.
+        # A firewall that begins with `flush ruleset` would delete gyre's table.
         say "After=network-pre.target nftables.service firewalld.service ufw.service"
         ! wants nic || say "Wants=$(device_unit)"
         ! wants nic || say "After=$(device_unit)"
@@ -242,7 +242,7 @@ Before=gyre.service
 [Service]
 Type=oneshot
 RemainAfterExit=yes
-# What a driver can't do is skipped.
+# 3: a driver does not support a setting.
 SuccessExitStatus=3
 ExecStart=$folder/apply.sh --apply --only $(IFS=, && say "${again[*]}")$(boot_options)
 
@@ -251,12 +251,12 @@ WantedBy=multi-user.target
 END
     } >"$tmp/unit"
     change_file /etc/systemd/system/gyre-tuning.service "$tmp/unit" 644
-    note "to have it at each boot: systemctl daemon-reload; systemctl enable gyre-tuning"
+    note "to enable it: systemctl daemon-reload; systemctl enable gyre-tuning"
 }
 
 device_unit() { say "sys-subsystem-net-devices-${nic//-/\\x2d}.device"; }
 
-# The options that the parts which are done again know.
+# Prints the options for the parts that are applied at each boot.
 boot_options() {
     local port
     if wants conntrack; then
@@ -267,14 +267,14 @@ boot_options() {
     ((!isolate)) || printf ' --isolate'
 }
 
-# ---- all together ----
+# ---- the program ----
 
 summary() {
     local verb=made
-    [[ $mode != *revert* ]] || verb="put back"
+    [[ $mode != *revert* ]] || verb="reverted"
     ((!dry)) || verb="shown, none made"
     say "apply.sh: $changes changes $verb, $skipped skipped, $failed failed"
-    if [[ $mode == apply ]] && ((changes)); then say "apply.sh: --revert puts back what was there before"; fi
+    if [[ $mode == apply ]] && ((changes)); then say "apply.sh: use --revert to restore the original settings"; fi
     ((failed == 0)) || exit 1
     ((skipped == 0)) || exit 3
 }
@@ -283,7 +283,7 @@ main() {
     local name
     parse "$@"
     for name in awk cmp diff install mktemp; do
-        command -v "$name" >/dev/null || die "$name is needed, and isn't there"
+        command -v "$name" >/dev/null || die "$name is not installed"
     done
     tmp=$(mktemp -d)
     trap 'rm -rf "$tmp"' EXIT

@@ -1,35 +1,35 @@
 #!/usr/bin/env bash
-# The part `cpu`: the clock of gyre's cores, huge pages and, with --isolate, other work off those cores.
+# The part `cpu`: clock frequency of gyre's cores, huge pages and, with --isolate, keeping other work off those cores.
 #
-# By itself: cpu.sh --dry-run|--apply --cores LIST [--isolate] is apply.sh with `--only cpu`.
+# `cpu.sh --dry-run|--apply --cores LIST [--isolate]` is the same as apply.sh with `--only cpu`.
 #
-# governor     `performance` on the cores of --cores: they run at their highest clock whatever the load. Other governors
-#              take some milliseconds to raise it, in which a burst fills the receive buffer.
-#              Default: by distribution (`schedutil`, `ondemand` or `powersave`). Cost: power and heat, also when idle;
-#              cores that share a clock with these rise with them.
-# huge pages   /sys/kernel/mm/transparent_hugepage/enabled at least `madvise`. gyre's allocator asks for huge pages by
-#              madvise(2) (seen: 18 of 22 MB of a gyre just started are huge pages). In a table of gigabytes each announce
-#              touches other places; in 2 MiB pages that takes fewer page-table walks. Only `never` is changed.
-#              Default: `always` or `madvise`, by distribution. Cost: every program that asks gets them too, and may
-#              take up to 2 MiB where it needs 4 KiB; the kernel now and then compacts memory. Reserved pages
-#              (vm.nr_hugepages) are not used: they would be gone for everybody else.
-# --isolate    Other work off the cores of --cores. At least one core must be left for it.
-#              - the kernel's unbound workqueues, and the interrupts of drivers that come from now on, at once;
-#              - system.slice, user.slice and init.scope by systemd's AllowedCPUs=, from the next boot. gyre.service is in
-#                a slice of its own, gyre.slice, and is not confined. What has another slice (containers: machine.slice)
-#                is not moved.
-#              Default: everything runs everywhere. Cost: those cores are lost to all else, even when gyre is idle.
+# governor     Sets `performance` on the cores of --cores, so that they always run at their highest frequency. Other
+#              governors take some milliseconds to raise it, in which a burst fills the receive buffer.
+#              Default: by distribution (`schedutil`, `ondemand` or `powersave`). Cost: power and heat, also when idle.
+#              Cores that share a clock with these are raised too.
+# huge pages   Sets /sys/kernel/mm/transparent_hugepage/enabled to `madvise` if it is `never`. gyre's allocator requests
+#              huge pages by madvise(2) (seen: 18 of 22 MB of a gyre just started are huge pages). Announces access
+#              random places in a table of gigabytes. With pages of 2 MiB that takes fewer page-table walks.
+#              Default: `always` or `madvise`, by distribution. Cost: other programs that request huge pages get them
+#              too, and may take up to 2 MiB where they need 4 KiB. The kernel sometimes compacts memory. Reserved pages
+#              (vm.nr_hugepages) are not used, since no other program could use them.
+# --isolate    Keeps other work off the cores of --cores. At least one core must be left for it.
+#              - the kernel's unbound workqueues, and interrupts of drivers loaded from now on: at once;
+#              - system.slice, user.slice and init.scope, by systemd's AllowedCPUs=: from the next boot. gyre.service is
+#                in another slice, gyre.slice, which is not confined. Other slices (containers: machine.slice) are not
+#                moved.
+#              Default: everything runs everywhere. Cost: nothing else can use those cores, even when gyre is idle.
 #
-# Isolation by the kernel's command line goes further, and is yours to decide: it needs a reboot, and a wrong line can
-# keep a machine from booting, so no script here writes it. For cores 2-7:
+# Isolation by the kernel's command line has more effect, but needs a reboot, and a wrong line can keep a machine from
+# booting. So no script here writes it; decide yourself. For cores 2-7:
 #
 #     isolcpus=domain,managed_irq,2-7 rcu_nocbs=2-7
 #
-# `gyre serve --cores auto` then doesn't see those cores: name them. Not nohz_full=: it saves a tick that costs some tenths
-# of a percent, and makes each system call dearer; a tracker is all system calls.
+# `gyre serve --cores auto` then doesn't see those cores, so list them. Do not use nohz_full=: it saves a tick that
+# costs some tenths of a percent, but makes each system call slower, and a tracker makes mainly system calls.
 #
-# How it was: `apply.sh --revert --only cpu`. But for the files of --isolate, a reboot puts all of it back; see the part
-# `boot`.
+# To revert: `apply.sh --revert --only cpu`. A reboot also reverts everything except the files of --isolate; see the
+# part `boot`.
 
 # shellcheck disable=SC2154 # what lib.sh and apply.sh own
 if [[ ${BASH_SOURCE[0]} == "$0" ]]; then
@@ -47,7 +47,7 @@ cpu_governor() {
     for core in "${cores[@]}"; do
         folder=/sys/devices/system/cpu/cpu$core/cpufreq
         if [[ ! -e $root$folder/scaling_governor ]]; then
-            skip "core $core has no governor: the firmware, or the host of a virtual machine, decides its clock"
+            skip "core $core has no governor: the firmware, or the host of a virtual machine, sets its frequency"
         elif ! grep -qsw performance "$root$folder/scaling_available_governors"; then
             skip "core $core: the kernel has no governor \`performance\`"
         else
@@ -75,7 +75,7 @@ cpu_isolation() {
     for unit in system.slice user.slice init.scope; do
         section=${unit##*.}
         {
-            say "# By gyre's tuning (apply.sh --isolate): gyre's cores are ${cores[*]}."
+            say "# Written by gyre's tuning (apply.sh --isolate): gyre's cores are ${cores[*]}."
             say "[${section^}]"
             say "AllowedCPUs=${rest[*]}"
         } >"$tmp/drop-in"
@@ -83,7 +83,7 @@ cpu_isolation() {
     done
 }
 
-# The cores that are online and not gyre's.
+# Prints the online cores that are not in --cores.
 other_cores() {
     local core
     for core in $(online_cores); do

@@ -1,33 +1,35 @@
 # shellcheck shell=bash
-# What apply.sh and its parts share: a setting is read, shown as a diff, recorded, written, and put back.
+# Functions that apply.sh and its parts share: reading a setting, showing changes as a diff, recording, writing,
+# reverting.
 #
-# A setting is a kind and a key. Each kind has three functions:
+# A setting has a kind and a key. Each kind has three functions:
 #
-#     read_KIND KEY          its value on standard output; returns ABSENT if there is none, else an error
-#     write_KIND KEY FILE    makes it what FILE says
-#     drop_KIND KEY          makes it absent (kinds that can be)
+#     read_KIND KEY          prints the value; returns ABSENT if it does not exist, another code after an error
+#     write_KIND KEY FILE    sets the value to the content of FILE
+#     drop_KIND KEY          removes the setting (some kinds only)
 #
 # | kind    | key                    | value                                        |
 # |---------|------------------------|----------------------------------------------|
 # | file    | a path                 | the file, byte for byte                      |
 # | dir     | a path                 | the word `directory`                         |
 # | sysctl  | a sysctl's name        | a line                                       |
-# | kernel  | a path in /proc, /sys  | a line; of a list of [choices], the chosen   |
+# | kernel  | a path in /proc, /sys  | a line; of a list, the [chosen] entry        |
 # | mask    | a path in /proc, /sys  | a mask of CPUs, without leading zeros        |
-# | irq     | a number, a name       | the CPUs that may take it, as a list         |
-# | ethtool | interface, what        | lines `name = value` (nic.sh)                |
+# | irq     | number, name           | the CPUs that may handle it, as a list       |
+# | ethtool | interface, topic       | lines `name = value` (nic.sh)                |
 # | nft     | a table                | the table, as nft lists it, without counters |
 #
-# Records are folders $state/0001, 0002, ...: `what` (kind, key, part, boot), `before` (missing if the setting was
-# absent) and, once it has been written, `after`. They are written out before the setting is. The first record of a
-# setting is never overwritten, so that `before` is what was there before the first of several runs.
+# Records are directories $state/0001, 0002, ... with the files `what` (kind, key, part, boot), `before` (missing if the
+# setting did not exist) and, once the setting has been written, `after`. A record is synced to disk before its setting
+# is written. The first record of a setting is never overwritten, so `before` is the state before the first of several
+# runs.
 
 ABSENT=10
 
-root=""      # what all paths begin with
-dry=1        # nothing is written
-force=0      # a revert puts back what somebody else has changed since
-part=""      # the part at work
+root=""      # prefix of all paths
+dry=1        # 1: write nothing
+force=0      # 1: a revert also replaces changes made since by others
+part=""      # the current part
 changes=0 skipped=0 failed=0
 tmp="" state="" boot="" recorded=""
 cores=() what=()
@@ -45,13 +47,14 @@ fail() {
     failed=$((failed + 1))
 }
 
-# Wrong input: one line, before anything is changed.
+# Exits because of invalid input: prints one line, before anything is changed.
 die() {
     printf 'apply.sh: error: %s\n' "$*" >&2
     exit 2
 }
 
-# Where a program is. Under --root only $root/tools counts, so that a trial can't reach the running machine.
+# Prints the path of a program. With --root only $root/tools is searched, so that a trial can't change the running
+# machine.
 tool() {
     if [[ -n $root ]]; then
         [[ -x $root/tools/$1 ]] && say "$root/tools/$1"
@@ -60,7 +63,7 @@ tool() {
     fi
 }
 
-# The last command's complaint, on one line; of bash's own, without the place in the script.
+# Prints the last command's error message on one line. For errors of bash, without the position in the script.
 complaint() {
     local line
     line=$(grep -m1 . "$tmp/error" | sed -E 's/^[^:]*: line [0-9]+: //' || true)
@@ -70,12 +73,12 @@ complaint() {
 # ---- kinds ----
 
 read_file() {
-    [[ ! -L $root$1 ]] || { say "it is a symbolic link" >&2 && return 1; }
+    [[ ! -L $root$1 ]] || { say "is a symbolic link" >&2 && return 1; }
     [[ -e $root$1 ]] || return "$ABSENT"
     cat "$root$1"
 }
 
-# Written beside it and renamed, so that there is never half a file. The mode is that of FILE.
+# Writes a new file and renames it, so that the file is never incomplete. The mode is that of FILE.
 write_file() {
     cp -p "$2" "$root$1.gyre-new" && mv "$root$1.gyre-new" "$root$1"
 }
@@ -96,7 +99,7 @@ write_sysctl() { write_kernel "$(sysctl_path "$1")" "$2"; }
 
 read_kernel() {
     local line
-    [[ -e $root$1 ]] || { say "$1 is not there" >&2 && return 1; }
+    [[ -e $root$1 ]] || { say "$1 does not exist" >&2 && return 1; }
     IFS= read -r line <"$root$1" || [[ -n ${line-} ]] || { say "$1 can't be read" >&2 && return 1; }
     [[ $line =~ \[([^]]*)\] ]] && line=${BASH_REMATCH[1]}
     say "$line"
@@ -107,7 +110,7 @@ write_kernel() { cat "$2" >"$root$1"; }
 read_mask() { read_kernel "$1" | tidy_mask; }
 write_mask() { write_kernel "$@"; }
 
-# `00000000,0000000f` and `0f` are the mask `f`.
+# Removes leading zeros: `00000000,0000000f` and `0f` become `f`.
 tidy_mask() {
     local mask
     IFS= read -r mask || return 1
@@ -115,9 +118,9 @@ tidy_mask() {
     say "${mask:-0}"
 }
 
-# An interrupt's number can be another's by now: its name must be the same.
+# Interrupt numbers are reused, so the name must still match.
 read_irq() {
-    [[ $(irq_name "${1% *}") == "${1#* }" ]] || { say "interrupt $1 is gone" >&2 && return 1; }
+    [[ $(irq_name "${1% *}") == "${1#* }" ]] || { say "interrupt $1 no longer exists" >&2 && return 1; }
     read_kernel "/proc/irq/${1% *}/smp_affinity_list"
 }
 
@@ -128,14 +131,14 @@ irq_name() { awk -v irq="$1:" '$1 == irq { print $NF }' "$root/proc/interrupts";
 read_nft() {
     local nft
     nft=$(tool nft) || { say "no nft: install nftables" >&2 && return 1; }
-    # The list of tables says whether there is one; else a table that isn't there looks like a lack of rights.
+    # Checks the list of tables first, since nft reports a missing table like missing permissions.
     "$nft" list tables >"$tmp/tables" || return 1
     grep -qx "table $1" "$tmp/tables" || return "$ABSENT"
     # shellcheck disable=SC2086 # a family and a name
     "$nft" -s list table $1
 }
 
-# One transaction: there is no moment without the table.
+# Replaces the table in one transaction, so that it exists at any moment.
 write_nft() {
     { say "table $1" && say "delete table $1" && cat "$2"; } | "$(tool nft)" -f -
 }
@@ -153,12 +156,12 @@ fetch() {
     ((code == 0 || code == ABSENT))
 }
 
-# Two values, of which either may be missing.
+# Returns whether two values are the same. Both may be missing.
 same() {
     if [[ -e $1 && -e $2 ]]; then cmp -s "$1" "$2"; else [[ ! -e $1 && ! -e $2 ]]; fi
 }
 
-# A value as it is shown: with its key before it, if it is a line.
+# Prints a value for a diff: a single line with its key.
 shown() {
     [[ -e $3 ]] || return 0
     case $1 in
@@ -178,7 +181,7 @@ show_difference() {
 
 # ---- changing ----
 
-# change KIND KEY FILE: makes a setting what FILE says.
+# change KIND KEY FILE: sets a setting to the content of FILE.
 change() {
     local kind=$1 key=$2 asked=$3
     fetch "$kind" "$key" || { skip "$kind $key: $(complaint)" && return 0; }
@@ -190,25 +193,25 @@ change() {
     if ! "write_$kind" "$key" "$asked" 2>"$tmp/error"; then
         changes=$((changes - 1))
         case $kind in
-        # Hardware, and what stands in for it, may not be able to.
+        # Hardware, real or virtual, may not support it.
         ethtool | irq | mask | kernel) skip "$kind $key: refused: $(complaint)" ;;
         *) fail "$kind $key: $(complaint)" ;;
         esac
         return 0
     fi
-    # What it is now can differ from what was asked: hardware rounds.
+    # The result can differ from the request, since hardware rounds values.
     fetch "$kind" "$key" || { fail "$kind $key: $(complaint)" && return 0; }
     same "$tmp/now" "$asked" || note "$kind $key became: $(paste -sd' ' "$tmp/now" 2>/dev/null)"
     [[ ! -e $tmp/now ]] || cp "$tmp/now" "$recorded/after"
 }
 
-# change_line KIND KEY VALUE: the same for a value of one line.
+# change_line KIND KEY VALUE: like `change`, but for a value of one line.
 change_line() {
     say "$3" >"$tmp/asked"
     change "$1" "$2" "$tmp/asked"
 }
 
-# change_file PATH FILE MODE: the same for a file, and for the folders that it is in.
+# change_file PATH FILE MODE: like `change`, but for a file. Also creates its missing parent directories.
 change_file() {
     local path=$1 folder
     local -a missing=()
@@ -219,7 +222,7 @@ change_file() {
     done
     for folder in "${missing[@]}"; do
         [[ " $shown_folders " == *" $folder "* ]] || change_line dir "$folder" directory
-        shown_folders+=" $folder" # a dry run doesn't make it, and shows it once
+        shown_folders+=" $folder" # a dry run does not create it, and shows it only once
     done
     install -m "$3" "$2" "$tmp/install"
     change file "$path" "$tmp/install"
@@ -235,22 +238,22 @@ open_state() {
     ((dry)) && return 0
     mkdir -p "$root/var/lib"
     [[ -d $state ]] || mkdir -m 700 "$state"
-    # Two runs at a time would each record what the other is about to change.
+    # Two concurrent runs would record each other's changes.
     if command -v flock >/dev/null; then
         exec {lock}<"$state"
-        flock -n "$lock" || { say "apply.sh: error: another run is at work ($state is locked)" >&2 && exit 1; }
+        flock -n "$lock" || { say "apply.sh: error: another run is active ($state is locked)" >&2 && exit 1; }
     fi
     drop_stale_records
 }
 
-# All records, oldest first.
+# Prints all records, oldest first.
 records() { { compgen -G "$state/[0-9][0-9][0-9][0-9]" || true; } | sort; }
 
-# Reads a record's head to the array `what`: kind, key, part, boot.
+# Reads kind, key, part and boot of a record into the array `what`.
 read_record() { mapfile -t what <"$1/what"; }
 
-# Files, folders and sysctls (by their file) outlive a reboot. What else was set is gone with it, and the kernel's own
-# value is there again; what is recorded of before must not be put in its place.
+# Files, directories and sysctls (by their file) survive a reboot. Other settings have the kernel's values again
+# afterwards, so their records must not be used.
 is_stale() {
     read_record "$1"
     [[ ${what[0]} != @(file|dir|sysctl) && ${what[3]} != "$boot" ]]
@@ -263,7 +266,7 @@ drop_stale_records() {
     done
 }
 
-# Records what $tmp/now has, unless there is a record of it; the record's folder to `recorded`.
+# Records the value in $tmp/now, unless the setting has a record. Sets `recorded` to the directory of the record.
 record() {
     local it number=1 new=$state/new
     for it in $(records); do
@@ -276,7 +279,7 @@ record() {
     mkdir "$new"
     printf '%s\n' "$1" "$2" "$part" "$boot" >"$new/what"
     if [[ -e $tmp/now ]]; then
-        # A file keeps its mode, owner and time.
+        # Keeps mode, owner and time of a file.
         if [[ $1 == file ]]; then cp -p "$root$2" "$new/before"; else cp "$tmp/now" "$new/before"; fi
     fi
     sync "$new"/* "$new"
@@ -285,14 +288,14 @@ record() {
     sync "$state"
 }
 
-# Records a setting that a change to another one may disturb.
+# Records a setting that may change as a side effect of another change.
 remember() {
     ((dry)) && return 0
     ! fetch "$1" "$2" || record "$1" "$2"
 }
 
-# A record without `after` is of a setting that was only remembered, or could not be written. What has not moved needs
-# no record; of what has, `after` is how it stands now.
+# A record without `after` belongs to a setting that was only remembered or could not be written. If the setting has not
+# changed, removes the record. Otherwise writes `after`.
 settle_records() {
     local it
     ((dry)) && return 0
@@ -308,7 +311,7 @@ settle_records() {
     rmdir "$state" 2>/dev/null || true
 }
 
-# ---- putting back ----
+# ---- reverting ----
 
 # revert_one RECORD
 revert_one() {
@@ -316,11 +319,11 @@ revert_one() {
     read_record "$it"
     kind=${what[0]} key=${what[1]} part=${what[2]}
     if is_stale "$it"; then
-        note "$kind $key: the reboot since has put it back"
-        return 0 # the record goes with the next change
+        note "$kind $key: a reboot has put it back"
+        return 0 # the next change removes the record
     fi
     if ! fetch "$kind" "$key"; then
-        if [[ $kind == irq ]]; then # it took its setting with it
+        if [[ $kind == irq ]]; then # the interrupt and its setting no longer exist
             note "$kind $key: $(complaint)"
             ((dry)) || rm -r "$it"
             return 0
@@ -331,11 +334,11 @@ revert_one() {
     fi
     if ! same "$tmp/now" "$it/before"; then
         if ((!force)) && [[ -e $it/after ]] && ! same "$tmp/now" "$it/after"; then
-            skip "$kind $key: somebody has changed it since; --force puts back what was there before"
+            skip "$kind $key: was changed since by others; --force puts the original back"
             return 0
         fi
         if [[ $kind == dir && -n $(ls -A "$root$key") ]] && ((!dry)); then
-            skip "dir $key: not empty, so it stays"
+            skip "dir $key: not empty, not removed"
             ((!force)) || rm -r "$it"
             return 0
         fi
@@ -357,12 +360,12 @@ put_back() {
     if ((done == 0)) && fetch "$kind" "$key" && same "$tmp/now" "$it/before"; then
         return 0
     fi
-    fail "$kind $key: not put back: $(complaint)"
+    fail "$kind $key: can't put it back: $(complaint)"
     changes=$((changes - 1))
     return 1
 }
 
-# The records of some parts (all, if none is named), the newest first.
+# Reverts the records of some parts, or of all parts if none are named, newest first.
 revert() {
     local it
     for it in $(records | sort -r); do
@@ -374,7 +377,7 @@ revert() {
 
 # ---- cores ----
 
-# A list of cores as `gyre serve --cores` takes it, to the array `cores`.
+# Parses a list of cores in the syntax of `gyre serve --cores` into the array `cores`.
 parse_cores() {
     local text=$1 item first last core seen=" "
     cores=()
@@ -383,13 +386,13 @@ parse_cores() {
     mapfile -t -d, items < <(printf '%s,' "$text")
     for item in "${items[@]}"; do
         [[ $item =~ ^[[:space:]]*([0-9]{1,5})[[:space:]]*(-[[:space:]]*([0-9]{1,5})[[:space:]]*)?$ ]] ||
-            die "--cores: \`$item\` is neither a core nor a range of cores; write \`auto\`, or a list like \`0-3,6\`"
+            die "--cores: \`$item\` is not a core or a range of cores; must be \`auto\` or a list like \`0-3,6\`"
         first=$((10#${BASH_REMATCH[1]}))
         last=$((10#${BASH_REMATCH[3]:-$first}))
         ((first <= last)) || die "--cores: the range \`$item\` ends before it begins"
         ((${#cores[@]} + last - first < 256)) || die "--cores: more than 256 cores"
         for ((core = first; core <= last; core++)); do
-            [[ $seen != *" $core "* ]] || die "--cores: core $core is named twice; a core has one worker"
+            [[ $seen != *" $core "* ]] || die "--cores: core $core is listed twice; a core has one worker"
             seen+="$core "
             cores+=("$core")
         done
@@ -399,7 +402,7 @@ parse_cores() {
     done
 }
 
-# The mask of some CPUs: hexadecimal, in groups of 32 bits.
+# Prints the mask of some CPUs: hexadecimal, in groups of 32 bits.
 cpu_mask() {
     local cpu group top=0 mask=""
     local -a groups=()

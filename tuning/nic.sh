@@ -1,32 +1,34 @@
 #!/usr/bin/env bash
 # The part `nic`: the network card's queues on the cores that gyre runs on.
 #
-# By itself: nic.sh --dry-run|--apply --cores LIST [--nic IFACE] is apply.sh with `--only nic`.
+# `nic.sh --dry-run|--apply --cores LIST [--nic IFACE]` is the same as apply.sh with `--only nic`.
 #
-# In this order, each step only where the driver can do it:
+# The steps, in this order. A step that the driver does not support is skipped:
 #
-# queues       As many as there are cores in --cores. The core that takes a datagram's interrupt does the kernel's share
-#              of the work for it (some 2 us, most of what a response costs), and answers connects: one queue would mean
-#              one core at its limit and the others idle.
-#              Cost: many drivers take the link down for a moment (up to seconds). Other traffic of the card is on those
+# queues       One for each core in --cores. The core that handles a datagram's interrupt does the kernel's share of the
+#              work for it (some 2 us, most of the cost of a response) and answers connects. With one queue, one core
+#              would be at its limit and the others idle.
+#              Cost: many drivers take the link down for a moment (up to seconds). Other traffic of the card uses those
 #              cores too.
-# RSS hash     Over ports as well as addresses, for UDP. Else all clients behind one NAT, and all of a load generator,
-#              come to one queue.
-#              Cost: the fragments of a long datagram (a scrape of 74 hashes) can come to another queue than whole ones.
-# ring sizes   RX_RING and TX_RING packets, or what the card can. A ring is what holds packets while a core does other
-#              work: 4096 are 4 ms at a million a second. Past it: rx_missed or rx_no_buffer in `ethtool -S`.
-#              Cost: memory for each queue (4096 * 2 KiB = 8 MiB), and a larger ring leaves the cache.
-# coalescing   An interrupt at most every RX_USECS microseconds, not adaptive: an adaptive card is quick to interrupt
-#              for each packet at a middling load, where interrupts are dearest.
-#              Cost: up to so much latency, which no BitTorrent client sees.
-# interrupts   Queue N's on the N-th core of --cores. Costs nothing but irqbalance, which would move them again.
-# XPS          A core sends by its own queue: no lock that another core holds, and the completion comes home.
-# RPS          Only where the card has fewer queues than gyre has cores: the kernel hands packets on to the other cores.
+# RSS hash     Over ports as well as addresses, for UDP. Otherwise all clients behind one NAT, and all traffic of a load
+#              generator, use one queue.
+#              Cost: the fragments of a long datagram (a scrape of 74 hashes) can use another queue than whole ones.
+# ring sizes   RX_RING and TX_RING packets, or the card's maximum. A ring holds packets while a core does other work:
+#              4096 are 4 ms at a million per second. Packets beyond that are lost: rx_missed or rx_no_buffer in
+#              `ethtool -S`.
+#              Cost: memory for each queue (4096 * 2 KiB = 8 MiB). A larger ring does not fit the cache.
+# coalescing   At most one interrupt every RX_USECS microseconds, not adaptive. An adaptive card interrupts for almost
+#              each packet at a medium load, where interrupts cost most.
+#              Cost: up to RX_USECS of latency, which no BitTorrent client notices.
+# interrupts   Those of queue N on the N-th core of --cores. Cost: only that irqbalance must not move them again.
+# XPS          A core sends by its own queue. So it does not wait for the lock of another core, and handles its own
+#              completions.
+# RPS          Only if the card has fewer queues than gyre has cores: the kernel passes packets on to the other cores.
 #              Cost: an interrupt between cores for each batch.
 #
-# Not touched: the indirection table (ethtool -X) and the hash's key, offloads, ntuple filters, other interfaces.
+# Not changed: the indirection table (ethtool -X) and the hash's key, offloads, ntuple filters, other interfaces.
 #
-# How it was: `apply.sh --revert --only nic`. After a reboot everything is as the driver has it; see the part `boot`.
+# To revert: `apply.sh --revert --only nic`. A reboot restores the driver's settings; see the part `boot`.
 
 # shellcheck disable=SC2154 # what lib.sh and apply.sh own
 if [[ ${BASH_SOURCE[0]} == "$0" ]]; then
@@ -54,7 +56,7 @@ write_ethtool() {
     local iface=${1% *} what=${1#* } ethtool
     local -a words
     ethtool=$(tool ethtool)
-    # Only what differs, since a driver may refuse what it has no say in; `rx = 4` becomes `rx 4`.
+    # Sets only what differs, since a driver may reject settings that it does not support. `rx = 4` becomes `rx 4`.
     read -ra words < <(grep -vxFf "$tmp/now" "$2" | sed 's/ = / /' | paste -sd' ')
     case $what in
     queues) "$ethtool" -L "$iface" "${words[@]}" ;;
@@ -64,12 +66,12 @@ write_ethtool() {
     esac >/dev/null
 }
 
-# The numbers of one block, `Pre-set` maximums or `Current` settings, of those names that the driver knows.
+# Prints the numbers of one block (`Pre-set` maximums or `Current` settings) for the names that the driver supports.
 ethtool_block() {
     awk -F ':[ \t]*' -v block="$1" -v names=" $2 " '
         /^[A-Z].*:$/ { inside = index($0, block) == 1 }
         inside && index(names, " " $1 " ") && $2 ~ /^[0-9]+$/ { print tolower($1) " = " $2; found = 1 }
-        END { if (!found) { print "the driver tells nothing" > "/dev/stderr"; exit 1 } }
+        END { if (!found) { print "the driver reports nothing" > "/dev/stderr"; exit 1 } }
     ' "$tmp/raw"
 }
 
@@ -81,7 +83,7 @@ ethtool_coalesce() {
     ' "$tmp/raw"
 }
 
-# What the hash is over, in the letters that ethtool takes. One that it couldn't be set back to is an error.
+# Prints the fields of the hash as the letters that ethtool accepts. Fails for fields that ethtool could not restore.
 ethtool_hash() {
     awk '
         /^IP SA/ { fields = fields "s" }
@@ -90,13 +92,13 @@ ethtool_hash() {
         /^L4 bytes 2/ { fields = fields "n" }
         /^(L2DA|VLAN tag|L3 proto|None)/ { strange = 1 }
         END {
-            if (fields == "" || strange) { print "its fields are none that it could be set back to" > "/dev/stderr"; exit 1 }
+            if (fields == "" || strange) { print "ethtool could not restore its fields" > "/dev/stderr"; exit 1 }
             print "fields = " fields
         }
     ' "$tmp/raw"
 }
 
-# The most that a card can of `rx`, `tx` or `combined`, from what read_ethtool has just left; 0 if it doesn't say.
+# Prints the card's maximum of `rx`, `tx` or `combined`, from the last output of ethtool, or 0 if it is unknown.
 ethtool_maximum() {
     local found
     found=$(ethtool_block Pre-set "RX TX Combined" 2>/dev/null | awk -v name="$1" '$1 == name { print $3 }')
@@ -116,14 +118,14 @@ nic_part() {
     nic_interrupts
     nic_steering
     if ((dry)) && ((${planned_queues:-$queues_before} > queues_before)); then
-        note "queues that $nic doesn't have yet get their interrupts and masks when the change is made"
+        note "new queues of $nic get their interrupts and masks when the change is applied"
     fi
 }
 
 nic_queues() { compgen -G "$root/sys/class/net/$nic/queues/$1-*" | grep -c . || true; }
 
-# Changing the number of queues makes some drivers forget these: what they were is recorded before, so that a revert
-# puts them back after the queues.
+# Changing the number of queues resets these settings with some drivers. They are recorded before, so that a revert
+# restores them after the queues.
 nic_remember() {
     local queue irq what
     for what in coalesce hash-udp4 hash-udp6 ring; do
@@ -144,7 +146,7 @@ nic_queue_paths() {
     done
 }
 
-# nic_step WHAT SED: what ethtool says, changed by a sed script.
+# nic_step TOPIC SED: changes settings of ethtool by a sed script.
 nic_step() {
     if ! fetch ethtool "$nic $1"; then
         skip "$nic $1: $(complaint)"
@@ -154,12 +156,12 @@ nic_step() {
     change ethtool "$nic $1" "$tmp/asked"
 }
 
-# As many queues as cores. A card has them combined, or apart for receiving and sending.
+# Sets one queue for each core. A card has combined queues, or separate ones for receiving and sending.
 nic_channels() {
     local script="" name most number
     fetch ethtool "$nic queues" || { skip "$nic queues: $(complaint)" && return 0; }
     for name in rx tx combined; do
-        # Of a card that has both kinds, the combined ones are set and the others stay.
+        # If a card has both kinds, only the combined ones are set.
         if [[ $name == combined ]] || ! grep -q '^combined = ' "$tmp/now"; then
             most=$(ethtool_maximum "$name")
             number=$((${#cores[@]} < most ? ${#cores[@]} : most))
@@ -168,11 +170,11 @@ nic_channels() {
     done
     nic_step queues "$script"
     if ((${planned_queues:-0} < ${#cores[@]})); then
-        note "$nic can do ${planned_queues:-0} queues for ${#cores[@]} cores: RPS shares them out"
+        note "$nic supports only ${planned_queues:-0} queues for ${#cores[@]} cores: RPS distributes the packets"
     fi
 }
 
-# At least RX_RING and TX_RING, as far as the card goes; never fewer than there are.
+# Raises the rings to RX_RING and TX_RING, or to the card's maximum. Never lowers them.
 nic_rings() {
     local script="" name wish most old
     fetch ethtool "$nic ring" || { skip "$nic ring: $(complaint)" && return 0; }
@@ -186,12 +188,12 @@ nic_rings() {
     nic_step ring "$script"
 }
 
-# The interrupts of the card's queues: number and queue, a line each. Names differ by driver: eth0-TxRx-3,
-# enp1s0f0-rx-3, i40e-eth0-TxRx-3, mlx5_comp3@pci:..., eth0-Tx-Rx-3, virtio0-input.3, virtio0-output.3. What has no such
-# name (configuration, management, link state) is left alone.
+# Prints the interrupts of the card's queues: number and queue, one line each. Names differ by driver: eth0-TxRx-3,
+# enp1s0f0-rx-3, i40e-eth0-TxRx-3, mlx5_comp3@pci:..., eth0-Tx-Rx-3, virtio0-input.3, virtio0-output.3. Interrupts with
+# other names (configuration, management, link state) are left out.
 queue_interrupts() {
     local device=$root/sys/class/net/$nic/device irq name folder
-    # A virtio device's interrupts belong to the PCI device that it is on.
+    # The interrupts of a virtio device belong to its PCI device.
     for folder in "$device/msi_irqs" "$(readlink -f "$device" 2>/dev/null)/../msi_irqs"; do
         [[ -d $folder ]] || continue
         for irq in $(printf '%s\n' "$folder"/* | sed 's|.*/||' | sort -n); do
@@ -211,14 +213,14 @@ nic_interrupts() {
         found=1
         change_line irq "$irq $(irq_name "$irq")" "${cores[queue % ${#cores[@]}]}"
     done < <(queue_interrupts)
-    ((found)) || skip "$nic: it has no interrupts of its own that can be told apart"
+    ((found)) || skip "$nic: no interrupts found that belong to a queue"
     if grep -qsx irqbalance "$root"/proc/[0-9]*/comm; then
         note "irqbalance is running and will move the interrupts again: stop it, or ban these cores in its settings"
     fi
 }
 
-# Queue N sends for the cores N, N + queues, ... of the list. If there are fewer queues than cores, what comes by queue N
-# is handed on to the same cores.
+# Queue N sends for the cores N, N + queues, ... of the list. If there are fewer queues than cores, packets received by
+# queue N are passed on to the same cores.
 nic_steering() {
     local queues queue
     queues=$(nic_queues tx)
@@ -231,7 +233,8 @@ nic_steering() {
     done
 }
 
-# queue_mask QUEUE QUEUES. Of more queues than cores the last ones are nobody's.
+# queue_mask QUEUE QUEUES: prints the mask of a queue's cores. If there are more queues than cores, the last masks are
+# empty.
 queue_mask() {
     local index
     local -a own=()

@@ -1,9 +1,9 @@
 #!/usr/bin/python3
 """The parts of scripts/interop.sh that need a BitTorrent library.
 
-    bt.py make FILE TORRENT TRACKER            random FILE and its TORRENT
-    bt.py peer TORRENT DIR LISTEN              libtorrent as a peer, until killed
-    bt.py seeds TORRENT SCRAPE COUNT SECONDS   wait until the tracker counts seeds
+    bt.py make FILE TORRENT TRACKER            makes a random FILE and its TORRENT
+    bt.py peer TORRENT DIR LISTEN              runs libtorrent as a peer, until killed
+    bt.py seeds TORRENT SCRAPE COUNT SECONDS   waits until the tracker counts seeds
 """
 
 import os
@@ -25,7 +25,7 @@ def make(path, torrent, tracker):
     lt.add_files(files, path)
     new = lt.create_torrent(files, PIECE, lt.create_torrent.v1_only)
     new.add_tracker(tracker)
-    new.set_priv(True)  # BEP 27: no peers but the tracker's
+    new.set_priv(True)  # BEP 27: only peers from the tracker
     lt.set_piece_hashes(new, os.path.dirname(path))
     with open(torrent, "wb") as file:
         file.write(lt.bencode(new.generate()))

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""One kind of abuse of a tracker by HTTP, with as many connections as told, beside a well-behaved load.
+"""Abuses a tracker by HTTP in one way, with many connections, beside a load of well-behaved clients.
 
-Used by scripts/abuse.sh. Holds the connections, opens another one for each that the tracker closes, and runs the load's
-command when all are open. Prints a line of the table: the tracker's memory before, at its most, and after; what became of
-the connections; and how the well-behaved clients fared. Ends with the load's command, or by its own deadline.
+Used by scripts/abuse.sh. Keeps the connections open, replaces each that the tracker closes, and starts the load when all are
+open. Prints one line of the table: the tracker's memory before, at its maximum and after; the fate of the connections; the
+results of the well-behaved clients. Ends with the load, or after a deadline.
 """
 
 import argparse
@@ -21,7 +21,7 @@ import urllib.request
 
 HASH = "%aa" * 20
 TICKS_PER_SECOND = 20
-OPENED_PER_TICK = 250  # so that no backlog overflows
+OPENED_PER_TICK = 250  # few enough for the listener's backlog
 DEADLINE_SECONDS = 120
 
 
@@ -33,7 +33,7 @@ def announce(port):
 
 
 def oversize():
-    """Requests with too much of something, each with what it is."""
+    """Returns requests that exceed one limit each."""
     head = b"GET /announce HTTP/1.1\r\nHost: t\r\n"
     post = b"POST /announce HTTP/1.1\r\nHost: t\r\n"
     mebibyte = b"x" * (1 << 20)
@@ -55,13 +55,13 @@ def oversize():
 
 
 class Kind:
-    """What its clients send, and whether they read what comes."""
+    """The requests of its clients, and how they send and read."""
 
     def __init__(self, requests, reads=True, per_second=None, ends=False):
         self.requests = itertools.cycle(requests)
         self.reads = reads
-        self.per_second = per_second  # bytes; none: as fast as they are taken
-        self.ends = ends  # closes its end when all is sent and answered
+        self.per_second = per_second  # bytes; None: as fast as possible
+        self.ends = ends  # closes the connection when everything is sent and answered
 
 
 KINDS = {
@@ -110,7 +110,7 @@ class Abuse:
         self.clients.pop(number).socket.close()
 
     def turn(self, until):
-        """Serves the clients until then."""
+        """Serves the clients until a time."""
         while (left := until - time.monotonic()) > 0:
             for number, events in self.epoll.poll(left, 1_000):
                 client = self.clients[number]
@@ -138,7 +138,7 @@ class Abuse:
         return bool(data) and not (self.kind.ends and not client.left)
 
     def trickle(self, tick):
-        """Sends a byte of each client's whose turn it is in this second."""
+        """Sends the next bytes of the clients that are due in this tick."""
         for number, client in list(self.clients.items())[tick % TICKS_PER_SECOND :: TICKS_PER_SECOND]:
             try:
                 client.left = client.left[client.socket.send(client.left[: self.kind.per_second]) :]
@@ -158,7 +158,7 @@ def tcp_kernel_kib():
 
 
 def fill(target):
-    """Has peers announce themselves, so that replies are long."""
+    """Announces peers, so that replies are long."""
     with socket.create_connection(target) as client:
         for port in range(1, 201):
             client.sendall(announce(port))
@@ -179,23 +179,23 @@ def metrics(admin):
 
 
 def main():
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("kind", choices=[*KINDS, "none"])
-    options.add_argument("--target", required=True)
-    options.add_argument("--admin", required=True)
-    options.add_argument("--pid", type=int, required=True)
-    options.add_argument("--connections", type=int, required=True)
-    options.add_argument("--figures", required=True, help="where the load's command writes its own")
-    options.add_argument("load", nargs="+", help="the load's command")
-    told = options.parse_args()
-    os.nice(5)  # the well-behaved come first on the cores that they share
-    tracker, admin = ((host, int(port)) for host, port in (at.rsplit(":", 1) for at in (told.target, told.admin)))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kind", choices=[*KINDS, "none"])
+    parser.add_argument("--target", required=True)
+    parser.add_argument("--admin", required=True)
+    parser.add_argument("--pid", type=int, required=True)
+    parser.add_argument("--connections", type=int, required=True)
+    parser.add_argument("--figures", required=True, help="file with the results of the load")
+    parser.add_argument("load", nargs="+", help="command of the load")
+    options = parser.parse_args()
+    os.nice(5)  # the well-behaved clients have priority on the shared cores
+    tracker, admin = ((host, int(port)) for host, port in (at.rsplit(":", 1) for at in (options.target, options.admin)))
     fill(tracker)
-    wanted = 0 if told.kind == "none" else told.connections
-    kind = KINDS.get(told.kind, KINDS["silent"])()
-    abuse = Abuse(kind, wanted, admin if told.kind == "page" else tracker)
+    wanted = 0 if options.kind == "none" else options.connections
+    kind = KINDS.get(options.kind, KINDS["silent"])()
+    abuse = Abuse(kind, wanted, admin if options.kind == "page" else tracker)
 
-    before = most = resident_kib(told.pid)
+    before = most = resident_kib(options.pid)
     kernel_before = kernel_most = tcp_kernel_kib()
     held = open_most = 0
     load, began = None, time.monotonic()
@@ -204,31 +204,31 @@ def main():
         if kind.per_second:
             abuse.trickle(tick)
         abuse.turn(began + (tick + 1) / TICKS_PER_SECOND)
-        most, kernel_most = max(most, resident_kib(told.pid)), max(kernel_most, tcp_kernel_kib())
+        most, kernel_most = max(most, resident_kib(options.pid)), max(kernel_most, tcp_kernel_kib())
         held = max(held, len(abuse.clients))
-        # The page's clients leave no room on the admin's listener for who asks for figures.
-        if told.kind != "page" and tick % TICKS_PER_SECOND == 0:
-            open_most = max(open_most, metrics(told.admin)["gyre_connections"])
+        # The clients of the page use up the connections of the admin listener, so its metrics can't be read.
+        if options.kind != "page" and tick % TICKS_PER_SECOND == 0:
+            open_most = max(open_most, metrics(options.admin)["gyre_connections"])
         if load is None and (abuse.opened >= wanted or time.monotonic() - began > 10):
-            load = subprocess.Popen((["nice", "-n", "-5"] if os.geteuid() == 0 else []) + told.load)
+            load = subprocess.Popen((["nice", "-n", "-5"] if os.geteuid() == 0 else []) + options.load)
         if (load and load.poll() is not None) or time.monotonic() - began > DEADLINE_SECONDS:
             break
     if load and load.poll() is None:
         load.kill()
-        sys.exit("the well-behaved load did not end in time")
+        sys.exit("the load did not end in time")
     statuses = dict(abuse.statuses)
     for number in list(abuse.clients):
         abuse.close(number)
     time.sleep(3)
-    after, sums = resident_kib(told.pid), metrics(told.admin)
+    after, sums = resident_kib(options.pid), metrics(options.admin)
     if sums["gyre_connections"] > 1:
-        sys.exit(f"{told.kind}: {sums['gyre_connections']:.0f} connections are open that nobody has")
-    with open(told.figures, encoding="ascii") as file:
+        sys.exit(f"{options.kind}: {sums['gyre_connections']:.0f} connections are still open")
+    with open(options.figures, encoding="ascii") as file:
         good = json.load(file)
     mib = lambda kib: f"{kib / 1024:.0f}"
     lost = 100 * (good["lost"] + good["unsent"] + good["broken_connections"]) / max(good["requests"], 1)
     print(
-        f"{told.kind:9} {abuse.opened:8} {held:6} {open_most:6.0f} "
+        f"{options.kind:9} {abuse.opened:8} {held:6} {open_most:6.0f} "
         f"{mib(before):>6} {mib(most):>6} {mib(after):>6} {mib(kernel_most - kernel_before):>7} "
         f"{sums['gyre_evicted_connections_total']:8.0f} {sums['gyre_drops_total:connections']:7.0f} "
         f"{sums['gyre_drops_total:accept']:6.0f} {sums['gyre_bad_requests_total:http']:7.0f} "

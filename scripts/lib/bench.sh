@@ -1,5 +1,5 @@
-# Sourced by the bench scripts: what they have in common. Servers are started pinned, waited for, and ended by their
-# process number, whatever happens; everything stays on loopback; each run ends by itself.
+# Sourced by the bench scripts: the functions that they share. Servers are pinned to cores, and always ended by their
+# process id. All traffic stays on loopback. Each run ends by itself.
 # shellcheck shell=bash
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -7,7 +7,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 say() { printf '%s\n' "$*" >&2; }
 die() { say "${0##*/}: error: $*"; exit 2; }
 
-# The cores that this process may use, one a line.
+# Prints the cores that this process may use, one per line.
 allowed_cores() {
     local part
     taskset -cp $$ | sed 's/.*: //' | tr ',' '\n' | while read -r part; do seq "${part%-*}" "${part#*-}"; done
@@ -28,13 +28,13 @@ words=()
 
 common_help='  --server-cores LIST   cores of the tracker [default: the first one]
   --load-cores LIST     cores of the load generator [default: the last one]
-  --rounds N            runs of each, alternating [default: 5]
-  --duration S          seconds that a run measures [default: 10]
-  --warmup S            seconds of load before that [default: 2]
+  --rounds N            alternating runs of each [default: 5]
+  --duration S          measured time of a run in seconds [default: 10]
+  --warmup S            warm-up before that, in seconds [default: 2]
   -- OPTIONS            for gyre-load (see gyre-load udp --help)
 gyre and gyre-load are built (dist) unless GYRE_BIN names the folder that they are in.'
 
-# Reads the common options; the rest is left in `words`. $1: the script's help.
+# Reads the common options. The other arguments are left in `words`. $1: the script's help.
 read_options() {
     local help=$1 value
     shift
@@ -59,7 +59,7 @@ read_options() {
         --)
             shift
             load_options=("$@")
-            while (($#)); do # a whitelist is made of these
+            while (($#)); do # an allow list is made from these
                 case $1 in
                 --torrents) torrents=${2-} ;;
                 --seed) seed=${2-} ;;
@@ -74,17 +74,17 @@ read_options() {
             ;;
         esac
     done
-    [[ $rounds =~ ^[1-9][0-9]{0,2}$ ]] || die "--rounds: a number from 1 to 999 is wanted, not $rounds"
+    [[ $rounds =~ ^[1-9][0-9]{0,2}$ ]] || die "--rounds: must be a number from 1 to 999, not $rounds"
 }
 
-# Builds what is needed, makes a folder for the figures, and sees to it that everything ends with the script.
+# Builds the programs, makes a directory for the results, and ends the server when the script ends.
 prepare() {
     if [ -z "${GYRE_BIN-}" ]; then
         cargo build --locked --profile dist --bins
         GYRE_BIN=$(cargo metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/dist
     fi
     for program in gyre gyre-load; do
-        [ -x "$GYRE_BIN/$program" ] || die "there is no $program in $GYRE_BIN"
+        [ -x "$GYRE_BIN/$program" ] || die "no $program in $GYRE_BIN"
     done
     scratch=$(mktemp -d)
     server=
@@ -100,11 +100,11 @@ print_machine() {
         "governor $(cat /sys/devices/system/cpu/cpu0/cpufreq/scaling_governor 2>/dev/null || echo unknown)"
     say "server on cores $server_cores, load on cores $load_cores"
     if [ "$server_cores" = "$load_cores" ]; then
-        say "warning: server and load share a core; the figures say little"
+        say "warning: server and load share a core, so the figures are not reliable"
     fi
 }
 
-# The first port from 20000 on that nobody listens at.
+# Prints the first free port from 20000 on.
 free_port() {
     local port
     for port in $(seq 20000 20999); do
@@ -122,7 +122,7 @@ start_server() {
     server=$!
 }
 
-# Starts gyre: $1 the port, then options. With `--admin` it is that listener which is asked for metrics.
+# Starts gyre: $1 the port, then options. With `--admin` first, metrics are read from that listener.
 start_gyre() {
     local port=$1
     shift
@@ -131,7 +131,7 @@ start_gyre() {
         --cores "$server_cores" --stats-interval 0 "$@"
 }
 
-# The CPU time that the server has used, in hundredths of a second.
+# Prints the CPU time that the server has used, in hundredths of a second.
 cpu_ticks() { sed 's/.*) //' "/proc/$server/stat" | awk '{ print $12 + $13 }'; }
 
 # Waits until the server answers at the port: $1 udp or http, $2 the port.
@@ -145,21 +145,21 @@ await_server() {
         fi
         sleep 0.1
     done
-    say "the server doesn't answer; its last words:"
+    say "the server does not answer; the end of its log:"
     tail -n 5 "$scratch/server.log" >&2
     exit 1
 }
 
-# Where the server's admin listener is, as it says when it is ready: one that was told to choose a port.
+# Prints the address of the server's admin listener, from its log.
 admin_address() {
     for _ in $(seq 100); do
         sed -n 's/^gyre: ready: .* admin \([^ ]*\) .*/\1/p' "$scratch/server.log" | grep . && return
         sleep 0.1
     done
-    die "the server does not say where its admin listener is"
+    die "the server's log has no address of the admin listener"
 }
 
-# Ends the server, if there is one: politely, then not.
+# Ends the server, if there is one: with SIGTERM, after 5 s with SIGKILL.
 stop_server() {
     [ -n "$server" ] || return 0
     kill "$server" 2>/dev/null || true
@@ -172,14 +172,14 @@ stop_server() {
     server=
 }
 
-# The number of cores in a list as `0-3,6`.
+# Prints the number of cores in a list like `0-3,6`.
 count_cores() {
     local part count=0
     for part in ${1//,/ }; do count=$((count + ${part#*-} - ${part%-*} + 1)); done
     echo "$count"
 }
 
-# Starts a tracker that is known by name, or given as NAME=COMMAND with {port} and {cores} in it.
+# Starts a known tracker, or one given as NAME=COMMAND with {port} and {cores}.
 # $1: udp or http, $2: the tracker, $3: the port.
 start_tracker() {
     local protocol=$1 tracker=$2 port=$3 workers config
@@ -204,23 +204,23 @@ start_tracker() {
         start_server aquatic_udp -c "$config"
         ;;
     aquatic_http)
-        # It doesn't look at what a client says of the connection.
+        # It ignores the client's `Connection` header.
         aquatic_http -p | sed -e "s/^address = .*/address = \"127.0.0.1:$port\"/" \
             -e "s/^socket_workers = .*/socket_workers = $workers/" \
             -e "s/^keep_alive = .*/keep_alive = $keep_alive/" >"$config"
         start_server aquatic_http -c "$config"
         ;;
     opentracker)
-        # Debian's knows only what is on its whitelist.
+        # Debian's build serves only torrents on its allow list.
         gyre_load hashes --torrents "$torrents" --seed "$seed" >"$scratch/whitelist"
         chmod 755 "$scratch"
         start_server opentracker -i 127.0.0.1 -p "$port" -P "$port" -d "$scratch" -w whitelist
         ;;
-    *) die "$tracker is no tracker that is known here; see bench-compare.sh --help" ;;
+    *) die "unknown tracker: $tracker; see bench-compare.sh --help" ;;
     esac
 }
 
-# Loads what listens: $1 udp or http, $2 the port, $3 the file for the figures, then options.
+# Loads the server: $1 udp or http, $2 the port, $3 the file for the results, then options.
 run_load() {
     local protocol=$1 port=$2 json=$3
     shift 3
@@ -231,28 +231,28 @@ run_load() {
 
 calculate() { awk "BEGIN { printf \"%.0f\", $1 }"; }
 
-# A figure of the whole run out of what --json has written: $1 its name, $2 the file.
+# Prints a figure of the whole run from a file written by --json: $1 its name, $2 the file.
 figure() { sed -n "s/^ *\"$1\": \([0-9.]*\).*/\1/p" "$2" | head -n 1; }
 
-# Reads the metrics of the tracker whose admin listener is at the port `admin`.
+# Reads the metrics from the admin listener at the port `admin`.
 read_metrics() { curl -fsS --max-time 10 -o "$scratch/metrics" "http://127.0.0.1:$admin/metrics"; }
 
-# The sum over a metric's series in what was read: $1 how they begin, as a regular expression.
+# Prints the sum of a metric's series, as read last: $1 a regular expression that their names start with.
 metric() { awk -v name="^$1" '$1 ~ name { sum += $NF } END { printf "%.0f", sum }' "$scratch/metrics"; }
 
-# The metric of datagrams that are no request.
+# The metric of datagrams that are not valid requests.
 # shellcheck disable=SC2034
 malformed='gyre_bad_requests_total.*(short|magic|action|truncated|source-port)'
 
-# Runs trackers by turns, several times, and prints the table. $1: udp or http, $2: options for gyre-load in one word,
-# then the trackers.
+# Runs trackers alternately, several times, and prints the table. $1: udp or http, $2: options for gyre-load as one
+# word, then the trackers.
 compare() {
     local protocol=$1 more tracker round port files=()
     read -ra more <<<"$2"
     if [ "$2" = --close ]; then keep_alive=false; else keep_alive=true; fi
     shift 2
     if [ "$(count_cores "$server_cores")" -gt 1 ] && [[ " $* " = *" floor "* ]]; then
-        say "warning: the floor runs on one core, the others on all of $server_cores"
+        say "warning: the null responder runs on one core, the trackers on all of $server_cores"
     fi
     for round in $(seq "$rounds"); do
         for tracker in "$@"; do

@@ -1,4 +1,4 @@
-"""Owns a headless chromium, driven by the DevTools protocol: one page, what it asked for, and what went wrong in it."""
+"""Owns a headless chromium, controlled by the DevTools protocol: its pages, their requests and their errors."""
 
 import base64
 import json
@@ -18,18 +18,18 @@ ARGUMENTS = [
 
 
 def eventually(what, condition):
-    """Asks again and again until the answer is true, and returns it."""
+    """Waits until the condition returns a true value, and returns that value."""
     end = time.monotonic() + DEADLINE_S
     while True:
-        answer = condition()
-        if answer:
-            return answer
-        assert time.monotonic() < end, f"{what}: not so after {DEADLINE_S} s, but {answer!r}"
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < end, f"{what}: still {value!r} after {DEADLINE_S} s"
         time.sleep(0.1)
 
 
 class Browser:
-    """A chromium with a profile of its own."""
+    """A chromium with a new profile."""
 
     def __init__(self, scratch):
         profile = Path(scratch) / "chromium"
@@ -41,7 +41,7 @@ class Browser:
         self.port = port_file.read_text().split()[0]
 
     def open(self, url, before=""):
-        """Opens a page, in which a script may run before its own."""
+        """Opens a page. The script `before` runs before the scripts of the page."""
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}/json/new?about:blank", method="PUT")
         with urllib.request.urlopen(request) as response:
             return Page(json.load(response)["webSocketDebuggerUrl"], url, before)
@@ -52,13 +52,13 @@ class Browser:
 
 
 class Page:
-    """A page, and what the browser says of it."""
+    """A page, with its requests and errors."""
 
     def __init__(self, debugger, url, before):
         self.socket = websocket.create_connection(debugger, suppress_origin=True, timeout=DEADLINE_S)
         self.last = 0
         self.requests = []  # URLs
-        self.errors = []  # of scripts, of policy; not those of the network
+        self.errors = []  # of scripts and policies, without network errors
         for domain in ["Page", "Runtime", "Network", "Log"]:
             self.call(f"{domain}.enable")
         if before:
@@ -88,7 +88,7 @@ class Page:
                 self.errors.append(what["entry"])
 
     def run(self, script):
-        """The value of an expression."""
+        """Returns the value of an expression."""
         result = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in result, f"{script}: {result['exceptionDetails']}"
         return result["result"].get("value")
@@ -101,7 +101,7 @@ class Page:
         return eventually(script, lambda: self.run(f"Boolean({script})"))
 
     def click(self, selector):
-        """Clicks as a person does: where the element is."""
+        """Clicks on an element with the mouse."""
         script = f"document.querySelector({json.dumps(selector)})"
         self.run(f"{script}.scrollIntoView({{block: 'center'}})")
         box = self.run(f"(({{x, y, width, height}}) => [x + width / 2, y + height / 2])({script}.getBoundingClientRect())")
@@ -119,7 +119,7 @@ class Page:
         self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
 
     def picture(self, file):
-        """The whole page as an image."""
+        """Writes a screenshot of the whole page to a file."""
         size = self.call("Page.getLayoutMetrics")["cssContentSize"]
         clip = {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1}
         picture = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=clip)

@@ -1,4 +1,4 @@
-"""Owns what must hold of the live page in a real browser. Called by scripts/page-test.sh: BINARIES SCRATCH [PICTURES]"""
+"""Owns the tests of the live page in a real browser. Called by scripts/page-test.sh: BINARIES SCRATCH [PICTURES]"""
 
 import sys
 from pathlib import Path
@@ -8,9 +8,9 @@ from tracker import Tracker
 
 WIDE = (1440, 900)
 PHONE = (360, 740)
-AA = 4.5  # the contrast that WCAG wants of small text
+AA = 4.5  # the contrast that WCAG requires for small text
 
-# The least contrast of a text to what is behind it, and which text that is.
+# The lowest contrast of a text to its background, and that text.
 CONTRAST = """(() => {
   const canvas = Object.assign(document.createElement("canvas"), {width: 1, height: 1});
   const context = canvas.getContext("2d", {willReadFrequently: true});
@@ -37,7 +37,7 @@ CONTRAST = """(() => {
   return worst;
 })()"""
 
-# Instead of the tracker's events: those of one with so many workers as the largest machines have cores.
+# Replaces the tracker's events with those of a tracker with 256 workers.
 MANY_WORKERS = """
 globalThis.EventSource = class extends EventTarget {
   constructor() { super(); setInterval(() => this.tell(), 200); }
@@ -80,7 +80,7 @@ def check_figures(page):
     page.until("Number(document.querySelector('[data-figure=requests]').innerText.replaceAll(',', '')) > 100")
     page.until("document.querySelectorAll('#workers tbody tr').length > 0")
     for figure in page.run("Array.from(document.querySelectorAll('[data-figure]'), ({innerText}) => innerText)"):
-        assert figure, "a tile without its figure"
+        assert figure, "a tile without a figure"
     check_sane(page)
     page.until("document.querySelector('#causes').innerText.includes('without the protocol')")
     page.until("document.querySelector('#causes').innerText.includes('torrents that are not served')")
@@ -89,7 +89,7 @@ def check_figures(page):
 
 def check_sane(page):
     wrong = page.run("document.body.innerText.match(/NaN|undefined|Infinity|null|(^|\\s)-\\d/)?.[0]")
-    assert wrong is None, f"the page says {wrong}"
+    assert wrong is None, f"the page contains {wrong}"
 
 
 def check_charts(page):
@@ -113,14 +113,14 @@ def check_tables(page):
 
 
 def check_clients(page):
-    # They are counted from a sample, in which each is sooner or later.
+    # The figures come from a sample, so some clients appear late.
     for words in ["qBittorrent", "5.0.4 (", "Transmission", "2.94", "aria2", "1.37", "<b>x</b>"]:
         page.until(f"document.querySelector('#clients').textContent.includes('{words}')")
-    assert page.run("document.querySelector('#clients b') === null"), "a client's name was taken for markup"
+    assert page.run("document.querySelector('#clients b') === null"), "a client's name was interpreted as markup"
 
 
 def check_doctor(page):
-    assert not page.run("document.querySelector('#findings li')"), "the doctor is there before he is called"
+    assert not page.run("document.querySelector('#findings li')"), "there are findings before the doctor has run"
     page.click("#examine")
     page.until("document.querySelectorAll('#findings li, #well li').length > 20")
     assert "checks ok" in page.text("#doctor-hint"), page.text("#doctor-hint")
@@ -131,16 +131,16 @@ def check_shape(page, name):
         page.prefer(scheme)
         contrast, text = page.run(CONTRAST)
         assert contrast >= AA, f"{name}, {scheme}: the contrast of {text!r} is {contrast:.2f}"
-    # Not innerWidth: a phone shows more at a time, and smaller, if a page is too wide for it.
+    # Not innerWidth: a phone zooms out if the page is too wide.
     width, room = page.run("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
-    assert width <= room, f"{name}: the page is {width} px wide where there is room for {room} px"
+    assert width <= room, f"{name}: the page is {width} px wide, but the window only {room} px"
 
 
 def check_restart(page, tracker):
     tracker.stop()
     page.until("document.querySelector('#state').innerText === 'connection lost, retrying'")
     page.until("document.querySelector('main.lost')")
-    page.run("document.dispatchEvent(new Event('visibilitychange'))")  # somebody comes back to the page
+    page.run("document.dispatchEvent(new Event('visibilitychange'))")  # the user returns to the page
     check_sane(page)
     tracker.start()
     page.until("document.querySelector('#state').innerText === 'live' && !document.querySelector('main.lost')")
@@ -169,8 +169,8 @@ def check_many_workers(browser, url, picture):
 
 
 def check_clean(page, url):
-    elsewhere = [asked for asked in page.requests if not asked.startswith((url, "data:", "about:"))]
-    assert not elsewhere, f"asked of others: {elsewhere}"
+    elsewhere = [request for request in page.requests if not request.startswith((url, "data:", "about:"))]
+    assert not elsewhere, f"requests to other servers: {elsewhere}"
     assert not page.errors, f"errors: {page.errors}"
 
 

@@ -1,4 +1,4 @@
-"""Owns a gyre under some load, as the page is to show it: clients of all kinds, bad requests, lists."""
+"""Owns a gyre under some load for the page to show: clients of all kinds, invalid requests, lists."""
 
 import os
 import re
@@ -11,9 +11,9 @@ from pathlib import Path
 
 from browser import eventually
 
-LOAD_S = "300"  # in case nobody ends it
+LOAD_S = "300"  # in case the load is not stopped before
 ADDRESSES = {"udp": "127.0.0.1:0", "http": "127.0.0.1:0", "admin": "127.0.0.1:0"}
-# How often clients announce. The last one is up to no good.
+# Number of announces of each client. The last one tries to inject markup.
 CLIENTS = {
     "-qB5040-": 24, "-qB4650-": 9, "-qB4390-": 3, "-TR4060-": 14, "-TR2940-": 5, "-UT355W-": 9, "-DE211s-": 6,
     "-LT20A0-": 3, "-lt0D80-": 4, "-BI3500-": 3, "A2-1-37-": 8, "TIX0284-": 2, "-BC0199-": 2, "-WW0213-": 2,
@@ -22,7 +22,7 @@ CLIENTS = {
 
 
 class Tracker:
-    """The program, which can be ended and started again at the same addresses."""
+    """The program, which can be stopped and started again at the same addresses."""
 
     def __init__(self, binaries, scratch):
         self.binaries = Path(binaries)
@@ -56,7 +56,7 @@ class Tracker:
         return f"http://{self.addresses['admin']}/"
 
     def load(self):
-        """Starts what asks all the time, each in its way."""
+        """Starts the announces and the load generators."""
         self.announcing.start()
         core = str(max(os.sched_getaffinity(0)))
         for protocol, options in {
@@ -68,15 +68,15 @@ class Tracker:
             self.loads.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
 
     def announce_again(self):
-        """What clients have announced is forgotten within minutes, and by a tracker that is started again at once."""
+        """Repeats the announces, since the tracker forgets client names within minutes, and at a restart."""
         while not self.ended.wait(0.5):
             try:
                 self.announce()
             except OSError:
-                pass  # it is being started again
+                pass  # the tracker is restarting
 
     def announce(self):
-        """Every client announces, so often as it should; one asks for what is denied; and some say nonsense."""
+        """Sends the announces of all clients, one for a denied torrent, and some invalid datagrams."""
         for client, times in CLIENTS.items():
             for number in range(times):
                 self.announce_one(client, f"{number % 7:020d}", number)
@@ -87,8 +87,8 @@ class Tracker:
                 sender.sendto(junk, (host, int(port)))
 
     def announce_one(self, client, info_hash, number):
-        asked = {"info_hash": info_hash, "peer_id": f"{client}{number:012d}", "port": 1000 + number, "left": number % 2}
-        url = f"http://{self.addresses['http']}/announce?{urllib.parse.urlencode(asked)}"
+        query = {"info_hash": info_hash, "peer_id": f"{client}{number:012d}", "port": 1000 + number, "left": number % 2}
+        url = f"http://{self.addresses['http']}/announce?{urllib.parse.urlencode(query)}"
         with urllib.request.urlopen(url) as response:
             response.read()
 

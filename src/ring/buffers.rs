@@ -1,4 +1,4 @@
-//! Owns the memory that the kernel receives into: a provided buffer ring and its buffers
+//! Owns the receive memory that is shared with the kernel: a provided buffer ring and its buffers
 //! (io_uring_register_buf_ring(3)).
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
@@ -12,10 +12,10 @@ use io_uring::types::BufRingEntry;
 use super::recv::RECEIVE_BYTES;
 use crate::limits::RECEIVE_BUFFERS;
 
-/// The kernel wants the ring of entries on a page of its own.
+/// Alignment that the kernel requires of the ring of entries.
 const PAGE_BYTES: usize = 4096;
 
-/// Memory that the kernel writes to while we hold it: reached by pointer alone, zeroed, freed on drop.
+/// Memory that the kernel may write to at any time: zeroed, accessed only through pointers, freed on drop.
 struct SharedMemory {
     start: NonNull<u8>,
     layout: Layout,
@@ -32,13 +32,13 @@ impl SharedMemory {
 
 impl Drop for SharedMemory {
     fn drop(&mut self) {
-        // SAFETY: allocated in `new` with this layout, and freed here alone.
+        // SAFETY: allocated in `new` with this layout, and freed only here.
         unsafe { dealloc(self.start.as_ptr(), self.layout) };
     }
 }
 
-/// [`RECEIVE_BUFFERS`] buffers of [`RECEIVE_BYTES`] bytes. A buffer is the kernel's until a completion names it, then
-/// ours until it is recycled.
+/// [`RECEIVE_BUFFERS`] buffers of `RECEIVE_BYTES` bytes. A buffer belongs to the kernel until a completion names it,
+/// then to the process until it is recycled.
 pub struct ReceiveBuffers {
     entries: SharedMemory,
     data: SharedMemory,
@@ -46,7 +46,7 @@ pub struct ReceiveBuffers {
 }
 
 impl ReceiveBuffers {
-    /// Registers the buffers and hands them all to the kernel.
+    /// Registers the buffers and gives all of them to the kernel.
     ///
     /// # Errors
     ///
@@ -54,8 +54,8 @@ impl ReceiveBuffers {
     ///
     /// # Safety
     ///
-    /// The kernel writes into the buffers while receives of this group are in flight: all must have ended before the
-    /// buffers are dropped.
+    /// The kernel writes into the buffers while receives of this group are in flight. All of them must have ended
+    /// before the buffers are dropped.
     pub unsafe fn register(submitter: &Submitter<'_>, group: u16) -> io::Result<Self> {
         let count = usize::from(RECEIVE_BUFFERS);
         let mut buffers = Self {
@@ -64,36 +64,36 @@ impl ReceiveBuffers {
             tail: 0,
         };
         let entries = buffers.entries.start.as_ptr() as u64;
-        // SAFETY: the entries are page-aligned, as many as said, and owned by the buffers, which outlive the ring's use
-        // of them: it drains its receives before it is dropped.
+        // SAFETY: there are `RECEIVE_BUFFERS` page-aligned entries, owned by the buffers. The buffers outlive the
+        // ring's use of them, since the ring drains its receives before it is dropped.
         unsafe { submitter.register_buf_ring_with_flags(entries, RECEIVE_BUFFERS, group, 0)? };
         (0..RECEIVE_BUFFERS).for_each(|buffer| buffers.recycle(buffer));
         buffers.publish();
         Ok(buffers)
     }
 
-    /// What the kernel has put into a buffer that a completion names.
+    /// Returns the received bytes in a buffer that a completion names.
     ///
     /// # Panics
     ///
-    /// If there is no such buffer, or it isn't that long.
+    /// If the number or the length is out of range.
     pub fn filled(&self, buffer: u16, length: usize) -> &[u8] {
         let start = self.start_of(buffer);
         assert!(length <= RECEIVE_BYTES, "a completion of {length} bytes in a buffer of {RECEIVE_BYTES}");
         // SAFETY: within the allocation, initialized (zeroed at first), and not written to by the kernel between the
-        // completion and `recycle`, which needs `&mut self` and so ends this borrow.
+        // completion and `recycle`, which takes `&mut self` and so ends this borrow.
         unsafe { std::slice::from_raw_parts(start, length) }
     }
 
-    /// Gives a buffer back; the kernel sees it after [`publish`](Self::publish).
+    /// Returns a buffer to the kernel, which sees it after [`publish`](Self::publish).
     pub fn recycle(&mut self, buffer: u16) {
         let start = self.start_of(buffer);
         let place = usize::from(self.tail % RECEIVE_BUFFERS);
         let entries = self.entries.start.cast::<BufRingEntry>();
         // SAFETY: `place` is within the entries.
         let entry = unsafe { entries.add(place) };
-        // SAFETY: aligned, zeroed at first, and not read by the kernel before the tail is published. The ring's tail
-        // lies in the reserved field of entry 0, which the setters don't touch.
+        // SAFETY: aligned, zeroed at first, and not read by the kernel before the tail is published. The ring's tail is
+        // in the reserved field of entry 0, which the setters don't touch.
         let entry = unsafe { &mut *entry.as_ptr() };
         entry.set_addr(start as u64);
         entry.set_len(RECEIVE_BYTES as u32);
@@ -101,12 +101,12 @@ impl ReceiveBuffers {
         self.tail = self.tail.wrapping_add(1);
     }
 
-    /// Shows the kernel what was recycled.
+    /// Makes recycled buffers visible to the kernel.
     pub fn publish(&mut self) {
         let entries = self.entries.start.cast::<BufRingEntry>();
         // SAFETY: the address of the first entry, which is valid.
         let tail = unsafe { BufRingEntry::tail(entries.as_ptr()) };
-        // SAFETY: the tail is an aligned u16 that the kernel reads and only we write, and it lives as long as `self`.
+        // SAFETY: the tail is an aligned u16 that the kernel only reads, and it lives as long as `self`.
         let tail = unsafe { AtomicU16::from_ptr(tail.cast_mut()) };
         tail.store(self.tail, Ordering::Release);
     }

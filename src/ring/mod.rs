@@ -1,9 +1,9 @@
-//! Owns the rings. [`UdpRing`] is a worker's: multishot receives into provided buffers, replies that leave with the
-//! submission, and the end in which everything is cancelled, drained and only then freed.
+//! Owns the UDP ring of a worker ([`UdpRing`]): multishot receives into provided buffers, replies that leave with the
+//! submission, and a shutdown that cancels and drains all operations before it frees their memory.
 //!
-//! The ring is used by one thread, its worker's (`SINGLE_ISSUER`), and does its work when that thread enters the kernel
-//! (`DEFER_TASKRUN`). While the worker is busy it is not told of new completions; before it sleeps it asks to be
-//! ([`UdpRing::fall_asleep`]), by its doorbell.
+//! The ring is used by one thread only, its worker's (`SINGLE_ISSUER`), and does its work when that thread enters the
+//! kernel (`DEFER_TASKRUN`). While the worker is busy, completions do not notify it. Before it sleeps it turns
+//! notifications by its doorbell on ([`UdpRing::fall_asleep`]).
 #![allow(unsafe_code)]
 
 mod buffers;
@@ -28,14 +28,15 @@ pub use buffers::ReceiveBuffers;
 use recv::ReceiveLayout;
 use send::ReplySlots;
 
-/// The group of the provided buffers; there is one.
+/// Id of the only group of provided buffers.
 const BUFFER_GROUP: u16 = 0;
+
 /// A UDP socket of the ring.
 #[derive(Debug)]
 pub struct RingSocket {
-    /// The socket, bound.
+    /// The bound socket.
     pub socket: UdpSocket,
-    /// It is bound to a wildcard and delivers the local address with each datagram.
+    /// Whether it is bound to a wildcard address and delivers the local address with each datagram.
     pub wildcard: bool,
 }
 
@@ -43,7 +44,7 @@ pub struct RingSocket {
 struct Listener {
     socket: UdpSocket,
     layout: Box<ReceiveLayout>,
-    /// A receive is in flight: the kernel may write into our buffers.
+    /// Whether a receive is in flight: the kernel may write into the buffers.
     armed: bool,
     failures: u32,
 }
@@ -53,16 +54,16 @@ pub struct UdpRing {
     uring: IoUring,
     listeners: Vec<Listener>,
     replies: ReplySlots,
-    /// All sockets are connected: what they send goes there.
+    /// Whether the sockets are connected, so that datagrams need no destination address.
     connected: bool,
     buffers: ReceiveBuffers,
     received: Received,
     first_armed: usize,
-    /// Datagrams are wanted.
+    /// Whether ended receives are started again.
     receiving: bool,
 }
 
-/// What a completion is about, in its 64 bits of user data.
+/// The operation that a completion belongs to, encoded in its 64 bits of user data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Tag {
     Receive(u8),
@@ -90,17 +91,17 @@ impl Tag {
 }
 
 impl UdpRing {
-    /// Sets the ring up for the calling thread, which is the only one to use it, and begins to receive.
+    /// Sets the ring up for the calling thread, the only one that may use it, and starts to receive.
     ///
     /// # Errors
     ///
-    /// What the kernel says: `ENOSYS` or `EPERM` without io_uring, `EINVAL` before Linux 6.1, `ENOMEM` by memlock.
+    /// `ENOSYS` or `EPERM` without io_uring, `EINVAL` before Linux 6.1, `ENOMEM` if the memlock limit is too low.
     pub fn new(sockets: Vec<RingSocket>, doorbell: &Doorbell) -> io::Result<Self> {
         Self::build(sockets, doorbell, false)
     }
 
-    /// The same for a client, whose sockets are connected: what is sent from a socket goes where that is connected to,
-    /// which spares the kernel the search for a route.
+    /// Like [`new`](Self::new), but for a client with connected sockets. A socket sends only to the address it is
+    /// connected to, which saves the kernel the route lookup.
     ///
     /// # Errors
     ///
@@ -150,15 +151,15 @@ impl UdpRing {
         match ring.submit() {
             Ok(()) => Ok(ring),
             Err(error) => {
-                // The kernel has seen none of the receives: there is nothing to drain.
+                // No receive has reached the kernel, so there is nothing to drain.
                 ring.listeners.clear();
                 Err(error)
             }
         }
     }
 
-    /// Takes up to `budget` datagrams and gives each to `answer`, which may write a response and return its
-    /// length. The responses leave with the next [`submit`](Self::submit), or before if there are many.
+    /// Takes up to `budget` datagrams and passes each to `answer`, which may write a response and return its length.
+    /// The responses leave with the next [`submit`](Self::submit), or earlier if the slots are full.
     ///
     /// # Errors
     ///
@@ -171,7 +172,7 @@ impl UdpRing {
         let (submitter, mut submissions, mut completions) = self.uring.split();
         completions.sync();
         let mut datagrams = 0;
-        // Replies that failed don't count: all of them are taken, or they would pile up.
+        // Failed replies don't count against the budget: all are taken, otherwise they would pile up.
         while datagrams < budget
             && let Some(completion) = completions.next()
         {
@@ -189,10 +190,10 @@ impl UdpRing {
             listener.armed = cqueue::more(completion.flags());
             let Some(buffer) = cqueue::buffer_select(completion.flags()) else {
                 if !self.receiving {
-                    continue; // this was its end, or would have been
+                    continue; // the cancelled receive has ended
                 }
                 let error = -completion.result();
-                let starved = error == libc::ENOBUFS; // other sockets have taken all buffers: no failure of this one
+                let starved = error == libc::ENOBUFS; // other sockets use all buffers: not a failure of this one
                 listener.failures += u32::from(!starved);
                 self.received.overflows += 1;
                 let unknown = matches!(error, libc::EINVAL | libc::EOPNOTSUPP);
@@ -231,30 +232,30 @@ impl UdpRing {
         Ok(std::mem::take(&mut self.received))
     }
 
-    /// Takes no more in. What the kernel has given us until it hears of that with the next [`submit`](Self::submit) is
-    /// still to be [taken](Self::turn); what comes later stays in the sockets, for others who have them too.
+    /// Stops receiving with the next [`submit`](Self::submit). Datagrams that the kernel has delivered until then must
+    /// still be [taken](Self::turn). Later ones stay in the sockets, for another process that shares them.
     pub fn stop_receiving(&mut self) {
         self.receiving = false;
         self.cancel_receives();
     }
 
-    /// The kernel may still have something for us.
+    /// Returns whether a receive is still in flight.
     pub fn is_receiving(&self) -> bool {
         self.listeners.iter().any(|listener| listener.armed)
     }
 
-    /// Hands the kernel what has been queued, and lets it do the ring's deferred work.
+    /// Submits the queued entries and lets the kernel do the ring's deferred work.
     ///
     /// # Errors
     ///
-    /// If the kernel takes nothing and never will.
+    /// If the kernel rejects the submission permanently.
     pub fn submit(&mut self) -> io::Result<()> {
         let (submitter, mut submissions, _) = self.uring.split();
         submit(&submitter, &mut submissions, &mut self.replies)
     }
 
-    /// Sleeps until there is something to take, or for so long. For a thread that has nothing but the ring; what is
-    /// queued must have been [submitted](Self::submit).
+    /// Sleeps until there is a completion or `at_most` has passed. For a thread without a runtime. Queued entries must
+    /// have been [submitted](Self::submit) before.
     ///
     /// # Errors
     ///
@@ -263,16 +264,17 @@ impl UdpRing {
         wait(&self.uring.submitter(), at_most)
     }
 
-    /// Has completions that wait to be taken, or work that becomes such when the kernel is entered.
+    /// Returns whether completions wait to be taken, or deferred work that will complete when the kernel is entered.
     pub fn has_work(&mut self) -> bool {
         let (_, submissions, completions) = self.uring.split();
         !completions.is_empty() || submissions.taskrun() || submissions.cq_overflow()
     }
 
-    /// From now on completions ring the doorbell. False if there are some already: then the worker must not sleep.
+    /// Makes completions ring the doorbell from now on. Returns false if some are there already: then the worker must
+    /// not sleep.
     pub fn fall_asleep(&mut self) -> bool {
         self.uring.completion().enable_eventfd();
-        // Ours: "ring the doorbell", then look for work. The kernel's: add work, then look whether to ring.
+        // This side sets the notification flag, then checks for work. The kernel adds work, then checks the flag.
         fence(Ordering::SeqCst);
         if self.has_work() {
             self.wake_up();
@@ -281,18 +283,18 @@ impl UdpRing {
         true
     }
 
-    /// From now on completions ring no doorbell.
+    /// Stops completions from ringing the doorbell.
     pub fn wake_up(&mut self) {
         self.uring.completion().disable_eventfd();
     }
 
-    /// The sockets, in their order.
+    /// Returns the sockets, in the order of their numbers.
     pub fn sockets(&self) -> impl Iterator<Item = &UdpSocket> {
         self.listeners.iter().map(|listener| &listener.socket)
     }
 
-    /// Begins to receive where that has ended. Each time another socket is the first, so that none starves when buffers
-    /// are short.
+    /// Starts ended receives again. Each call begins with another socket, so that no socket starves when buffers are
+    /// short.
     fn arm_receives(&mut self) {
         let count = self.listeners.len();
         let mut submissions = self.uring.submission();
@@ -309,7 +311,7 @@ impl UdpRing {
         self.first_armed = (self.first_armed + 1) % count.max(1);
     }
 
-    /// Has the receives that are in flight end.
+    /// Queues a cancellation for each receive in flight.
     fn cancel_receives(&mut self) {
         let mut submissions = self.uring.submission();
         for (number, _) in self.listeners.iter().enumerate().filter(|(_, listener)| listener.armed) {
@@ -321,7 +323,7 @@ impl UdpRing {
         }
     }
 
-    /// Ends all receives and takes their last completions, so that the kernel writes no more into our memory.
+    /// Ends all receives and takes their last completions. After that the kernel no longer writes into the buffers.
     fn cancel_and_drain(&mut self) -> io::Result<()> {
         self.cancel_receives();
         while self.is_receiving() {
@@ -342,7 +344,7 @@ impl UdpRing {
 impl Replies for UdpRing {
     fn reply(&mut self, to: &Endpoint, write: impl FnOnce(&mut [u8; UDP_REPLY_MAX_BYTES]) -> usize) {
         if self.replies.is_full() {
-            let _ = self.submit(); // an error comes back when the turn submits
+            let _ = self.submit(); // the error returns when the turn submits
         }
         match self.replies.next() {
             Some(slot) => {
@@ -372,27 +374,27 @@ impl Datagrams for UdpRing {
 
 impl Drop for UdpRing {
     fn drop(&mut self) {
-        // If the ring can't be drained the kernel may still write into the buffers: they must not be freed.
+        // If the ring can't be drained, the kernel may still write into the buffers, so they must not be freed.
         if let Err(error) = self.cancel_and_drain() {
             panic!("the UDP ring could not be drained: {error}");
         }
         assert!(!self.is_receiving(), "a receive outlives the ring's memory");
-        // The kernel takes a ring apart some time after it is closed. The ports are to be free at once.
+        // The kernel frees a ring some time after it is closed, but the ports must be free at once.
         let _ = self.uring.submitter().unregister_files();
     }
 }
 
-/// Queues an entry. There is always room: for as many replies as there are slots, and for each socket a receive and a
-/// cancel (see `limits`).
+/// Queues an entry. There is always room for one reply per slot, and one receive and one cancellation per socket (see
+/// `limits`).
 fn push(submissions: &mut SubmissionQueue<'_>, entry: &squeue::Entry) {
     // SAFETY: what an entry points to outlives its operation. A receive's header lives as long as the ring, which
-    // drains before it goes; a reply's slot is not used again before its entry has left the queue, and a reply is over
-    // when it leaves (`MSG_DONTWAIT`, no asynchronous execution).
+    // drains before it is dropped. A reply's slot is not reused before its entry has left the queue, and the operation
+    // is complete by then (`MSG_DONTWAIT`, no asynchronous execution).
     let pushed = unsafe { submissions.push(entry) };
     pushed.expect("the submission queue has room for all slots and sockets");
 }
 
-/// Submits, and sleeps until a ring has a completion, or until `at_most` has passed.
+/// Submits, then sleeps until the ring has a completion or `at_most` has passed.
 ///
 /// # Errors
 ///
@@ -412,7 +414,7 @@ pub fn wait(submitter: &Submitter<'_>, at_most: Duration) -> io::Result<()> {
     }
 }
 
-/// Enters the kernel until the queue is empty, and frees the slots of the replies that were in it.
+/// Enters the kernel until the queue is empty, at most [`SUBMIT_TRIES`] times, and frees the slots of the replies.
 fn submit(
     submitter: &Submitter<'_>,
     submissions: &mut SubmissionQueue<'_>,
@@ -427,7 +429,7 @@ fn submit(
         submissions.sync();
         match submitted {
             Err(error) => match error.raw_os_error() {
-                Some(libc::EAGAIN | libc::EBUSY | libc::EINTR) => {} // what is left is tried again, now or next turn
+                Some(libc::EAGAIN | libc::EBUSY | libc::EINTR) => {} // the rest is retried, now or next turn
                 _ => return Err(error),
             },
             Ok(_) if submissions.is_empty() => break,

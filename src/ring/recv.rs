@@ -1,15 +1,12 @@
-//! Owns the layout of a received datagram: what the kernel puts in front of the payload
-//! (io_uring_prep_recvmsg_multishot(3)).
-//!
-//! A buffer holds a header, then room for the source address, then room for control messages (on a wildcard address
-//! alone), then the payload.
+//! Owns the layout of a receive buffer (io_uring_prep_recvmsg_multishot(3)): a header, room for the source address,
+//! room for control messages (only for a wildcard address), the payload.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
 use crate::engine::Endpoint;
 use crate::limits::UDP_REQUEST_MAX_BYTES;
 
-/// `struct io_uring_recvmsg_out`: lengths of name, control and payload, and flags, 32 bits each.
+/// `struct io_uring_recvmsg_out`: lengths of name, control messages and payload, and flags, 32 bits each.
 const HEADER_BYTES: usize = 16;
 /// `struct sockaddr_in6`, the longer one.
 const NAME_BYTES: usize = size_of::<libc::sockaddr_in6>();
@@ -20,20 +17,20 @@ pub(super) const CONTROL_BYTES: usize = CONTROL_HEAD_BYTES + 24;
 
 const CACHE_LINE: usize = 64;
 
-/// Bytes of a receive buffer: an odd number of cache lines, so that the heads of consecutive buffers fall into
-/// different sets of the cache. With a power of two they would push each other out.
+/// Bytes of a receive buffer: an odd number of cache lines, so that the headers of consecutive buffers fall into
+/// different cache sets. With a power of two they would evict each other.
 pub(super) const RECEIVE_BYTES: usize =
     ((HEADER_BYTES + NAME_BYTES + CONTROL_BYTES + UDP_REQUEST_MAX_BYTES).div_ceil(CACHE_LINE) | 1)
         * CACHE_LINE;
 
-/// How the datagrams of one socket are laid out.
+/// The buffer layout of one socket's datagrams.
 pub(super) struct ReceiveLayout {
     header: libc::msghdr,
     control_bytes: usize,
 }
 
 impl ReceiveLayout {
-    /// The layout for a socket that does or doesn't deliver its local address.
+    /// Creates the layout. A `wildcard` socket delivers the local address of each datagram.
     pub(super) fn new(wildcard: bool) -> Box<Self> {
         let control_bytes = if wildcard { CONTROL_BYTES } else { 0 };
         let header = libc::msghdr {
@@ -48,12 +45,12 @@ impl ReceiveLayout {
         Box::new(Self { header, control_bytes })
     }
 
-    /// The header that a receive is submitted with; the kernel takes only the two lengths from it.
+    /// Returns the header that a receive is submitted with. The kernel reads only the two lengths from it.
     pub(super) fn header(&self) -> *const libc::msghdr {
         &self.header
     }
 
-    /// Takes a filled buffer apart. `None`: the datagram is longer than any request, or comes from no address.
+    /// Parses a filled buffer. Returns `None` if the datagram is longer than any request or has no source address.
     #[inline]
     pub(super) fn read<'a>(&self, buffer: &'a [u8], socket: u8) -> Option<(Endpoint, &'a [u8])> {
         let (head, rest) = buffer.split_first_chunk::<HEADER_BYTES>()?;
@@ -93,7 +90,7 @@ fn read_name(name: &[u8; NAME_BYTES]) -> Option<SocketAddr> {
 fn read_local_address(mut control: &[u8]) -> Option<IpAddr> {
     while let Some((head, rest)) = control.split_first_chunk::<CONTROL_HEAD_BYTES>() {
         let number = |at: usize| i32::from_ne_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
-        let length = usize::from_ne_bytes(*head.first_chunk().expect("the head is longer")); // the head counts
+        let length = usize::from_ne_bytes(*head.first_chunk().expect("the head is longer")); // includes the head
         let data = rest.get(..length.checked_sub(CONTROL_HEAD_BYTES)?)?;
         match (number(8), number(12)) {
             // Interface (4 bytes), local address of the route (4), address in the packet's header (4).

@@ -1,4 +1,4 @@
-//! Owns the replies on their way out: a slot holds all that the kernel reads until the submission is over.
+//! Owns the reply slots. A slot holds everything that the kernel reads while a reply is submitted.
 
 use std::net::{IpAddr, SocketAddr};
 use std::ptr;
@@ -10,12 +10,10 @@ use super::recv::CONTROL_BYTES;
 use crate::engine::Endpoint;
 use crate::limits::{REPLY_SLOTS, UDP_REPLY_MAX_BYTES};
 
-/// A reply leaves while it is submitted or not at all, and then raises no signal.
+/// A reply is sent during submission or fails. A failure raises no signal.
 const SEND_FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
 
-/// A reply: payload, destination, and for a wildcard address the source that it must leave from.
-///
-/// It starts and ends on a cache line of its own.
+/// A reply: payload, destination, and for a wildcard address its source address. Aligned to cache lines.
 #[repr(C, align(64))]
 pub(super) struct ReplySlot {
     payload: [u8; UDP_REPLY_MAX_BYTES],
@@ -56,13 +54,13 @@ impl Name {
 }
 
 impl ReplySlot {
-    /// Where the response is written.
+    /// Returns the buffer that the response is written to.
     pub(super) fn payload(&mut self) -> &mut [u8; UDP_REPLY_MAX_BYTES] {
         &mut self.payload
     }
 
-    /// Addresses the slot, with `length` bytes of payload, and makes the entry that sends it; from a `connected` socket
-    /// to where that is connected to.
+    /// Sets the destination and returns the entry that sends the first `length` bytes of the payload. A `connected`
+    /// socket sends to the address it is connected to.
     #[inline]
     pub(super) fn address(&mut self, to: &Endpoint, length: usize, connected: bool) -> squeue::Entry {
         assert!(length <= UDP_REPLY_MAX_BYTES, "a reply of {length} bytes");
@@ -90,14 +88,14 @@ impl ReplySlot {
         entry.flags(squeue::Flags::SKIP_SUCCESS).user_data(Tag::Reply.encode())
     }
 
-    /// Writes the control message that chooses the source address; returns its length.
+    /// Writes the control message that sets the source address. Returns its length.
     fn set_control(&mut self, local: IpAddr) -> usize {
         const HEAD: usize = size_of::<libc::cmsghdr>();
         let (level, kind, data) = match local {
             IpAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_PKTINFO, size_of::<libc::in_pktinfo>()),
             IpAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, size_of::<libc::in6_pktinfo>()),
         };
-        self.control.fill(0); // interface 0: whichever the route takes
+        self.control.fill(0); // interface 0: the route decides
         self.control[..8].copy_from_slice(&(HEAD + data).to_ne_bytes());
         self.control[8..12].copy_from_slice(&level.to_ne_bytes());
         self.control[12..16].copy_from_slice(&kind.to_ne_bytes());
@@ -109,8 +107,8 @@ impl ReplySlot {
     }
 }
 
-/// The slots: used from the first to the last, and free again all at once when a submission is through, so that the
-/// first ones stay in the cache.
+/// The slots. They are used from the first to the last, and all become free again when a submission is complete, so
+/// that the first ones stay in the cache.
 pub(super) struct ReplySlots {
     slots: Box<[ReplySlot]>,
     used: usize,
@@ -140,18 +138,18 @@ impl ReplySlots {
         self.used == self.slots.len()
     }
 
-    /// The next free slot.
+    /// Returns the next free slot.
     #[inline]
     pub(super) fn next(&mut self) -> Option<&mut ReplySlot> {
         self.slots.get_mut(self.used)
     }
 
-    /// Notes that the next slot's entry is queued.
+    /// Marks the next slot as used: its entry is queued.
     pub(super) fn use_next(&mut self) {
         self.used += 1;
     }
 
-    /// Notes that no entry is queued any more.
+    /// Marks all slots as free: the kernel has taken all queued entries.
     pub(super) fn free_all(&mut self) {
         self.used = 0;
     }

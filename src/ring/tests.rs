@@ -1,4 +1,4 @@
-//! Rings that talk to each other and to plain sockets on loopback.
+//! Tests of rings with plain sockets on loopback.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -17,7 +17,7 @@ fn socket(address: &str) -> UdpSocket {
     socket
 }
 
-/// A ring on these addresses, wildcards among them.
+/// Creates a ring on these addresses, some of which may be wildcards.
 fn ring(addresses: &[&str]) -> (UdpRing, Vec<SocketAddr>, Doorbell) {
     let doorbell = Doorbell::new().unwrap();
     let open = |address: &&str| {
@@ -33,7 +33,7 @@ fn ring(addresses: &[&str]) -> (UdpRing, Vec<SocketAddr>, Doorbell) {
     (UdpRing::new(sockets, &doorbell).unwrap(), bound, doorbell)
 }
 
-/// Turns until so many datagrams have been given to `answer`, or nothing comes for long.
+/// Runs turns until `datagrams` datagrams have been passed to `answer`. Panics after [`LONG`].
 fn turn_until(
     ring: &mut UdpRing,
     datagrams: usize,
@@ -64,23 +64,23 @@ fn echo(_: &Endpoint, datagram: &[u8], out: &mut [u8; UDP_REPLY_MAX_BYTES]) -> O
 }
 
 #[test]
-fn answers_come_from_the_address_that_was_asked() {
+fn replies_leave_from_the_address_that_the_request_was_sent_to() {
     let (mut ring, bound, _doorbell) = ring(&["127.0.0.1:0", "[::1]:0", "0.0.0.0:0", "[::]:0"]);
-    for (number, address, asked, client) in [
+    for (number, address, target, client) in [
         (0, bound[0], "127.0.0.1", "127.0.0.1:0"),
         (1, bound[1], "::1", "[::1]:0"),
         (2, bound[2], "127.0.0.1", "127.0.0.1:0"),
         (2, bound[2], "127.0.0.2", "127.0.0.1:0"),
         (3, bound[3], "::1", "[::1]:0"),
     ] {
-        let asked = SocketAddr::new(asked.parse().unwrap(), address.port());
+        let target = SocketAddr::new(target.parse().unwrap(), address.port());
         let client = socket(client);
-        client.connect(asked).unwrap(); // from now on it hears nothing from elsewhere
+        client.connect(target).unwrap(); // datagrams from other addresses are dropped from now on
         client.send(b"hello").unwrap();
         turn_until(&mut ring, 1, |from, datagram, out| {
             assert_eq!((from.socket, datagram), (number, b"hello".as_slice()));
             assert_eq!(from.source, client.local_addr().unwrap());
-            assert_eq!(from.local, address.ip().is_unspecified().then_some(asked.ip()));
+            assert_eq!(from.local, address.ip().is_unspecified().then_some(target.ip()));
             echo(from, datagram, out)
         });
         let mut answer = [0; 16];
@@ -107,7 +107,7 @@ fn more_datagrams_than_buffers_are_all_answered() {
 }
 
 #[test]
-fn lengths_up_to_the_longest_request_pass_and_longer_ones_are_counted() {
+fn datagrams_longer_than_any_request_are_dropped_and_counted() {
     let (mut ring, bound, _doorbell) = ring(&["127.0.0.1:0", "[::]:0"]);
     let v6 = SocketAddr::new(Ipv6Addr::LOCALHOST.into(), bound[1].port());
     for (to, client) in [(bound[0], socket("127.0.0.1:0")), (v6, socket("[::1]:0"))] {
@@ -131,9 +131,9 @@ fn lengths_up_to_the_longest_request_pass_and_longer_ones_are_counted() {
 }
 
 #[test]
-fn replies_that_cannot_leave_are_counted() {
+fn replies_that_cannot_be_sent_are_counted() {
     let (mut ring, _, _doorbell) = ring(&["127.0.0.1:0"]);
-    let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0)); // no datagram goes to port 0
+    let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0)); // datagrams to port 0 can't be sent
     let to = Endpoint { source: nowhere, local: None, socket: 0 };
     for _ in 0..3 * REPLY_SLOTS {
         ring.reply(&to, |out| {
@@ -151,10 +151,10 @@ fn replies_that_cannot_leave_are_counted() {
     }
 }
 
-/// Failures are told by completions, of which the queue holds fewer than these: the kernel keeps the rest meanwhile,
-/// and ends the receives that it has no room for.
+/// Each failure is a completion. There are more failures than the queue holds, so the kernel keeps the rest, and ends
+/// receives whose completions have no room.
 #[test]
-fn a_completion_queue_that_overflows_loses_nothing() {
+fn an_overflow_of_the_completion_queue_loses_nothing() {
     let (mut ring, bound, _doorbell) = ring(&["127.0.0.1:0"]);
     let client = socket("127.0.0.1:0");
     let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
@@ -167,7 +167,7 @@ fn a_completion_queue_that_overflows_loses_nothing() {
     (0..datagrams).for_each(|_| assert_eq!(client.send_to(b"datagram", bound[0]).unwrap(), 8));
     ring.submit().unwrap();
     let overflown = |ring: &mut UdpRing| ring.uring.submission().cq_overflow();
-    assert!(overflown(&mut ring), "there was room for all: the test tests nothing");
+    assert!(overflown(&mut ring), "the queue had room for all completions: this tests nothing");
     let mut failed = turn_until(&mut ring, datagrams, echo).send_failed;
     while failed < failing as u64 {
         failed += ring.take(64, |_, _, _| None).unwrap().send_failed;
@@ -179,24 +179,24 @@ fn a_completion_queue_that_overflows_loses_nothing() {
 }
 
 #[test]
-fn a_sleeper_is_woken_and_a_busy_one_is_not() {
+fn completions_ring_the_doorbell_only_of_a_sleeping_worker() {
     let (mut ring, bound, doorbell) = ring(&["127.0.0.1:0"]);
     let client = socket("127.0.0.1:0");
     client.send_to(b"one", bound[0]).unwrap();
     turn_until(&mut ring, 1, |_, _, _| None);
-    assert_eq!(doorbell.rung(), 0, "it was awake");
+    assert_eq!(doorbell.rung(), 0, "the worker was awake");
     assert!(ring.fall_asleep());
     client.send_to(b"two", bound[0]).unwrap();
     doorbell.wait();
     ring.wake_up();
     assert!(ring.has_work());
-    assert!(!ring.fall_asleep(), "there is something to do");
+    assert!(!ring.fall_asleep(), "a completion waits");
     turn_until(&mut ring, 1, |_, _, _| None);
 }
 
-/// The ring itself asserts that no receive is left; with the drain taken out this fails.
+/// `drop` asserts that no receive is left. Without the drain this test fails.
 #[test]
-fn a_ring_can_go_while_datagrams_come() {
+fn a_ring_can_be_dropped_while_datagrams_arrive() {
     for _ in 0..20 {
         let (mut ring, bound, _doorbell) = ring(&["127.0.0.1:0", "127.0.0.1:0"]);
         let client = socket("127.0.0.1:0");
@@ -208,8 +208,8 @@ fn a_ring_can_go_while_datagrams_come() {
     }
 }
 
-/// Many sockets share the buffers. Some wait for long when all have more datagrams than there are buffers, but each
-/// gets its turn, and want of buffers is no failure.
+/// Many sockets share the buffers. When all have more datagrams than there are buffers, some wait long, but each is
+/// served, and a lack of buffers does not count as a failure.
 #[test]
 fn sockets_take_turns_when_buffers_are_short() {
     let (mut ring, bound, _doorbell) = ring(&["127.0.0.1:0"; 24]);
@@ -229,5 +229,5 @@ fn sockets_take_turns_when_buffers_are_short() {
         None
     });
     assert_eq!(seen, vec![each; bound.len()]);
-    assert!(turned.overflows > 0, "there were buffers for all: the test tests nothing");
+    assert!(turned.overflows > 0, "there were enough buffers: this tests nothing");
 }

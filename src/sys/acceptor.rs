@@ -1,4 +1,4 @@
-//! Owns the taking in of connections.
+//! Owns the accepting of connections.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -7,24 +7,24 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// A listener from which connections are taken once there are some. No accept is ever in flight, so that whoever gives
-/// it up leaves all that comes to those who have it too; when nobody has, its port is closed.
+/// A listener that accepts only when a connection waits. No accept is ever in flight, so when this is dropped all later
+/// connections go to the other processes that hold the listener. The port closes with its last holder.
 pub struct Acceptor(AsyncFd<TcpListener>);
 
 impl Acceptor {
-    /// Waits for connections in the runtime that this is called in.
+    /// Registers the listener with the current runtime.
     ///
     /// # Errors
     ///
     /// As `epoll_ctl(2)`.
     pub fn new(listener: TcpListener) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
-        // SAFETY: the descriptor belongs to the listener, which keeps it open and the same, and lives as long as this.
+        // SAFETY: the listener owns the descriptor, keeps it open and unchanged, and lives as long as the registration.
         let registered = unsafe { AsyncFd::register_with_interest(listener, Interest::READABLE) };
         Ok(Self(registered.map_err(io::Error::from)?))
     }
 
-    /// The next connection, and who is at its other end.
+    /// Accepts the next connection. Returns it with the client's address.
     ///
     /// # Errors
     ///

@@ -1,10 +1,10 @@
-//! Owns which cores there are for us, and who runs on which.
+//! Owns the cores that the process may use, and the pinning of threads.
 
 use std::io;
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-/// The cores that this process may run on, in ascending order.
+/// Returns the cores that this process may run on, in ascending order.
 ///
 /// # Errors
 ///
@@ -14,7 +14,7 @@ pub fn allowed_cores() -> io::Result<Vec<usize>> {
     Ok((0..CpuSet::MAX_CPU).filter(|&core| set.is_set(core)).collect())
 }
 
-/// Binds the calling thread to one core.
+/// Pins the calling thread to one core.
 ///
 /// # Errors
 ///

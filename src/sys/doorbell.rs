@@ -1,5 +1,5 @@
-//! Owns the eventfd that wakes a worker (rung by other workers, by the kernel for its UDP ring, and by the worker
-//! itself), and how the worker's thread waits for it: within the runtime, so that HTTP and timers go on meanwhile.
+//! Owns the eventfd that wakes a worker. Other workers, the kernel (for the UDP ring) and the worker itself ring it.
+//! The worker's thread waits for it within the runtime, so that HTTP and timers go on.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -17,22 +17,22 @@ use crate::mesh::Bell;
 pub struct Doorbell(OwnedFd);
 
 impl Doorbell {
-    /// A doorbell that nobody has rung.
+    /// Creates a doorbell that has not been rung.
     ///
     /// # Errors
     ///
-    /// As `eventfd(2)`: no descriptors.
+    /// As `eventfd(2)`: no free descriptors.
     pub fn new() -> io::Result<Self> {
         Ok(Self(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?))
     }
 
     /// Rings. May be called from any thread.
     pub fn ring(&self) {
-        // An eventfd refuses a write only when it counts to 2^64 - 1, after which there is a ring to be seen anyway.
+        // An eventfd rejects a write only when its counter is full. Then the reader has a ring to see anyway.
         let _ = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
     }
 
-    /// How often it was rung since this was last asked.
+    /// Returns the number of rings since the last call.
     #[cfg(test)]
     pub(crate) fn rung(&self) -> u64 {
         let mut count = [0; 8];
@@ -44,7 +44,7 @@ impl Doorbell {
     pub(crate) fn wait(&self) {
         let mut fds = [rustix::event::PollFd::new(&self.0, rustix::event::PollFlags::IN)];
         let minute = rustix::event::Timespec { tv_sec: 60, tv_nsec: 0 };
-        assert_eq!(rustix::event::poll(&mut fds, Some(&minute)).unwrap(), 1, "nobody rang for a minute");
+        assert_eq!(rustix::event::poll(&mut fds, Some(&minute)).unwrap(), 1, "no ring for a minute");
         self.rung();
     }
 }
@@ -67,22 +67,22 @@ impl AsFd for Doorbell {
     }
 }
 
-/// The doorbell, as a worker's own thread hears it.
+/// The receiving side of a doorbell, on its worker's thread.
 pub struct Sleeper(AsyncFd<Arc<Doorbell>>);
 
 impl Sleeper {
-    /// Listens for the doorbell in the runtime that this is called in.
+    /// Registers the doorbell with the current runtime.
     ///
     /// # Errors
     ///
     /// As `epoll_ctl(2)`.
     pub fn new(doorbell: Arc<Doorbell>) -> io::Result<Self> {
-        // SAFETY: the descriptor belongs to the doorbell, which keeps it open and the same, and lives as long as this.
+        // SAFETY: the doorbell owns the descriptor, keeps it open and unchanged, and lives as long as the registration.
         let registered = unsafe { AsyncFd::register_with_interest(doorbell, Interest::READABLE) };
         Ok(Self(registered.map_err(io::Error::from)?))
     }
 
-    /// Sleeps until it rings. Rings since the last sleep count; several count as one.
+    /// Sleeps until the doorbell rings. Rings since the last sleep count, several as one.
     ///
     /// # Errors
     ///

@@ -1,21 +1,21 @@
-//! Owns the descriptors that the process was started with for it to serve (`sd_listen_fds(3)`).
+//! Owns the listening descriptors that the service manager passes to the process (`sd_listen_fds(3)`).
 #![allow(unsafe_code)]
 
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// What the service manager has given us by `LISTEN_FDS`, in its order; at most once in a process.
+/// Returns the descriptors passed by `LISTEN_FDS`, in their order. Only the first call in a process returns any.
 ///
 /// # Errors
 ///
-/// The variables are no numbers, or a descriptor isn't there.
+/// A variable is not a number, or a descriptor is not open.
 pub fn given_descriptors() -> io::Result<Vec<OwnedFd>> {
     static TAKEN: AtomicBool = AtomicBool::new(false);
     if TAKEN.swap(true, Ordering::AcqRel) {
         return Ok(Vec::new());
     }
-    // SAFETY: the variables say that these are ours (LISTEN_PID is this process), that they are open was seen when they
-    // were set to be closed by an `exec`, and nobody else takes them: this comes by here once.
+    // SAFETY: the variables say that the descriptors belong to this process (LISTEN_PID). Setting them to close on
+    // `exec` has shown that they are open. No other code owns them, since this line runs once.
     Ok(sd_notify::listen_fds()?.map(|number| unsafe { OwnedFd::from_raw_fd(number) }).collect())
 }

@@ -1,5 +1,5 @@
-//! Owns the system calls beside the rings: cores, descriptors, socket options, doorbells, connections taken in, files
-//! below a directory, and what a process gives up.
+//! Owns the system calls other than those of the rings: cores, descriptors, socket options, doorbells, accepting,
+//! limits of the process, the sandbox, users and capabilities.
 
 mod acceptor;
 mod cpu;

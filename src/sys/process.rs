@@ -1,4 +1,4 @@
-//! Owns what is the process's alone: its limits and its randomness.
+//! Owns the limits, the memory and CPU figures, and the source of randomness of the process.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -7,18 +7,19 @@ use std::{fs, io};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
-/// The CPU time that the calling thread has used.
+/// Returns the CPU time that the calling thread has used.
 pub fn thread_cpu_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-/// Raises the limit of open descriptors to `wanted` if it is lower, as far as it goes; returns the limit that holds.
+/// Raises the limit of open descriptors to `wanted`, or as far as allowed. Returns `wanted` if the limit is at least
+/// that, otherwise the limit.
 pub fn raise_descriptor_limit(wanted: u64) -> u64 {
     raise_limit(Resource::Nofile, wanted)
 }
 
-/// The same for the bytes of memory that a user may lock, rings among them.
+/// Like [`raise_descriptor_limit`], but for the bytes of locked memory, which includes rings.
 pub fn raise_locked_limit(wanted: u64) -> u64 {
     raise_limit(Resource::Memlock, wanted)
 }
@@ -28,7 +29,7 @@ fn raise_limit(resource: Resource, wanted: u64) -> u64 {
     let Some(current) = current.filter(|&current| current < wanted) else {
         return wanted;
     };
-    // With CAP_SYS_RESOURCE the hard limit can be raised too; else what it allows is taken.
+    // With CAP_SYS_RESOURCE the hard limit can be raised too. Otherwise the soft limit is raised up to it.
     let hard = maximum.unwrap_or(u64::MAX);
     for (soft, hard) in [(wanted, hard.max(wanted)), (hard.min(wanted), hard)] {
         let limit = Rlimit { current: Some(soft), maximum: Some(hard).filter(|_| maximum.is_some()) };
@@ -39,14 +40,14 @@ fn raise_limit(resource: Resource, wanted: u64) -> u64 {
     current
 }
 
-/// The memory that the process takes; 0 if that can't be known.
+/// Returns the resident memory of the process, or 0 if it can't be read.
 pub fn resident_bytes() -> u64 {
     let pages = fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let resident = pages.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());
     resident.unwrap_or_default() * rustix::param::page_size() as u64
 }
 
-/// Bytes that nobody can guess.
+/// Returns unpredictable random bytes.
 ///
 /// # Errors
 ///
@@ -57,7 +58,7 @@ pub fn random<const N: usize>() -> io::Result<[u8; N]> {
     Ok(bytes)
 }
 
-/// The memory that there is for the process: the machine's, or less if a cgroup (version 2) that it is in has less.
+/// Returns the memory available to the process: the machine's, or the lowest limit of its cgroups (version 2).
 pub fn memory_bytes() -> u64 {
     let machine = rustix::system::sysinfo();
     let machine = machine.totalram.saturating_mul(u64::from(machine.mem_unit));

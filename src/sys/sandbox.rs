@@ -1,17 +1,17 @@
-//! Owns what the kernel is asked to keep the process from: files by Landlock, system calls by seccomp.
+//! Owns the sandbox of the process: files by Landlock, system calls by seccomp.
 //!
-//! **Landlock** is what counts. It is asked wherever the kernel opens a file or connects, so it holds for what goes
-//! through io_uring as well, which seccomp never sees. Files can be read below the directories that are named, `/proc`
-//! and `/sys`, and changed below those that are named for it; nothing can be run. TCP can be bound and connected at the
-//! ports that are named, as whoever looks after the tracker's own does (from Linux 6.7), and signals and abstract Unix
-//! sockets don't leave the process (6.12). It holds for the thread that asks for it and for those that it starts.
+//! **Landlock** is the main protection. The kernel checks it wherever it opens a file or connects, so it also covers
+//! io_uring, which seccomp never sees. Files can be read below the given directories, `/proc` and `/sys`, and changed
+//! below the given writable ones. No program can be executed. TCP can be bound and connected only at the given ports
+//! (from Linux 6.7), because the doctor connects to the tracker's own. Signals and abstract Unix sockets can't reach
+//! other processes (6.12). The rules apply to the calling thread and to threads that it starts.
 //!
-//! **seccomp** takes away calls that a tracker never makes: what they would be good for is to leave the process
-//! (programs, tracing), to change the machine (mounts, modules, clocks), or to attack the kernel through rarely used
-//! code. Calls are named and denied; all others are allowed. The opposite, a list of what is allowed, would depend on
-//! the C library, the allocator, the runtime and their next versions, and would fail on an operator's machine first,
-//! for little: the calls that matter most in it, those on files and sockets, can be made by io_uring instead. A call
-//! that is denied fails with `EPERM`, so that a mistake in the list is no crash. It holds for all threads.
+//! **seccomp** denies calls that a tracker never makes. They would serve only to leave the process (programs, tracing),
+//! to change the machine (mounts, modules, clocks), or to attack rarely used kernel code. The list names what is
+//! denied; all other calls are allowed. A list of allowed calls would depend on the C library, the allocator, the
+//! runtime and their future versions, and would fail on an operator's machine first. The gain would be small, since the
+//! most important calls on it, those on files and sockets, can be made through io_uring instead. A denied call fails
+//! with `EPERM`, so a mistake in the list does not crash the process. The filter applies to all threads.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -23,26 +23,26 @@ use landlock::{
 };
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 
-/// The newest of Landlock's abilities that are asked for, as far as the kernel has them.
+/// The newest version of Landlock that is requested. An older kernel enforces what it supports.
 const LANDLOCK: ABI = ABI::V6;
 
-/// How much of it the kernel can.
+/// How much of the requested Landlock rules the kernel enforces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Enforced {
-    /// All.
+    /// All of them.
     Fully,
-    /// What it knows of it; it is too old for the rest.
+    /// Some of them; the kernel is too old for the rest.
     Partially,
-    /// Nothing: it is not built with Landlock, or Landlock is off.
+    /// None of them: the kernel has no Landlock, or it is turned off.
     Not,
 }
 
-/// Shuts all files but those below these directories and below `/proc` and `/sys`, and TCP but at these ports, for this
-/// thread and those that it starts. A directory that isn't there is left out.
+/// Denies all files except those below the given directories, `/proc` and `/sys`, and TCP except at the given ports,
+/// for this thread and the threads that it starts. Missing directories are skipped.
 ///
 /// # Errors
 ///
-/// The kernel has Landlock and refuses to use it.
+/// The kernel has Landlock but rejects the rules.
 pub fn confine_files(read: &[PathBuf], write: &[PathBuf], ports: &[u16]) -> io::Result<Enforced> {
     let failed = |error: RulesetError| io::Error::other(error.to_string());
     let to_read = AccessFs::ReadFile | AccessFs::ReadDir;
@@ -73,7 +73,7 @@ pub fn confine_files(read: &[PathBuf], write: &[PathBuf], ports: &[u16]) -> io::
 
 /// Calls that a tracker never makes.
 const DENIED: &[i64] = &[
-    // Other programs and processes.
+    // Programs and other processes.
     libc::SYS_execve,
     libc::SYS_execveat,
     libc::SYS_ptrace,
@@ -83,7 +83,7 @@ const DENIED: &[i64] = &[
     libc::SYS_pidfd_getfd,
     libc::SYS_kcmp,
     libc::SYS_personality,
-    // Other users.
+    // Users and capabilities.
     libc::SYS_setuid,
     libc::SYS_setgid,
     libc::SYS_setreuid,
@@ -94,7 +94,7 @@ const DENIED: &[i64] = &[
     libc::SYS_setfsgid,
     libc::SYS_setgroups,
     libc::SYS_capset,
-    // Other views of the machine.
+    // File systems and namespaces.
     libc::SYS_mount,
     libc::SYS_umount2,
     libc::SYS_move_mount,
@@ -111,7 +111,7 @@ const DENIED: &[i64] = &[
     libc::SYS_name_to_handle_at,
     libc::SYS_open_by_handle_at,
     libc::SYS_mknodat,
-    // The machine.
+    // Settings of the machine.
     libc::SYS_init_module,
     libc::SYS_finit_module,
     libc::SYS_delete_module,
@@ -155,15 +155,15 @@ const DENIED: &[i64] = &[
     libc::SYS_kexec_file_load,
 ];
 
-/// On x86-64 every call has a second number if the kernel is built for the x32 ABI, with this bit; some have a third.
+/// On x86-64 a kernel with the x32 ABI has a second number for each call, with this bit, and for some a third one.
 #[cfg(target_arch = "x86_64")]
 const X32: i64 = 0x4000_0000;
 
-/// Takes from all threads, for good, the calls that a tracker never makes.
+/// Denies the calls that a tracker never makes, permanently and for all threads.
 ///
 /// # Errors
 ///
-/// The kernel has no seccomp, or a thread has a filter that others don't have.
+/// The kernel has no seccomp, or the threads have different filters already.
 pub fn deny_calls() -> io::Result<()> {
     let failed = |error: &dyn std::error::Error| io::Error::other(error.to_string());
     let calls = DENIED.iter().copied();

@@ -1,4 +1,4 @@
-//! Owns the socket options that no safe crate has.
+//! Owns the socket options that no safe crate offers.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -9,7 +9,7 @@ use libc::{c_int, c_void, socklen_t};
 use crate::owner::Instruction;
 use crate::types::Family;
 
-/// Hands the steering program to the kernel, for all sockets of the group that this one belongs to.
+/// Attaches the steering program to the reuseport group of a socket.
 ///
 /// # Errors
 ///
@@ -24,12 +24,12 @@ pub fn attach_steering(socket: impl AsFd, program: &[Instruction]) -> io::Result
     set_option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_ATTACH_REUSEPORT_CBPF, &program)
 }
 
-/// Takes such a program from the group; no matter if there is none.
+/// Removes the steering program from the reuseport group of a socket, if it has one.
 pub fn detach_steering(socket: impl AsFd) {
     let _ = set_option::<c_int>(socket.as_fd(), libc::SOL_SOCKET, libc::SO_DETACH_REUSEPORT_BPF, &0);
 }
 
-/// Makes the kernel tell with each datagram which of our addresses it was sent to.
+/// Makes the kernel deliver the local destination address with each datagram.
 ///
 /// # Errors
 ///
@@ -42,8 +42,7 @@ pub fn deliver_local_address(socket: impl AsFd, family: Family) -> io::Result<()
     set_option::<c_int>(socket.as_fd(), level, name, &1)
 }
 
-/// Bounds what the kernel takes from us to be sent by TCP while the other side is not ready for it. Connections that a
-/// listener accepts inherit it.
+/// Limits the unsent bytes that the kernel buffers for a TCP connection. Connections inherit it from their listener.
 ///
 /// # Errors
 ///
@@ -52,7 +51,7 @@ pub fn bound_unsent(socket: impl AsFd, bytes: u32) -> io::Result<()> {
     set_option(socket.as_fd(), libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, &bytes)
 }
 
-/// Has a socket that is bound to port 0 get its port when it connects: then only the pair with the target's need be
+/// Makes a socket bound to port 0 get its port when it connects. Then only the pair of source and target must be
 /// unused, not the port itself.
 ///
 /// # Errors
@@ -62,7 +61,7 @@ pub fn choose_port_late(socket: impl AsFd) -> io::Result<()> {
     set_option::<c_int>(socket.as_fd(), libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, &1)
 }
 
-/// Has the kernel cut what is sent from a UDP socket into datagrams of so many bytes.
+/// Makes the kernel split what is sent from a UDP socket into datagrams of `bytes` bytes.
 ///
 /// # Errors
 ///
@@ -72,14 +71,14 @@ pub fn send_in_segments(socket: impl AsFd, bytes: usize) -> io::Result<()> {
     set_option(socket.as_fd(), libc::SOL_UDP, libc::UDP_SEGMENT, &bytes)
 }
 
-/// Sets the size of a socket's receive buffer, beyond `net.core.rmem_max` if we may; returns what it became.
+/// Sets the size of a socket's receive buffer, beyond `net.core.rmem_max` if permitted. Returns the resulting size.
 ///
 /// # Errors
 ///
 /// As `setsockopt(2)`.
 pub fn set_receive_buffer(socket: impl AsFd, bytes: usize) -> io::Result<usize> {
     let socket = socket.as_fd();
-    // The kernel doubles the number to account for its own bookkeeping.
+    // The kernel doubles the number to account for its bookkeeping.
     let half = c_int::try_from(bytes / 2).unwrap_or(c_int::MAX);
     if set_option(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, &half).is_err() {
         set_option(socket, libc::SOL_SOCKET, libc::SO_RCVBUF, &half)?;
@@ -87,14 +86,14 @@ pub fn set_receive_buffer(socket: impl AsFd, bytes: usize) -> io::Result<usize> 
     get_option::<c_int>(socket, libc::SOL_SOCKET, libc::SO_RCVBUF).map(|size| size as usize)
 }
 
-/// How many datagrams the kernel has dropped because this socket's receive buffer was full, since it was made; wraps
-/// around at 2³².
+/// Returns the number of datagrams that the kernel has dropped because this socket's receive buffer was full. Counted
+/// since the socket's creation, wraps around at 2³².
 ///
 /// # Errors
 ///
 /// As `getsockopt(2)`.
 pub fn kernel_drops(socket: impl AsFd) -> io::Result<u32> {
-    /// `SK_MEMINFO_DROPS` of `linux/sock_diag.h`, an index into what `SO_MEMINFO` gives.
+    /// `SK_MEMINFO_DROPS` of `linux/sock_diag.h`, an index into the result of `SO_MEMINFO`.
     const DROPS: usize = 8;
     let numbers = get_option::<[u32; DROPS + 1]>(socket.as_fd(), libc::SOL_SOCKET, libc::SO_MEMINFO)?;
     Ok(numbers[DROPS])
@@ -102,15 +101,15 @@ pub fn kernel_drops(socket: impl AsFd) -> io::Result<u32> {
 
 fn set_option<T>(socket: BorrowedFd<'_>, level: c_int, name: c_int, value: &T) -> io::Result<()> {
     let value: *const T = value;
-    // SAFETY: the kernel reads `size_of::<T>()` bytes from a reference that is valid for the length of the call. The
-    // one option whose value holds a pointer, the steering program's, is given a slice that outlives the call.
+    // SAFETY: the kernel reads `size_of::<T>()` bytes from a reference that is valid during the call. The only option
+    // whose value holds a pointer is the steering program, and that points to a slice that outlives the call.
     let result = unsafe {
         libc::setsockopt(socket.as_raw_fd(), level, name, value.cast::<c_void>(), size_of::<T>() as socklen_t)
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Values that any bytes make a valid one of.
+/// Types for which any bytes are a valid value.
 trait Plain: Default {}
 impl Plain for c_int {}
 impl Plain for [u32; 9] {}

@@ -1,4 +1,4 @@
-//! Owns who the process is: users by their names, becoming one for good, and directories that are made for one.
+//! Owns the user of the process: looking up users, switching to one permanently, creating directories for one.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
@@ -8,7 +8,7 @@ use std::path::Path;
 use nix::unistd::{self, Gid, Uid};
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities, set_no_new_privs};
 
-/// A user and the one group that it is in.
+/// A user and its only group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct User {
     uid: Uid,
@@ -16,11 +16,11 @@ pub struct User {
 }
 
 impl User {
-    /// Finds a user by its name or number; without a group it is the one that the user has in the machine's records.
+    /// Finds a user by name or number. Without `group` it is the user's primary group in the user database.
     ///
     /// # Errors
     ///
-    /// There is no such user or group, or the records can't be read.
+    /// The user or group does not exist, or the database can't be read.
     pub fn find(user: &str, group: Option<&str>) -> io::Result<Self> {
         let missing = |what: String| io::Error::new(io::ErrorKind::NotFound, what);
         let number = user.parse().map(Uid::from_raw).ok();
@@ -29,38 +29,38 @@ impl User {
             None => unistd::User::from_name(user)?,
         };
         let uid = number.or(found.as_ref().map(|user| user.uid));
-        let uid = uid.ok_or_else(|| missing("there is no such user".to_owned()))?;
+        let uid = uid.ok_or_else(|| missing("no such user".to_owned()))?;
         let gid = match (group, found) {
             (Some(group), _) => match group.parse() {
                 Ok(gid) => Gid::from_raw(gid),
                 Err(_) => {
                     let found = unistd::Group::from_name(group)?;
-                    found.ok_or_else(|| missing(format!("there is no group `{group}`")))?.gid
+                    found.ok_or_else(|| missing(format!("no group `{group}`")))?.gid
                 }
             },
             (None, Some(user)) => user.gid,
             (None, None) => {
-                return Err(missing(format!("no user has this number: name a group too, {uid}:GROUP")));
+                return Err(missing(format!("no user has this number; add a group: {uid}:GROUP")));
             }
         };
         Ok(Self { uid, gid })
     }
 
-    /// Who the process is at the moment.
+    /// Returns the effective user of the process.
     pub fn current() -> Self {
         Self { uid: unistd::geteuid(), gid: unistd::getegid() }
     }
 
-    /// Whether it is root.
+    /// Returns whether this is root.
     pub fn is_root(&self) -> bool {
         self.uid.is_root()
     }
 
-    /// Has the process, with all of its threads, be this user from now on: no other groups.
+    /// Switches the process with all its threads to this user permanently, without supplementary groups.
     ///
     /// # Errors
     ///
-    /// `EPERM` if the process isn't root.
+    /// `EPERM` if the process is not root.
     pub fn become_for_good(&self) -> io::Result<()> {
         if *self != Self::current() || Self::current().is_root() {
             unistd::setgroups(&[self.gid])?;
@@ -71,11 +71,11 @@ impl User {
     }
 }
 
-/// Gives up all capabilities that this thread has.
+/// Drops all capabilities of this thread.
 ///
 /// # Errors
 ///
-/// As `capset(2)`, if there were any.
+/// As `capset(2)`, if the thread has any.
 pub fn drop_capabilities() -> io::Result<()> {
     let CapabilitySets { effective, permitted, inheritable } = capabilities(None)?;
     if (effective | permitted | inheritable).is_empty() {
@@ -85,7 +85,7 @@ pub fn drop_capabilities() -> io::Result<()> {
     Ok(set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })?)
 }
 
-/// Sees to it that no program which this thread starts gets more rights than it has itself.
+/// Forbids programs that this thread starts to gain more rights than it has (`no_new_privs`).
 ///
 /// # Errors
 ///
@@ -94,7 +94,7 @@ pub fn forbid_new_rights() -> io::Result<()> {
     Ok(set_no_new_privs(true)?)
 }
 
-/// Makes a directory that is its owner's alone, if it isn't there, and what is missing above it.
+/// Creates a directory with access for its owner only, and its missing parents. An existing directory is left as it is.
 ///
 /// # Errors
 ///
@@ -110,7 +110,7 @@ pub fn make_directory(path: &Path, owner: Option<User>) -> io::Result<()> {
     };
     match (made, owner) {
         (Ok(()), Some(owner)) => {
-            // What was made, whatever the name stands for by now.
+            // `O_NOFOLLOW`: the path may have been replaced by a link.
             let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW;
             let directory: File = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
             fchown(&directory, Some(owner.uid.as_raw()), Some(owner.gid.as_raw()))

@@ -1,5 +1,5 @@
-//! Owns the tests of clients that hold connections for nothing: which of them make room for others, in which order, and
-//! which never do. The same with thousands of them is in `scripts/abuse.sh`.
+//! Owns the tests of clients that hold idle or slow connections: which are closed to make room, in which order.
+//! `scripts/abuse.sh` does the same with thousands of connections.
 
 use crate::support::{HttpClient, Tracker, config, connect, eventually_equal, get};
 use gyre::config::Config;
@@ -7,12 +7,12 @@ use gyre::counters::Counter;
 
 const MOST: usize = 20;
 
-/// A tracker of one worker, which holds so many connections.
+/// Starts a tracker with one worker and this limit of connections.
 fn holding(connections: usize) -> Tracker {
     Tracker::start(&Config { http_connections: Some(connections), ..config(1) })
 }
 
-/// So many connections, each of which has asked for something and idles since then.
+/// Opens `count` connections that have had a response and are idle since then.
 fn idlers(tracker: &Tracker, count: usize) -> Vec<HttpClient> {
     let idler = |_| {
         let mut client = connect(tracker);
@@ -22,28 +22,28 @@ fn idlers(tracker: &Tracker, count: usize) -> Vec<HttpClient> {
     (0..count).map(idler).collect()
 }
 
-/// Whether the tracker has closed the connection, and said nothing: asks it first whether that is still there.
+/// Sends a request. Returns whether the tracker has closed the connection without a response.
 fn is_closed(client: &mut HttpClient) -> bool {
     client.try_request(get("/health")).is_none()
 }
 
 #[test]
-fn who_idles_for_longest_makes_room() {
+fn the_longest_idle_connections_are_closed_to_make_room() {
     let tracker = holding(MOST);
     let mut clients = idlers(&tracker, MOST);
-    // The first one asks again: now the second one idles for longest.
+    // The first one sends a request, so the second one has been idle for longest.
     assert_eq!(clients[0].get("/health").status, 200);
     let mut late = idlers(&tracker, 5);
     tracker.await_count(&[Counter::EvictedConnections], 5);
     let closed: Vec<_> = (0..MOST).filter(|at| is_closed(&mut clients[*at])).collect();
     assert_eq!(closed, [1, 2, 3, 4, 5]);
     assert!(late.iter_mut().all(|client| client.get("/health").status == 200));
-    assert_eq!(tracker.count(&[Counter::DropConnections]), 0, "nobody was turned away");
-    eventually_equal("no more than may be", &(MOST as u64), || tracker.count(&[Counter::Connections]));
+    assert_eq!(tracker.count(&[Counter::DropConnections]), 0, "no connection was refused");
+    eventually_equal("the limit is kept", &(MOST as u64), || tracker.count(&[Counter::Connections]));
 }
 
 #[test]
-fn whoever_comes_finds_room_among_any_number_that_idle() {
+fn a_new_connection_finds_room_among_any_number_of_idle_ones() {
     let tracker = holding(MOST);
     let mut hoard = Vec::new();
     for _ in 0..10 * MOST {
@@ -55,9 +55,9 @@ fn whoever_comes_finds_room_among_any_number_that_idle() {
 }
 
 #[test]
-fn who_is_slow_with_a_request_makes_room_where_nobody_idles() {
+fn without_idle_connections_slow_ones_are_closed_to_make_room() {
     let tracker = holding(4);
-    // What follows a whole request is read with it, so that they begin with it in this order.
+    // The start of the second request is read with the first one, so the order of the clients is known.
     let slow = |_| {
         let mut client = connect(&tracker);
         assert_eq!(client.request(get("/health") + "GET /hea").status, 200);
@@ -70,14 +70,14 @@ fn who_is_slow_with_a_request_makes_room_where_nobody_idles() {
         clients.push(slow(0));
         tracker.await_count(&[Counter::EvictedConnections], evicted);
     }
-    assert!(is_closed(&mut idler), "it is the first to go");
+    assert!(is_closed(&mut idler), "the idle one is closed first");
     let ended: Vec<_> = clients.iter_mut().map(ends).collect();
     assert_eq!(ended, [true, true, false, false, false, false]);
     assert_eq!(tracker.count(&[Counter::DropConnections]), 0);
 }
 
 #[test]
-fn fewer_connections_from_now_on_are_those_that_were_busy_last() {
+fn a_lower_limit_keeps_the_connections_that_were_busy_last() {
     let mut tracker = holding(MOST);
     let mut clients = idlers(&tracker, MOST);
     let fewer = Config { http_connections: Some(3), ..config(1) };

@@ -1,5 +1,5 @@
-//! Owns the tests of the way back as middleware has it in hand: connections, what is sent through them, what is kept
-//! with a request, and errors, by UDP and by HTTP.
+//! Owns the tests of responses that middleware sends, by UDP and HTTP: connections, responses, data of a request,
+//! errors.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -19,7 +19,7 @@ use gyre::types::{Family, SwarmCounts};
 use gyre::wire::udp::Response as Datagram;
 
 #[test]
-fn connections_say_who_is_at_the_other_end() {
+fn a_connection_has_the_address_of_its_client() {
     let log = Log::new();
     let noted = log.clone();
     let proxies = vec!["127.0.0.1/32".parse().unwrap()];
@@ -51,14 +51,14 @@ fn connections_say_who_is_at_the_other_end() {
         assert_eq!(
             log.take(),
             [(ip.to_owned(), None, path.clone())],
-            "one that is not trusted is not believed"
+            "headers of an untrusted proxy are ignored"
         );
     }
     let peers = udp(&tracker).announce(announcement(info_hash(1), 1)).peers;
     assert_eq!(peers, ["203.0.113.7:9".parse().unwrap()]);
 }
 
-/// What every kind of request can be answered with; bytes, of which a connect's client gets 16.
+/// One response of each kind. The bytes are 16, as many as the client of a connect may get.
 fn responses() -> Vec<Response> {
     let counts = SwarmCounts { seeders: 5, leechers: 6, downloaded: 7 };
     vec![
@@ -70,19 +70,19 @@ fn responses() -> Vec<Response> {
     ]
 }
 
-/// What became of sending such a response, and what the tracker said by UDP or HTTP.
+/// A tracker whose middleware sends one of the responses.
 struct Sending {
     tracker: Tracker,
-    /// Which of the responses is sent; none: the request is left alone.
+    /// Number of the response that is sent. `None`: the request is passed on.
     chosen: Arc<Mutex<Option<usize>>>,
-    /// What sending it once and again came to, and whether it counts as sent.
-    came: Log<([Option<Code>; 2], bool)>,
+    /// The errors of sending it twice, and whether it counts as sent.
+    results: Log<([Option<Code>; 2], bool)>,
 }
 
 impl Sending {
     fn start() -> Self {
-        let (came, chosen) = (Log::new(), Arc::new(Mutex::new(None)));
-        let (noted, choice) = (came.clone(), chosen.clone());
+        let (results, chosen) = (Log::new(), Arc::new(Mutex::new(None)));
+        let (noted, choice) = (results.clone(), chosen.clone());
         let tracker = tracker(move |request: &mut RequestContext<'_>| {
             let Some(number) = *choice.lock().unwrap() else { return Ok(Then::Next) };
             let mut response = responses().swap_remove(number);
@@ -92,7 +92,7 @@ impl Sending {
             noted.push((codes, is_there));
             Ok(Then::Next)
         });
-        Self { tracker, chosen, came }
+        Self { tracker, chosen, results }
     }
 
     fn by_udp(&self, number: usize, action: Action) -> Vec<u8> {
@@ -110,7 +110,7 @@ impl Sending {
 }
 
 #[test]
-fn an_answer_is_sent_once_and_fits_its_request() {
+fn a_response_is_sent_once_and_must_fit_its_request() {
     let sending = Sending::start();
     let announced = "10:incompletei6e8:intervali5e";
     let scraped = "8:completei5e10:downloadedi7e10:incompletei6e";
@@ -124,11 +124,11 @@ fn an_answer_is_sent_once_and_fits_its_request() {
                 false => [Some(Code::IncorrectResponse); 2],
             };
             let reply = sending.by_udp(number, action);
-            assert_eq!(sending.came.take(), [(codes, fits)], "{shown}");
+            assert_eq!(sending.results.take(), [(codes, fits)], "{shown}");
             match number {
                 4 => assert_eq!(reply, text.as_bytes(), "{shown}"),
                 3 => assert_eq!((reply[3], &reply[8..]), (3, b"no".as_slice()), "{shown}"),
-                // What doesn't fit is not sent, and the swarm answers.
+                // A response that doesn't fit is not sent, so the swarm's is.
                 _ => assert_eq!(reply[3] as usize, action as usize, "{shown}"),
             }
             match (number, fits) {
@@ -142,15 +142,15 @@ fn an_answer_is_sent_once_and_fits_its_request() {
                 Action::Announce => announce_path(info_hash(1), 1, ""),
                 Action::Scrape => scrape_path(&[info_hash(1)]),
             };
-            let told = http(&sending.tracker, &path);
-            assert_eq!(sending.came.take(), [(codes, fits)], "{shown}");
-            assert_eq!(!text.is_empty() && told.contains(text), fits, "{shown}: {told}");
+            let body = http(&sending.tracker, &path);
+            assert_eq!(sending.results.take(), [(codes, fits)], "{shown}");
+            assert_eq!(!text.is_empty() && body.contains(text), fits, "{shown}: {body}");
         }
     }
 }
 
 #[test]
-fn a_status_is_chosen_by_http() {
+fn middleware_chooses_the_http_status() {
     let statuses = [200_u16, 202, 400, 403, 404, 429, 503];
     for status in statuses {
         let tracker = tracker(move |request: &mut RequestContext<'_>| {
@@ -175,7 +175,7 @@ fn a_status_is_chosen_by_http() {
 }
 
 #[test]
-fn an_answer_may_be_long_and_may_become_another() {
+fn a_response_may_be_long_and_may_be_replaced() {
     let long = 100_000;
     let tracker = tracker(move |request: &mut RequestContext<'_>| {
         request.send(vec![b'x'; long])?;
@@ -186,8 +186,8 @@ fn an_answer_may_be_long_and_may_become_another() {
     });
     for _ in 0..2 {
         assert_eq!(http(&tracker, &announce_path(info_hash(1), 1, "")).len(), long);
-        let told = http(&tracker, &scrape_path(&[info_hash(1)]));
-        assert_eq!(told, "d14:failure reason14:internal errore", "that is no answer to a scrape");
+        let body = http(&tracker, &scrape_path(&[info_hash(1)]));
+        assert_eq!(body, "d14:failure reason14:internal errore", "not a valid response to a scrape");
     }
 }
 
@@ -221,7 +221,7 @@ fn data_are_kept_by_type() {
 }
 
 #[test]
-fn one_that_is_for_an_action_sees_no_other() {
+fn middleware_for_an_action_sees_only_that_action() {
     for action in [Action::Connect, Action::Announce, Action::Scrape] {
         let log = Log::new();
         let noted = log.clone();
@@ -240,7 +240,7 @@ fn one_that_is_for_an_action_sees_no_other() {
 }
 
 #[test]
-fn errors_are_told_in_their_words() {
+fn errors_are_sent_with_their_message() {
     let codes = [
         (Code::IncorrectRequest, 400, true),
         (Code::Unauthorized, 401, true),
@@ -269,7 +269,7 @@ fn errors_are_told_in_their_words() {
     let mut client = udp(&tracker);
     for (code, status, is_final) in codes {
         *chosen.lock().unwrap() = code;
-        // Faults on this side are nobody's business.
+        // The messages of internal errors are not sent.
         let is_fault = status == 500 && code != Code::ConnectionClosed;
         let words = if is_fault { "internal error" } else { "its words" };
         let request = client.announce_request(announcement(info_hash(1), 1));
@@ -287,6 +287,6 @@ fn errors_are_told_in_their_words() {
 #[test]
 fn a_plain_function_can_not_wait() {
     let tracker = tracker(on(Action::Announce, |_: &mut RequestContext<'_>| Ok(Then::Wait)));
-    let told = http(&tracker, &announce_path(info_hash(1), 1, ""));
-    assert_eq!(told, "d14:failure reason14:internal errore");
+    let body = http(&tracker, &announce_path(info_hash(1), 1, ""));
+    assert_eq!(body, "d14:failure reason14:internal errore");
 }

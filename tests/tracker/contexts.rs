@@ -1,5 +1,5 @@
-//! Owns the tests of what middleware has in hand of a request, member by member, by UDP and by HTTP: each parameter by
-//! itself, and what the swarm and the answer are like if it is changed.
+//! Owns the tests of the request that middleware sees, by UDP and HTTP: each parameter on its own, and the effect of
+//! changing it on the swarm and the response.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -12,7 +12,7 @@ use gyre::engine::middleware::{Then, on};
 use gyre::types::{Event, Family, PeerId, SwarmCounts};
 use gyre::wire::udp::Announce;
 
-/// What is the same for each kind of request, and for any.
+/// The members that every kind of request has.
 #[derive(Clone, Debug, PartialEq)]
 struct Shared {
     action: Action,
@@ -43,7 +43,7 @@ macro_rules! shared {
 }
 
 #[test]
-fn requests_say_what_they_want_and_how_they_came() {
+fn a_request_has_its_action_and_its_source() {
     let (log, noted) = (Log::new(), Log::new());
     let (any, each) = (log.clone(), noted.clone());
     let tracker = tracker(move |request: &mut RequestContext<'_>| {
@@ -85,7 +85,7 @@ fn requests_say_what_they_want_and_how_they_came() {
 }
 
 #[test]
-fn numbers_of_transactions_are_the_clients() {
+fn the_transaction_id_is_the_clients() {
     let log = Log::new();
     let noted = log.clone();
     let tracker = tracker(move |request: &mut RequestContext<'_>| {
@@ -99,9 +99,9 @@ fn numbers_of_transactions_are_the_clients() {
     assert_eq!(log.take(), [Some(number - 1), Some(number)]);
 }
 
-/// All that an announce tells.
+/// The parameters of an announce.
 #[derive(Clone, Debug, PartialEq)]
-struct Told {
+struct Announced {
     info_hash: [u8; 20],
     peer_id: [u8; 20],
     port: u16,
@@ -120,7 +120,7 @@ struct Told {
     path: String,
 }
 
-impl Told {
+impl Announced {
     fn of(announce: &AnnounceRequest<'_>) -> Self {
         assert_eq!(announce.event(), announce.query.event);
         Self {
@@ -143,7 +143,7 @@ impl Told {
         }
     }
 
-    /// What the plain announces of these tests tell.
+    /// The parameters of the unchanged announces of these tests.
     fn plain(key: Option<u32>, path: &str) -> Self {
         let ip = loopback(Family::V4);
         Self {
@@ -167,13 +167,13 @@ impl Told {
     }
 }
 
-/// A tracker that notes what announces tell.
-fn listener() -> (Tracker, Log<Told>) {
+/// Starts a tracker that logs the parameters of announces.
+fn listener() -> (Tracker, Log<Announced>) {
     let log = Log::new();
     let noted = log.clone();
     let tracker = tracker(move |request: &mut RequestContext<'_>| {
         if let Some(announce) = request.as_announce() {
-            noted.push(Told::of(announce));
+            noted.push(Announced::of(announce));
         }
         Ok(Then::Next)
     });
@@ -181,87 +181,91 @@ fn listener() -> (Tracker, Log<Told>) {
 }
 
 #[test]
-fn each_parameter_by_udp_is_told_by_itself() {
+fn each_udp_parameter_reaches_middleware() {
     let (tracker, log) = listener();
     let mut client = udp(&tracker);
     let path = "/key/announce";
     let options = b"\x02\x0d/key/announce";
-    type Ask = fn(&mut Announce<'static>);
-    type Tell = fn(&mut Told);
-    let changes: [(Ask, Tell); 12] = [
+    type Change = fn(&mut Announce<'static>);
+    type Apply = fn(&mut Announced);
+    let changes: [(Change, Apply); 12] = [
         (|_| {}, |_| {}),
-        (|ask| ask.info_hash = info_hash(2), |told| told.info_hash = info_hash(2).0),
-        (|ask| ask.peer_id = PeerId([7; 20]), |told| told.peer_id = [7; 20]),
-        (|ask| ask.port = 7, |told| (told.port, told.address) = (7, SocketAddr::new(told.ip, 7))),
-        (|ask| ask.uploaded = 7, |told| told.uploaded = 7),
-        (|ask| ask.downloaded = 7, |told| told.downloaded = 7),
-        (|ask| ask.left = 0, |told| told.left = Some(0)),
-        (|ask| ask.event = Event::Started, |told| told.event = Event::Started),
-        (|ask| ask.event = Event::Completed, |told| told.event = Event::Completed),
-        (|ask| ask.event = Event::Stopped, |told| told.event = Event::Stopped),
-        (|ask| ask.num_want = 7, |told| told.num_want = Some(7)),
-        (|ask| ask.key = !0, |told| told.key = Some(!0)),
+        (|announce| announce.info_hash = info_hash(2), |expected| expected.info_hash = info_hash(2).0),
+        (|announce| announce.peer_id = PeerId([7; 20]), |expected| expected.peer_id = [7; 20]),
+        (
+            |announce| announce.port = 7,
+            |expected| (expected.port, expected.address) = (7, SocketAddr::new(expected.ip, 7)),
+        ),
+        (|announce| announce.uploaded = 7, |expected| expected.uploaded = 7),
+        (|announce| announce.downloaded = 7, |expected| expected.downloaded = 7),
+        (|announce| announce.left = 0, |expected| expected.left = Some(0)),
+        (|announce| announce.event = Event::Started, |expected| expected.event = Event::Started),
+        (|announce| announce.event = Event::Completed, |expected| expected.event = Event::Completed),
+        (|announce| announce.event = Event::Stopped, |expected| expected.event = Event::Stopped),
+        (|announce| announce.num_want = 7, |expected| expected.num_want = Some(7)),
+        (|announce| announce.key = !0, |expected| expected.key = Some(!0)),
     ];
-    for (at, (ask, tell)) in changes.into_iter().enumerate() {
-        let (mut announce, mut told) = (announcement(info_hash(1), 1), Told::plain(Some(0), ""));
-        ask(&mut announce);
-        tell(&mut told);
+    for (at, (change, apply)) in changes.into_iter().enumerate() {
+        let (mut announce, mut expected) = (announcement(info_hash(1), 1), Announced::plain(Some(0), ""));
+        change(&mut announce);
+        apply(&mut expected);
         client.announce(announce);
-        assert_eq!(log.take(), [told], "change {at}");
+        assert_eq!(log.take(), [expected], "change {at}");
     }
     client.announce(Announce { options, ..announcement(info_hash(1), 1) });
-    let told = Told { passkey: Some("key".into()), path: path.into(), ..Told::plain(Some(0), "") };
-    assert_eq!(log.take(), [told]);
+    let expected =
+        Announced { passkey: Some("key".into()), path: path.into(), ..Announced::plain(Some(0), "") };
+    assert_eq!(log.take(), [expected]);
 }
 
 #[test]
-fn each_parameter_by_http_is_told_by_itself() {
+fn each_http_parameter_reaches_middleware() {
     let (tracker, log) = listener();
     let plain = announce_path(info_hash(1), 1, "");
     let other_hash = announce_path(info_hash(2), 1, "");
     let (id, port) = ("-GT0001-integration!", "port=1&");
-    type Tell = fn(&mut Told);
-    let changes: [(String, Tell); 22] = [
+    type Apply = fn(&mut Announced);
+    let changes: [(String, Apply); 22] = [
         (plain.clone(), |_| {}),
-        (other_hash, |told| told.info_hash = info_hash(2).0),
-        (plain.replace(id, "%07%00%ff-+abcdefghijklmno"), |told| {
-            told.peer_id = *b"\x07\x00\xff-+abcdefghijklmno";
+        (other_hash, |expected| expected.info_hash = info_hash(2).0),
+        (plain.replace(id, "%07%00%ff-+abcdefghijklmno"), |expected| {
+            expected.peer_id = *b"\x07\x00\xff-+abcdefghijklmno";
         }),
-        (plain.replace(port, "port=7&"), |told| {
-            (told.port, told.address) = (7, SocketAddr::new(told.ip, 7));
+        (plain.replace(port, "port=7&"), |expected| {
+            (expected.port, expected.address) = (7, SocketAddr::new(expected.ip, 7));
         }),
-        (format!("{plain}&uploaded=7"), |told| told.uploaded = 7),
-        (format!("{plain}&downloaded=7"), |told| told.downloaded = 7),
-        (plain.replace("left=1", "left=0"), |told| told.left = Some(0)),
-        (plain.replace("&left=1", ""), |told| told.left = None),
-        (format!("{plain}&event=started"), |told| told.event = Event::Started),
-        (format!("{plain}&event=completed"), |told| told.event = Event::Completed),
-        (format!("{plain}&event=stopped"), |told| told.event = Event::Stopped),
+        (format!("{plain}&uploaded=7"), |expected| expected.uploaded = 7),
+        (format!("{plain}&downloaded=7"), |expected| expected.downloaded = 7),
+        (plain.replace("left=1", "left=0"), |expected| expected.left = Some(0)),
+        (plain.replace("&left=1", ""), |expected| expected.left = None),
+        (format!("{plain}&event=started"), |expected| expected.event = Event::Started),
+        (format!("{plain}&event=completed"), |expected| expected.event = Event::Completed),
+        (format!("{plain}&event=stopped"), |expected| expected.event = Event::Stopped),
         (format!("{plain}&event="), |_| {}),
-        (format!("{plain}&numwant=7"), |told| told.num_want = Some(7)),
+        (format!("{plain}&numwant=7"), |expected| expected.num_want = Some(7)),
         (format!("{plain}&numwant=-1"), |_| {}),
-        (format!("{plain}&key=fEEd"), |told| told.key = Some(0xfeed)),
-        (format!("{plain}&trackerid=x%20y"), |told| told.tracker_id = Some("x%20y".into())),
-        (format!("{plain}&compact=0"), |told| told.compact = false),
+        (format!("{plain}&key=fEEd"), |expected| expected.key = Some(0xfeed)),
+        (format!("{plain}&trackerid=x%20y"), |expected| expected.tracker_id = Some("x%20y".into())),
+        (format!("{plain}&compact=0"), |expected| expected.compact = false),
         (format!("{plain}&compact=1"), |_| {}),
-        (format!("{plain}&no_peer_id=1"), |told| told.no_peer_id = true),
-        (format!("/key{plain}"), |told| told.passkey = Some("key".into())),
-        (format!("{plain}&passkey=key"), |told| told.passkey = Some("key".into())),
-        (format!("{plain}&ip=192.0.2.1"), |_| {}), // anybody could say so of anybody
+        (format!("{plain}&no_peer_id=1"), |expected| expected.no_peer_id = true),
+        (format!("/key{plain}"), |expected| expected.passkey = Some("key".into())),
+        (format!("{plain}&passkey=key"), |expected| expected.passkey = Some("key".into())),
+        (format!("{plain}&ip=192.0.2.1"), |_| {}), // ignored, since a client could claim any address
     ];
-    for (path, tell) in changes {
-        let mut told = Told::plain(None, &path);
-        tell(&mut told);
+    for (path, apply) in changes {
+        let mut expected = Announced::plain(None, &path);
+        apply(&mut expected);
         http(&tracker, &path);
-        assert_eq!(log.take(), [told], "{path}");
+        assert_eq!(log.take(), [expected], "{path}");
     }
 }
 
-/// A swarm as somebody else sees it: its seeders, leechers and downloads, its peers as they are listed, and how many
-/// there are in another one.
+/// A swarm as another client sees it: seeders, leechers, downloads, the listed peers, and the leechers of a second
+/// swarm.
 type Seen = (u32, u32, u32, String, u32);
 
-/// Has a client announce whose request is changed so, by UDP or HTTP; looks at the swarm before and afterwards.
+/// Announces by UDP or HTTP with a request that middleware changes. Returns the swarm afterwards.
 fn seen_after(by_http: bool, change: fn(&mut AnnounceRequest<'_>)) -> Seen {
     const CHANGED_PORT: u16 = 7_777;
     let tracker = tracker(on(Action::Announce, move |request: &mut RequestContext<'_>| {
@@ -272,7 +276,7 @@ fn seen_after(by_http: bool, change: fn(&mut AnnounceRequest<'_>)) -> Seen {
         Ok(Then::Next)
     }));
     let look = || http(&tracker, &announce_path(info_hash(1), 1, "&compact=0"));
-    look(); // who asks for ids has them kept
+    look(); // a request for peer ids makes the tracker keep them
     match by_http {
         true => drop(http(&tracker, &announce_path(info_hash(1), CHANGED_PORT, ""))),
         false => drop(udp(&tracker).announce(announcement(info_hash(1), CHANGED_PORT))),
@@ -285,7 +289,7 @@ fn seen_after(by_http: bool, change: fn(&mut AnnounceRequest<'_>)) -> Seen {
 }
 
 #[test]
-fn what_is_changed_is_what_the_swarm_sees() {
+fn changed_parameters_reach_the_swarm() {
     let listed =
         |ip: &str, id: &str, port: u16| format!("d2:ip{}:{ip}7:peer id20:{id}4:porti{port}", ip.len());
     let plain = listed("127.0.0.1", "PEER", 7_777);
@@ -296,8 +300,8 @@ fn what_is_changed_is_what_the_swarm_sees() {
         (|announce| announce.port = 8, (0, 2, 0, listed("127.0.0.1", "PEER", 8), 0)),
         (|announce| announce.ip = [192, 0, 2, 7].into(), (0, 2, 0, listed("192.0.2.7", "PEER", 7_777), 0)),
         (
-            |announce| announce.peer_id = PeerId(*b"somebody of my own!!"),
-            (0, 2, 0, listed("127.0.0.1", "somebody of my own!!", 7_777), 0),
+            |announce| announce.peer_id = PeerId(*b"another peer id here"),
+            (0, 2, 0, listed("127.0.0.1", "another peer id here", 7_777), 0),
         ),
         (|announce| announce.left = Some(0), (1, 1, 0, plain.clone(), 0)),
         (
@@ -314,7 +318,7 @@ fn what_is_changed_is_what_the_swarm_sees() {
 }
 
 #[test]
-fn what_is_changed_is_what_the_answer_is_like() {
+fn changed_parameters_shape_the_response() {
     type Change = fn(&mut AnnounceRequest<'_>);
     let changes: [(Change, &str, usize); 6] = [
         (|_| {}, "5:peers12:", 2),
@@ -344,7 +348,7 @@ fn what_is_changed_is_what_the_answer_is_like() {
 }
 
 #[test]
-fn what_a_scrape_asks_for_can_be_changed() {
+fn the_hashes_of_a_scrape_can_be_changed() {
     let log = Log::new();
     let noted = log.clone();
     let tracker = tracker(move |request: &mut RequestContext<'_>| {
@@ -355,9 +359,9 @@ fn what_a_scrape_asks_for_can_be_changed() {
         Ok(Then::Next)
     });
     udp(&tracker).announce(announcement(info_hash(2), 1));
-    let asked = [info_hash(1), info_hash(3)];
-    let counts = udp(&tracker).scrape(&asked);
+    let hashes = [info_hash(1), info_hash(3)];
+    let counts = udp(&tracker).scrape(&hashes);
     assert_eq!(counts.iter().map(|counts| counts.leechers).collect::<Vec<_>>(), [1, 0]);
-    assert!(http(&tracker, &scrape_path(&asked)).contains("10:incompletei1e"));
-    assert_eq!(log.take(), [asked.to_vec(), asked.to_vec()]);
+    assert!(http(&tracker, &scrape_path(&hashes)).contains("10:incompletei1e"));
+    assert_eq!(log.take(), [hashes.to_vec(), hashes.to_vec()]);
 }

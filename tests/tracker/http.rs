@@ -1,5 +1,5 @@
-//! Owns the tests of a running tracker over HTTP: what announces and scrapes say, and what becomes of connections,
-//! however their requests are cut, piled up or broken off.
+//! Owns the HTTP tests of a running tracker: announces, scrapes, and connections with split, pipelined and aborted
+//! requests.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -24,7 +24,7 @@ use serde_bencode::value::Value;
 use serde_bytes::ByteBuf;
 use socket2::SockRef;
 
-/// The answer to an announce; `peers` is a string or a list.
+/// The response to an announce. `peers` is a string or a list.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Announced<P> {
@@ -90,7 +90,7 @@ impl Scraped {
     }
 }
 
-/// Reads a bencoded body, which must be written in the one way that there is: keys sorted, each once.
+/// Parses a bencoded body, which must be in canonical form: keys sorted, each once.
 #[track_caller]
 fn parse<T: DeserializeOwned>(response: &HttpResponse) -> T {
     assert_eq!(response.status, 200, "{}", response.head);
@@ -110,7 +110,7 @@ fn in_every_mode(test: impl Fn(&Tracker, Family)) {
 }
 
 #[test]
-fn announces_tell_all_that_clients_want_to_know() {
+fn a_response_to_an_announce_has_all_fields() {
     in_every_mode(|tracker, family| {
         let mut client = HttpClient::connect(tracker.http(family));
         let hash = info_hash(family as u64);
@@ -118,7 +118,7 @@ fn announces_tell_all_that_clients_want_to_know() {
         assert_eq!(first.field("Content-Type"), Some("text/plain"));
         assert!(
             String::from_utf8_lossy(&first.body).contains("5:peers0:"),
-            "there even if empty: {}",
+            "the field is present even if it is empty: {}",
             first.text()
         );
         let first: Compact = parse(&first);
@@ -130,13 +130,13 @@ fn announces_tell_all_that_clients_want_to_know() {
             IpAddr::V4(ip) => assert_eq!(first.external_ip.as_slice(), ip.octets()),
             IpAddr::V6(ip) => assert_eq!(first.external_ip.as_slice(), ip.octets()),
         }
-        // Port 2 finishes, 3 leaves, and what isn't known is no obstacle.
+        // Port 2 completes, port 3 stops. Unknown parameters are ignored.
         client.get(&announce_path(hash, 3, "&key=1&supportcrypto=1&ip=8.8.8.8"));
         client.get(&announce_path(hash, 2, "&compact=1"));
         let done: Compact = parse(&client.get(&announce_path(hash, 2, "&compact=1&left=0&event=completed")));
         assert_eq!((done.complete, done.downloaded, done.incomplete, done.ports()), (1, 1, 2, vec![1, 3]));
-        let gone: Compact = parse(&client.get(&announce_path(hash, 3, "&event=stopped")));
-        assert_eq!((gone.complete, gone.incomplete, gone.ports()), (1, 1, vec![]));
+        let stopped: Compact = parse(&client.get(&announce_path(hash, 3, "&event=stopped")));
+        assert_eq!((stopped.complete, stopped.incomplete, stopped.ports()), (1, 1, vec![]));
         let last: Compact = parse(&client.get(&announce_path(hash, 1, "&numwant=7")));
         let addresses = unpack(family, if family == Family::V4 { &last.peers } else { &last.peers6 });
         assert_eq!(addresses, [SocketAddr::new(loopback(family), 2)]);
@@ -144,7 +144,7 @@ fn announces_tell_all_that_clients_want_to_know() {
 }
 
 #[test]
-fn peers_come_in_the_form_that_was_asked_for() {
+fn peers_are_listed_in_the_requested_form() {
     in_every_mode(|tracker, family| {
         let hash = info_hash(10 + family as u64);
         let enter_all = || {
@@ -154,7 +154,7 @@ fn peers_come_in_the_form_that_was_asked_for() {
         };
         enter_all();
         let mut client = HttpClient::connect(tracker.http(family));
-        // Ids are kept once somebody has asked for them.
+        // Peer ids are kept after the first request for them.
         let first: Listed = parse(&client.get(&announce_path(hash, 9, "&compact=0")));
         assert!(first.peers.len() == 3 && first.peers.iter().all(|peer| peer.id.is_none()), "{first:?}");
         enter_all();
@@ -184,7 +184,7 @@ fn peers_come_in_the_form_that_was_asked_for() {
 }
 
 #[test]
-fn scrapes_count_the_swarms_that_are_named() {
+fn a_scrape_counts_the_requested_swarms() {
     in_every_mode(|tracker, family| {
         let mut client = HttpClient::connect(tracker.http(family));
         let hashes: Vec<_> = (0..74).map(|number| info_hash(1_000 * family as u64 + number)).collect();
@@ -206,7 +206,7 @@ fn scrapes_count_the_swarms_that_are_named() {
 }
 
 #[test]
-fn a_bad_query_is_told_its_parameter() {
+fn the_error_of_a_bad_query_names_the_parameter() {
     let tracker = Tracker::start(&config(2));
     let mut client = HttpClient::connect(tracker.http(Family::V4));
     let good = announce_path(info_hash(1), 1, "");
@@ -233,7 +233,7 @@ fn a_bad_query_is_told_its_parameter() {
 }
 
 #[test]
-fn paths_lead_where_they_should() {
+fn paths_and_methods_are_routed() {
     let tracker = Tracker::start(&config(2));
     let mut client = HttpClient::connect(tracker.http(Family::V4));
     let health = client.get("/health");
@@ -254,7 +254,7 @@ fn paths_lead_where_they_should() {
 }
 
 #[test]
-fn head_gets_the_head_of_get_and_no_body() {
+fn head_gets_the_response_of_get_without_the_body() {
     let config = Config { announce_interval_secs: 15, min_interval_secs: 0, ..config(2) }; // no random spread
     let tracker = Tracker::start(&config);
     let mut client = HttpClient::connect(tracker.http(Family::V4));
@@ -266,12 +266,12 @@ fn head_gets_the_head_of_get_and_no_body() {
         client.send(get(path).replace("GET", "HEAD"));
         assert_eq!(client.receive_head().head, full.head, "{path}");
         assert!(full.content_length() > 0);
-        assert_eq!(client.get("/health").status, 200, "what follows is the next response");
+        assert_eq!(client.get("/health").status, 200, "the next response follows");
     }
 }
 
 #[test]
-fn connections_stay_open_as_long_as_both_want() {
+fn a_connection_stays_open_unless_one_side_wants_to_close_it() {
     let tracker = Tracker::start(&config(1));
     let connect = || HttpClient::connect(tracker.http(Family::V4));
     let mut client = connect();
@@ -296,13 +296,13 @@ fn connections_stay_open_as_long_as_both_want() {
 }
 
 #[test]
-fn what_is_no_request_gets_its_status_and_the_end() {
+fn an_invalid_request_gets_its_status_and_the_connection_ends() {
     let tracker = Tracker::start(&config(1));
     let fields = |count: usize| (0..count).map(|at| format!("X-{at}: y\r\n")).collect::<String>();
     let with = |fields: &str| format!("GET /health HTTP/1.1\r\nHost: t\r\n{fields}\r\n").into_bytes();
     let endless = |bytes: usize| [b"GET /".as_slice(), &vec![b'a'; bytes]].concat();
     let bad = [
-        (400, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec()), // TLS, that doesn't wait for more
+        (400, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec()), // TLS; no further bytes are needed
         (400, vec![0]),
         (400, b"GET\r\n\r\n".to_vec()),
         (400, b"GET /health HTTP/1.1\r\n\r\n".to_vec()),
@@ -314,7 +314,7 @@ fn what_is_no_request_gets_its_status_and_the_end() {
         (413, with("Content-Length: 16385\r\n")),
         (431, with(&fields(64))),
         (431, endless(9_000)),
-        (431, endless(50_000)), // more than was read when the response leaves
+        (431, endless(50_000)), // more than the tracker reads before it responds
         (501, with("Transfer-Encoding: chunked\r\n")),
     ];
     for (status, request) in &bad {
@@ -331,7 +331,7 @@ fn what_is_no_request_gets_its_status_and_the_end() {
     assert_eq!(
         (awaited.status, awaited.field("Connection")),
         (200, Some("close")),
-        "an answer instead of a 100"
+        "a response instead of a 100"
     );
     assert_eq!(client.rest(), b"");
 }
@@ -358,7 +358,7 @@ fn udp_and_http_see_the_same_swarms() {
     }
 }
 
-/// A tracker of one worker whose answers to the requests of [`pipeline`] are always the same.
+/// Starts a tracker with one worker whose responses to the requests of [`pipeline`] are always the same.
 fn predictable_tracker() -> Tracker {
     let config = Config { announce_interval_secs: 15, min_interval_secs: 0, ..config(1) }; // no random spread
     let tracker = Tracker::start(&config);
@@ -367,13 +367,13 @@ fn predictable_tracker() -> Tracker {
     tracker
 }
 
-/// Requests of all kinds, and the number of their responses.
+/// Returns requests of all kinds, and the number of their responses.
 fn pipeline() -> (Vec<u8>, usize) {
     let (announce, scrape) = (announce_path(info_hash(1), 1, ""), scrape_path(&[info_hash(1)]));
     let requests = [
         get(&announce),
         get(&scrape).replace("GET", "HEAD"),
-        format!("\r\n\r\n{}", get("/health")), // empty lines before a request are read over
+        format!("\r\n\r\n{}", get("/health")), // empty lines before a request are skipped
         get("/nothing"),
         "GET /health HTTP/1.1\r\nHost: t\r\nContent-Length: 9\r\n\r\nGET / XY\n".to_owned(),
         get(&scrape).replace("\r\n", "\n"),
@@ -385,17 +385,17 @@ fn pipeline() -> (Vec<u8>, usize) {
 }
 
 #[test]
-fn a_pipeline_is_answered_the_same_however_it_is_cut() {
+fn a_pipeline_gets_the_same_responses_however_it_is_split() {
     let tracker = predictable_tracker();
     let address = tracker.http(Family::V4);
     let (requests, responses) = pipeline();
-    // The only worker answers this one after it has seen what another connection sent before.
-    let mut witness = HttpClient::connect(address);
+    // The only worker answers this connection after it has read what the other one sent before.
+    let mut barrier = HttpClient::connect(address);
     let mut answer = |parts: &[&[u8]]| {
         let mut client = HttpClient::connect(address);
         for part in parts {
             client.send(part);
-            witness.get("/health");
+            barrier.get("/health");
         }
         client.rest()
     };
@@ -408,7 +408,7 @@ fn a_pipeline_is_answered_the_same_however_it_is_cut() {
     for cut in 1..requests.len() {
         let (first, second) = requests.split_at(cut);
         let shown = first.escape_ascii();
-        assert!(answer(&[first, second]) == whole, "cut after {cut} bytes, the first being {shown}");
+        assert!(answer(&[first, second]) == whole, "split after {cut} bytes: {shown}");
     }
     let bytes: Vec<_> = requests.chunks(1).collect();
     assert!(answer(&bytes) == whole, "byte by byte");
@@ -419,7 +419,7 @@ fn a_pipeline_is_answered_the_same_however_it_is_cut() {
 }
 
 #[test]
-fn a_huge_pipeline_is_answered_in_order() {
+fn the_responses_of_a_long_pipeline_are_in_order() {
     for workers in [1, 3] {
         let tracker = Tracker::start(&config(workers));
         let mut client = HttpClient::connect(tracker.http(Family::V4));
@@ -442,7 +442,7 @@ fn a_huge_pipeline_is_answered_in_order() {
 }
 
 #[test]
-fn clients_that_break_off_leave_nothing_behind() {
+fn connections_of_aborted_clients_are_freed() {
     in_every_mode(|tracker, family| {
         let connect = || HttpClient::connect(tracker.http(family));
         let reset =
@@ -452,9 +452,9 @@ fn clients_that_break_off_leave_nothing_behind() {
             let client = connect();
             match number % 4 {
                 0 => {}                                              // right after the connect
-                1 => client.send("GET /health HTTP/1.1\r\nHost: t"), // in a request
+                1 => client.send("GET /health HTTP/1.1\r\nHost: t"), // within a request
                 2 => client.send(&announces),                        // before the responses
-                _ => client.send(format!("{announces}GET /")),       // in both
+                _ => client.send(format!("{announces}GET /")),       // both
             }
             if number % 8 < 4 {
                 reset(&client);
@@ -472,12 +472,12 @@ fn clients_that_break_off_leave_nothing_behind() {
 }
 
 #[test]
-fn answers_that_fill_a_batch_are_not_the_last() {
+fn responses_after_a_full_batch_are_sent() {
     let tracker = Tracker::start(&Config { max_peers: 200, ..config(1) });
     let mut client = HttpClient::connect(tracker.http(Family::V4));
     (1..=200).for_each(|port| drop(client.get(&announce_path(info_hash(1), port, "&numwant=0&compact=0"))));
     let long = get(&announce_path(info_hash(1), 1, "&compact=0&numwant=200"));
-    let requests = HTTP_READ_BYTES / long.len(); // they come in one read
+    let requests = HTTP_READ_BYTES / long.len(); // they arrive in one read
     assert!(requests >= 3);
     client.send(long.repeat(requests));
     for _ in 0..requests {
@@ -488,11 +488,11 @@ fn answers_that_fill_a_batch_are_not_the_last() {
 }
 
 #[test]
-fn a_slow_reader_gets_all_of_its_responses() {
+fn a_slow_reader_gets_all_responses() {
     let tracker = Tracker::start(&config(1));
     let mut client = HttpClient::connect(tracker.http(Family::V4));
     (1..=50).for_each(|port| drop(client.get(&announce_path(info_hash(1), port, ""))));
-    // 12 MB: more than all socket buffers between the two hold, so that the tracker has to wait for the reader.
+    // 12 MB: more than the socket buffers hold, so the tracker must wait for the reader.
     SockRef::from(client.stream()).set_recv_buffer_size(262_144).unwrap();
     let requests = get(&announce_path(info_hash(1), 1, "&compact=0")).repeat(4_000);
     thread::scope(|scope| {
@@ -519,7 +519,7 @@ fn wildcards_serve_http_at_every_address() {
     }
 }
 
-/// Sends announces without a pause, up to 16 under way at a time, until it is told to end.
+/// Sends announces without a pause, up to 16 in flight, until `end` is set.
 fn keep_busy(mut client: UdpClient, end: &AtomicBool) {
     while !end.load(Ordering::Relaxed) {
         for port in 1..=16 {
@@ -530,7 +530,7 @@ fn keep_busy(mut client: UdpClient, end: &AtomicBool) {
     }
 }
 
-/// Ends the load, also when the test fails.
+/// Ends the load when it is dropped, also if the test fails.
 struct End<'a>(&'a AtomicBool);
 
 impl Drop for End<'_> {
@@ -539,7 +539,7 @@ impl Drop for End<'_> {
     }
 }
 
-/// The runtime's ring submits only when its thread is about to sleep, and these workers never are.
+/// The runtime's ring submits only when its thread is about to sleep, which these workers never do.
 #[test]
 fn http_is_answered_while_udp_keeps_the_workers_busy() {
     for workers in [1, 2] {
@@ -553,7 +553,7 @@ fn http_is_answered_while_udp_keeps_the_workers_busy() {
             }
             let hashes = [info_hash(1), info_hash(2), info_hash(3)];
             let clock = Clock::start();
-            // For so long that the worker's own ticks fall into it.
+            // Long enough for several housekeeping ticks of the worker.
             while clock.now().since(Timestamp::default())
                 < Duration::from_millis(4 * HOUSEKEEPING_INTERVAL_MS)
             {

@@ -1,5 +1,5 @@
-//! Owns the tests of the lists on a running tracker: who is denied, what becomes of swarms, and how lists and other
-//! options change while it runs.
+//! Owns the tests of lists on a running tracker: denied requests, removed swarms, and changes of lists and other
+//! options at run time.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -25,7 +25,7 @@ fn announce_http(tracker: &Tracker, info_hash: InfoHash) -> String {
     HttpClient::connect(tracker.http(Family::V4)).get(&announce_path(info_hash, 1, "")).text()
 }
 
-/// What a client is told by UDP whose announce is denied; `None` if it isn't.
+/// Announces by UDP. Returns the error message, or `None` if the announce is not denied.
 fn denied(client: &mut UdpClient, info_hash: InfoHash) -> Option<String> {
     let request = client.announce_request(announcement(info_hash, 1));
     let reply = client.exchange(&request);
@@ -37,7 +37,7 @@ fn lines(hashes: impl IntoIterator<Item = InfoHash>) -> String {
 }
 
 #[test]
-fn torrents_that_are_denied_are_refused_and_taken_out() {
+fn denied_torrents_are_refused_and_removed() {
     let directory = TempDir::new();
     let list = write(&directory, "deny", "");
     let lists =
@@ -49,8 +49,10 @@ fn torrents_that_are_denied_are_refused_and_taken_out() {
     }
     tracker.await_count(&[Counter::Swarms], 8);
     write(&directory, "deny", lines((0..6).map(info_hash)));
-    eventually_equal("a list read again", &Some("not here".to_owned()), || denied(&mut client, info_hash(0)));
-    // Not only are they refused: they are gone, and so is what they took.
+    eventually_equal("the list is read again", &Some("not here".to_owned()), || {
+        denied(&mut client, info_hash(0))
+    });
+    // Their swarms are removed and their memory is freed.
     tracker.await_count(&[Counter::Swarms], 2);
     tracker.await_count(&[Counter::Leechers], 2);
     assert_eq!(tracker.count(&[Counter::DeniedPeers]), 6);
@@ -62,11 +64,11 @@ fn torrents_that_are_denied_are_refused_and_taken_out() {
         );
     }
     assert!(client.scrape(&[info_hash(0)])[0] == gyre::types::SwarmCounts::default());
-    eventually("counters", || tracker.count(&[Counter::DeniedTorrent]) >= 12);
+    eventually("the denials are counted", || tracker.count(&[Counter::DeniedTorrent]) >= 12);
 }
 
 #[test]
-fn torrents_that_no_list_allows_are_refused_until_one_does() {
+fn torrents_that_no_list_allows_are_refused() {
     let directory = TempDir::new();
     let first = write(&directory, "first", lines([info_hash(1), info_hash(2)]));
     let second = write(&directory, "second", "");
@@ -79,12 +81,12 @@ fn torrents_that_no_list_allows_are_refused_until_one_does() {
     assert_eq!(denied(&mut client, info_hash(2)), reason, "denied and allowed");
     assert_eq!(denied(&mut client, info_hash(3)), reason);
     write(&directory, "second", lines([info_hash(3)]));
-    eventually_equal("a list read again", &None, || denied(&mut client, info_hash(3)));
-    assert_eq!(denied(&mut client, info_hash(1)), None, "the other list is still there");
+    eventually_equal("the list is read again", &None, || denied(&mut client, info_hash(3)));
+    assert_eq!(denied(&mut client, info_hash(1)), None, "the other list still applies");
 }
 
 #[test]
-fn a_list_that_is_broken_says_where_and_the_last_one_stays() {
+fn an_invalid_list_is_an_error_with_its_position_and_the_last_valid_one_stays() {
     let directory = TempDir::new();
     let list = write(&directory, "allow", "nonsense\n");
     let lists = |list: &Path| Lists { allow_hashes: vec![list.to_owned()], ..Lists::default() };
@@ -100,17 +102,17 @@ fn a_list_that_is_broken_says_where_and_the_last_one_stays() {
     let tracker = Tracker::start(&with_lists(Lists { deny_hashes: vec![second], ..lists(&list) }));
     let mut client = udp(&tracker);
     write(&directory, "allow", lines([info_hash(2)]) + "nonsense");
-    write(&directory, "deny", lines([info_hash(9)])); // when this is seen the other has been looked at
+    write(&directory, "deny", lines([info_hash(9)])); // once this list is read, the other one is too
     fs::remove_file(directory.path().join("allow")).unwrap();
     write(&directory, "deny", lines([info_hash(1)]));
-    eventually("the other list", || denied(&mut client, info_hash(1)).is_some());
+    eventually("the other list is read again", || denied(&mut client, info_hash(1)).is_some());
     write(&directory, "deny", "");
-    eventually_equal("the last good list", &None, || denied(&mut client, info_hash(1)));
+    eventually_equal("the last valid list applies", &None, || denied(&mut client, info_hash(1)));
     assert!(denied(&mut client, info_hash(2)).is_some());
 }
 
 #[test]
-fn clients_and_networks_have_lists_of_their_own() {
+fn lists_of_clients_and_networks_are_applied() {
     let directory = TempDir::new();
     let clients = write(&directory, "clients", "-XL\n-GT0001-integration!");
     let tracker = Tracker::start(&with_lists(Lists { deny_clients: vec![clients], ..Lists::default() }));
@@ -143,7 +145,7 @@ fn clients_and_networks_have_lists_of_their_own() {
 }
 
 #[test]
-fn no_reason_is_silence_by_udp() {
+fn with_an_empty_reason_udp_requests_get_no_answer() {
     let directory = TempDir::new();
     let list = write(&directory, "deny", lines([info_hash(1)]));
     let lists = Lists { deny_hashes: vec![list], torrent_reason: String::new(), ..Lists::default() };
@@ -158,7 +160,7 @@ fn no_reason_is_silence_by_udp() {
 }
 
 #[test]
-fn what_can_change_follows_a_reload_and_the_rest_is_named() {
+fn a_reload_applies_what_can_change_and_names_the_rest() {
     let directory = TempDir::new();
     let list = write(&directory, "deny", lines([info_hash(1)]));
     let start = with_lists(Lists::default());
@@ -175,24 +177,24 @@ fn what_can_change_follows_a_reload_and_the_rest_is_named() {
         ..start.clone()
     };
     assert_eq!(tracker.reload(&other).unwrap(), Vec::<&str>::new());
-    eventually_equal("another number of peers", &3, || {
+    eventually_equal("the new maximum of peers applies", &3, || {
         client.announce(announcement(info_hash(1), 9)).peers.len()
     });
     assert!((100..=106).contains(&client.announce(announcement(info_hash(1), 9)).interval_secs));
-    eventually_equal("fewer connections", &2, || {
+    eventually_equal("the new limit of connections applies", &2, || {
         let mut open: Vec<_> = (0..4).map(|_| HttpClient::connect(tracker.http(Family::V4))).collect();
         open.iter_mut().filter_map(|client| client.try_request(get("/health"))).count()
     });
 
-    // What can't change is named, and what is wrong changes nothing.
+    // Options that need a restart are named. An invalid configuration changes nothing.
     other.lists.deny_hashes = vec![list];
     let more =
         Config { udp: Listen::Default, busy_poll: std::time::Duration::from_micros(1), ..other.clone() };
     assert_eq!(tracker.reload(&more).unwrap(), ["udp", "busy-poll"]);
-    eventually("a new list", || denied(&mut client, info_hash(1)).is_some());
+    eventually("the new list applies", || denied(&mut client, info_hash(1)).is_some());
     let missing = Lists { deny_sources: vec![directory.path().join("missing")], ..Lists::default() };
     assert!(tracker.reload(&Config { max_peers: 50, lists: missing, ..other.clone() }).is_err());
-    // The timeout of the table is that of the start: intervals beyond it would lose every peer.
+    // The table keeps the timeout of the start. A longer announce interval would let every peer expire.
     let long = Config { announce_interval_secs: 86_400, peer_timeout_secs: 200_000, ..other };
     assert!(tracker.reload(&long).unwrap_err().to_string().contains("--peer-timeout"));
     assert!(denied(&mut client, info_hash(1)).is_some());

@@ -1,4 +1,4 @@
-//! Owns the tests of a tracker in this process: what it answers by UDP and HTTP, what it keeps, what operators see.
+//! Owns the tests of a tracker in this process: its answers by UDP and HTTP, its state, its admin listener.
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,5 +1,5 @@
-//! Owns the tests of middleware on a running tracker: what it sees, changes, answers and refuses, at once or after a
-//! wait, by UDP and by HTTP.
+//! Owns the tests of middleware on a running tracker: it sees, changes, answers and refuses requests, at once or after
+//! a wait, by UDP and HTTP.
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -22,7 +22,7 @@ use gyre::error::{Code, TrackerError};
 use gyre::limits::{MAX_WAITING, UDP_CONNECT_REPLY_BYTES};
 use gyre::types::{Family, InfoHash, SwarmCounts};
 
-/// A tracker of two workers, between which requests have to travel, with this middleware.
+/// Starts a tracker with this middleware and two workers, between which requests must travel.
 fn tracker(middleware: impl Middleware + Send) -> Tracker {
     let config = gyre::config::Config { steering: Steering::None, ..config(2) };
     Tracker::listen(Gyre::builder().config(config).middleware(middleware))
@@ -32,7 +32,7 @@ fn refused() -> TrackerError {
     TrackerError::new(Code::AccessDenied, "not for you")
 }
 
-/// Hashes, of which each worker owns some.
+/// Info-hashes of which each worker owns some.
 fn hashes() -> impl Iterator<Item = InfoHash> {
     (0..8).map(info_hash)
 }
@@ -63,7 +63,7 @@ fn a_plain_function_sees_every_request_and_passes_it_on() {
 }
 
 #[test]
-fn it_changes_what_the_swarm_sees_and_what_its_answer_says() {
+fn middleware_changes_requests_and_responses() {
     let tracker = tracker(|request: &mut RequestContext<'_>| {
         if let Some(announce) = request.as_announce() {
             announce.info_hash = info_hash(9);
@@ -94,7 +94,7 @@ fn it_changes_what_the_swarm_sees_and_what_its_answer_says() {
     assert_eq!(http.get(&scrape_path(&[info_hash(9), info_hash(1)])).text().matches("20:").count(), 1);
 }
 
-/// Answers everything itself.
+/// Middleware that answers every request.
 fn answers(request: &mut RequestContext<'_>) -> Flow {
     let counts = SwarmCounts { seeders: 5, leechers: 6, downloaded: 7 };
     let response: Sent = match request {
@@ -113,18 +113,22 @@ fn answers(request: &mut RequestContext<'_>) -> Flow {
 }
 
 #[test]
-fn it_answers_by_itself() {
+fn middleware_answers_requests() {
     let tracker = tracker(on(Action::Announce, answers));
     let mut client = udp(&tracker);
     let announced = client.announce(announcement(info_hash(1), 1));
     assert_eq!((announced.interval_secs, announced.seeders, announced.leechers), (5, 5, 6));
-    assert_eq!(announced.peers, ["192.0.2.1:80".parse().unwrap()], "peers of its own family");
+    assert_eq!(announced.peers, ["192.0.2.1:80".parse().unwrap()], "only peers of the client's family");
     let text = connect(&tracker).get(&announce_path(info_hash(1), 2, "")).text();
     assert!(
         text.contains("5:peers6:") && text.contains("6:peers618:") && text.contains("8:intervali5e"),
         "{text}"
     );
-    assert_eq!(client.scrape(&[info_hash(1)]), [SwarmCounts::default()], "the swarm was not asked");
+    assert_eq!(
+        client.scrape(&[info_hash(1)]),
+        [SwarmCounts::default()],
+        "the announce did not reach the swarm"
+    );
 
     let tracker = self::tracker(on(Action::Scrape, answers));
     let counts = SwarmCounts { seeders: 5, leechers: 6, downloaded: 7 };
@@ -136,7 +140,7 @@ fn it_answers_by_itself() {
 }
 
 #[test]
-fn it_chooses_bytes_and_status_of_an_answer() {
+fn middleware_chooses_bytes_and_status_of_a_response() {
     let tracker = tracker(|request: &mut RequestContext<'_>| {
         let action = request.action();
         match request.connection_mut() {
@@ -160,7 +164,7 @@ fn it_chooses_bytes_and_status_of_an_answer() {
 }
 
 #[test]
-fn it_refuses_in_words() {
+fn middleware_refuses_requests_with_a_message() {
     let tracker = tracker(|request: &mut RequestContext<'_>| match request.passkey().as_deref() {
         _ if request.is_connect() => Ok(Then::Next),
         Some("secret") => Ok(Then::Next),
@@ -192,11 +196,14 @@ fn it_refuses_in_words() {
     let reply = client.exchange(&connect);
     assert!(reply.len() <= UDP_CONNECT_REPLY_BYTES && error_of(&reply) == "internal", "{reply:?}");
     let text = crate::support::connect(&tracker).get(&path).text();
-    assert_eq!(text, "d14:failure reason14:internal errore", "faults are not told, and may pass");
+    assert_eq!(
+        text, "d14:failure reason14:internal errore",
+        "internal errors are not shown, and the client may retry"
+    );
 }
 
 #[test]
-fn it_stays_silent() {
+fn middleware_stops_requests_without_a_response() {
     let tracker = tracker(on(Action::Announce, |_: &mut RequestContext<'_>| Ok(Then::Stop)));
     let mut client = udp(&tracker);
     let request = client.announce_request(announcement(info_hash(1), 1));
@@ -208,7 +215,7 @@ fn it_stays_silent() {
 }
 
 #[test]
-fn those_in_a_chain_have_their_turns_and_hand_data_on() {
+fn a_chain_runs_in_order_and_shares_data() {
     #[derive(Debug, PartialEq)]
     struct Order(String);
     let note = |name: char| {
@@ -257,7 +264,7 @@ fn those_in_a_chain_have_their_turns_and_hand_data_on() {
 }
 
 #[test]
-fn async_ones_change_the_answer_of_the_swarm() {
+fn async_middleware_changes_the_response_of_the_swarm() {
     let tracker = tracker(on(
         Action::Announce,
         from_async(async |request: &mut RequestContext<'_>, next: Next<'_>| {
@@ -283,12 +290,12 @@ fn async_ones_change_the_answer_of_the_swarm() {
     }
 }
 
-/// Waits for the gate to open, and counts who does.
+/// Middleware whose announces wait until `open` is set. Counts waiting requests, and those whose client has gone away.
 #[derive(Clone, Default)]
 struct Waits {
     open: Arc<AtomicBool>,
     waiting: Arc<AtomicUsize>,
-    gone: Arc<AtomicUsize>,
+    aborted: Arc<AtomicUsize>,
 }
 
 impl Middleware for Waits {
@@ -303,7 +310,7 @@ impl Middleware for Waits {
                 && http.aborted()
             {
                 assert_eq!(request.send(refused()).unwrap_err().code(), Code::ConnectionClosed);
-                self.gone.fetch_add(1, Ordering::AcqRel);
+                self.aborted.fetch_add(1, Ordering::AcqRel);
                 return Err(refused());
             }
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
@@ -313,7 +320,7 @@ impl Middleware for Waits {
 }
 
 #[test]
-fn who_waits_holds_nobody_up_and_is_answered_in_the_end() {
+fn a_waiting_request_does_not_delay_others_and_is_answered_before_the_end() {
     let waits = Waits::default();
     let mut tracker = tracker(waits.clone());
     let (mut waiting, mut other) = (udp(&tracker), udp(&tracker));
@@ -332,13 +339,13 @@ fn who_waits_holds_nobody_up_and_is_answered_in_the_end() {
     let text = by_http.receive().text();
     assert!(counts.leechers + u32::from(text.contains("incompletei2e")) >= 1, "{counts:?} {text}");
     assert!(text.contains("8:interval"), "{text}");
-    assert!(tracker.wait(), "who waited was answered before the end");
+    assert!(tracker.wait(), "waiting requests are answered before the end");
 }
 
-/// Waits with the first announce of each swarm, and remembers the swarm.
+/// Middleware that waits at the first announce of each swarm and remembers the swarm.
 #[derive(Clone, Default)]
 struct Remembers {
-    /// Of this clone alone.
+    /// The swarms of this clone. Clones do not share it.
     known: RefCell<Vec<InfoHash>>,
     waited: Arc<AtomicUsize>,
 }
@@ -358,7 +365,7 @@ impl Middleware for Remembers {
 }
 
 #[test]
-fn what_a_worker_learns_while_it_waits_it_knows_afterwards() {
+fn state_that_middleware_sets_while_it_waits_is_kept_by_the_worker() {
     let remembers = Remembers::default();
     let tracker = Tracker::listen(Gyre::builder().config(config(1)).middleware(remembers.clone()));
     let (mut udp, mut http) = (udp(&tracker), connect(&tracker));
@@ -369,23 +376,23 @@ fn what_a_worker_learns_while_it_waits_it_knows_afterwards() {
         }
         assert_eq!(remembers.waited.load(Ordering::Acquire), hashes, "one wait for each swarm");
     }
-    assert!(remembers.known.borrow().is_empty(), "the worker has a clone");
+    assert!(remembers.known.borrow().is_empty(), "the worker has its own clone");
 }
 
 #[test]
-fn who_goes_away_is_noticed_at_once() {
+fn a_waiting_request_notices_at_once_that_its_client_has_gone() {
     let waits = Waits::default();
     let tracker = tracker(waits.clone());
     let client = connect(&tracker);
     client.send(get(&announce_path(info_hash(1), 2, "")));
-    eventually("it waits", || waits.waiting.load(Ordering::Acquire) == 1);
-    assert_eq!(waits.gone.load(Ordering::Acquire), 0);
+    eventually("the request waits", || waits.waiting.load(Ordering::Acquire) == 1);
+    assert_eq!(waits.aborted.load(Ordering::Acquire), 0);
     drop(client);
-    eventually("it is gone", || waits.gone.load(Ordering::Acquire) == 1);
+    eventually("the request is aborted", || waits.aborted.load(Ordering::Acquire) == 1);
 }
 
 #[test]
-fn only_so_many_wait() {
+fn the_number_of_waiting_requests_is_limited() {
     let waits = Waits::default();
     let config = gyre::config::Config { steering: Steering::None, ..config(1) };
     let tracker = Tracker::listen(Gyre::builder().config(config).middleware(waits.clone()));
@@ -395,15 +402,17 @@ fn only_so_many_wait() {
         let request = client.announce_request(announcement(info_hash(1), 1));
         client.send(&request);
         if sent % 64 == 0 {
-            eventually("they wait", || waits.waiting.load(Ordering::Acquire) >= sent.min(MAX_WAITING));
+            eventually("the requests wait", || {
+                waits.waiting.load(Ordering::Acquire) >= sent.min(MAX_WAITING)
+            });
         }
     }
     tracker.await_count(&[Counter::DropWaitFull], MORE as u64);
     assert_eq!(waits.waiting.load(Ordering::Acquire), MAX_WAITING);
     assert_eq!(connect(&tracker).get(&announce_path(info_hash(1), 2, "")).status, 503);
-    assert_eq!(client.scrape(&[info_hash(1)]), [SwarmCounts::default()], "others are answered");
+    assert_eq!(client.scrape(&[info_hash(1)]), [SwarmCounts::default()], "other requests are answered");
     waits.open.store(true, Ordering::Release);
-    // A connect, a scrape and all who waited; their number is more than the client's socket holds.
+    // Replies to a connect, a scrape and all waiting requests. That is more than the client's socket holds.
     tracker.await_count(&[Counter::UdpRepliesV4, Counter::DropSendFailed], MAX_WAITING as u64 + 2);
     assert!(connect(&tracker).get(&announce_path(info_hash(1), 2, "")).text().contains("10:incompletei2e"));
 }

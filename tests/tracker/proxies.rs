@@ -1,4 +1,4 @@
-//! Owns the tests of proxies before a running tracker: who is believed, and what becomes of a client's address.
+//! Owns the tests of proxies in front of a running tracker: trust, and the address of the client.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -13,13 +13,13 @@ fn trusting(networks: &[&str]) -> Tracker {
     Tracker::start(&Config { trusted_proxies, ..config(2) })
 }
 
-/// An announce, with these header fields.
+/// Returns an announce with these header fields.
 fn announce(fields: &str) -> String {
     let path = announce_path(info_hash(1), 1, "");
     format!("GET {path} HTTP/1.1\r\nHost: tracker\r\n{fields}\r\n")
 }
 
-/// Whose announce the tracker took it to be: it says so.
+/// Returns the client's address as the tracker saw it, from the response.
 fn external_ip(body: &[u8]) -> IpAddr {
     let key = b"11:external ip4:";
     let at =
@@ -33,25 +33,29 @@ fn version_2(ip: [u8; 4]) -> Vec<u8> {
 }
 
 #[test]
-fn the_proxy_protocol_says_who_the_client_is() {
+fn the_proxy_protocol_sets_the_address_of_the_client() {
     let tracker = trusting(&["127.0.0.0/8"]);
     let text = b"PROXY TCP4 192.0.2.7 127.0.0.1 1 2\r\n".to_vec();
     for header in [text, version_2(CLIENT)] {
         let mut client = connect(&tracker);
-        // However it is cut; what follows it are requests like any others, on a connection that stays.
+        // The header arrives in two parts. Ordinary requests follow on the same connection.
         let (first, second) = header.split_at(7);
         client.send(first);
         client.send([second, announce("").as_bytes()].concat());
         assert_eq!(external_ip(&client.receive().body), IpAddr::from(CLIENT));
         let forged = announce("X-Forwarded-For: 203.0.113.9\r\n");
-        assert_eq!(external_ip(&client.request(forged).body), IpAddr::from(CLIENT), "it is no proxy itself");
+        assert_eq!(
+            external_ip(&client.request(forged).body),
+            IpAddr::from(CLIENT),
+            "the client is not a trusted proxy"
+        );
     }
-    // A proxy that passes a client's request on from another proxy.
+    // A proxy in front of another proxy.
     let mut behind = connect(&tracker);
     behind.send(b"PROXY TCP4 127.0.0.9 127.0.0.1 1 2\r\n");
     let passed_on = announce("X-Forwarded-For: 192.0.2.7\r\n");
     assert_eq!(external_ip(&behind.request(passed_on).body), IpAddr::from(CLIENT));
-    // A proxy's own health check.
+    // A health check of the proxy.
     let mut own = connect(&tracker);
     own.send(b"PROXY UNKNOWN\r\n");
     assert_eq!(external_ip(&own.request(announce("")).body), IpAddr::from([127, 0, 0, 1]));
@@ -59,7 +63,7 @@ fn the_proxy_protocol_says_who_the_client_is() {
 }
 
 #[test]
-fn who_is_not_trusted_is_not_believed() {
+fn headers_of_untrusted_sources_are_ignored() {
     let tracker = trusting(&["127.0.0.2"]);
     for header in [b"PROXY TCP4 192.0.2.7 127.0.0.1 1 2\r\n".to_vec(), version_2(CLIENT)] {
         let mut client = connect(&tracker);
@@ -71,10 +75,10 @@ fn who_is_not_trusted_is_not_believed() {
 }
 
 #[test]
-fn a_header_that_is_none_ends_the_connection() {
+fn an_invalid_proxy_header_ends_the_connection() {
     let tracker = trusting(&["127.0.0.1"]);
     let wrong = [
-        b"PROXY TCP4 nobody 127.0.0.1 1 2\r\n".to_vec(),
+        b"PROXY TCP4 invalid 127.0.0.1 1 2\r\n".to_vec(),
         [b"PROXY ".as_slice(), &[b'x'; 200]].concat(),
         b"\r\n\r\n\0\r\nQUIT\n\x11\x11\x00\x0c".to_vec(),
         b"\r\n\r\n\0\r\nQUIT\n\x21\x11\xff\xff".to_vec(),
@@ -89,7 +93,7 @@ fn a_header_that_is_none_ends_the_connection() {
 }
 
 #[test]
-fn trust_can_be_for_one_address_alone() {
+fn trust_can_be_limited_to_one_listening_address() {
     let listen = crate::support::listen(&[[127, 0, 0, 1].into(), [127, 0, 0, 1].into()]);
     let tracker = gyre::Tracker::builder().config(Config { http: listen, ..config(2) }).listen().unwrap();
     let addresses = tracker.http_addresses().to_vec();

@@ -1,4 +1,4 @@
-//! Owns the tests of a server's life: what keeps it from starting, and how it ends.
+//! Owns the tests of the start and the end of a server.
 
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::thread;
@@ -13,15 +13,10 @@ use gyre::counters::Counter;
 use gyre::limits::SHUTDOWN_GRACE_MS;
 use gyre::types::Family;
 
-/// What a server that can't start says.
+/// Returns the error of a server that can't start.
 #[track_caller]
 fn refusal(config: &Config) -> String {
-    gyre::Tracker::builder()
-        .config(config.clone())
-        .listen()
-        .err()
-        .expect("a server that can't start")
-        .to_string()
+    gyre::Tracker::builder().config(config.clone()).listen().err().expect("an error at the start").to_string()
 }
 
 fn at(address: SocketAddr) -> Listen {
@@ -29,7 +24,7 @@ fn at(address: SocketAddr) -> Listen {
 }
 
 #[test]
-fn it_serves_at_the_addresses_and_on_the_cores_that_are_named_one_by_one() {
+fn addresses_and_cores_can_be_set_one_by_one() {
     let [v4, v6] = FAMILIES.map(|family| SocketAddr::new(loopback(family), 0));
     let builder = gyre::Tracker::builder().udp(v4).http(v4).http(v6).cores(Cores::Floating(2));
     let mut tracker = builder.listen().unwrap();
@@ -45,7 +40,7 @@ fn it_serves_at_the_addresses_and_on_the_cores_that_are_named_one_by_one() {
 }
 
 #[test]
-fn a_port_that_others_have_is_named() {
+fn a_port_in_use_is_an_error_with_its_option() {
     for ip in FAMILIES.map(loopback) {
         let udp = UdpSocket::bind((ip, 0)).unwrap();
         let tcp = TcpListener::bind((ip, 0)).unwrap();
@@ -62,9 +57,9 @@ fn a_port_that_others_have_is_named() {
     }
 }
 
-/// Another tracker's sockets would share the port, and each get a part of the requests.
+/// Otherwise the sockets of both trackers would share the port, and each would get a part of the requests.
 #[test]
-fn a_port_that_another_tracker_has_is_not_shared() {
+fn a_port_of_another_tracker_is_not_shared() {
     let first = Tracker::start(&config(2));
     for family in FAMILIES {
         let error = refusal(&Config { udp: at(first.udp(family)), ..config(1) });
@@ -77,7 +72,7 @@ fn a_port_that_another_tracker_has_is_not_shared() {
 }
 
 #[test]
-fn what_can_not_be_is_named() {
+fn an_invalid_configuration_is_an_error_with_the_reason() {
     let none = Listen::At(Vec::new());
     let nothing = refusal(&Config { udp: none.clone(), http: none.clone(), ..config(1) });
     assert!(nothing.contains("nothing to serve"), "{nothing}");
@@ -85,7 +80,7 @@ fn what_can_not_be_is_named() {
     let first = gyre::sys::allowed_cores().unwrap()[0].to_string();
     let (refused, allowed) = core.split_once("available cores:").expect("the allowed cores");
     assert!(refused.contains("core 4095 is not available") && allowed.trim().starts_with(&first), "{core}");
-    let elsewhere: IpAddr = "192.0.2.1".parse().unwrap(); // nobody's (RFC 5737)
+    let elsewhere: IpAddr = "192.0.2.1".parse().unwrap(); // for documentation only (RFC 5737)
     for (name, config) in [
         ("udp", Config { udp: at(SocketAddr::new(elsewhere, 0)), ..config(1) }),
         ("udp", Config { udp: at(SocketAddr::new(elsewhere, 6_969)), ..config(1) }),
@@ -115,26 +110,26 @@ fn http_alone_is_enough() {
 }
 
 #[test]
-fn a_server_without_load_stops_and_goes_on_to_be_stopped() {
+fn an_idle_server_stops_at_once_and_may_be_stopped_again() {
     for workers in 1..=4 {
         let mut tracker = Tracker::start(&config(workers));
         tracker.stop();
         tracker.stop();
         let grace = Duration::from_millis(SHUTDOWN_GRACE_MS);
-        assert!(tracker.wait_for(grace), "it waited for nobody until the end of the grace");
-        assert!(tracker.wait(), "as often as one asks");
+        assert!(tracker.wait_for(grace), "it waited for the end of the grace period without a client");
+        assert!(tracker.wait(), "waiting again returns the same");
     }
 }
 
 #[test]
-fn a_server_that_stops_finishes_what_is_in_flight() {
+fn a_stopping_server_finishes_requests_in_flight() {
     for workers in [1, 3] {
         let mut tracker = Tracker::start(&config(workers));
         let address = tracker.http(Family::V4);
         let connect = || HttpClient::connect(address);
         let mut idle: Vec<_> = (0..20).map(|_| connect()).collect();
         idle[..10].iter_mut().for_each(|client| assert_eq!(client.get("/health").status, 200));
-        // Each has half of a request with the tracker: what came with it is answered already.
+        // The tracker has answered one request of each and has the first half of another.
         let requests = (0..20).map(|number| get(&announce_path(info_hash(number), 1, "")));
         let mut in_flight: Vec<_> = requests.map(|request| (connect(), request)).collect();
         for (client, request) in &mut in_flight {
@@ -142,9 +137,9 @@ fn a_server_that_stops_finishes_what_is_in_flight() {
         }
         tracker.await_count(&[Counter::Connections], 40);
         tracker.stop();
-        // At once: at the end of the time that is given to the others, these would be closed too.
+        // Idle connections are closed at once, not at the end of the grace period.
         idle.iter_mut().for_each(|client| assert_eq!(client.rest(), b"", "an idle connection is closed"));
-        eventually("an end of new connections", || TcpStream::connect(address).is_err());
+        eventually("new connections are refused", || TcpStream::connect(address).is_err());
         in_flight.iter().for_each(|(client, request)| client.send(&request[30..]));
         for (client, _) in &mut in_flight {
             let response = client.receive();
@@ -153,11 +148,11 @@ fn a_server_that_stops_finishes_what_is_in_flight() {
         }
         assert!(tracker.wait());
         assert_eq!(tracker.count(&[Counter::Connections]), 0);
-        assert_eq!(tracker.count(&[Counter::HttpAnnounceV4]), 20, "all is counted to the last");
+        assert_eq!(tracker.count(&[Counter::HttpAnnounceV4]), 20, "every request is counted");
     }
 }
 
-/// Asks by UDP and HTTP until the tracker is gone.
+/// Sends requests by UDP and HTTP until the tracker has ended.
 fn load(tracker: &Tracker, family: Family, number: u64) -> impl FnOnce() + Send + use<> {
     let mut udp = UdpClient::connected(tracker.udp(family));
     let mut http = HttpClient::connect(tracker.http(family));
@@ -167,7 +162,7 @@ fn load(tracker: &Tracker, family: Family, number: u64) -> impl FnOnce() + Send 
         while let Some(response) = http.try_request(get(&path)) {
             assert_eq!(response.status, 200);
             let announce = udp.announce_request(announcement(info_hash(number), 1));
-            let _ = udp.try_send(&announce); // there may be nobody any more
+            let _ = udp.try_send(&announce); // the tracker may have ended
         }
     }
 }
@@ -180,17 +175,17 @@ fn a_server_under_load_stops() {
             (0..6).map(|number| load(&tracker, FAMILIES[number as usize % 2], number)).collect();
         let loads: Vec<_> = loads.into_iter().map(thread::spawn).collect();
         let requests = [Counter::HttpAnnounceV4, Counter::HttpAnnounceV6, Counter::UdpAnnounceV4];
-        eventually("load", || requests.iter().all(|counter| tracker.count(&[*counter]) > 50));
+        eventually("the load has started", || requests.iter().all(|counter| tracker.count(&[*counter]) > 50));
         tracker.stop();
         assert!(tracker.wait());
-        loads.into_iter().for_each(|load| load.join().expect("no response was broken off"));
+        loads.into_iter().for_each(|load| load.join().expect("every response was complete"));
     }
 }
 
-/// The kernel takes a ring apart some time after it was closed; the sockets must not wait for that.
+/// The kernel frees a ring some time after it is closed. The sockets must not wait for that.
 #[test]
 fn ports_are_free_as_soon_as_the_server_has_ended() {
-    let ip: IpAddr = "127.0.0.77".parse().unwrap(); // where no other test's socket can take the port meanwhile
+    let ip: IpAddr = "127.0.0.77".parse().unwrap(); // no other test takes ports of this address
     for _ in 0..10 {
         let mut tracker = Tracker::start(&Config { udp: listen(&[ip]), http: listen(&[ip]), ..config(2) });
         let (udp, http) = (tracker.udp(Family::V4), tracker.http(Family::V4));

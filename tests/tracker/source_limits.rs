@@ -1,5 +1,4 @@
-//! Owns the tests of what one source may ask a running tracker for: limits by UDP and HTTP, behind proxies, and as they
-//! change.
+//! Owns the tests of rate limits for one source on a running tracker: by UDP and HTTP, behind proxies, after a reload.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -11,7 +10,7 @@ use gyre::counters::Counter;
 use gyre::throttle::{Rate, SourceLimits};
 use gyre::types::Family;
 
-/// One worker, so that each request meets the same buckets.
+/// Returns a configuration with these limits and one worker, so that all requests share the same buckets.
 fn limited(source_limits: SourceLimits) -> Config {
     Config { source_limits, steering: Steering::None, ..config(1) }
 }
@@ -20,7 +19,7 @@ fn rate(text: &str) -> Option<Rate> {
     Some(text.parse().unwrap())
 }
 
-/// Somebody else on this machine.
+/// Connects a client with another address of this machine.
 fn neighbour(tracker: &Tracker) -> UdpClient {
     let mut client = UdpClient::at(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 9)), tracker.udp(Family::V4));
     client.connect();
@@ -28,7 +27,7 @@ fn neighbour(tracker: &Tracker) -> UdpClient {
 }
 
 #[test]
-fn a_source_gone_mad_is_refused_and_its_neighbour_served() {
+fn a_source_over_its_limit_is_refused_and_others_are_served() {
     let tracker =
         Tracker::start(&limited(SourceLimits { announces: rate("1/h:20"), ..SourceLimits::default() }));
     let mut mad = UdpClient::connected(tracker.udp(Family::V4));
@@ -62,15 +61,15 @@ fn http_requests_over_the_limit_get_a_429_and_connections_are_closed() {
     for _ in 0..4 {
         assert_eq!(connect(&tracker).get("/announce").status, 429);
     }
-    // The sixth connection: it was the kernel that took it; the tracker closes it without a word.
+    // The kernel accepts the sixth connection, and the tracker closes it without a response.
     let mut sixth = connect(&tracker);
     assert!(sixth.try_request(get("/health")).is_none());
     tracker.await_count(&[Counter::LimitedHttpRequest], 5);
     tracker.await_count(&[Counter::LimitedHttpConnection], 1);
-    tracker.await_count(&[Counter::BadHttp], 1); // the 404 alone
+    tracker.await_count(&[Counter::BadHttp], 1); // only the 404
 
     tracker.reload(&limited(SourceLimits::default())).unwrap();
-    eventually("no limits", || {
+    eventually("the limits are removed", || {
         HttpClient::connect(tracker.http(Family::V4)).try_request(get("/health")).is_some()
     });
 }
@@ -88,7 +87,7 @@ fn behind_a_proxy_each_client_has_its_own_limit() {
         for status in [200, 200, 429] {
             let fields = format!("X-Forwarded-For: {client}\r\n");
             let request = format!("GET /health HTTP/1.1\r\nHost: tracker\r\n{fields}\r\n");
-            // A connection for each: the proxy's own are not limited.
+            // A new connection for each request: connections of the proxy itself are not limited.
             assert_eq!(connect(&tracker).request(request).status, status, "{client}");
         }
     }

@@ -1,5 +1,4 @@
-//! Owns the tests of the state directory: what a tracker finds again that ended in order, was killed, or whose files
-//! were damaged meanwhile.
+//! Owns the tests of the state directory: state is restored after a regular end, a kill, and with damaged files.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -11,7 +10,7 @@ use gyre::types::{Event, Family};
 
 const SWARMS: u64 = 40;
 
-/// With the directory for its state, and no snapshots but those that are asked for.
+/// Returns a configuration with this state directory and snapshots only on request.
 fn with_state(directory: &TempDir, workers: usize) -> Config {
     Config {
         state_dir: Some(directory.path().to_owned()),
@@ -21,7 +20,7 @@ fn with_state(directory: &TempDir, workers: usize) -> Config {
     }
 }
 
-/// Has a seeder and a leecher announce in each swarm, and one of them complete.
+/// Announces a seeder that completes and a leecher in each swarm.
 fn fill(tracker: &Tracker) {
     let mut client = udp(tracker);
     for number in 0..SWARMS {
@@ -43,7 +42,7 @@ fn is_filled(tracker: &Tracker) {
 }
 
 #[test]
-fn what_was_saved_is_there_again_for_any_number_of_workers() {
+fn a_snapshot_is_restored_with_any_number_of_workers() {
     let directory = TempDir::new();
     for workers in [3, 2, 1, 4] {
         let tracker = Tracker::start(&with_state(&directory, workers));
@@ -53,14 +52,14 @@ fn what_was_saved_is_there_again_for_any_number_of_workers() {
         is_filled(&tracker);
         tracker.save(DEADLINE).unwrap();
         let files = fs::read_dir(directory.path().join("snapshot")).unwrap().count();
-        assert_eq!(files, workers, "no file of a worker that is no more");
+        assert_eq!(files, workers, "no file of an earlier worker is left");
     }
     assert!(!directory.path().join("snapshot.new").exists() && !directory.path().join("damaged").exists());
 }
 
-/// A tracker that was killed after it had taken over leaves both: a snapshot, and what came late to the one before it.
+/// A tracker that was killed after a takeover leaves two files: a snapshot, and the late changes of its predecessor.
 #[test]
-fn of_a_snapshot_and_what_came_late_the_better_known_counts() {
+fn a_snapshot_and_late_changes_are_merged_in_any_order() {
     let directory = TempDir::new();
     let [snapshot, late, aside] = ["snapshot", "late", "aside"].map(|name| directory.path().join(name));
     let tracker = Tracker::start(&with_state(&directory, 1));
@@ -86,7 +85,7 @@ fn of_a_snapshot_and_what_came_late_the_better_known_counts() {
             assert_eq!((counts.seeders, counts.leechers), (1, 0), "{number}");
         }
         drop(tracker);
-        // And the other way round.
+        // Again with the two exchanged.
         fs::rename(&snapshot, &aside).unwrap();
         fs::rename(&late, &snapshot).unwrap();
         fs::rename(&aside, &late).unwrap();
@@ -102,13 +101,13 @@ fn snapshots_are_written_at_an_interval() {
         let files = fs::read_dir(directory.path().join("snapshot")).into_iter().flatten().flatten();
         files.filter_map(|file| file.metadata().ok()).map(|metadata| metadata.len()).sum()
     };
-    eventually("a snapshot of all", || length() >= SWARMS * (20 + 2 * 8));
-    drop(tracker); // without a last one
+    eventually("all swarms are in the snapshot", || length() >= SWARMS * (20 + 2 * 8));
+    drop(tracker); // without a final snapshot
     is_filled(&Tracker::start(&with_state(&directory, 2)));
 }
 
 #[test]
-fn the_secret_is_kept_for_nobody_else_to_read() {
+fn the_secret_is_kept_and_readable_only_by_its_owner() {
     let directory = TempDir::new();
     let tracker = Tracker::start(&with_state(&directory, 1));
     let id = udp(&tracker).connection_id;
@@ -147,7 +146,7 @@ fn a_damaged_file_is_set_aside_and_the_rest_is_used() {
         let mut client = udp(&tracker);
         let there: Vec<_> =
             (0..SWARMS).filter(|number| client.scrape(&[info_hash(*number)])[0].seeders == 1).collect();
-        assert!(!there.is_empty(), "{name}: the other file is good");
+        assert!(!there.is_empty(), "{name}: the other file is intact");
         assert!(name == "cut" || there.len() < SWARMS as usize, "{name}");
         drop(tracker);
         let aside: Vec<_> = fs::read_dir(directory.path().join("damaged")).unwrap().flatten().collect();
@@ -169,8 +168,8 @@ fn a_directory_has_one_tracker_at_a_time() {
         "{error}"
     );
     drop(tracker);
-    // Its thread lets go of it a moment after the tracker's end.
-    eventually("a directory that is free", || {
+    // The tracker's thread releases the directory a moment after the tracker's end.
+    eventually("the directory is free", || {
         gyre::Tracker::builder().config(with_state(&directory, 1)).listen().is_ok()
     });
     let file = directory.path().join("lock");
@@ -179,12 +178,12 @@ fn a_directory_has_one_tracker_at_a_time() {
 }
 
 #[test]
-fn a_snapshot_that_cannot_be_written_says_so_and_the_last_one_stays() {
+fn a_snapshot_that_cannot_be_written_is_an_error_and_the_last_one_stays() {
     let directory = TempDir::new();
     let tracker = Tracker::start(&with_state(&directory, 2));
     fill(&tracker);
     tracker.save(DEADLINE).unwrap();
-    // Where the next one would be written there is a file that nobody can take away: a mount point would be as bad.
+    // A file at the path of the next snapshot blocks it, as a mount point would.
     let blocked = directory.path().join("snapshot.new");
     fs::write(&blocked, "").unwrap();
     assert!(tracker.save(DEADLINE).is_err());

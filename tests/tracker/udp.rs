@@ -1,5 +1,4 @@
-//! Owns the tests of a running tracker over UDP: what clients get, by family and by every steering, and what becomes of
-//! datagrams that are no good.
+//! Owns the UDP tests of a running tracker: replies in both families and with every steering, and invalid datagrams.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::thread;
@@ -35,7 +34,7 @@ fn counts(seeders: u32, downloaded: u32, leechers: u32) -> SwarmCounts {
     SwarmCounts { seeders, leechers, downloaded }
 }
 
-/// Enters leechers of a swarm, at these ports.
+/// Announces leechers of a swarm, at these ports.
 fn enter(client: &mut UdpClient, info_hash: InfoHash, ports: impl IntoIterator<Item = u16>) {
     for port in ports {
         client.announce(Announce { num_want: 0, ..announcement(info_hash, port) });
@@ -52,37 +51,37 @@ fn peers_find_each_other_in_every_mode() {
         let seeder = |port| Announce { left: 0, ..announcement(hash, port) };
 
         let alone = clients[0].announce(Announce { event: Event::Started, ..leecher(1) });
-        assert_eq!((alone.seeders, alone.leechers, alone.peers), (0, 1, vec![]), "nobody is its own peer");
+        assert_eq!(
+            (alone.seeders, alone.leechers, alone.peers),
+            (0, 1, vec![]),
+            "a reply excludes the peer itself"
+        );
         let second = clients[1].announce(leecher(2));
         assert_eq!(second.peers, [SocketAddr::new(loopback(family), 1)]);
         assert_eq!(clients[0].announce(leecher(1)).ports(), [2]);
         assert_eq!(clients[2].announce(seeder(3)).ports(), [1, 2], "a seeder gets leechers");
         let fourth = clients[1].announce(seeder(4));
-        assert_eq!(
-            (fourth.ports(), fourth.seeders, fourth.leechers),
-            (vec![1, 2], 2, 2),
-            "and leechers alone"
-        );
+        assert_eq!((fourth.ports(), fourth.seeders, fourth.leechers), (vec![1, 2], 2, 2), "only leechers");
         assert_eq!(clients[0].announce(leecher(1)).ports(), [2, 3, 4], "a leecher gets all");
 
         for _ in 0..2 {
             let completed = clients[1].announce(Announce { event: Event::Completed, ..seeder(2) });
             assert_eq!(completed.ports(), [1]);
         }
-        assert_eq!(clients[0].scrape(&[hash]), [counts(3, 1, 1)], "finished once, however often it says so");
+        assert_eq!(clients[0].scrape(&[hash]), [counts(3, 1, 1)], "one download, even if announced twice");
         let stopped = clients[0].announce(Announce { event: Event::Stopped, ..leecher(1) });
         assert_eq!((stopped.seeders, stopped.leechers, stopped.peers), (3, 0, vec![]));
-        assert_eq!(clients[2].announce(leecher(5)).ports(), [2, 3, 4], "who stopped is gone");
+        assert_eq!(clients[2].announce(leecher(5)).ports(), [2, 3, 4], "a stopped peer is removed");
     });
 }
 
 #[test]
-fn intervals_are_spread_and_ids_hold_with_all_workers_in_every_mode() {
+fn intervals_are_spread_and_connection_ids_are_valid_at_all_workers_in_every_mode() {
     in_every_mode(|tracker, family| {
         let to = tracker.udp(family);
         let connection_id = UdpClient::connected(to).connection_id;
         for number in (0..40).map(|number| 100 * family as u64 + number) {
-            // One socket each: by the hash of the addresses they reach every worker.
+            // A new socket for each, so that the hash of their addresses distributes them over all workers.
             let mut client = UdpClient::new(to);
             client.connection_id = connection_id;
             let announced = client.announce(announcement(info_hash(number), 1));
@@ -97,7 +96,7 @@ fn intervals_are_spread_and_ids_hold_with_all_workers_in_every_mode() {
 }
 
 #[test]
-fn no_announce_hops_when_steered_by_info_hash() {
+fn announces_steered_by_info_hash_reach_their_owner_directly() {
     for (steering, hops) in [(Steering::InfoHash, false), (Steering::Cpu, true), (Steering::None, true)] {
         for workers in 2..=4 {
             let tracker = started(steering, workers);
@@ -121,7 +120,7 @@ fn no_announce_hops_when_steered_by_info_hash() {
 }
 
 #[test]
-fn as_many_peers_as_wanted_and_no_more() {
+fn a_reply_has_as_many_peers_as_wanted_up_to_the_maximum() {
     let tracker = Tracker::start(&Config { max_peers: MAX_PEERS as u16, ..config(2) });
     for (family, most) in [(Family::V4, MAX_PEERS), (Family::V6, UDP_V6_PEERS)] {
         let mut client = UdpClient::connected(tracker.udp(family));
@@ -132,7 +131,10 @@ fn as_many_peers_as_wanted_and_no_more() {
             let mut peers = client.announce(Announce { num_want, ..announcement(hash, 1) }).peers;
             peers.dedup();
             assert_eq!(peers.len(), expected, "{num_want} wanted");
-            assert!(!peers.contains(&SocketAddr::new(loopback(family), 1)), "nobody is its own peer");
+            assert!(
+                !peers.contains(&SocketAddr::new(loopback(family), 1)),
+                "a reply excludes the peer itself"
+            );
         }
     }
     let tracker = Tracker::start(&Config { max_peers: 7, ..config(2) });
@@ -140,12 +142,12 @@ fn as_many_peers_as_wanted_and_no_more() {
     enter(&mut client, info_hash(1), 1..=20);
     for num_want in [-1, 8, i32::MAX] {
         let announced = client.announce(Announce { num_want, ..announcement(info_hash(1), 1) });
-        assert_eq!(announced.peers.len(), 7, "the operator's limit, whatever is wanted");
+        assert_eq!(announced.peers.len(), 7, "the configured maximum applies");
     }
 }
 
 #[test]
-fn a_peer_is_where_its_packet_came_from() {
+fn the_address_of_a_peer_is_the_source_of_its_datagram() {
     let tracker = started(Steering::InfoHash, 2);
     let ips: [IpAddr; 4] = ["127.0.0.9", "127.1.2.3", "127.0.0.1", "::1"].map(|ip| ip.parse().unwrap());
     for ip in ips {
@@ -179,10 +181,10 @@ fn families_share_a_swarm_but_not_their_peers() {
 }
 
 #[test]
-fn scrapes_are_answered_in_the_order_asked_in_every_mode() {
+fn scrape_replies_keep_the_order_of_the_request_in_every_mode() {
     in_every_mode(|tracker, family| {
         let mut client = UdpClient::connected(tracker.udp(family));
-        // Every third swarm is there, with peers by its number; the families have hashes of their own.
+        // Every third swarm exists, with one to three leechers. Each family has different hashes.
         let hashes: Vec<_> = (0..74).map(|number| info_hash(1_000 * family as u64 + number)).collect();
         let mut expected = vec![SwarmCounts::default(); hashes.len()];
         for (at, leechers) in (0..hashes.len()).step_by(3).zip((1..4).cycle()) {
@@ -196,7 +198,7 @@ fn scrapes_are_answered_in_the_order_asked_in_every_mode() {
         expected.reverse();
         assert_eq!(client.scrape(&backwards), expected);
         assert_eq!(client.scrape(&backwards[73..]), expected[73..], "a scrape of one");
-        assert_eq!(client.scrape(&[hashes[0]; 3]), [expected[73]; 3], "the same three times");
+        assert_eq!(client.scrape(&[hashes[0]; 3]), [expected[73]; 3], "three times the same hash");
         assert_eq!(client.scrape(&[info_hash(77_777)]), [counts(0, 0, 0)]);
     });
 }
@@ -215,17 +217,17 @@ fn a_scrape_of_too_many_is_dropped_and_counted() {
 }
 
 #[test]
-fn wildcards_answer_from_the_address_that_was_asked() {
+fn replies_of_a_wildcard_socket_leave_from_the_requested_address() {
     for steering in STEERINGS {
         let wildcards = listen(&[Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()]);
         let tracker = Tracker::start(&Config { udp: wildcards, steering, ..config(3) });
         for ip in ["127.0.0.1", "127.0.0.2", "127.0.0.3", "127.200.1.1", "::1"] {
             let ip: IpAddr = ip.parse().unwrap();
             let port = tracker.udp(Family::of(ip)).port();
-            // The client's socket is connected: only what comes from that very address reaches it.
+            // The client's socket is connected, so only datagrams from that address reach it.
             let mut client = UdpClient::connected(SocketAddr::new(ip, port));
             for number in 0..20 {
-                client.announce(announcement(info_hash(number), 1)); // some by way of another worker
+                client.announce(announcement(info_hash(number), 1)); // some go through another worker
             }
             let hashes: Vec<_> = (0..20).map(info_hash).collect();
             client.scrape(&hashes).iter().for_each(|counts| assert_ne!(counts.leechers, 0));
@@ -235,7 +237,7 @@ fn wildcards_answer_from_the_address_that_was_asked() {
     }
 }
 
-/// Datagrams of which each is dropped without a word, by the cause that is counted.
+/// Datagrams that are dropped without a reply, by the counter of their cause.
 fn bad_datagrams(client: &mut UdpClient) -> Vec<(Counter, Vec<Vec<u8>>)> {
     let connect = client.connect_request();
     let announce = client.announce_request(announcement(info_hash(1), 1));
@@ -269,7 +271,7 @@ fn bad_datagrams(client: &mut UdpClient) -> Vec<(Counter, Vec<Vec<u8>>)> {
 }
 
 #[test]
-fn bad_datagrams_get_silence_and_are_counted_by_cause() {
+fn invalid_datagrams_get_no_reply_and_are_counted_by_cause() {
     for workers in [1, 3] {
         let tracker = started(Steering::InfoHash, workers);
         for family in FAMILIES {
@@ -278,7 +280,7 @@ fn bad_datagrams_get_silence_and_are_counted_by_cause() {
                 let before = tracker.count(&[cause]);
                 for datagram in &datagrams {
                     client.send(datagram);
-                    // With one worker its answer comes after any that the bad one got.
+                    // With one worker this reply would come after a reply to the invalid datagram.
                     client.connect();
                     client.announce(announcement(info_hash(1), 1));
                 }
@@ -290,7 +292,7 @@ fn bad_datagrams_get_silence_and_are_counted_by_cause() {
 }
 
 #[test]
-fn an_announce_of_port_0_is_told_what_is_wrong() {
+fn an_announce_of_port_0_gets_an_error() {
     let tracker = started(Steering::InfoHash, 2);
     for family in FAMILIES {
         let mut client = UdpClient::connected(tracker.udp(family));
@@ -304,7 +306,7 @@ fn an_announce_of_port_0_is_told_what_is_wrong() {
     tracker.await_count(&[Counter::Refused], 2);
 }
 
-/// A datagram with the outline of a request (or none at all) and random content.
+/// Returns a datagram of random bytes, some with the length, protocol id or action of a request.
 fn junk(random: &mut Rng) -> Vec<u8> {
     let lengths = [random.usize(..40), UDP_CONNECT_BYTES, UDP_ANNOUNCE_BYTES, random.usize(..1_600)];
     let mut datagram = vec![0; *random.choice(&lengths).unwrap()];
@@ -320,8 +322,8 @@ fn junk(random: &mut Rng) -> Vec<u8> {
 }
 
 #[test]
-fn nobody_without_an_id_gets_more_bytes_than_it_sent() {
-    let tracker = started(Steering::InfoHash, 1); // one worker answers in the order asked
+fn a_client_without_a_connection_id_gets_no_more_bytes_than_it_sent() {
+    let tracker = started(Steering::InfoHash, 1); // a single worker replies in the order of the requests
     let mut random = Rng::with_seed(15);
     for family in FAMILIES {
         let mut client = UdpClient::new(tracker.udp(family));
@@ -331,26 +333,26 @@ fn nobody_without_an_id_gets_more_bytes_than_it_sent() {
             batch.iter().for_each(|datagram| client.send(datagram));
             let last = client.connect_request();
             client.send(&last);
-            let asked =
+            let request_of =
                 |reply: &[u8]| batch.iter().find(|datagram| datagram.get(12..16) == Some(&reply[4..8]));
             loop {
                 let reply = client.receive();
                 if reply[4..8] == last[12..16] {
                     break;
                 }
-                let request = asked(&reply).expect("a response to one of these");
+                let request = request_of(&reply).expect("a response to one of these");
                 assert!(reply.len() <= request.len(), "{} bytes for {}", reply.len(), request.len());
                 assert!(matches!(Response::parse(&reply), Ok(Response::Connect { .. })), "{reply:?}");
                 answered += 1;
             }
         }
-        assert!(answered > 0, "junk that happens to be a connect is one");
+        assert!(answered > 0, "some junk is a valid connect request");
     }
     tracker.await_count(&[Counter::Swarms], 0);
 }
 
 #[test]
-fn options_are_no_obstacle() {
+fn options_of_an_announce_are_accepted_or_ignored() {
     let tracker = started(Steering::InfoHash, 2);
     let good: [&[u8]; 8] = [
         b"\x00",
@@ -374,7 +376,7 @@ fn options_are_no_obstacle() {
     tracker.await_count(&[Counter::BadOptions], 2 * malformed.len() as u64);
 }
 
-/// Announces 5,000 peers, 20 at a time, and sees that each is answered.
+/// Announces 5,000 peers, 10 at a time, and checks that each gets a reply.
 fn announce_many(mut client: UdpClient, first_port: u16, hashes: &[InfoHash]) {
     let ports = first_port..first_port + 100;
     for port in ports {
@@ -391,7 +393,7 @@ fn announce_many(mut client: UdpClient, first_port: u16, hashes: &[InfoHash]) {
 }
 
 #[test]
-fn a_burst_is_answered_to_the_last() {
+fn every_request_of_a_burst_is_answered() {
     for steering in STEERINGS {
         let tracker = started(steering, 3);
         let hashes: Vec<_> = (0..50).map(info_hash).collect();

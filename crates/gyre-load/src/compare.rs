@@ -1,12 +1,11 @@
-//! Owns the table that sets runs beside each other: medians of what was run several times, and ratios to the first.
+//! Owns the table that compares runs: medians of repeated runs, and ratios to the first group.
 
 use std::fmt::Write;
 use std::path::PathBuf;
 
 use serde_json::Value;
 
-/// What the table shows of a run: the heading, where it is in the JSON, its digits behind the point, and whether its
-/// ratio is shown.
+/// The columns of the table: heading, path in the JSON, decimal digits, and whether to show the ratio.
 const COLUMNS: [(&str, &str, usize, bool); 12] = [
     ("replies/s", "/replies_per_sec", 0, true),
     ("CPU us", "/server/cpu_us_per_reply", 3, true),
@@ -18,19 +17,19 @@ const COLUMNS: [(&str, &str, usize, bool); 12] = [
     ("p99.9 us", "/latency/p999_us", 0, false),
     ("lost", "/lost", 0, false),
     ("unsent", "/unsent", 0, false),
-    ("refused", "/refused", 0, false),
-    ("wrong", "/wrong", 0, false),
+    ("errors", "/refused", 0, false),
+    ("invalid", "/wrong", 0, false),
 ];
 const BYTES_PER_MIB: f64 = 1_048_576.0;
 
-/// The runs under one name.
+/// The runs with the same name.
 struct Group {
     name: String,
     runs: Vec<Value>,
 }
 
 impl Group {
-    /// The median of a figure; the mean of the middle two if there is no middle one.
+    /// Returns the median of a figure, or the mean of the middle two.
     fn median(&self, path: &str) -> Option<f64> {
         let mut all: Vec<f64> = self.runs.iter().filter_map(|run| run.pointer(path)?.as_f64()).collect();
         all.sort_by(f64::total_cmp);
@@ -39,13 +38,13 @@ impl Group {
         Some((low + high) / 2.0 / scale)
     }
 
-    /// Runs in which the generator was the limit.
+    /// Returns the number of runs in which the generator was the bottleneck.
     fn limited(&self) -> usize {
         self.runs.iter().filter(|run| run.pointer("/generator/limits") == Some(&Value::Bool(true))).count()
     }
 }
 
-/// The table of runs: names, and the files that `--json` has written.
+/// Returns the table of the runs, given as names and files written by `--json`.
 pub(crate) fn table(runs: &[(String, PathBuf)]) -> Result<String, String> {
     let mut groups: Vec<Group> = Vec::new();
     for (name, path) in runs {
@@ -93,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn medians_and_ratios_are_right() {
+    fn the_table_shows_medians_and_ratios() {
         let run = |rate: f64, bytes: u64| {
             let (server, generator) = (json!({ "resident_bytes": bytes }), json!({ "limits": rate > 350.0 }));
             json!({ "replies_per_sec": rate, "server": server, "generator": generator })
@@ -117,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_none_is_named() {
+    fn a_missing_file_is_named_in_the_error() {
         let error = table(&[("x".into(), "/nowhere/x.json".into())]).unwrap_err();
         assert!(error.starts_with("/nowhere/x.json:"), "{error}");
     }

@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use gyre::types::{Event, InfoHash};
 use gyre::wire::http::{BodyLength, FieldBuffer, ResponseBody, ResponseError, ResponseReader};
 
-use crate::measure::Wrong;
-use crate::population::Ask;
+use crate::measure::ReplyError;
+use crate::population::AnnounceParams;
 
 /// Reads responses of at most 1 MiB.
 const READER: ResponseReader = ResponseReader { max_bytes: 1 << 20, to_head: false };
@@ -28,7 +28,7 @@ impl Requests {
         Self { tail: tail.into_bytes() }
     }
 
-    pub(crate) fn put_announce(&self, out: &mut Vec<u8>, ask: &Ask, num_want: u16) {
+    pub(crate) fn put_announce(&self, out: &mut Vec<u8>, ask: &AnnounceParams, num_want: u16) {
         let mut digits = itoa::Buffer::new();
         let mut put = |out: &mut Vec<u8>, key: &[u8], number: u64| {
             out.extend_from_slice(key);
@@ -85,11 +85,11 @@ pub(crate) struct Response<'a> {
 
 impl<'a> Response<'a> {
     /// Reads the first response in `bytes`. `None`: it is not all there. `ended`: no more bytes will come.
-    pub(crate) fn parse(bytes: &'a [u8], ended: bool) -> Result<Option<Self>, Wrong> {
+    pub(crate) fn parse(bytes: &'a [u8], ended: bool) -> Result<Option<Self>, ReplyError> {
         match Self::read(bytes, ended) {
             Ok(response) => Ok(response),
             Err(ResponseError::EndsInHead | ResponseError::EndsInBody) => Ok(None),
-            Err(_) => Err(Wrong::Malformed),
+            Err(_) => Err(ReplyError::Malformed),
         }
     }
 
@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn requests_are_read_by_the_tracker_as_they_were_meant() {
-        let ask = Ask {
+        let ask = AnnounceParams {
             info_hash: InfoHash(*b"\x00\xff%&=+ abcdefghi~_-."),
             peer_id: PeerId(*b"-GL0100-\x01\x02\x03\x04\x05\x06\x07\x08...."),
             port: 6_881,
@@ -157,7 +157,7 @@ mod tests {
             b"HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\n",
             b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
         ] {
-            assert_eq!(Response::parse(wrong, false), Err(Wrong::Malformed), "{}", wrong.escape_ascii());
+            assert_eq!(Response::parse(wrong, false), Err(ReplyError::Malformed), "{}", wrong.escape_ascii());
         }
     }
 }

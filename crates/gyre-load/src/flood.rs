@@ -1,5 +1,5 @@
-//! Owns floods: datagrams as an attacker sends them, from many sources, without waiting for replies. Alone, or beside a
-//! load of clients that behave, in the same thread.
+//! Owns floods: datagrams of an attacker, from many sources, sent without waiting for replies. A flood runs alone, or
+//! beside a load of well-behaved clients in the same thread.
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -13,40 +13,41 @@ use gyre::wire::udp::{Announce, Request, Response, Scrape};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
-use crate::measure::{Flooded, Meter};
-use crate::options::{FloodKind, Flooding, Mix, Rate};
-use crate::population::{Make, Popularity, Population};
-use crate::run::{self, BURST, Busy, Loader, Outcome, Part, Phase, Schedule, Shared};
+use crate::measure::{FloodCounts, Meter};
+use crate::options::{FloodConfig, FloodKind, Mix, Rate};
+use crate::population::{Popularity, Population, PopulationConfig};
+use crate::run::{self, BURST, BusyTime, Loader, Phase, Schedule, Shared, ThreadConfig, ThreadResult};
 
-/// What is junk is up to so long: as much as a datagram that is not cut into fragments, and some more.
+/// Maximum length of junk: a little more than an unfragmented datagram.
 const JUNK_MAX_BYTES: usize = 1_500;
-/// The kernel takes no more in one message.
+/// Maximum length of a message that the kernel splits into datagrams.
 const MESSAGE_MAX_BYTES: usize = 65_000;
-/// Torrents that a flood announces, unless it is aimed at one.
+/// Number of torrents that a flood announces, unless its kind has a single one.
 const TORRENTS: u32 = 10_000;
-/// Peers of each source, over all.
+/// Number of peers of all sources together.
 const PEERS: u32 = 100_000;
-/// Its torrents are not those of the clients that behave.
+/// Changes the seed, so that the torrents differ from those of the well-behaved clients.
 const SEED: u64 = 0xf100d;
-/// A source goes on with an id for so long (BEP 15), and asks for another so often.
+/// Time for which a source uses a connection id (BEP 15).
 const ID_LIFE: Duration = Duration::from_secs(60);
-const ASK_INTERVAL: Duration = Duration::from_secs(1);
-/// Longer than any reply.
+/// Minimum interval between two connects of a source.
+const CONNECT_INTERVAL: Duration = Duration::from_secs(1);
+/// Size of the receive buffer: longer than any reply.
 const REPLY_MAX_BYTES: usize = 2_048;
 
 /// An attacker's address.
 struct Source {
     socket: UdpSocket,
     connection: Option<(u64, Timestamp)>,
-    /// When it last asked for an id.
-    asked: Option<Timestamp>,
-    /// The length of what the kernel is to cut a message into.
+    /// Time of its last connect request.
+    last_connect: Option<Timestamp>,
+    /// Length of the datagrams that the kernel splits its messages into.
     segment: usize,
 }
 
 /// A flood.
 pub(crate) struct Flood {
-    plan: Flooding,
+    config: FloodConfig,
     thread: usize,
     sources: Vec<Source>,
     /// The source whose turn it is.
@@ -63,9 +64,9 @@ impl Flood {
     ///
     /// # Errors
     ///
-    /// If there are none to have.
+    /// If a socket can't be opened.
     pub(crate) fn open(
-        plan: Flooding,
+        config: FloodConfig,
         seed: u64,
         thread: usize,
         target: SocketAddr,
@@ -76,13 +77,14 @@ impl Flood {
             let socket = UdpSocket::bind(address)?;
             socket.connect(target)?;
             socket.set_nonblocking(true)?;
-            Ok(Source { socket, connection: None, asked: None, segment: 0 })
+            Ok(Source { socket, connection: None, last_connect: None, segment: 0 })
         };
-        let refused = |error| io::Error::other(format!("no sockets for a flood of {target}: {error}"));
-        let make = Make {
+        let refused =
+            |error| io::Error::other(format!("cannot open the sockets of a flood against {target}: {error}"));
+        let population = PopulationConfig {
             seed: seed ^ SEED,
             thread: thread as u32,
-            torrents: if plan.kind == FloodKind::Hash { 1 } else { TORRENTS },
+            torrents: if config.kind == FloodKind::Hash { 1 } else { TORRENTS },
             peers: PEERS.max(count),
             sources: count,
             seeders: 0.75,
@@ -91,35 +93,35 @@ impl Flood {
             one_address: !(target.is_ipv4() && target.ip().is_loopback()),
         };
         Ok(Self {
-            plan,
+            config,
             thread,
             sources: addresses.map(open).collect::<io::Result<_>>().map_err(refused)?,
             next: 0,
             rng: SmallRng::seed_from_u64(seed ^ SEED ^ (thread as u64) << 32),
-            population: Population::new(make),
+            population: Population::new(population),
             schedule: None,
             datagram: Vec::new(),
             message: Vec::new(),
         })
     }
 
-    /// It begins, with its part of the rate.
+    /// Starts the flood with this thread's share of the rate.
     pub(crate) fn begin(&mut self, shared: &Shared) {
-        self.schedule = Schedule::new(self.plan.rate, shared.clock.now(), self.thread, shared);
+        self.schedule = Schedule::new(self.config.rate, shared.clock.now(), self.thread, shared);
     }
 
-    /// It is over: takes what has come back to sources whose turn did not come again.
+    /// Ends the flood: takes the remaining replies of all sources.
     pub(crate) fn end(&mut self, now: Timestamp, meter: &mut Meter) {
         self.sources.iter_mut().for_each(|source| source.take_replies(now, &mut meter.tally.flood));
     }
 
-    /// Sends what is due, or a burst. Returns whether it sent anything.
+    /// Sends the datagrams that are due, or a burst. Returns whether it sent any.
     ///
     /// # Errors
     ///
-    /// If the kernel can't cut messages.
+    /// If the kernel can't split messages.
     pub(crate) fn turn(&mut self, now: Timestamp, meter: &mut Meter) -> io::Result<bool> {
-        let (mut sent, mut ignored) = (0, Flooded::default());
+        let (mut sent, mut ignored) = (0, FloodCounts::default());
         let counts = meter.flood(now).unwrap_or(&mut ignored);
         for _ in 0..BURST {
             if self.schedule.is_some_and(|schedule| schedule.next() > now) || sent >= BURST {
@@ -128,8 +130,8 @@ impl Flood {
             let number = self.next;
             self.next = (number + 1) % self.sources.len();
             self.sources[number].take_replies(now, counts);
-            if !self.sources[number].has_id(now) && self.plan.kind.needs_id() {
-                self.sources[number].ask_id(now);
+            if !self.sources[number].has_id(now) && self.config.kind.needs_id() {
+                self.sources[number].request_id(now);
                 continue;
             }
             sent += self.send(number, counts)?;
@@ -137,12 +139,12 @@ impl Flood {
         Ok(sent > 0)
     }
 
-    /// Sends a message of a source; returns the number of its datagrams.
-    fn send(&mut self, number: usize, counts: &mut Flooded) -> io::Result<usize> {
+    /// Sends a message of a source. Returns the number of its datagrams.
+    fn send(&mut self, number: usize, counts: &mut FloodCounts) -> io::Result<usize> {
         self.message.clear();
         let junk_bytes = self.rng.random_range(..=JUNK_MAX_BYTES);
         let mut datagrams = 0;
-        while datagrams < self.plan.train as usize
+        while datagrams < self.config.train as usize
             && self.message.len() + self.datagram.len() <= MESSAGE_MAX_BYTES
         {
             self.put(number, junk_bytes);
@@ -153,7 +155,7 @@ impl Flood {
             }
         }
         let (source, segment) = (&mut self.sources[number], self.datagram.len());
-        if self.plan.train > 1 && segment > 0 && source.segment != segment {
+        if self.config.train > 1 && segment > 0 && source.segment != segment {
             sys::send_in_segments(&source.socket, segment)?;
             source.segment = segment;
         }
@@ -172,14 +174,14 @@ impl Flood {
         let (known, transaction_id) =
             (self.sources[number].connection.map_or(0, |(id, _)| id), self.rng.random());
         let out = &mut self.datagram;
-        match self.plan.kind {
+        match self.config.kind {
             FloodKind::Junk => {
                 out.resize(junk_bytes, 0);
                 self.rng.fill(&mut out[..]);
             }
             FloodKind::BadMagic | FloodKind::Connects => {
                 Request::Connect { transaction_id }.encode(out);
-                if self.plan.kind == FloodKind::BadMagic {
+                if self.config.kind == FloodKind::BadMagic {
                     self.rng.fill(&mut out[..8]);
                 }
             }
@@ -190,24 +192,24 @@ impl Flood {
                 Request::Scrape(scrape).encode(out);
             }
             FloodKind::BadIds | FloodKind::Mad | FloodKind::Hash | FloodKind::Worker => {
-                let mut ask = self.population.next(number);
-                if self.plan.kind == FloodKind::Worker {
-                    ask.info_hash.0[..4].fill(0); // the owner is a function of these, under a key
+                let mut params = self.population.next(number);
+                if self.config.kind == FloodKind::Worker {
+                    params.info_hash.0[..4].fill(0); // the owner is a keyed function of these bytes
                 }
                 let connection_id =
-                    if self.plan.kind == FloodKind::BadIds { self.rng.random() } else { known };
+                    if self.config.kind == FloodKind::BadIds { self.rng.random() } else { known };
                 let announce = Announce {
                     connection_id,
                     transaction_id,
-                    info_hash: ask.info_hash,
-                    peer_id: ask.peer_id,
+                    info_hash: params.info_hash,
+                    peer_id: params.peer_id,
                     downloaded: 0,
-                    left: ask.left,
+                    left: params.left,
                     uploaded: 0,
-                    event: if ask.event == Event::Stopped { Event::None } else { ask.event },
+                    event: if params.event == Event::Stopped { Event::None } else { params.event },
                     key: 0,
-                    num_want: -1, // as many as it gives
-                    port: ask.port,
+                    num_want: -1, // the tracker's default
+                    port: params.port,
                     options: &[],
                 };
                 Request::Announce(announce).encode(out);
@@ -218,22 +220,22 @@ impl Flood {
 
 impl Source {
     fn has_id(&self, now: Timestamp) -> bool {
-        let asks = self.asked.is_none_or(|asked| now.since(asked) >= ASK_INTERVAL);
-        self.connection.is_some_and(|(_, since)| !(asks && now.since(since) >= ID_LIFE))
+        let is_due = self.last_connect.is_none_or(|last| now.since(last) >= CONNECT_INTERVAL);
+        self.connection.is_some_and(|(_, since)| !(is_due && now.since(since) >= ID_LIFE))
     }
 
-    /// Asks for an id, now and then.
-    fn ask_id(&mut self, now: Timestamp) {
-        if self.asked.is_none_or(|asked| now.since(asked) >= ASK_INTERVAL) {
-            self.asked = Some(now);
+    /// Sends a connect request, at most one per [`CONNECT_INTERVAL`].
+    fn request_id(&mut self, now: Timestamp) {
+        if self.last_connect.is_none_or(|last| now.since(last) >= CONNECT_INTERVAL) {
+            self.last_connect = Some(now);
             let mut connect = Vec::new();
             Request::Connect { transaction_id: 0 }.encode(&mut connect);
-            let _ = self.socket.send(&connect); // one that is lost is sent again
+            let _ = self.socket.send(&connect); // a lost one is repeated
         }
     }
 
-    /// Takes all that has come back.
-    fn take_replies(&mut self, now: Timestamp, counts: &mut Flooded) {
+    /// Takes all received replies.
+    fn take_replies(&mut self, now: Timestamp, counts: &mut FloodCounts) {
         let mut reply = [0; REPLY_MAX_BYTES];
         while let Ok(length) = self.socket.recv(&mut reply) {
             counts.replies += 1;
@@ -245,13 +247,13 @@ impl Source {
     }
 }
 
-/// Runs one thread's flood to its end, alone.
+/// Runs the flood of one thread to its end, without a load.
 ///
 /// # Errors
 ///
 /// As [`Flood::turn`].
-pub(crate) fn run(flood: Flood, target: SocketAddr, shared: &Shared) -> io::Result<Outcome> {
-    let part = Part {
+pub(crate) fn run(flood: Flood, target: SocketAddr, shared: &Shared) -> io::Result<ThreadResult> {
+    let config = ThreadConfig {
         target,
         sources: Vec::new(),
         rate: Rate::Max, // the flood has its own
@@ -261,20 +263,20 @@ pub(crate) fn run(flood: Flood, target: SocketAddr, shared: &Shared) -> io::Resu
         timeout: Duration::ZERO,
         thread: flood.thread,
     };
-    let meter = Meter::new(shared.live[part.thread].clone());
-    run::drive(Alone { flood, meter, busy: Busy::default(), loads: false, shared }, shared, &part)
+    let meter = Meter::new(shared.live[config.thread].clone());
+    run::drive(FloodOnly { flood, meter, busy: BusyTime::default(), loads: false, shared }, shared, &config)
 }
 
-/// A flood and nothing else.
-struct Alone<'a> {
+/// A flood without a load.
+struct FloodOnly<'a> {
     flood: Flood,
     meter: Meter,
-    busy: Busy,
+    busy: BusyTime,
     loads: bool,
     shared: &'a Shared,
 }
 
-impl Loader for Alone<'_> {
+impl Loader for FloodOnly<'_> {
     fn connect(&mut self) -> io::Result<()> {
         Ok(())
     }

@@ -1,5 +1,5 @@
-//! Owns the null responder: replies of the sizes that a tracker's have, which nothing was done for. It is the physical
-//! limit of a machine: the same ring and sockets as gyre's, and no tracker.
+//! Owns the null responder: it sends canned replies of the sizes of real ones, through the same ring and sockets as
+//! gyre. Its speed is the upper limit for a tracker on this machine.
 
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
@@ -15,34 +15,34 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use socket2::{Domain, Socket, Type};
 use tokio_uring::buf::BoundedBuf;
 
-use crate::options::{Floor, Protocol};
+use crate::options::{FloorOptions, Protocol};
 
 /// Peers in a canned reply.
 const PEERS: usize = 30;
-/// How often it looks whether it has been told to end, when nothing comes in.
-const LOOK_INTERVAL: Duration = Duration::from_millis(50);
-/// What a connection reads at a time, and the longest head.
+/// Interval of the checks for a signal while no requests arrive.
+const STOP_CHECK_INTERVAL: Duration = Duration::from_millis(50);
+/// Size of a connection's read buffer, and maximum length of a request.
 const READ_BYTES: usize = 4_096;
-/// Descriptors that it would like to have.
+/// Number of descriptors to raise the limit to.
 const DESCRIPTORS: u64 = 20_000;
-/// Without a descriptor for a connection it waits so long before the next try.
+/// Pause after a failed accept (no descriptors).
 const RETRY_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Answers until a signal.
+/// Answers requests until SIGINT or SIGTERM.
 ///
 /// # Errors
 ///
-/// If it can't listen there, or there is no such core.
-pub(crate) fn run(floor: &Floor) -> io::Result<()> {
+/// If it can't listen at the address, or can't use the core.
+pub(crate) fn run(floor: &FloorOptions) -> io::Result<()> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
-        signal_hook::flag::register_conditional_shutdown(signal, 130, stop.clone())?; // the second one
+        signal_hook::flag::register_conditional_shutdown(signal, 130, stop.clone())?; // a second signal ends it at once
         signal_hook::flag::register(signal, stop.clone())?;
     }
     if let Some(core) = floor.core {
         sys::pin(core).map_err(|error| io::Error::other(format!("core {core}: {error}")))?;
     }
-    let refused = |error| io::Error::other(format!("no socket at {}: {error}", floor.listen));
+    let refused = |error| io::Error::other(format!("cannot listen at {}: {error}", floor.listen));
     match floor.protocol {
         Protocol::Udp => {
             let socket = UdpSocket::bind(floor.listen).map_err(refused)?;
@@ -55,7 +55,7 @@ pub(crate) fn run(floor: &Floor) -> io::Result<()> {
     }
 }
 
-/// A listener as gyre's.
+/// Opens a listener with the options that gyre uses.
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
@@ -80,13 +80,13 @@ fn answer_datagrams(socket: UdpSocket, silent: bool, stop: &AtomicBool) -> io::R
         })?;
         ring.submit()?;
         if turned.completions == 0 && !ring.has_work() {
-            ring.wait(LOOK_INTERVAL)?;
+            ring.wait(STOP_CHECK_INTERVAL)?;
         }
     }
     Ok(())
 }
 
-/// A response of the right kind and size.
+/// Writes a response of the right kind and size. Returns its length.
 fn null_response(datagram: &[u8], out: &mut [u8]) -> Option<usize> {
     let action = *datagram.get(11)?;
     out[..4].copy_from_slice(&[0, 0, 0, action]);
@@ -94,10 +94,10 @@ fn null_response(datagram: &[u8], out: &mut [u8]) -> Option<usize> {
     match action {
         0 => Some(16),
         1 => {
-            let wanted = datagram.get(92..96).map_or(0, |wanted| usize::from(wanted[3]));
+            let num_want = datagram.get(92..96).map_or(0, |num_want| usize::from(num_want[3]));
             out[8..12].copy_from_slice(&1_800_u32.to_be_bytes());
             put_peers(&mut out[20..20 + 6 * PEERS]);
-            Some(20 + 6 * wanted.min(PEERS))
+            Some(20 + 6 * num_want.min(PEERS))
         }
         2 => Some(20),
         _ => None,
@@ -128,7 +128,7 @@ fn answer_connections(listener: TcpListener, stop: &Arc<AtomicBool>) -> io::Resu
             }
         });
         while !stop.load(Ordering::Acquire) {
-            tokio::time::sleep(LOOK_INTERVAL).await;
+            tokio::time::sleep(STOP_CHECK_INTERVAL).await;
         }
         Ok(())
     })
@@ -138,7 +138,7 @@ async fn answer_connection(stream: tokio_uring::net::TcpStream, canned: Rc<Canne
     let (mut input, mut output) = (Vec::with_capacity(READ_BYTES), Vec::new());
     loop {
         if input.len() == READ_BYTES {
-            return; // no head is so long
+            return; // the request is too long
         }
         let filled = input.len();
         let (result, slice) = stream.read(input.slice(filled..READ_BYTES)).await;
@@ -164,11 +164,11 @@ async fn answer_connection(stream: tokio_uring::net::TcpStream, canned: Rc<Canne
     }
 }
 
-/// Responses, each for a connection that stays and one that doesn't.
+/// Canned responses, each for a persistent connection and for one that closes.
 struct Canned {
-    /// To an announce, with 30 peers.
+    /// Responses to an announce, with 30 peers.
     announce: [Vec<u8>; 2],
-    /// To a scrape, of no swarm.
+    /// Responses to a scrape, without swarms.
     scrape: [Vec<u8>; 2],
 }
 
@@ -199,18 +199,18 @@ impl Canned {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::{self, Answer, Wanted};
+    use crate::check::{self, Answer, Expected};
     use crate::exchange::Response;
 
     #[test]
-    fn canned_replies_are_right() {
+    fn canned_replies_are_valid() {
         let canned = Canned::new();
-        let wanted = Wanted { asker: None, num_want: 30, closely: true };
+        let expected = Expected { own_address: None, num_want: 30, check_duplicates: true };
         for (number, closes) in [(0, false), (1, true)] {
             let read = |all: &'static [u8]| Response::parse(all, false).unwrap().unwrap();
             let [peers, scrape] =
                 [&canned.announce, &canned.scrape].map(|pair| read(pair[number].clone().leak()));
-            assert_eq!(check::announce_body(peers.body, wanted), Ok(Answer::Peers(PEERS)));
+            assert_eq!(check::announce_body(peers.body, expected), Ok(Answer::Peers(PEERS)));
             assert_eq!(check::scrape_body(scrape.body, &[7; 20]), Ok(Answer::Swarms(0)));
             assert_eq!((peers.closes, scrape.closes), (closes, closes));
         }
@@ -219,6 +219,6 @@ mod tests {
         let mut out = [0; 1_500];
         assert_eq!(null_response(&request, &mut out), Some(200));
         assert_eq!(null_response(&request[..15], &mut out), None);
-        assert_eq!(check::peers(&out[20..200], 6, wanted), Ok(30));
+        assert_eq!(check::peers(&out[20..200], 6, expected), Ok(30));
     }
 }

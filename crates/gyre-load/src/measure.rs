@@ -1,4 +1,4 @@
-//! Owns what is measured: how many requests and replies there were of each kind, how long each took, what was wrong.
+//! Owns the measurements: requests, replies and latencies of each kind of request, and errors in replies.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,11 +8,11 @@ use gyre::time::Timestamp;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use crate::check::{Answer, Judgement, TWICE_EVERY};
+use crate::check::{Answer, CheckedReply, DUPLICATE_CHECK_EVERY};
 
-/// Latencies are told apart to this many digits ...
+/// Significant digits of latencies in a histogram.
 const DIGITS: u8 = 3;
-/// ... up to an hour.
+/// The longest latency that a histogram tells apart: an hour.
 const LATENCY_MAX_US: u64 = 3_600_000_000;
 
 /// A kind of request.
@@ -35,39 +35,39 @@ impl Kind {
     }
 }
 
-/// What may be wrong with a reply.
+/// An error in a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Wrong {
-    /// It can't be read: too short, not HTTP, not bencode.
+pub(crate) enum ReplyError {
+    /// The reply can't be parsed: too short, not HTTP, not bencode.
     Malformed,
-    /// It answers another kind of request.
+    /// The reply is for another kind of request.
     Kind,
-    /// It answers nothing that was asked: no such transaction id, or more than one response.
-    Unasked,
-    /// Its length fits no number of peers, or of swarms.
+    /// No request matches the reply: unknown transaction id, or more than one response.
+    Unsolicited,
+    /// The length is not a whole number of peers or swarms.
     Length,
-    /// It lacks what each reply has, or has what is out of range.
+    /// A required field is missing or out of range.
     Field,
-    /// It has more peers than were wanted.
+    /// More peers than the request wanted.
     TooManyPeers,
-    /// It gives the asker itself.
-    Asker,
-    /// It gives a peer twice.
-    PeerTwice,
-    /// HTTP: another status than 200.
+    /// The peers include the client's own address.
+    OwnAddress,
+    /// A peer is listed twice.
+    DuplicatePeer,
+    /// An HTTP status other than 200.
     Status,
 }
 
-impl Wrong {
+impl ReplyError {
     pub(crate) const ALL: [Self; 9] = [
         Self::Malformed,
         Self::Kind,
-        Self::Unasked,
+        Self::Unsolicited,
         Self::Length,
         Self::Field,
         Self::TooManyPeers,
-        Self::Asker,
-        Self::PeerTwice,
+        Self::OwnAddress,
+        Self::DuplicatePeer,
         Self::Status,
     ];
 
@@ -75,12 +75,12 @@ impl Wrong {
         match self {
             Self::Malformed => "malformed",
             Self::Kind => "wrong kind",
-            Self::Unasked => "unasked",
+            Self::Unsolicited => "unsolicited",
             Self::Length => "wrong length",
             Self::Field => "field missing or out of range",
             Self::TooManyPeers => "too many peers",
-            Self::Asker => "asker among the peers",
-            Self::PeerTwice => "peer twice",
+            Self::OwnAddress => "client's own address among the peers",
+            Self::DuplicatePeer => "duplicate peer",
             Self::Status => "HTTP status",
         }
     }
@@ -88,56 +88,56 @@ impl Wrong {
 
 /// The figures of one kind of request.
 #[derive(Clone)]
-pub(crate) struct OfKind {
+pub(crate) struct KindTally {
     pub(crate) requests: u64,
-    /// Right or not.
+    /// Replies, correct or not.
     pub(crate) replies: u64,
-    /// No reply came in time, or the connection broke.
+    /// Requests without a reply before the timeout or the end of the connection.
     pub(crate) lost: u64,
-    /// In microseconds.
+    /// Latencies in microseconds.
     pub(crate) latency: Histogram<u64>,
 }
 
-/// The figures of a run, or of one thread's part of it.
+/// The figures of a run, or of one thread.
 #[derive(Clone)]
 pub(crate) struct Tally {
-    pub(crate) kinds: [OfKind; 3],
-    pub(crate) wrong: [u64; Wrong::ALL.len()],
-    /// Replies in which the tracker refuses: UDP errors, `failure reason`.
+    pub(crate) kinds: [KindTally; 3],
+    pub(crate) wrong: [u64; ReplyError::ALL.len()],
+    /// Replies with an error from the tracker: UDP errors, `failure reason`.
     pub(crate) refused: u64,
     pub(crate) first_refusal: Option<String>,
-    /// Requests of an open loop that were due but could not be sent before the end: they had waited longest.
+    /// Requests of an open loop that were due but could not be sent before the end. They had waited longest.
     pub(crate) unsent: u64,
-    /// Replies that came after their request had been given up, or a second time.
+    /// Replies that arrived after the timeout of their request, or a second time.
     pub(crate) late: u64,
-    /// HTTP connections that could not be made or broke.
+    /// HTTP connections that could not be established or broke.
     pub(crate) broken: u64,
-    /// Datagrams that the kernel dropped as the generator's own sockets were full: its fault, not the server's.
+    /// Datagrams that the kernel dropped because the generator's sockets were full. Not the server's fault.
     pub(crate) overrun: u64,
-    /// Peers that were given.
+    /// Peers in all replies.
     pub(crate) peers: u64,
-    pub(crate) flood: Flooded,
+    pub(crate) flood: FloodCounts,
 }
 
 /// The figures of a flood.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
-pub(crate) struct Flooded {
-    /// Datagrams that the kernel took.
+pub(crate) struct FloodCounts {
+    /// Datagrams that the kernel accepted.
     pub(crate) sent: u64,
     pub(crate) sent_bytes: u64,
-    /// Those that it did not take.
+    /// Datagrams that the kernel rejected.
     pub(crate) failed: u64,
-    /// What came back, be it what it may.
+    /// Received datagrams of any kind.
     pub(crate) replies: u64,
     pub(crate) reply_bytes: u64,
 }
 
 impl Default for Tally {
     fn default() -> Self {
-        let of_kind = || OfKind { requests: 0, replies: 0, lost: 0, latency: no_latencies() };
+        let kind_tally = || KindTally { requests: 0, replies: 0, lost: 0, latency: empty_histogram() };
         Self {
-            kinds: [of_kind(), of_kind(), of_kind()],
-            wrong: [0; Wrong::ALL.len()],
+            kinds: [kind_tally(), kind_tally(), kind_tally()],
+            wrong: [0; ReplyError::ALL.len()],
             refused: 0,
             first_refusal: None,
             unsent: 0,
@@ -145,33 +145,33 @@ impl Default for Tally {
             broken: 0,
             overrun: 0,
             peers: 0,
-            flood: Flooded::default(),
+            flood: FloodCounts::default(),
         }
     }
 }
 
-/// What latencies are counted in.
-pub(crate) fn no_latencies() -> Histogram<u64> {
-    Histogram::new_with_max(LATENCY_MAX_US, DIGITS).expect("a range and digits that it knows")
+/// Returns an empty histogram of latencies.
+pub(crate) fn empty_histogram() -> Histogram<u64> {
+    Histogram::new_with_max(LATENCY_MAX_US, DIGITS).expect("a valid range and precision")
 }
 
 impl Tally {
-    pub(crate) fn of(&mut self, kind: Kind) -> &mut OfKind {
+    pub(crate) fn kind_mut(&mut self, kind: Kind) -> &mut KindTally {
         &mut self.kinds[kind as usize]
     }
 
-    /// Counts a reply, right or not.
-    pub(crate) fn replied(&mut self, kind: Kind, latency: Duration) {
-        let of_kind = self.of(kind);
-        of_kind.replies += 1;
-        of_kind.latency.saturating_record(latency.as_micros() as u64);
+    /// Counts a reply, correct or not.
+    pub(crate) fn count_reply(&mut self, kind: Kind, latency: Duration) {
+        let kind_tally = self.kind_mut(kind);
+        kind_tally.replies += 1;
+        kind_tally.latency.saturating_record(latency.as_micros() as u64);
     }
 
-    pub(crate) fn is_wrong(&mut self, wrong: Wrong) {
-        self.wrong[wrong as usize] += 1;
+    pub(crate) fn count_error(&mut self, error: ReplyError) {
+        self.wrong[error as usize] += 1;
     }
 
-    pub(crate) fn is_refused(&mut self, message: &[u8]) {
+    pub(crate) fn count_refusal(&mut self, message: &[u8]) {
         self.refused += 1;
         self.first_refusal.get_or_insert_with(|| String::from_utf8_lossy(message).into_owned());
     }
@@ -212,11 +212,11 @@ impl Tally {
         self.kinds.iter().map(|kind| kind.lost).sum()
     }
 
-    pub(crate) fn all_wrong(&self) -> u64 {
+    pub(crate) fn error_count(&self) -> u64 {
         self.wrong.iter().sum()
     }
 
-    /// Of all kinds together.
+    /// Returns the latencies of all kinds together.
     pub(crate) fn latency(&self) -> Histogram<u64> {
         let mut all = self.kinds[0].latency.clone();
         self.kinds[1..].iter().for_each(|kind| all.add(&kind.latency).expect("histograms of one range"));
@@ -224,17 +224,17 @@ impl Tally {
     }
 }
 
-/// A thread's part of the figures, as they arise.
+/// The figures of one running thread.
 pub(crate) struct Meter {
     pub(crate) tally: Tally,
-    /// What is measured: requests that are due from the first moment on and before the second.
+    /// The measured time: requests due from the first timestamp on and before the second.
     pub(crate) window: Option<[Timestamp; 2]>,
-    live: Arc<Live>,
+    live: Arc<LiveCounts>,
     replies: u64,
 }
 
 impl Meter {
-    pub(crate) fn new(live: Arc<Live>) -> Self {
+    pub(crate) fn new(live: Arc<LiveCounts>) -> Self {
         Self { tally: Tally::default(), window: None, live, replies: 0 }
     }
 
@@ -242,97 +242,103 @@ impl Meter {
         self.window.is_some_and(|[from, to]| (from..to).contains(&due))
     }
 
-    /// Whether something is due after the window.
-    pub(crate) fn is_behind(&self, due: Timestamp) -> bool {
+    /// Returns whether `due` is after the window.
+    pub(crate) fn is_after_window(&self, due: Timestamp) -> bool {
         self.window.is_some_and(|[_, to]| due >= to)
     }
 
-    pub(crate) fn asked(&mut self, kind: Kind, due: Timestamp) {
-        Live::add(&self.live.requests, 1);
-        self.tally.of(kind).requests += u64::from(self.is_measured(due));
+    pub(crate) fn count_request(&mut self, kind: Kind, due: Timestamp) {
+        LiveCounts::add(&self.live.requests, 1);
+        self.tally.kind_mut(kind).requests += u64::from(self.is_measured(due));
     }
 
-    pub(crate) fn lost(&mut self, kind: Kind, due: Timestamp) {
-        Live::add(&self.live.lost, 1);
-        self.tally.of(kind).lost += u64::from(self.is_measured(due));
+    pub(crate) fn count_lost(&mut self, kind: Kind, due: Timestamp) {
+        LiveCounts::add(&self.live.lost, 1);
+        self.tally.kind_mut(kind).lost += u64::from(self.is_measured(due));
     }
 
-    /// The figures of a flood, if it is measured now.
-    pub(crate) fn flood(&mut self, now: Timestamp) -> Option<&mut Flooded> {
+    /// Returns the counts of the flood if `now` is in the window.
+    pub(crate) fn flood(&mut self, now: Timestamp) -> Option<&mut FloodCounts> {
         self.is_measured(now).then_some(&mut self.tally.flood)
     }
 
-    /// A reply is no answer to anything.
-    pub(crate) fn is_wrong(&mut self, wrong: Wrong) {
-        Live::add(&self.live.wrong, 1);
-        self.tally.is_wrong(wrong);
+    /// Counts an error in a reply.
+    pub(crate) fn count_error(&mut self, error: ReplyError) {
+        LiveCounts::add(&self.live.wrong, 1);
+        self.tally.count_error(error);
     }
 
-    /// A reply is too late, or the second one.
-    pub(crate) fn late(&mut self) {
+    /// Counts a reply that is late or a duplicate.
+    pub(crate) fn count_late(&mut self) {
         self.tally.late += u64::from(self.window.is_some());
     }
 
-    /// A connection could not be made, or broke.
-    pub(crate) fn broken(&mut self) {
+    /// Counts a connection that could not be established or broke.
+    pub(crate) fn count_broken(&mut self) {
         self.tally.broken += u64::from(self.window.is_some());
     }
 
-    /// A reply has come, which is judged.
-    pub(crate) fn judged(&mut self, kind: Kind, due: Timestamp, now: Timestamp, judgement: &Judgement<'_>) {
-        Live::add(&self.live.replies, 1);
+    /// Counts a reply that has been checked.
+    pub(crate) fn count_reply(
+        &mut self,
+        kind: Kind,
+        due: Timestamp,
+        now: Timestamp,
+        checked: &CheckedReply<'_>,
+    ) {
+        LiveCounts::add(&self.live.replies, 1);
         self.replies += 1;
         let measured = self.is_measured(due);
         if measured {
             let latency = now.since(due);
-            self.tally.replied(kind, latency);
+            self.tally.count_reply(kind, latency);
             self.live.latency().saturating_record(latency.as_micros() as u64);
         }
-        match judgement {
+        match checked {
             Ok(Answer::Peers(peers)) if measured => self.tally.peers += *peers as u64,
-            Ok(Answer::Refused(message)) if measured => self.tally.is_refused(message),
+            Ok(Answer::Refused(message)) if measured => self.tally.count_refusal(message),
             Ok(_) => {}
-            Err(wrong) => self.is_wrong(*wrong),
+            Err(error) => self.count_error(*error),
         }
     }
 
-    /// Replies of all phases.
+    /// Returns the number of replies in all phases.
     pub(crate) fn replies(&self) -> u64 {
         self.replies
     }
 
-    /// Whether the next reply is to be searched for a peer that is there twice.
-    pub(crate) fn looks_closely(&self) -> bool {
-        self.replies.is_multiple_of(TWICE_EVERY)
+    /// Returns whether the next reply must be searched for duplicate peers.
+    pub(crate) fn checks_duplicates(&self) -> bool {
+        self.replies.is_multiple_of(DUPLICATE_CHECK_EVERY)
     }
 }
 
-/// What a thread tells while it runs. Counts of all phases, never reset.
+/// Figures of a running thread that other threads may read. The counts cover all phases and are never reset.
 #[derive(Debug)]
-pub(crate) struct Live {
+pub(crate) struct LiveCounts {
     pub(crate) requests: AtomicU64,
     pub(crate) replies: AtomicU64,
     pub(crate) lost: AtomicU64,
     pub(crate) wrong: AtomicU64,
-    /// In microseconds, since this was last looked at.
+    /// Latencies in microseconds since they were last read.
     latency: Mutex<Histogram<u64>>,
 }
 
-impl Default for Live {
+impl Default for LiveCounts {
     fn default() -> Self {
         let [requests, replies, lost, wrong] = Default::default();
-        Self { requests, replies, lost, wrong, latency: Mutex::new(no_latencies()) }
+        Self { requests, replies, lost, wrong, latency: Mutex::new(empty_histogram()) }
     }
 }
 
-impl Live {
-    /// The latencies since they were last [taken](std::mem::replace). A lock that nobody else wants is cheap beside
-    /// what a request costs.
+impl LiveCounts {
+    /// Locks the latencies since they were last [taken](std::mem::replace). An uncontended lock is cheap compared to a
+    /// request.
     pub(crate) fn latency(&self) -> MutexGuard<'_, Histogram<u64>> {
         self.latency.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds to a number that only the calling thread writes.
+    /// Adds to a number that is only written by the calling thread.
     pub(crate) fn add(number: &AtomicU64, more: u64) {
         number.store(number.load(Ordering::Relaxed) + more, Ordering::Relaxed);
     }
@@ -349,14 +355,14 @@ mod tests {
     #[test]
     fn tallies_add_up() {
         let (mut one, mut other) = (Tally::default(), Tally::default());
-        one.replied(Kind::Announce, Duration::from_micros(10));
-        other.replied(Kind::Announce, Duration::from_micros(30));
-        other.replied(Kind::Scrape, Duration::from_micros(1_000_000));
-        other.is_wrong(Wrong::Asker);
-        other.is_refused(b"no");
-        other.of(Kind::Connect).lost += 2;
+        one.count_reply(Kind::Announce, Duration::from_micros(10));
+        other.count_reply(Kind::Announce, Duration::from_micros(30));
+        other.count_reply(Kind::Scrape, Duration::from_micros(1_000_000));
+        other.count_error(ReplyError::OwnAddress);
+        other.count_refusal(b"no");
+        other.kind_mut(Kind::Connect).lost += 2;
         one.add(&other);
-        assert_eq!((one.replies(), one.lost(), one.all_wrong(), one.refused), (3, 2, 1, 1));
+        assert_eq!((one.replies(), one.lost(), one.error_count(), one.refused), (3, 2, 1, 1));
         assert_eq!(one.first_refusal.as_deref(), Some("no"));
         assert_eq!(one.latency().len(), 3);
         assert!(one.latency().value_at_quantile(1.0).abs_diff(1_000_000) < 2_000);
@@ -364,9 +370,9 @@ mod tests {
     }
 
     #[test]
-    fn causes_are_in_their_order() {
-        for (number, wrong) in Wrong::ALL.into_iter().enumerate() {
-            assert_eq!(wrong as usize, number);
+    fn lists_of_variants_are_in_declaration_order() {
+        for (number, error) in ReplyError::ALL.into_iter().enumerate() {
+            assert_eq!(error as usize, number);
         }
         for (number, kind) in Kind::ALL.into_iter().enumerate() {
             assert_eq!(kind as usize, number);

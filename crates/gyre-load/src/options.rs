@@ -11,18 +11,20 @@ use gyre::config::Cores;
 
 use crate::population::Popularity;
 
-/// What is worth measuring.
+/// The shortest time to measure.
 const DURATION_MIN: Duration = Duration::from_millis(10);
-/// Torrents, peers: at most so many, as many as a number of 32 bits leaves room to count.
-const MANY: i64 = 1 << 30;
-/// Sources of a thread, at most.
+/// Maximum number of torrents and of peers, so that counts fit 32 bits.
+const COUNT_MAX: i64 = 1 << 30;
+/// Maximum number of sources of a thread.
 pub(crate) const SOURCES_MAX: i64 = 30_000;
-/// Datagrams that the kernel cuts one message into, at most (UDP_MAX_SEGMENTS).
+/// Maximum number of datagrams that the kernel splits a message into (UDP_MAX_SEGMENTS).
 const TRAIN_MAX: i64 = 64;
 
-/// Loads a BitTorrent tracker as its clients do, checks every reply, and says how fast and how well it answered.
+/// A load generator for BitTorrent trackers. It simulates clients, checks every reply, and reports rates, latencies and
+/// errors.
 ///
-/// It exits with 1 if replies were wrong, there were none, or all refused; with 2 if it was called wrongly.
+/// The exit code is 1 if there were no replies, or some were invalid, or all were errors; 2 if the command line is
+/// invalid.
 #[derive(Debug, Parser)]
 #[command(name = "gyre-load", version, max_term_width = 110)]
 pub(crate) struct Cli {
@@ -33,21 +35,22 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Load a tracker by UDP (BEP 15).
-    Udp(UdpLoad),
+    Udp(UdpOptions),
     /// Load a tracker by HTTP (BEP 3).
-    Http(HttpLoad),
-    /// Flood a tracker by UDP, as an attacker would.
+    Http(HttpOptions),
+    /// Flood a tracker by UDP, like an attacker.
     ///
-    /// It waits for no reply, but counts what comes back. `udp --flood` does the same beside clients that behave.
-    Flood(FloodLoad),
-    /// Answer without doing anything: the physical limit that trackers are compared with.
+    /// Sends without waiting for replies and counts what comes back. `udp --flood` does the same beside well-behaved
+    /// clients.
+    Flood(FloodOptions),
+    /// Run a null responder: the upper limit to compare trackers with.
     ///
-    /// It sends canned replies of the sizes that a tracker's have (30 peers), from one core, with the ring and the
-    /// sockets that gyre uses, until SIGINT or SIGTERM.
-    Floor(Floor),
-    /// Print a table of runs: of each name the median of its runs, and its ratio to the first name's.
+    /// Sends canned replies of realistic sizes (30 peers) from one core, with the same ring and sockets as gyre, until
+    /// SIGINT or SIGTERM.
+    Floor(FloorOptions),
+    /// Print a table of results: the median of each name's runs, and its ratio to the first name.
     Compare(Compare),
-    /// Print the info-hashes of the torrents that a load asks for, in hexadecimal, for a tracker with a whitelist.
+    /// Print the info-hashes of a load's torrents in hexadecimal, for a tracker with an allow list.
     Hashes(Hashes),
     #[command(flatten)]
     Describe(Describe),
@@ -55,18 +58,19 @@ pub(crate) enum Command {
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Compare {
-    /// Runs: what `--json` has written, under the name of what was loaded
+    /// Results written by `--json`, each with the name of the server
     #[arg(required = true, value_name = "NAME=FILE", value_parser = named)]
     pub(crate) runs: Vec<(String, PathBuf)>,
 }
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Hashes {
-    /// Torrents, as in the load
-    #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MANY))]
+    /// Number of torrents, as in the load
+    #[arg(long, default_value_t = 10_000, value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=COUNT_MAX))]
     pub(crate) torrents: u32,
 
-    /// The seed, as in the load
+    /// Seed, as in the load
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub(crate) seed: u64,
 }
@@ -74,126 +78,126 @@ pub(crate) struct Hashes {
 fn named(text: &str) -> Result<(String, PathBuf), String> {
     match text.split_once('=') {
         Some((name, file)) if !name.is_empty() && !file.is_empty() => Ok((name.to_owned(), file.into())),
-        _ => Err("write NAME=FILE".to_owned()),
+        _ => Err("must be NAME=FILE".to_owned()),
     }
 }
 
 #[derive(Args, Clone, Debug)]
-#[command(args_override_self = true)] // so that a script's options can be followed by others
-pub(crate) struct UdpLoad {
+#[command(args_override_self = true)] // so that users of scripts can override their options
+pub(crate) struct UdpOptions {
     #[command(flatten)]
-    pub(crate) load: Load,
+    pub(crate) load: LoadOptions,
 
     /// Shares of the requests, by kind
     #[arg(long, default_value = "connect:50,announce:50,scrape:1", value_name = "KIND:SHARE,...")]
     pub(crate) mix: Mix,
 
-    /// Requests in flight at each source, at most
+    /// Maximum number of requests in flight of each source
     #[arg(long, default_value_t = 32, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
     pub(crate) pipeline: u32,
 
-    /// Clients of each thread to send as: up to 64, each on a port of its own, and at a loopback target also on an
-    /// address of its own, in a network of its own (127.0.0.1, 127.0.1.1 ...); at such a target also more
+    /// Simulated client addresses of each thread: up to 64, each with its own port. With an IPv4 loopback target each
+    /// also has its own address in a different network (127.0.0.1, 127.0.1.1 ...), and there may be more than 64
     #[arg(long, default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=SOURCES_MAX))]
     pub(crate) sources: u32,
 
     #[command(flatten)]
-    pub(crate) beside: Beside,
+    pub(crate) flood_flags: FloodFlags,
 }
 
 #[derive(Args, Clone, Debug)]
 #[command(args_override_self = true)]
-pub(crate) struct FloodLoad {
-    /// What to send
+pub(crate) struct FloodOptions {
+    /// Kind of flood
     #[arg(value_enum)]
     pub(crate) kind: FloodKind,
 
     #[command(flatten)]
-    pub(crate) course: Course,
+    pub(crate) common: CommonOptions,
 
-    /// Addresses of each thread to send from, at a loopback target, each in a network of its own (127.125.0.1,
-    /// 127.125.1.1 ...); at others ports. `mad` has one
+    /// Source addresses of each thread. With an IPv4 loopback target each is in a different network (127.125.0.1,
+    /// 127.125.1.1 ...), otherwise only the ports differ. `mad` has only one source
     #[arg(long, default_value_t = 1_000, value_name = "N")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=SOURCES_MAX))]
     pub(crate) sources: u32,
 
-    /// Datagrams of one source that are handed to the kernel together, and cut apart there (UDP_SEGMENT)
+    /// Datagrams of one source per system call (UDP_SEGMENT)
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=TRAIN_MAX))]
     pub(crate) train: u32,
 }
 
-/// Floods beside a load.
+/// Options of a flood beside a load.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct Beside {
-    /// Flood the tracker beside this load, from the same threads (see `gyre-load flood`)
+pub(crate) struct FloodFlags {
+    /// Also flood the tracker, from the same threads (see `gyre-load flood`)
     #[arg(long, value_enum, value_name = "KIND")]
     flood: Option<FloodKind>,
 
-    /// Datagrams of the flood a second; or `max`: as fast as they can be sent
+    /// Datagrams of the flood per second, or `max` for as fast as possible
     #[arg(long, default_value = "max", value_name = "N|max")]
     flood_rate: Rate,
 
-    /// Addresses of the flood, as `--sources` of `gyre-load flood`
+    /// Source addresses of the flood, like `--sources` of `gyre-load flood`
     #[arg(long, default_value_t = 1_000, value_name = "N")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=SOURCES_MAX))]
     flood_sources: u32,
 
-    /// As `--train` of `gyre-load flood`
+    /// Like `--train` of `gyre-load flood`
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=TRAIN_MAX))]
     flood_train: u32,
 }
 
-/// A flood, as it is asked for.
+/// The parameters of a flood.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Flooding {
+pub(crate) struct FloodConfig {
     pub(crate) kind: FloodKind,
     pub(crate) rate: Rate,
     pub(crate) sources: u32,
     pub(crate) train: u32,
 }
 
-impl FloodLoad {
-    pub(crate) fn flooding(&self) -> Flooding {
-        let Self { kind, course, sources, train } = self;
-        Flooding { kind: *kind, rate: course.rate, sources: *sources, train: *train }
+impl FloodOptions {
+    pub(crate) fn flooding(&self) -> FloodConfig {
+        let Self { kind, common, sources, train } = self;
+        FloodConfig { kind: *kind, rate: common.rate, sources: *sources, train: *train }
     }
 }
 
-impl Beside {
-    pub(crate) fn flooding(&self) -> Option<Flooding> {
+impl FloodFlags {
+    pub(crate) fn flooding(&self) -> Option<FloodConfig> {
         let Self { flood, flood_rate, flood_sources, flood_train } = *self;
-        flood.map(|kind| Flooding { kind, rate: flood_rate, sources: flood_sources, train: flood_train })
+        flood.map(|kind| FloodConfig { kind, rate: flood_rate, sources: flood_sources, train: flood_train })
     }
 }
 
-/// What a flood consists of.
+/// A kind of flood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum FloodKind {
-    /// Random bytes, 0 to 1,500 of them
+    /// 0 to 1,500 random bytes
     Junk,
-    /// Connects with a wrong protocol id
+    /// Connect requests with a wrong protocol id
     BadMagic,
-    /// Announces that look right, with random connection ids
+    /// Announces with random connection ids
     BadIds,
-    /// Connects
+    /// Connect requests
     Connects,
-    /// Right announces of one source that has gone mad
+    /// Valid announces from a single source
     Mad,
-    /// Right announces for one info-hash
+    /// Valid announces for one info-hash
     Hash,
-    /// Right announces for info-hashes that all belong to one worker, as they have the same first four bytes
+    /// Valid announces for info-hashes of one worker (the same first four bytes)
     Worker,
-    /// Right scrapes of 74 info-hashes that nobody has
+    /// Valid scrapes of 74 unknown info-hashes
     Scrapes,
 }
 
 impl FloodKind {
-    /// A connection id that the tracker has given belongs to it.
+    /// Returns whether its requests need a valid connection id.
     pub(crate) fn needs_id(self) -> bool {
         matches!(self, Self::Mad | Self::Hash | Self::Worker | Self::Scrapes)
     }
 
-    /// As it is written on the command line.
+    /// Returns its name on the command line.
     pub(crate) fn name(self) -> String {
         self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
     }
@@ -201,19 +205,19 @@ impl FloodKind {
 
 #[derive(Args, Clone, Debug)]
 #[command(args_override_self = true)]
-pub(crate) struct HttpLoad {
+pub(crate) struct HttpOptions {
     #[command(flatten)]
-    pub(crate) load: Load,
+    pub(crate) load: LoadOptions,
 
     /// Shares of the requests, by kind
     #[arg(long, default_value = "announce:100,scrape:1", value_name = "KIND:SHARE,...")]
     pub(crate) mix: Mix,
 
-    /// Keep connections open (the default)
+    /// Use persistent connections (default)
     #[arg(long, conflicts_with = "close")]
     pub(crate) keep_alive: bool,
 
-    /// Make a connection for each request; its time counts
+    /// Open a connection for each request. Latency includes the connection setup
     #[arg(long)]
     pub(crate) close: bool,
 
@@ -221,88 +225,91 @@ pub(crate) struct HttpLoad {
     #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub(crate) connections: u32,
 
-    /// Requests in flight on each connection, at most
+    /// Maximum number of requests in flight on each connection
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(crate) pipeline: u32,
 
-    /// Local addresses to connect from, at a loopback target (127.0.0.1, 127.0.1.1 ...)
+    /// Local addresses to connect from, with an IPv4 loopback target (127.0.0.1, 127.0.1.1 ...)
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=250))]
     pub(crate) sources: u32,
 }
 
-/// What is the same for all that is sent: where to, how fast, how long, and what is told of it.
+/// Options of all kinds of load: target, rate, duration, output.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct Course {
-    /// The tracker
+pub(crate) struct CommonOptions {
+    /// Address of the tracker
     #[arg(long, value_name = "HOST:PORT")]
     target: String,
 
-    /// Of the target's addresses, take one of IPv6
+    /// Use an IPv6 address of the target
     #[arg(long)]
     ipv6: bool,
 
-    /// Requests a second, sent on schedule whether replies come or not (by HTTP as far as --connections and --pipeline
-    /// go; what is due waits), latency counted from when each was due; or `max`: as fast as replies come
+    /// Requests per second (open loop), or `max` for as fast as replies arrive (closed loop). An open loop sends on
+    /// schedule whether replies arrive or not, and counts latency from when a request was due. By HTTP, due requests
+    /// wait until --connections and --pipeline have room
     #[arg(long, default_value = "max", value_name = "N|max")]
     pub(crate) rate: Rate,
 
-    /// With a rate: milliseconds from one step to the next, at which all leaves together that has become due since;
-    /// spares the core that this runs on, and the programs there. 0: each request leaves by itself
+    /// With --rate: send in batches every MS milliseconds, which saves CPU time of this generator and of other programs
+    /// on its core. 0 sends each request when it is due
     #[arg(long, default_value_t = 0, value_name = "MS", value_parser = clap::value_parser!(u32).range(0..=1_000))]
     pub(crate) step: u32,
 
-    /// Seconds to measure
-    #[arg(long, default_value = "10", value_name = "S", value_parser = some_seconds)]
+    /// Measured time in seconds
+    #[arg(long, default_value = "10", value_name = "S", value_parser = positive_seconds)]
     pub(crate) duration: Duration,
 
-    /// Seconds to load before that
+    /// Warm-up in seconds, before the measured time
     #[arg(long, default_value = "2", value_name = "S", value_parser = seconds)]
     pub(crate) warmup: Duration,
 
-    /// Cores to run on, a thread on each [default: the last one that this process may use]
+    /// Cores to use, one thread on each [default: the last core that this process may use]
     #[arg(long, value_name = "LIST")]
     pub(crate) cores: Option<Cores>,
 
-    /// The load repeats if its seed does
+    /// Seed of the random numbers. The same seed gives the same load
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub(crate) seed: u64,
 
-    /// The server's process: report its CPU time and memory
+    /// Process id of the server, to report its CPU time and memory
     #[arg(long, value_name = "PID")]
     pub(crate) pid: Option<u32>,
 
-    /// Write the figures to this file, as JSON
+    /// Write the results to this file as JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
 
-    /// Write a page with plots to this file
+    /// Write an HTML report with plots to this file
     #[arg(long, value_name = "FILE.html")]
     pub(crate) report: Option<PathBuf>,
 
-    /// Print a line each so many seconds: seconds since the begin, requests/s, replies/s, lost, p50 us, p99 us
-    #[arg(long, value_name = "S", value_parser = some_seconds)]
+    /// Print a line every S seconds: seconds since the start, requests/s, replies/s, lost, p50 us, p99 us
+    #[arg(long, value_name = "S", value_parser = positive_seconds)]
     pub(crate) every: Option<Duration>,
 
-    /// Print nothing but what is wrong
+    /// Print only errors
     #[arg(long)]
     pub(crate) quiet: bool,
 }
 
 #[derive(Args, Clone, Debug)]
-pub(crate) struct Load {
+pub(crate) struct LoadOptions {
     #[command(flatten)]
-    pub(crate) course: Course,
+    pub(crate) common: CommonOptions,
 
-    /// Torrents
-    #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MANY))]
+    /// Number of torrents
+    #[arg(long, default_value_t = 10_000, value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=COUNT_MAX))]
     pub(crate) torrents: u32,
 
-    /// Peers, on all threads together
-    #[arg(long, default_value_t = 100_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MANY))]
+    /// Number of peers on all threads together
+    #[arg(long, default_value_t = 100_000, value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=COUNT_MAX))]
     pub(crate) peers: u32,
 
-    /// How peers are spread over torrents: `uniform`, `zipf:EXPONENT`, or `gamma:SHAPE,SCALE` in per cent of
-    /// the torrents
+    /// Distribution of peers over torrents: `uniform`, `zipf:EXPONENT`, or `gamma:SHAPE,SCALE` (in per cent of the
+    /// torrents)
     #[arg(long, default_value = "gamma:0.2,100", value_name = "KIND")]
     pub(crate) popularity: Popularity,
 
@@ -310,16 +317,16 @@ pub(crate) struct Load {
     #[arg(long, default_value = "0.75", value_name = "0..1", value_parser = share)]
     pub(crate) seeders: f64,
 
-    /// Share of the announces after which a peer is gone without a word, and another comes in its place (beside the 3 %
-    /// that stop)
+    /// Share of the announces after which a peer disappears without a stop and a new one replaces it (in addition to
+    /// the 3 % that stop)
     #[arg(long, default_value = "0", value_name = "0..1", value_parser = share)]
     pub(crate) vanish: f64,
 
-    /// Peers wanted in each reply
+    /// Number of peers to ask for in each announce
     #[arg(long, default_value_t = 30, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=200))]
     pub(crate) numwant: u16,
 
-    /// Announce each peer once before the warm-up, as fast as replies come
+    /// Announce each peer once before the warm-up, as fast as replies arrive
     #[arg(long)]
     pub(crate) fill: bool,
 
@@ -328,40 +335,40 @@ pub(crate) struct Load {
     pub(crate) timeout: u32,
 }
 
-impl Course {
-    /// The target's address.
+impl CommonOptions {
+    /// Resolves the target's address.
     pub(crate) fn target(&self) -> Result<SocketAddr, String> {
         let found = self.target.to_socket_addrs().map_err(|error| {
-            format!("--target {}: {error}; write HOST:PORT, an IPv6 address in brackets", self.target)
+            format!("--target {}: {error}; must be HOST:PORT, with an IPv6 address in brackets", self.target)
         })?;
         let family = if self.ipv6 { "IPv6" } else { "IPv4" };
         let mut found: Vec<_> = found.collect();
         found.sort_by_key(|address| address.is_ipv6() != self.ipv6);
         match found.first() {
             Some(address) if self.ipv6 && !address.is_ipv6() => {
-                Err(format!("--target {}: it has no address of {family}", self.target))
+                Err(format!("--target {}: no {family} address", self.target))
             }
             Some(address) => Ok(*address),
-            None => Err(format!("--target {}: it has no address", self.target)),
+            None => Err(format!("--target {}: no address", self.target)),
         }
     }
 }
 
 #[derive(Args, Clone, Debug)]
-pub(crate) struct Floor {
-    /// What to answer
+pub(crate) struct FloorOptions {
+    /// Protocol to answer
     #[arg(value_enum)]
     pub(crate) protocol: Protocol,
 
-    /// Where to listen
+    /// Address to listen on
     #[arg(long, value_name = "ADDR:PORT")]
     pub(crate) listen: SocketAddr,
 
-    /// The core to run on [default: wherever the kernel puts it]
+    /// Core to run on [default: chosen by the kernel]
     #[arg(long, value_name = "N")]
     pub(crate) core: Option<usize>,
 
-    /// Take datagrams and send nothing: the limit of whoever refuses them
+    /// Receive datagrams but send no replies: the upper limit for dropping them
     #[arg(long)]
     pub(crate) silent: bool,
 }
@@ -372,12 +379,12 @@ pub(crate) enum Protocol {
     Http,
 }
 
-/// How fast requests leave.
+/// The rate of requests.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Rate {
-    /// As fast as replies come: a closed loop.
+    /// As fast as replies arrive (a closed loop).
     Max,
-    /// So many a second, on schedule: an open loop.
+    /// Requests per second, on schedule (an open loop).
     PerSecond(f64),
 }
 
@@ -388,7 +395,7 @@ impl FromStr for Rate {
         match text.parse::<f64>() {
             Ok(rate) if (0.1..=1e9).contains(&rate) => Ok(Self::PerSecond(rate)),
             _ if text == "max" => Ok(Self::Max),
-            _ => Err("write `max`, or a number of requests a second from 0.1 to 1000000000".to_owned()),
+            _ => Err("must be `max` or a number from 0.1 to 1000000000".to_owned()),
         }
     }
 }
@@ -422,7 +429,7 @@ impl FromStr for Mix {
                 Some(("scrape", share)) if share <= 1_000_000 => (&mut mix.scrape, share),
                 _ => {
                     return Err(format!(
-                        "`{part}`: write connect:N, announce:N or scrape:N, N up to 1000000"
+                        "invalid share `{part}`: must be connect:N, announce:N or scrape:N, with N up to 1000000"
                     ));
                 }
             };
@@ -435,21 +442,21 @@ impl FromStr for Mix {
 fn seconds(text: &str) -> Result<Duration, String> {
     match text.parse::<f64>() {
         Ok(secs) if (0.0..=86_400.0).contains(&secs) => Ok(Duration::from_secs_f64(secs)),
-        _ => Err("a number of seconds from 0 to 86400 is wanted".to_owned()),
+        _ => Err("must be a number of seconds from 0 to 86400".to_owned()),
     }
 }
 
-fn some_seconds(text: &str) -> Result<Duration, String> {
+fn positive_seconds(text: &str) -> Result<Duration, String> {
     seconds(text).and_then(|time| match time >= DURATION_MIN {
         true => Ok(time),
-        false => Err("at least 0.01 seconds are wanted".to_owned()),
+        false => Err("must be at least 0.01 seconds".to_owned()),
     })
 }
 
 fn share(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
-        _ => Err("a number from 0 to 1 is wanted".to_owned()),
+        _ => Err("must be a number from 0 to 1".to_owned()),
     }
 }
 
@@ -458,16 +465,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn options_are_read() {
+    fn options_are_parsed() {
         let read = |line: &str| Cli::try_parse_from(line.split_whitespace());
         let Command::Udp(udp) =
             read("gyre-load udp --target 127.0.0.1:1 --rate 1e4 --mix announce:2,scrape:1").unwrap().command
         else {
             panic!("not UDP")
         };
-        assert_eq!(udp.load.course.rate, Rate::PerSecond(10_000.0));
+        assert_eq!(udp.load.common.rate, Rate::PerSecond(10_000.0));
         assert_eq!(udp.mix, Mix { connect: 0, announce: 2, scrape: 1 });
-        assert_eq!(udp.load.course.target(), Ok("127.0.0.1:1".parse().unwrap()));
+        assert_eq!(udp.load.common.target(), Ok("127.0.0.1:1".parse().unwrap()));
         for wrong in [
             "gyre-load",
             "gyre-load udp",
@@ -490,7 +497,7 @@ mod tests {
     #[test]
     fn a_target_needs_an_address_of_its_family() {
         let target = |line: &str| match Cli::try_parse_from(line.split_whitespace()).unwrap().command {
-            Command::Http(http) => http.load.course.target(),
+            Command::Http(http) => http.load.common.target(),
             _ => panic!("not HTTP"),
         };
         assert!(target("gyre-load http --target [::1]:80 --ipv6").unwrap().is_ipv6());

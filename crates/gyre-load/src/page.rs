@@ -1,4 +1,4 @@
-//! Owns the report as a page: one file of HTML with its plots drawn in it, which needs nothing from anywhere.
+//! Owns the HTML report: one self-contained file with its plots.
 
 use std::fmt::Write;
 
@@ -6,13 +6,14 @@ use hdrhistogram::Histogram;
 use plotters::coord::ranged1d::ValueFormatter;
 use plotters::prelude::*;
 
-use crate::report::{Moment, Report};
+use crate::report::{Report, TimelinePoint};
 
 const WIDTH: u32 = 860;
 const HEIGHT: u32 = 340;
-/// Points of the plot of latencies.
-const POINTS: u32 = 200;
-/// The plot of latencies goes up to the quantile that one in so many requests exceeds, if there were as many.
+/// Number of points in the plot of latencies.
+const LATENCY_POINTS: u32 = 200;
+/// The plot of latencies ends at the quantile that one in this number of requests exceeds, or earlier if there were
+/// fewer requests.
 const RAREST: f64 = 100_000.0;
 const BLUE: RGBColor = RGBColor(0x1f, 0x5f, 0xbf);
 const ORANGE: RGBColor = RGBColor(0xd9, 0x6c, 0x06);
@@ -23,7 +24,7 @@ const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:900px;mar
     border-bottom:1px solid #ddd;font-variant-numeric:tabular-nums}td:first-child,th:first-child{text-align:left}\
     pre{background:#f5f5f5;padding:1em;overflow-x:auto}svg{max-width:100%;height:auto}.wrong{color:#c01c28}";
 
-/// The page of a run.
+/// Returns the HTML report of a run.
 pub(crate) fn page(report: &Report) -> String {
     let mut html = String::new();
     let mut put = |part: std::fmt::Arguments<'_>| {
@@ -41,9 +42,9 @@ pub(crate) fn page(report: &Report) -> String {
         escape(&report.machine),
         escape(&report.command)
     ));
-    if !report.is_right() {
+    if !report.passed() {
         put(format_args!(
-            "<p class=\"wrong\">{} replies of {} were wrong.</p>\n",
+            "<p class=\"wrong\">{} of {} replies were invalid.</p>\n",
             report.wrong, report.replies
         ));
     }
@@ -74,20 +75,20 @@ fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-/// A percentile, on an axis on which each further nine takes as much room.
+/// An axis of percentiles on which each further nine has the same length.
 #[derive(Clone, Copy)]
-struct Nines {
+struct PercentileAxis {
     max: f64,
 }
 
-impl Nines {
-    /// The quantile at a place of the axis.
+impl PercentileAxis {
+    /// Returns the quantile at a position on the axis.
     fn quantile(at: f64) -> f64 {
         1.0 - 10_f64.powf(-at)
     }
 }
 
-impl Ranged for Nines {
+impl Ranged for PercentileAxis {
     type FormatOption = plotters::coord::ranged1d::NoDefaultFormatting;
     type ValueType = f64;
 
@@ -96,7 +97,7 @@ impl Ranged for Nines {
     }
 
     fn key_points<Hint: plotters::coord::ranged1d::KeyPointHint>(&self, _: Hint) -> Vec<f64> {
-        // The median, and each nine.
+        // The minimum, the median, and each nine.
         [0.0, 2_f64.log10()].into_iter().chain((1..=self.max as u32).map(f64::from)).collect()
     }
 
@@ -105,7 +106,7 @@ impl Ranged for Nines {
     }
 }
 
-impl ValueFormatter<f64> for Nines {
+impl ValueFormatter<f64> for PercentileAxis {
     fn format_ext(&self, value: &f64) -> String {
         let percent = 100.0 * Self::quantile(*value);
         format!("{}", (percent * 1e6).round() / 1e6)
@@ -117,15 +118,15 @@ fn latency_plot(histogram: &Histogram<u64>) -> String {
         return "<p>There were no replies.</p>".to_owned();
     }
     let nines = (histogram.len() as f64).clamp(10.0, RAREST).log10();
-    let at = |point: u32| nines * f64::from(point) / f64::from(POINTS);
-    let latency = |at: f64| (histogram.value_at_quantile(Nines::quantile(at)) as f64).max(1.0);
+    let at = |point: u32| nines * f64::from(point) / f64::from(LATENCY_POINTS);
+    let latency = |at: f64| (histogram.value_at_quantile(PercentileAxis::quantile(at)) as f64).max(1.0);
     let (low, high) = (latency(0.0), latency(nines) * 1.3);
     draw(|area| {
         let mut chart = ChartBuilder::on(area)
             .margin(12)
             .x_label_area_size(40)
             .y_label_area_size(70)
-            .build_cartesian_2d(Nines { max: nines }, (low..high).log_scale())?;
+            .build_cartesian_2d(PercentileAxis { max: nines }, (low..high).log_scale())?;
         chart
             .configure_mesh()
             .x_desc("percentile of the requests")
@@ -133,17 +134,17 @@ fn latency_plot(histogram: &Histogram<u64>) -> String {
             .y_label_formatter(&|micros| format!("{micros:.0}"))
             .draw()?;
         chart.draw_series(LineSeries::new(
-            (0..=POINTS).map(|point| (at(point), latency(at(point)))),
+            (0..=LATENCY_POINTS).map(|point| (at(point), latency(at(point)))),
             BLUE.stroke_width(2),
         ))?;
         Ok(())
     })
 }
 
-fn throughput_plot(timeline: &[Moment]) -> String {
+fn throughput_plot(timeline: &[TimelinePoint]) -> String {
     let Some(last) = timeline.last() else { return "<p>The run was too short.</p>".to_owned() };
     let high =
-        timeline.iter().map(|moment| moment.requests_per_sec.max(moment.replies_per_sec)).fold(1.0, f64::max);
+        timeline.iter().map(|point| point.requests_per_sec.max(point.replies_per_sec)).fold(1.0, f64::max);
     draw(|area| {
         let mut chart = ChartBuilder::on(area)
             .margin(12)
@@ -156,22 +157,22 @@ fn throughput_plot(timeline: &[Moment]) -> String {
             .y_desc("per second")
             .y_label_formatter(&|rate| format!("{rate:.0}"))
             .draw()?;
-        let line = |of: fn(&Moment) -> f64, color: RGBColor| {
+        let line = |of: fn(&TimelinePoint) -> f64, color: RGBColor| {
             LineSeries::new(
-                timeline.iter().map(move |moment| (moment.at_secs, of(moment))),
+                timeline.iter().map(move |point| (point.at_secs, of(point))),
                 color.stroke_width(2),
             )
         };
         let legend =
             |color: RGBColor| move |(x, y)| PathElement::new([(x, y), (x + 18, y)], color.stroke_width(2));
         chart
-            .draw_series(line(|moment| moment.requests_per_sec, ORANGE))?
+            .draw_series(line(|point| point.requests_per_sec, ORANGE))?
             .label("requests")
             .legend(legend(ORANGE));
-        chart.draw_series(line(|moment| moment.replies_per_sec, BLUE))?.label("replies").legend(legend(BLUE));
-        let lost = timeline.iter().filter(|moment| moment.lost > 0);
+        chart.draw_series(line(|point| point.replies_per_sec, BLUE))?.label("replies").legend(legend(BLUE));
+        let lost = timeline.iter().filter(|point| point.lost > 0);
         chart
-            .draw_series(lost.map(|moment| Circle::new((moment.at_secs, 0.0), 4, RED.filled())))?
+            .draw_series(lost.map(|point| Circle::new((point.at_secs, 0.0), 4, RED.filled())))?
             .label("requests lost")
             .legend(legend(RED));
         chart.configure_series_labels().background_style(WHITE).border_style(BLACK.mix(0.2)).draw()?;
@@ -182,7 +183,7 @@ fn throughput_plot(timeline: &[Moment]) -> String {
 /// An area to draw on.
 type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
 
-/// Draws a plot, as SVG.
+/// Draws a plot as SVG.
 fn draw(plot: impl FnOnce(&Area<'_>) -> Result<(), Box<dyn std::error::Error>>) -> String {
     let mut svg = String::new();
     let area = SVGBackend::with_string(&mut svg, (WIDTH, HEIGHT)).into_drawing_area();
@@ -190,6 +191,6 @@ fn draw(plot: impl FnOnce(&Area<'_>) -> Result<(), Box<dyn std::error::Error>>) 
     drop(area);
     match drawn {
         Ok(()) => svg,
-        Err(error) => format!("<p>This could not be drawn: {}</p>", escape(&error.to_string())),
+        Err(error) => format!("<p>The plot could not be drawn: {}</p>", escape(&error.to_string())),
     }
 }

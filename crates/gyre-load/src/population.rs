@@ -1,5 +1,5 @@
-//! Owns whom the load stands for: torrents of different popularity, their peers, and what each does when its turn
-//! comes. Pure: the same seed gives the same load.
+//! Owns the simulated clients: torrents of different popularity, their peers, and the next announce of each peer. Pure:
+//! the same seed gives the same load.
 
 use std::str::FromStr;
 
@@ -8,17 +8,17 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use rand_distr::{Distribution, Gamma, Zipf};
 
-/// Of a thousand announces of peers that are there, so many say that the peer stops. A new one takes its place.
+/// Number of stops per 1,000 announces of started peers. A new peer takes the place of a stopped one.
 const STOPS_PER_MILLE: u32 = 30;
-/// Of a thousand announces of leechers, so many say that the download is complete.
+/// Number of completions per 1,000 announces of leechers.
 const COMPLETES_PER_MILLE: u32 = 40;
-/// A peer that comes for one that is gone has a port so far from that one's.
+/// Distance between the ports of a peer and the peer that replaces it.
 const NEXT_PORT: u32 = 32_003;
 /// The lowest port of a peer.
 const FIRST_PORT: u16 = 1_024;
-/// Ports that peers have.
+/// Number of ports that peers use.
 const PORTS: u32 = u16::MAX as u32 + 1 - FIRST_PORT as u32;
-/// What an announce says is left, of a leecher.
+/// `left` in the announce of a leecher.
 const LEFT_BYTES: u64 = 1 << 30;
 
 /// How peers are spread over torrents.
@@ -38,16 +38,16 @@ impl FromStr for Popularity {
     fn from_str(text: &str) -> Result<Self, String> {
         let number = |text: &str, what: &str| match text.trim().parse::<f64>() {
             Ok(number) if number.is_finite() && number > 0.0 && number <= 1e6 => Ok(number),
-            _ => Err(format!("`{text}` is no {what}: a number above 0 is wanted")),
+            _ => Err(format!("invalid {what} `{text}`: must be a number above 0 and at most 1000000")),
         };
         match text.split_once(':') {
             None if text == "uniform" => Ok(Self::Uniform),
             Some(("zipf", exponent)) => number(exponent, "exponent").map(Self::Zipf),
             Some(("gamma", parameters)) => {
-                let (shape, scale) = parameters.split_once(',').ok_or("write gamma:SHAPE,SCALE")?;
+                let (shape, scale) = parameters.split_once(',').ok_or("must be gamma:SHAPE,SCALE")?;
                 Ok(Self::Gamma(number(shape, "shape")?, number(scale, "scale")?))
             }
-            _ => Err("write uniform, zipf:EXPONENT or gamma:SHAPE,SCALE".to_owned()),
+            _ => Err("must be uniform, zipf:EXPONENT or gamma:SHAPE,SCALE".to_owned()),
         }
     }
 }
@@ -62,7 +62,7 @@ impl std::fmt::Display for Popularity {
     }
 }
 
-/// Draws a torrent.
+/// The distribution that torrents are drawn from.
 enum Sampler {
     Zipf(Zipf<f64>, u32),
     Gamma(Gamma<f64>, u32),
@@ -95,20 +95,20 @@ impl Sampler {
     }
 }
 
-/// A peer, in eight bytes, as there may be millions.
+/// A peer, in eight bytes, since there may be millions.
 #[derive(Clone, Copy)]
 struct Peer {
     torrent: u32,
-    /// How many had its place before it.
-    before: u16,
+    /// Number of peers that had this place before.
+    predecessors: u16,
     seeder: bool,
-    /// It has announced itself.
+    /// Whether it has announced itself.
     started: bool,
 }
 
-/// An announce that is to be made.
+/// The parameters of an announce.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Ask {
+pub(crate) struct AnnounceParams {
     pub(crate) info_hash: InfoHash,
     pub(crate) peer_id: PeerId,
     pub(crate) port: u16,
@@ -122,73 +122,73 @@ pub(crate) struct Population {
     rng: SmallRng,
     sampler: Sampler,
     peers: Vec<Peer>,
-    /// Those of a source are every so many, and its next one is:
+    /// Index of the next peer of each source. The peers of source `n` have the indices `n`, `n + sources` and so on.
     cursors: Vec<u32>,
-    /// Of the peers that come for one that has stopped, so many are leechers, so that the share of seeders stays.
+    /// Share of leechers among replacements, chosen so that the overall share of seeders stays the same.
     new_leechers: f64,
     vanish: f64,
-    /// Sources share an address: their peers have different ports.
+    /// Whether all sources share an address. Then their peers have different ports.
     one_address: bool,
     number: u32,
 }
 
-/// What a population is made from.
+/// The parameters of a population.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Make {
+pub(crate) struct PopulationConfig {
     pub(crate) seed: u64,
-    /// Which of the generator's threads it is for.
+    /// Number of the generator's thread.
     pub(crate) thread: u32,
     pub(crate) torrents: u32,
     pub(crate) peers: u32,
     pub(crate) sources: u32,
     pub(crate) seeders: f64,
-    /// Share of the announces after which the peer is gone without a word.
+    /// Share of the announces after which the peer disappears without a stop.
     pub(crate) vanish: f64,
     pub(crate) popularity: Popularity,
     pub(crate) one_address: bool,
 }
 
 impl Population {
-    pub(crate) fn new(make: Make) -> Self {
-        let mut rng = SmallRng::seed_from_u64(make.seed.wrapping_add(u64::from(make.thread) << 32));
-        let sampler = Sampler::new(make.popularity, make.torrents);
-        let peers = (0..make.peers.max(make.sources))
+    pub(crate) fn new(config: PopulationConfig) -> Self {
+        let mut rng = SmallRng::seed_from_u64(config.seed.wrapping_add(u64::from(config.thread) << 32));
+        let sampler = Sampler::new(config.popularity, config.torrents);
+        let peers = (0..config.peers.max(config.sources))
             .map(|_| Peer {
                 torrent: sampler.draw(&mut rng),
-                before: 0,
-                seeder: rng.random_bool(make.seeders),
+                predecessors: 0,
+                seeder: rng.random_bool(config.seeders),
                 started: false,
             })
             .collect();
-        let leechers = 1.0 - make.seeders;
+        let leechers = 1.0 - config.seeders;
         let [stops, completes] =
             [STOPS_PER_MILLE, COMPLETES_PER_MILLE].map(|share| f64::from(share) / 1_000.0);
-        let gone = 1.0 + completes / (stops + make.vanish);
+        let correction = 1.0 + completes / (stops + config.vanish);
         Self {
-            seed: make.seed,
+            seed: config.seed,
             rng,
             sampler,
             peers,
-            cursors: (0..make.sources).collect(),
-            new_leechers: (leechers * gone).min(1.0),
-            vanish: make.vanish,
-            one_address: make.one_address,
-            number: make.thread,
+            cursors: (0..config.sources).collect(),
+            new_leechers: (leechers * correction).min(1.0),
+            vanish: config.vanish,
+            one_address: config.one_address,
+            number: config.thread,
         }
     }
 
-    /// How many peers there are.
+    /// Returns the number of peers.
     pub(crate) fn len(&self) -> usize {
         self.peers.len()
     }
 
-    /// A number below `bound`.
+    /// Returns a random number below `bound`.
     pub(crate) fn below(&mut self, bound: u32) -> u32 {
         self.rng.random_range(..bound)
     }
 
-    /// What the next peer at this source announces.
-    pub(crate) fn next(&mut self, source: usize) -> Ask {
+    /// Returns the announce of the next peer at this source.
+    pub(crate) fn next(&mut self, source: usize) -> AnnounceParams {
         let at = self.advance(source);
         let (roll, peer) = (self.rng.random_range(..1_000_u32), &mut self.peers[at]);
         let stays = 1_000 - STOPS_PER_MILLE;
@@ -200,17 +200,17 @@ impl Population {
         };
         peer.started = true;
         peer.seeder |= event == Event::Completed;
-        let ask = self.ask(at, event);
+        let params = self.params(at, event);
         if event == Event::Stopped || self.vanish > 0.0 && self.rng.random_bool(self.vanish) {
             let torrent = self.sampler.draw(&mut self.rng);
             let seeder = !self.rng.random_bool(self.new_leechers);
-            let before = self.peers[at].before.wrapping_add(1);
-            self.peers[at] = Peer { torrent, before, seeder, started: false };
+            let predecessors = self.peers[at].predecessors.wrapping_add(1);
+            self.peers[at] = Peer { torrent, predecessors, seeder, started: false };
         }
-        ask
+        params
     }
 
-    /// A torrent that somebody at this source is in.
+    /// Returns the torrent of the next peer at this source.
     pub(crate) fn torrent(&mut self, source: usize) -> InfoHash {
         let at = self.advance(source);
         info_hash(self.seed, self.peers[at].torrent)
@@ -227,18 +227,18 @@ impl Population {
         at as usize
     }
 
-    fn ask(&self, at: usize, event: Event) -> Ask {
+    fn params(&self, at: usize, event: Event) -> AnnounceParams {
         let peer = self.peers[at];
-        // A peer is known by its address and port: within a source, or among all if they have one address.
+        // The tracker tells peers apart by address and port, so these differ within a source, or among all sources.
         let number = match self.one_address {
             true => (at as u32).wrapping_add(self.number.wrapping_mul(self.peers.len() as u32)),
             false => at as u32 / self.cursors.len() as u32,
         };
-        let who = u64::from(self.number) << 48 | u64::from(peer.before) << 32 | at as u64;
+        let identity = u64::from(self.number) << 48 | u64::from(peer.predecessors) << 32 | at as u64;
         let mut peer_id = *b"-GL0100-............";
-        peer_id[8..16].copy_from_slice(&mix(self.seed ^ who).to_be_bytes());
-        let number = number.wrapping_add(u32::from(peer.before).wrapping_mul(NEXT_PORT));
-        Ask {
+        peer_id[8..16].copy_from_slice(&mix(self.seed ^ identity).to_be_bytes());
+        let number = number.wrapping_add(u32::from(peer.predecessors).wrapping_mul(NEXT_PORT));
+        AnnounceParams {
             info_hash: info_hash(self.seed, peer.torrent),
             peer_id: PeerId(peer_id),
             port: FIRST_PORT + (number % PORTS) as u16,
@@ -248,7 +248,7 @@ impl Population {
     }
 }
 
-/// The info-hash of a torrent: spread like real ones, and the same in all threads.
+/// Returns the info-hash of a torrent: distributed like real ones, the same in all threads.
 pub(crate) fn info_hash(seed: u64, torrent: u32) -> InfoHash {
     let words = [0, 1, 2].map(|word| mix(seed ^ (u64::from(torrent) * 3 + word)).to_be_bytes());
     let mut hash = [0; 20];
@@ -256,7 +256,7 @@ pub(crate) fn info_hash(seed: u64, torrent: u32) -> InfoHash {
     InfoHash(hash)
 }
 
-/// A number that looks random (the finalizer of splitmix64, Steele et al. 2014).
+/// Scrambles a number (the finalizer of splitmix64, Steele et al. 2014).
 fn mix(number: u64) -> u64 {
     let number = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -268,8 +268,8 @@ fn mix(number: u64) -> u64 {
 mod tests {
     use super::*;
 
-    fn make(popularity: Popularity) -> Make {
-        Make {
+    fn config(popularity: Popularity) -> PopulationConfig {
+        PopulationConfig {
             seed: 1,
             thread: 0,
             torrents: 1_000,
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn popularities_are_read_as_they_are_written() {
+    fn popularities_parse_and_print() {
         for text in ["uniform", "zipf:1", "zipf:0.8", "gamma:0.2,100"] {
             assert_eq!(text.parse::<Popularity>().unwrap().to_string(), text);
         }
@@ -297,7 +297,7 @@ mod tests {
     #[test]
     fn popular_torrents_have_more_peers() {
         let counts = |popularity| {
-            let population = Population::new(make(popularity));
+            let population = Population::new(config(popularity));
             let mut counts = vec![0_u32; 1_000];
             population.peers.iter().for_each(|peer| counts[peer.torrent as usize] += 1);
             counts
@@ -312,15 +312,15 @@ mod tests {
     }
 
     #[test]
-    fn peers_start_first_and_the_share_of_seeders_stays() {
-        let mut population = Population::new(make(Popularity::Uniform));
+    fn peers_start_first_and_the_share_of_seeders_stays_constant() {
+        let mut population = Population::new(config(Popularity::Uniform));
         let mut events = [0_u32; 4];
         for round in 0..40 {
             for at in 0..40_000 {
-                let ask = population.next(at % 4);
-                assert!(round > 0 || ask.event == Event::Started);
-                assert!(ask.event != Event::Completed || ask.left == 0);
-                events[ask.event as usize] += u32::from(round > 10);
+                let params = population.next(at % 4);
+                assert!(round > 0 || params.event == Event::Started);
+                assert!(params.event != Event::Completed || params.left == 0);
+                events[params.event as usize] += u32::from(round > 10);
             }
         }
         let seeders = population.peers.iter().filter(|peer| peer.seeder).count();
@@ -334,28 +334,28 @@ mod tests {
     }
 
     #[test]
-    fn who_comes_for_one_that_is_gone_is_somebody_else() {
-        let alone = Make { peers: 1, sources: 1, vanish: 0.5, ..make(Popularity::Uniform) };
+    fn a_replacement_has_another_port_and_peer_id() {
+        let alone = PopulationConfig { peers: 1, sources: 1, vanish: 0.5, ..config(Popularity::Uniform) };
         let mut population = Population::new(alone);
-        let asks: Vec<Ask> = (0..1_000).map(|_| population.next(0)).collect();
-        let gone = |pair: &&[Ask]| pair[1].event == Event::Started;
+        let announces: Vec<AnnounceParams> = (0..1_000).map(|_| population.next(0)).collect();
+        let replaced = |pair: &&[AnnounceParams]| pair[1].event == Event::Started;
         let (vanished, stopped): (Vec<_>, Vec<_>) =
-            asks.windows(2).filter(gone).partition(|pair| pair[0].event != Event::Stopped);
+            announces.windows(2).filter(replaced).partition(|pair| pair[0].event != Event::Stopped);
         assert!((400..600).contains(&vanished.len()) && stopped.len() > 5, "{}", vanished.len());
         for pair in vanished.iter().chain(&stopped) {
             assert!(pair[0].port != pair[1].port && pair[0].peer_id != pair[1].peer_id, "{pair:?}");
         }
-        let same = asks.windows(2).filter(|pair| pair[1].event != Event::Started);
+        let same = announces.windows(2).filter(|pair| pair[1].event != Event::Started);
         same.for_each(|pair| assert_eq!((pair[0].port, pair[0].peer_id), (pair[1].port, pair[1].peer_id)));
     }
 
     #[test]
-    fn each_peer_of_a_source_has_a_port_of_its_own_and_loads_repeat() {
+    fn peers_of_a_source_have_different_ports_and_a_seed_repeats_its_load() {
         let (mut one, mut other) =
-            (Population::new(make(Popularity::Uniform)), Population::new(make(Popularity::Uniform)));
-        let asks: Vec<Ask> = (0..10_000).map(|_| one.next(2)).collect();
-        let ports: std::collections::HashSet<u16> = asks.iter().map(|ask| ask.port).collect();
+            (Population::new(config(Popularity::Uniform)), Population::new(config(Popularity::Uniform)));
+        let announces: Vec<AnnounceParams> = (0..10_000).map(|_| one.next(2)).collect();
+        let ports: std::collections::HashSet<u16> = announces.iter().map(|params| params.port).collect();
         assert_eq!(ports.len(), 10_000);
-        assert!(asks.iter().all(|ask| *ask == other.next(2)));
+        assert!(announces.iter().all(|params| *params == other.next(2)));
     }
 }

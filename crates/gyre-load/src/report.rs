@@ -1,44 +1,44 @@
-//! Owns the figures of a run as they are told: a table, and JSON with the same figures.
+//! Owns the report of a run, as a table and as JSON.
 
 use std::fmt::Write;
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use crate::measure::{Flooded, Kind, OfKind, Tally, Wrong};
+use crate::measure::{FloodCounts, Kind, KindTally, ReplyError, Tally};
 use crate::options::FloodKind;
-use crate::watch::Used;
+use crate::watch::ProcessUsage;
 
-/// A generator that was busy for this part of the time may have been the limit.
+/// A generator that was busy for more than this part of the time counts as the bottleneck.
 const BUSY_LIMIT: f64 = 0.95;
 
-/// The figures of a run.
+/// The results of a run.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     pub(crate) version: &'static str,
     pub(crate) machine: String,
-    /// How the generator was called.
+    /// Command line of the generator.
     pub(crate) command: String,
     pub(crate) protocol: &'static str,
     pub(crate) target: String,
-    /// Requests a second that were asked for; none: as fast as replies came.
+    /// Requested rate per second. `None`: as fast as replies arrived.
     pub(crate) rate: Option<f64>,
     pub(crate) duration_secs: f64,
     pub(crate) requests: u64,
-    /// Right or not.
+    /// Replies, valid or not.
     pub(crate) replies: u64,
     pub(crate) replies_per_sec: f64,
     pub(crate) lost: u64,
-    /// Due, but not sent before the end (in an open loop).
+    /// Requests of an open loop that were due but not sent before the end.
     pub(crate) unsent: u64,
     pub(crate) late: u64,
-    /// UDP: datagrams that the generator's own sockets had no room for, some of the lost among them.
+    /// UDP replies that were dropped because the generator's sockets were full. Some of them are also counted as lost.
     pub(crate) overrun: u64,
     pub(crate) refused: u64,
     pub(crate) first_refusal: Option<String>,
     pub(crate) broken_connections: u64,
     pub(crate) wrong: u64,
-    /// By cause.
+    /// Invalid replies by cause.
     pub(crate) wrong_by_cause: Vec<Cause>,
     pub(crate) peers_per_announce: f64,
     pub(crate) latency: Latency,
@@ -46,7 +46,7 @@ pub(crate) struct Report {
     pub(crate) flood: Option<FloodReport>,
     pub(crate) generator: Generator,
     pub(crate) server: Option<Server>,
-    pub(crate) timeline: Vec<Moment>,
+    pub(crate) timeline: Vec<TimelinePoint>,
     #[serde(skip)]
     pub(crate) histogram: Histogram<u64>,
 }
@@ -57,7 +57,7 @@ pub(crate) struct Cause {
     pub(crate) replies: u64,
 }
 
-/// Microseconds from when a request was due (or sent, in a closed loop) to its reply.
+/// Microseconds from when a request was due (in a closed loop: sent) to its reply.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct Latency {
     pub(crate) mean_us: f64,
@@ -99,35 +99,36 @@ pub(crate) struct FloodReport {
     pub(crate) kind: String,
     pub(crate) sent_per_sec: f64,
     #[serde(flatten)]
-    pub(crate) counts: Flooded,
+    pub(crate) counts: FloodCounts,
 }
 
-/// What the generator itself used.
+/// The load of the generator.
 #[derive(Debug, Serialize)]
 pub(crate) struct Generator {
     pub(crate) threads: usize,
-    /// Of a core each, while it measured: with work to do, and running at all (it looks for work, too).
+    /// Part of the measured time that each thread had work.
     pub(crate) busy: Vec<f64>,
+    /// Part of the measured time that each thread used its core, for work and spinning.
     pub(crate) cpu: Vec<f64>,
-    /// It had hardly a moment without work: the server may be faster than this.
+    /// Whether the generator was the bottleneck, so that the server may be faster than this.
     pub(crate) limits: bool,
 }
 
-/// What the server used.
+/// The CPU time and memory of the server.
 #[derive(Debug, Serialize)]
 pub(crate) struct Server {
     pub(crate) pid: u32,
     pub(crate) user_us_per_reply: f64,
     pub(crate) system_us_per_reply: f64,
     pub(crate) cpu_us_per_reply: f64,
-    /// Of one core.
+    /// CPU use, as a part of one core.
     pub(crate) cpu: f64,
     pub(crate) resident_bytes: u64,
 }
 
 impl Server {
-    /// From what it used while it served so many a second.
-    fn of(used: &Used, served_per_sec: f64) -> Self {
+    /// Computes the use per reply at `served_per_sec` replies per second.
+    fn of(used: &ProcessUsage, served_per_sec: f64) -> Self {
         let per_reply = |secs: f64| 1e6 * secs / used.secs / served_per_sec;
         Self {
             pid: used.pid,
@@ -140,10 +141,10 @@ impl Server {
     }
 }
 
-/// A part of the run.
+/// An interval of the run.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub(crate) struct Moment {
-    /// Its end, from the begin of the measured time on.
+pub(crate) struct TimelinePoint {
+    /// End of the interval, since the start of the measured time.
     pub(crate) at_secs: f64,
     pub(crate) requests_per_sec: f64,
     pub(crate) replies_per_sec: f64,
@@ -152,8 +153,8 @@ pub(crate) struct Moment {
     pub(crate) p99_us: u64,
 }
 
-/// What a report is made from, beside the tally.
-pub(crate) struct Run {
+/// The data of a report in addition to the tally.
+pub(crate) struct RunInfo {
     pub(crate) command: String,
     pub(crate) protocol: &'static str,
     pub(crate) target: String,
@@ -162,17 +163,17 @@ pub(crate) struct Run {
     pub(crate) flood: Option<FloodKind>,
     pub(crate) busy: Vec<f64>,
     pub(crate) cpu: Vec<f64>,
-    pub(crate) server: Option<Used>,
-    pub(crate) timeline: Vec<Moment>,
+    pub(crate) server: Option<ProcessUsage>,
+    pub(crate) timeline: Vec<TimelinePoint>,
 }
 
 impl Report {
-    pub(crate) fn new(run: Run, tally: &Tally) -> Self {
+    pub(crate) fn new(run: RunInfo, tally: &Tally) -> Self {
         let per_sec = |number: u64| number as f64 / run.duration_secs;
         let replies = tally.replies();
-        // A flood alone wants no replies.
+        // A flood without a load needs no replies.
         let served = if tally.requests() > 0 { replies } else { tally.flood.sent }.max(1) as f64;
-        let kind_report = |(kind, figures): (Kind, &OfKind)| KindReport {
+        let kind_report = |(kind, figures): (Kind, &KindTally)| KindReport {
             kind: kind.name(),
             requests: figures.requests,
             replies: figures.replies,
@@ -181,7 +182,7 @@ impl Report {
             lost: figures.lost,
             latency: Latency::of(&figures.latency),
         };
-        let causes = Wrong::ALL.into_iter().zip(tally.wrong).filter(|(_, replies)| *replies > 0);
+        let causes = ReplyError::ALL.into_iter().zip(tally.wrong).filter(|(_, replies)| *replies > 0);
         let histogram = tally.latency();
         Self {
             version: env!("CARGO_PKG_VERSION"),
@@ -201,7 +202,7 @@ impl Report {
             refused: tally.refused,
             first_refusal: tally.first_refusal.clone(),
             broken_connections: tally.broken,
-            wrong: tally.all_wrong(),
+            wrong: tally.error_count(),
             wrong_by_cause: causes.map(|(wrong, replies)| Cause { cause: wrong.name(), replies }).collect(),
             peers_per_announce: tally.peers as f64
                 / tally.kinds[Kind::Announce as usize].replies.max(1) as f64,
@@ -229,31 +230,31 @@ impl Report {
         }
     }
 
-    /// Whether all went as it should: there were replies, none was wrong, and not all refused. A flood alone wants
-    /// none.
-    pub(crate) fn is_right(&self) -> bool {
-        self.replies > self.refused && self.wrong == 0 || self.is_flood_alone()
+    /// Returns whether the run passed: there were replies, all valid, and not all of them errors. A flood without a
+    /// load needs no replies.
+    pub(crate) fn passed(&self) -> bool {
+        self.replies > self.refused && self.wrong == 0 || self.is_flood_only()
     }
 
-    fn is_flood_alone(&self) -> bool {
+    fn is_flood_only(&self) -> bool {
         self.flood.is_some() && self.requests == 0
     }
 
-    /// The figures for a human.
+    /// Returns the report as text.
     pub(crate) fn table(&self) -> String {
         let mut text = String::new();
         let mut line = |content: String| {
             let _ = writeln!(text, "{content}"); // a String takes everything
         };
         line(format!("{} {}, {:.1} s, {}", self.protocol, self.target, self.duration_secs, self.machine));
-        if !self.is_flood_alone() {
-            line(self.exchanges());
+        if !self.is_flood_only() {
+            line(self.load_lines());
         }
         if let Some(FloodReport { kind, sent_per_sec, counts }) = &self.flood {
-            let Flooded { sent, sent_bytes, failed, replies, reply_bytes } = counts;
+            let FloodCounts { sent, sent_bytes, failed, replies, reply_bytes } = counts;
             line(format!(
-                "flood ({kind}): {sent} datagrams, {sent_per_sec:.0}/s, {sent_bytes} bytes; not taken by the kernel: \
-                 {failed}; came back: {replies}, {reply_bytes} bytes"
+                "flood ({kind}): {sent} datagrams, {sent_per_sec:.0}/s, {sent_bytes} bytes; failed: {failed}; \
+                 received: {replies} datagrams, {reply_bytes} bytes"
             ));
         }
         if let Some(server) = &self.server {
@@ -262,7 +263,7 @@ impl Report {
                  {:.1} MiB resident",
                 server.pid,
                 server.cpu_us_per_reply,
-                if self.is_flood_alone() { "datagram" } else { "reply" },
+                if self.is_flood_only() { "datagram" } else { "reply" },
                 server.user_us_per_reply,
                 server.system_us_per_reply,
                 100.0 * server.cpu,
@@ -273,11 +274,11 @@ impl Report {
             parts.iter().map(|part| format!("{:.0} %", 100.0 * part)).collect::<Vec<_>>().join(", ")
         };
         line(format!(
-            "generator: busy {} of the time, {} of a core{}",
+            "generator: busy {} of the time, {} of a core per thread{}",
             percent(&self.generator.busy),
             percent(&self.generator.cpu),
             if self.generator.limits {
-                ": THE GENERATOR IS THE LIMIT of this run, not the server"
+                "; THE GENERATOR IS THE BOTTLENECK of this run, not the server"
             } else {
                 ""
             }
@@ -285,8 +286,8 @@ impl Report {
         text
     }
 
-    /// What was asked and answered, in lines.
-    fn exchanges(&self) -> String {
+    /// Returns the lines about requests and replies.
+    fn load_lines(&self) -> String {
         let mut lines = Vec::new();
         let mut line = |content: String| lines.push(content);
         line(format!(
@@ -306,7 +307,7 @@ impl Report {
         let requests_per_sec = self.requests as f64 / self.duration_secs;
         line(row("all", requests_per_sec, self.replies_per_sec, self.lost, &self.latency));
         line(format!(
-            "{:.1} peers per announce; lost {} of {} ({:.4} %); replies too late or twice: {}; refused: {}",
+            "{:.1} peers per announce; lost {} of {} ({:.4} %); late or duplicate replies: {}; error replies: {}",
             self.peers_per_announce,
             self.lost,
             self.requests,
@@ -315,22 +316,22 @@ impl Report {
             self.refused
         ));
         if let Some(refusal) = &self.first_refusal {
-            line(format!("the first refusal: {}", refusal.escape_debug()));
+            line(format!("first error reply: {}", refusal.escape_debug()));
         }
         if self.unsent > 0 {
             line(format!("{} requests were due but could not be sent before the end", self.unsent));
         }
         if self.overrun > 0 {
             line(format!(
-                "{} replies came faster than this generator took them, and were dropped",
+                "{} replies arrived faster than the generator could take them and were dropped",
                 self.overrun
             ));
         }
         if self.broken_connections > 0 {
-            line(format!("{} connections could not be made or broke", self.broken_connections));
+            line(format!("{} connections failed or broke", self.broken_connections));
         }
         let causes = self.wrong_by_cause.iter().map(|cause| format!(", {}: {}", cause.cause, cause.replies));
-        line(format!("wrong replies: {}{}", self.wrong, causes.collect::<String>()));
+        line(format!("invalid replies: {}{}", self.wrong, causes.collect::<String>()));
         lines.join("\n")
     }
 }

@@ -1,5 +1,5 @@
-//! Owns a run: its phases, the schedule of an open loop, and what the threads of the generator and the one that
-//! watches them share.
+//! Owns a run: its phases, the schedule of an open loop, and the state that the load threads share with the watching
+//! thread.
 //!
 //! ```text
 //!  connect, fill ──► (all threads ready) ──► warm-up ──► measured ──► the last replies
@@ -15,22 +15,22 @@ use std::time::Duration;
 use gyre::sys;
 use gyre::time::{Clock, Timestamp};
 
-use crate::measure::{Live, Meter, Tally};
-use crate::options::{Course, Mix, Rate};
+use crate::measure::{LiveCounts, Meter, Tally};
+use crate::options::{CommonOptions, Mix, Rate};
 
-/// A thread looks for work so long before it sleeps: to be woken would cost the server's core some microseconds, and
-/// must not happen while there is a load worth the name.
+/// Time for which an idle thread spins before it sleeps. Waking it costs the server's core some microseconds, which
+/// must not happen under a serious load.
 const SPIN: Duration = Duration::from_micros(200);
-/// It sleeps no longer than this, so as to see that the run ends.
+/// Maximum sleep, so that a thread notices the end of the run.
 const SLEEP_MAX: Duration = Duration::from_millis(5);
-/// It sleeps only if the next request is due so much later; waking up may take as long.
+/// A thread sleeps only if the next request is due later than this. Waking up may take as long.
 const SLEEP_MIN: Duration = Duration::from_micros(300);
-/// A table can't be filled if there is no reply for so long.
-const FILL_PATIENCE: Duration = Duration::from_secs(10);
-/// Requests that are sent on schedule before replies are looked at again.
+/// Time without any reply after which the fill phase fails.
+const FILL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Maximum number of scheduled requests that are sent before replies are taken again.
 pub(crate) const BURST: usize = 64;
 
-/// What the threads share.
+/// The state that the threads share.
 pub(crate) struct Shared {
     pub(crate) clock: Clock,
     pub(crate) warmup: Duration,
@@ -40,16 +40,16 @@ pub(crate) struct Shared {
     ready: AtomicUsize,
     failed: OnceLock<String>,
     begin: OnceLock<Timestamp>,
-    pub(crate) live: Vec<Arc<Live>>,
+    pub(crate) live: Vec<Arc<LiveCounts>>,
 }
 
 impl Shared {
-    pub(crate) fn new(course: &Course, threads: usize) -> Self {
+    pub(crate) fn new(common: &CommonOptions, threads: usize) -> Self {
         Self {
             clock: Clock::start(),
-            warmup: course.warmup,
-            duration: course.duration,
-            step: Duration::from_millis(course.step.into()),
+            warmup: common.warmup,
+            duration: common.duration,
+            step: Duration::from_millis(common.step.into()),
             threads,
             ready: AtomicUsize::new(0),
             failed: OnceLock::new(),
@@ -58,59 +58,60 @@ impl Shared {
         }
     }
 
-    /// A thread is ready; the last one says when the run begins.
+    /// Marks a thread as ready. The last one starts the run.
     pub(crate) fn ready(&self) {
         if self.ready.fetch_add(1, Ordering::AcqRel) + 1 == self.threads {
             let _ = self.begin.set(self.clock.now());
         }
     }
 
-    /// A thread gives up, and says why: so must the others.
-    pub(crate) fn fail(&self, why: &io::Error) {
-        let _ = self.failed.set(why.to_string()); // the first one counts
+    /// Makes all threads fail because one has failed.
+    pub(crate) fn fail(&self, error: &io::Error) {
+        let _ = self.failed.set(error.to_string()); // keeps the first error
     }
 
     pub(crate) fn failure(&self) -> Option<&str> {
         self.failed.get().map(String::as_str)
     }
 
-    /// Fails if another thread has, or nothing has come for too long while the table was being filled.
+    /// Returns an error if another thread has failed, or no reply has arrived for [`FILL_TIMEOUT`].
     pub(crate) fn check_fill(&self, replied: Timestamp, now: Timestamp) -> io::Result<()> {
         match self.failure() {
-            Some(_) => Err(io::Error::other("another thread gave up")),
-            None if now.since(replied) > FILL_PATIENCE => {
-                let secs = FILL_PATIENCE.as_secs();
-                Err(io::Error::other(format!("no reply for {secs} s while the table was being filled")))
+            Some(_) => Err(io::Error::other("another thread failed")),
+            None if now.since(replied) > FILL_TIMEOUT => {
+                let secs = FILL_TIMEOUT.as_secs();
+                Err(io::Error::other(format!("no reply for {secs} s during --fill")))
             }
             None => Ok(()),
         }
     }
 
-    /// When the warm-up begins, once all are ready.
+    /// Returns the start of the warm-up, once all threads are ready.
     pub(crate) fn begin(&self) -> Option<Timestamp> {
         self.begin.get().copied()
     }
 
-    /// What is measured, if it is known: requests that are due from the first moment on and before the second.
+    /// Returns the measured time, once all threads are ready: requests due from the first timestamp on and before the
+    /// second.
     pub(crate) fn window(&self) -> Option<[Timestamp; 2]> {
         let from = self.begin()? + self.warmup;
         Some([from, from + self.duration])
     }
 }
 
-/// When the requests of an open loop are due.
+/// The due times of the requests of an open loop.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Schedule {
     begin: Timestamp,
     micros_each: f64,
-    /// They leave at multiples of this alone, if it isn't 0.
+    /// Requests are due at multiples of this, unless it is 0.
     step_micros: f64,
-    /// Requests sent, and the thread's part of a step, so that threads don't send in step.
+    /// Number of sent requests, plus a fraction for the thread, so that threads don't send at the same time.
     sent: f64,
 }
 
 impl Schedule {
-    /// The part of a thread of a rate.
+    /// Returns the schedule of one thread, which sends its share of `rate`.
     pub(crate) fn new(rate: Rate, begin: Timestamp, thread: usize, shared: &Shared) -> Option<Self> {
         let Rate::PerSecond(rate) = rate else { return None };
         let threads = shared.threads as f64;
@@ -118,7 +119,7 @@ impl Schedule {
         Some(Self { begin, micros_each: 1e6 * threads / rate, step_micros, sent: thread as f64 / threads })
     }
 
-    /// When the next request is due.
+    /// Returns when the next request is due.
     pub(crate) fn next(&self) -> Timestamp {
         let micros = self.sent * self.micros_each;
         let micros = if self.step_micros > 0.0 {
@@ -129,19 +130,19 @@ impl Schedule {
         self.begin + Duration::from_micros(micros as u64)
     }
 
-    /// How many are due before `to` and not sent.
+    /// Returns the number of unsent requests that are due before `to`.
     fn unsent(&self, to: Timestamp) -> u64 {
         let left = to.since(self.begin).as_micros() as f64 / self.micros_each - self.sent;
         left.ceil().max(0.0) as u64
     }
 
-    /// It is sent.
+    /// Advances to the next request.
     pub(crate) fn step(&mut self) {
         self.sent += 1.0;
     }
 }
 
-/// The CPU time that a thread has used while it measured.
+/// The CPU time that a thread uses during the measured time.
 #[derive(Clone, Copy, Debug, Default)]
 struct CpuWatch {
     from: Option<Duration>,
@@ -149,8 +150,8 @@ struct CpuWatch {
 }
 
 impl CpuWatch {
-    /// Notes that it is `now`.
-    fn look(&mut self, now: Timestamp, [from, to]: [Timestamp; 2]) {
+    /// Reads the CPU time at the first calls after the start and the end of the window.
+    fn update(&mut self, now: Timestamp, [from, to]: [Timestamp; 2]) {
         if now >= from && self.from.is_none() {
             self.from = Some(sys::thread_cpu_time());
         }
@@ -164,50 +165,54 @@ impl CpuWatch {
     }
 }
 
-/// What a loader does at the moment.
+/// A phase of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// It gets connections.
+    /// Establishes connections.
     Connect,
-    /// It announces each peer once.
+    /// Announces each peer once.
     Fill,
-    /// It asks, by a schedule or as fast as replies come.
+    /// Sends requests, on schedule or as fast as replies arrive.
     Load,
-    /// It takes the last replies.
+    /// Waits for the last replies.
     Drain,
 }
 
-/// What loads a tracker in one way.
+/// A kind of load.
 pub(crate) trait Loader {
-    /// Gets connections.
+    /// Establishes connections.
     fn connect(&mut self) -> io::Result<()>;
 
-    /// Goes on to another phase.
+    /// Enters another phase.
     fn enter(&mut self, phase: Phase);
 
-    /// Requests that are on their way, and first announces that are still to be made.
+    /// Returns the number of requests in flight, plus in the fill phase the peers that are not announced yet.
     fn pending(&self) -> usize;
 
-    /// Takes replies, gives up what is lost, asks what is to be asked, and sleeps if there is nothing to do. Returns
-    /// when it began.
+    /// Takes replies, drops timed-out requests, sends due ones, and sleeps if there is nothing to do. Returns when it
+    /// started.
     fn turn(&mut self, schedule: &mut Option<Schedule>) -> io::Result<Timestamp>;
 
-    /// What has been measured.
+    /// Returns the measurements.
     fn meter(&mut self) -> &mut Meter;
 
-    /// The time that there was something to do.
+    /// Returns the time spent with work during the measured time.
     fn busy(&self) -> Duration;
 }
 
-/// Takes a thread's loader through the phases.
+/// Takes a thread's loader through all phases.
 ///
 /// # Errors
 ///
-/// The loader's, or that another thread gave up.
-pub(crate) fn drive(mut loader: impl Loader, shared: &Shared, part: &Part) -> io::Result<Outcome> {
+/// An error of the loader, or the failure of another thread.
+pub(crate) fn drive(
+    mut loader: impl Loader,
+    shared: &Shared,
+    config: &ThreadConfig,
+) -> io::Result<ThreadResult> {
     let mut schedule = None;
     loader.connect()?;
-    if part.fill {
+    if config.fill {
         loader.enter(Phase::Fill);
         let (mut replies, mut replied) = (0, shared.clock.now());
         while loader.pending() > 0 {
@@ -222,18 +227,18 @@ pub(crate) fn drive(mut loader: impl Loader, shared: &Shared, part: &Part) -> io
     let begin = loop {
         match shared.begin() {
             Some(begin) => break begin,
-            None if shared.failure().is_some() => return Err(io::Error::other("another thread gave up")),
+            None if shared.failure().is_some() => return Err(io::Error::other("another thread failed")),
             None => loader.turn(&mut schedule)?,
         };
     };
     let window = shared.window().expect("it has begun");
     loader.meter().window = Some(window);
-    schedule = Schedule::new(part.rate, begin, part.thread, shared);
+    schedule = Schedule::new(config.rate, begin, config.thread, shared);
     loader.enter(Phase::Load);
     let mut cpu = CpuWatch::default();
     loop {
         let now = loader.turn(&mut schedule)?;
-        cpu.look(now, window);
+        cpu.update(now, window);
         if now >= window[1] {
             break;
         }
@@ -244,13 +249,13 @@ pub(crate) fn drive(mut loader: impl Loader, shared: &Shared, part: &Part) -> io
         loader.turn(&mut schedule)?;
     }
     let (tally, busy) = (std::mem::take(&mut loader.meter().tally), loader.busy());
-    Ok(Outcome { tally, busy, cpu: cpu.used() })
+    Ok(ThreadResult { tally, busy, cpu: cpu.used() })
 }
 
-/// A thread's part of a run.
-pub(crate) struct Part {
+/// The parameters of one thread.
+pub(crate) struct ThreadConfig {
     pub(crate) target: SocketAddr,
-    /// Where it sends from.
+    /// Addresses to send from.
     pub(crate) sources: Vec<SocketAddr>,
     pub(crate) rate: Rate,
     pub(crate) mix: Mix,
@@ -260,27 +265,27 @@ pub(crate) struct Part {
     pub(crate) thread: usize,
 }
 
-/// What a thread comes back with.
-pub(crate) struct Outcome {
+/// The figures of one thread.
+pub(crate) struct ThreadResult {
     pub(crate) tally: Tally,
-    /// The time that it has worked while it measured; the rest it has looked for something to do, or slept.
+    /// Time spent with work during the measured time. The rest was spent spinning or asleep.
     pub(crate) busy: Duration,
-    /// The CPU time that it has used for both.
+    /// CPU time during the measured time, for work and spinning.
     pub(crate) cpu: Duration,
 }
 
-/// How long there was something to do.
+/// Measures how long a thread has work.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Busy {
+pub(crate) struct BusyTime {
     last: Timestamp,
-    /// The turn that began then had something to do.
+    /// Whether the turn that began at `last` had work.
     worked: bool,
     sum: Duration,
     idle_since: Option<Timestamp>,
 }
 
-impl Busy {
-    /// A turn has begun at `now`, and has `worked` or not; it lasts until the next one begins.
+impl BusyTime {
+    /// Records a turn that began at `now` and lasts until the next one begins.
     pub(crate) fn turn(&mut self, now: Timestamp, worked: bool, window: Option<[Timestamp; 2]>) {
         if self.worked && window.is_some_and(|[from, to]| self.last >= from && now < to) {
             self.sum += now.since(self.last);
@@ -289,12 +294,12 @@ impl Busy {
         (self.last, self.worked) = (now, worked);
     }
 
-    /// For how long there has been nothing to do.
+    /// Returns for how long there has been no work.
     fn idle(&self) -> Duration {
         self.idle_since.map_or(Duration::ZERO, |since| self.last.since(since))
     }
 
-    /// How long to sleep now, if at all.
+    /// Returns how long to sleep now, or `None`.
     pub(crate) fn sleep(&self, now: Timestamp, schedule: Option<&Schedule>) -> Option<Duration> {
         let free = schedule.map_or(SLEEP_MAX, |schedule| schedule.next().since(now)).min(SLEEP_MAX);
         (self.idle() > SPIN && free >= SLEEP_MIN).then(|| free - SLEEP_MIN / 2)
@@ -310,7 +315,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_are_due_evenly_and_threads_take_turns() {
+    fn requests_are_due_at_even_intervals_and_threads_alternate() {
         let begin = Timestamp::from_secs(5);
         let schedule = |thread: usize, step_micros| Schedule {
             begin,
@@ -342,13 +347,13 @@ mod tests {
     #[test]
     fn only_work_within_the_window_counts() {
         let at = Timestamp::from_micros;
-        let (mut busy, window) = (Busy::default(), Some([at(100), at(200)]));
+        let (mut busy, window) = (BusyTime::default(), Some([at(100), at(200)]));
         busy.turn(at(90), true, window); // begun before the window
         busy.turn(at(110), true, window);
         busy.turn(at(130), false, window);
         busy.turn(at(160), false, window);
         assert_eq!((busy.sum().as_micros(), busy.idle().as_micros()), (20, 30));
-        busy.turn(at(170), true, window); // after a sleep, which was no work
+        busy.turn(at(170), true, window); // after a sleep, which does not count
         busy.turn(at(180), false, window);
         assert_eq!((busy.sum().as_micros(), busy.idle().as_micros()), (30, 0));
     }

@@ -1,12 +1,12 @@
-//! Owns a ring of client connections by TCP, for who loads a server: connects, sends and multishot receives of many
-//! connections on one thread, with as few entries into the kernel as there are turns.
+//! Owns a ring of TCP client connections: connects, sends and multishot receives of many connections on one thread,
+//! with one system call per turn.
 //!
 //! ```text
 //!  free ──connect──► connecting ──► open ──┬──► shut down (sends and receives end) ──► free
 //!                         └── refused ─────┘
 //! ```
 //!
-//! A connection's number is not used again before the kernel has nothing of it in flight.
+//! A connection's number is not reused while the kernel has an operation of it in flight.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -22,39 +22,39 @@ use gyre::limits::SUBMIT_TRIES;
 use gyre::ring::{ReceiveBuffers, wait};
 use gyre::sys;
 
-/// Entries of the submission queue. When it is full the kernel is entered before the turn ends.
+/// Entries of the submission queue. When it is full it is submitted before the turn ends.
 const SUBMISSION_ENTRIES: u32 = 1024;
-/// The group of the provided buffers; there is one.
+/// Id of the only group of provided buffers.
 const BUFFER_GROUP: u16 = 0;
 
-/// What has happened to a connection.
+/// An event of a connection.
 #[derive(Debug)]
-pub(crate) enum Happened<'a> {
-    /// It is made.
+pub(crate) enum TcpEvent<'a> {
+    /// The connection is established.
     Open,
-    /// So much has come.
+    /// Bytes have arrived.
     Received(&'a [u8]),
-    /// It has ended, and its number is free: closed by either side, or by an error.
+    /// The connection was closed by either side or failed. Its number is free.
     Closed(Option<io::Error>),
 }
 
-/// What is to be done with a connection.
+/// What the user of a connection wants to send.
 #[derive(Debug, Default)]
-pub(crate) struct Orders {
-    /// Bytes to be sent behind what is being sent.
+pub(crate) struct Outgoing {
+    /// Bytes to send after those that are being sent.
     pub(crate) send: Vec<u8>,
-    /// Whether it is to be closed, whatever is left to send.
+    /// Whether to close the connection, even if bytes are left to send.
     pub(crate) close: bool,
 }
 
-/// A connection, and what of it is the kernel's at the moment.
+/// A connection and its operations in flight.
 struct Connection {
     socket: Option<OwnedFd>,
     target: Box<SockAddr>,
-    orders: Orders,
-    /// What is being sent: not touched until that has completed.
+    outgoing: Outgoing,
+    /// Bytes that are being sent. Not changed until the operation has completed.
     sending: Vec<u8>,
-    /// How much of it has been sent.
+    /// Number of bytes of `sending` that have been sent.
     sent: usize,
     connecting: bool,
     is_sending: bool,
@@ -71,7 +71,7 @@ pub(crate) struct TcpRing {
     in_flight: usize,
 }
 
-/// What a completion is about.
+/// The operation that a completion belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Operation {
     Connect,
@@ -96,11 +96,11 @@ impl Operation {
 }
 
 impl TcpRing {
-    /// A ring for so many connections, for the calling thread alone.
+    /// Creates a ring for up to `connections` connections, for the calling thread only.
     ///
     /// # Errors
     ///
-    /// What the kernel says: `ENOSYS` or `EPERM` without io_uring, `EINVAL` before Linux 6.1, `ENOMEM` by memlock.
+    /// `ENOSYS` or `EPERM` without io_uring, `EINVAL` before Linux 6.1, `ENOMEM` if the memlock limit is too low.
     pub(crate) fn new(connections: usize) -> io::Result<Self> {
         let uring = IoUring::builder()
             .setup_single_issuer()
@@ -109,12 +109,12 @@ impl TcpRing {
             .setup_submit_all()
             .dontfork()
             .build(SUBMISSION_ENTRIES)?;
-        // SAFETY: `drop` waits for the end of all receives before the buffers go.
+        // SAFETY: `drop` waits for the end of all receives before the buffers are freed.
         let buffers = unsafe { ReceiveBuffers::register(&uring.submitter(), BUFFER_GROUP) }?;
         let empty = || Connection {
             socket: None,
             target: Box::new(SockAddr::from(SocketAddr::from(([0; 4], 0)))),
-            orders: Orders::default(),
+            outgoing: Outgoing::default(),
             sending: Vec::new(),
             sent: 0,
             connecting: false,
@@ -127,11 +127,12 @@ impl TcpRing {
         Ok(Self { uring, connections, buffers, in_flight: 0 })
     }
 
-    /// Begins to connect, from `local` if it is given; `orders` are followed when that is done.
+    /// Starts to connect, from `local` if that is given. Bytes that are queued meanwhile are sent when the connection
+    /// is established.
     ///
     /// # Errors
     ///
-    /// If there is no socket to be had, or none at `local`.
+    /// If no socket can be opened, or it can't be bound to `local`.
     ///
     /// # Panics
     ///
@@ -161,38 +162,38 @@ impl TcpRing {
         self.push(&connect.build().user_data(Operation::Connect.of(number)))
     }
 
-    /// A connection's orders, to be added to. They are followed with [`follow`](Self::follow).
-    pub(crate) fn orders(&mut self, number: usize) -> &mut Orders {
-        &mut self.connections[number].orders
+    /// Returns what a connection will send. Call [`flush`](Self::flush) after a change.
+    pub(crate) fn outgoing(&mut self, number: usize) -> &mut Outgoing {
+        &mut self.connections[number].outgoing
     }
 
-    /// Queues what the orders say.
+    /// Starts to send a connection's outgoing bytes, or to close it.
     ///
     /// # Errors
     ///
-    /// If the kernel takes nothing.
-    pub(crate) fn follow(&mut self, number: usize) -> io::Result<()> {
+    /// If the kernel accepts no submissions.
+    pub(crate) fn flush(&mut self, number: usize) -> io::Result<()> {
         let connection = &mut self.connections[number];
         if !connection.open {
-            return Ok(()); // when it is open
+            return Ok(()); // sent when it is open
         }
         let socket = connection.socket.as_ref().expect("an open connection has a socket");
-        if connection.orders.close {
+        if connection.outgoing.close {
             connection.open = false;
             if connection.receiving || connection.is_sending {
-                // They end with it. (By the ring it would be done by another thread, on whatever core.)
+                // This ends them. (Through the ring another thread would do it, on any core.)
                 let _ = SockRef::from(socket).shutdown(Shutdown::Both);
             }
             return Ok(());
         }
         if connection.is_sending {
-            return Ok(()); // when the last send is through
+            return Ok(()); // sent when the current send has completed
         }
         let socket = types::Fd(socket.as_raw_fd());
         if connection.sent == connection.sending.len() {
             connection.sending.clear();
             connection.sent = 0;
-            std::mem::swap(&mut connection.sending, &mut connection.orders.send);
+            std::mem::swap(&mut connection.sending, &mut connection.outgoing.send);
         }
         let left = &connection.sending[connection.sent..];
         if left.is_empty() {
@@ -203,16 +204,16 @@ impl TcpRing {
         self.push(&send.build().user_data(Operation::Send.of(number)))
     }
 
-    /// Takes up to `budget` completions and tells `handle` what has happened, which may give orders: they are followed.
-    /// Returns how many there were.
+    /// Takes up to `budget` completions and passes their events to `handle`, which may add outgoing bytes. Returns the
+    /// number of completions.
     ///
     /// # Errors
     ///
-    /// If the kernel takes nothing.
+    /// If the kernel accepts no submissions.
     pub(crate) fn turn(
         &mut self,
         budget: usize,
-        mut handle: impl FnMut(usize, Happened<'_>, &mut Orders),
+        mut handle: impl FnMut(usize, TcpEvent<'_>, &mut Outgoing),
     ) -> io::Result<usize> {
         for taken in 0..budget {
             let Some(completion) = self.uring.completion().next() else {
@@ -234,7 +235,7 @@ impl TcpRing {
         operation: Operation,
         number: usize,
         completion: &cqueue::Entry,
-        handle: &mut impl FnMut(usize, Happened<'_>, &mut Orders),
+        handle: &mut impl FnMut(usize, TcpEvent<'_>, &mut Outgoing),
     ) -> io::Result<()> {
         let connection = &mut self.connections[number];
         let result = match completion.result() {
@@ -247,9 +248,9 @@ impl TcpRing {
                 match result {
                     Ok(_) => {
                         connection.open = true;
-                        handle(number, Happened::Open, &mut connection.orders);
+                        handle(number, TcpEvent::Open, &mut connection.outgoing);
                         self.receive(number)?;
-                        self.follow(number)?;
+                        self.flush(number)?;
                     }
                     Err(error) => connection.error = Some(error),
                 }
@@ -260,17 +261,17 @@ impl TcpRing {
                     Ok(length) => connection.sent += length,
                     Err(error) => {
                         connection.error.get_or_insert(error);
-                        connection.orders.close = true;
+                        connection.outgoing.close = true;
                     }
                 }
-                self.follow(number)?;
+                self.flush(number)?;
             }
             Operation::Receive => {
                 connection.receiving = cqueue::more(completion.flags());
                 if let Some(buffer) = cqueue::buffer_select(completion.flags()) {
                     let bytes = self.buffers.filled(buffer, *result.as_ref().unwrap_or(&0));
                     if !bytes.is_empty() && connection.open {
-                        handle(number, Happened::Received(bytes), &mut connection.orders);
+                        handle(number, TcpEvent::Received(bytes), &mut connection.outgoing);
                     }
                     self.buffers.recycle(buffer);
                 }
@@ -282,30 +283,30 @@ impl TcpRing {
                     connection.error.get_or_insert(error);
                 }
                 if !goes_on {
-                    connection.orders.close = true; // the other side has closed
+                    connection.outgoing.close = true; // the other side has closed
                 } else if !connection.receiving && connection.open {
                     self.receive(number)?;
                 }
-                self.follow(number)?;
+                self.flush(number)?;
             }
         }
         self.free(number, handle);
         Ok(())
     }
 
-    /// Frees a connection's number, if there is nothing more of it in the kernel.
-    fn free(&mut self, number: usize, handle: &mut impl FnMut(usize, Happened<'_>, &mut Orders)) {
+    /// Frees a connection's number if no operation of it is in flight.
+    fn free(&mut self, number: usize, handle: &mut impl FnMut(usize, TcpEvent<'_>, &mut Outgoing)) {
         let connection = &mut self.connections[number];
         let busy = connection.open || connection.connecting || connection.is_sending || connection.receiving;
         if busy || connection.socket.take().is_none() {
             return;
         }
-        connection.orders.close = false;
-        connection.orders.send.clear();
+        connection.outgoing.close = false;
+        connection.outgoing.send.clear();
         connection.sending.clear();
         connection.sent = 0;
         let error = connection.error.take();
-        handle(number, Happened::Closed(error), &mut connection.orders);
+        handle(number, TcpEvent::Closed(error), &mut connection.outgoing);
     }
 
     fn receive(&mut self, number: usize) -> io::Result<()> {
@@ -317,11 +318,11 @@ impl TcpRing {
         self.push(&receive.user_data(Operation::Receive.of(number)))
     }
 
-    /// Queues an entry; enters the kernel if the queue is full.
+    /// Queues an entry. Submits first if the queue is full.
     fn push(&mut self, entry: &squeue::Entry) -> io::Result<()> {
         for _ in 0..SUBMIT_TRIES {
-            // SAFETY: what an entry points to outlives its operation: an address is boxed and not written, and what is
-            // sent not touched, until that has completed; the ring drains before it drops them.
+            // SAFETY: what an entry points to outlives its operation. The address is boxed, and neither it nor the
+            // bytes being sent change until the operation has completed. The ring drains before it drops them.
             let pushed = unsafe { self.uring.submission().push(entry) };
             if pushed.is_ok() {
                 self.in_flight += 1;
@@ -329,14 +330,14 @@ impl TcpRing {
             }
             self.submit()?;
         }
-        Err(io::Error::other("the kernel takes nothing from the submission queue"))
+        Err(io::Error::other("the kernel accepts no submissions"))
     }
 
-    /// Hands the kernel what has been queued, and lets it do the ring's deferred work.
+    /// Submits the queued entries and lets the kernel do the ring's deferred work.
     ///
     /// # Errors
     ///
-    /// If the kernel takes nothing and never will.
+    /// If the kernel rejects the submission permanently.
     pub(crate) fn submit(&mut self) -> io::Result<()> {
         let (submitter, mut submissions, _) = self.uring.split();
         submissions.sync();
@@ -351,7 +352,7 @@ impl TcpRing {
         }
     }
 
-    /// Sleeps until there is something to take, or for so long.
+    /// Sleeps until there is a completion or `at_most` has passed.
     ///
     /// # Errors
     ///
@@ -363,7 +364,7 @@ impl TcpRing {
     fn cancel_and_drain(&mut self) -> io::Result<()> {
         self.submit()?;
         while self.in_flight > 0 {
-            // Not found: what there was has ended by itself.
+            // ENOENT: the operations have ended by themselves.
             match self.uring.submitter().register_sync_cancel(None, CancelBuilder::any()) {
                 Err(error) if error.raw_os_error() != Some(libc::ENOENT) => return Err(error),
                 _ => {}
@@ -379,7 +380,7 @@ impl TcpRing {
 
 impl Drop for TcpRing {
     fn drop(&mut self) {
-        // If the ring can't be drained the kernel may still write into the buffers: they must not be freed.
+        // If the ring can't be drained, the kernel may still write into the buffers, so they must not be freed.
         if let Err(error) = self.cancel_and_drain() {
             panic!("the ring of connections could not be drained: {error}");
         }
@@ -393,18 +394,18 @@ mod tests {
 
     use super::*;
 
-    /// Takes turns until `done`.
-    fn run(ring: &mut TcpRing, mut handle: impl FnMut(usize, Happened<'_>, &mut Orders) -> bool) {
+    /// Runs turns until `handle` returns true.
+    fn run(ring: &mut TcpRing, mut handle: impl FnMut(usize, TcpEvent<'_>, &mut Outgoing) -> bool) {
         let mut done = false;
         while !done {
-            ring.turn(16, |number, happened, orders| done |= handle(number, happened, orders)).unwrap();
+            ring.turn(16, |number, event, outgoing| done |= handle(number, event, outgoing)).unwrap();
             ring.submit().unwrap();
             ring.wait(Duration::from_millis(10)).unwrap();
         }
     }
 
     #[test]
-    fn bytes_go_both_ways_and_the_number_is_free_after_the_end() {
+    fn a_connection_sends_and_receives_and_its_number_can_be_reused() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let server = std::thread::spawn(move || {
@@ -418,57 +419,57 @@ mod tests {
         let mut ring = TcpRing::new(1).unwrap();
         for local in [None, Some("127.0.0.9:0".parse().unwrap())] {
             ring.connect(0, local, address).unwrap();
-            ring.orders(0).send.extend_from_slice(b"hello");
-            let mut heard = Vec::new();
-            run(&mut ring, |number, happened, _| {
+            ring.outgoing(0).send.extend_from_slice(b"hello");
+            let mut received = Vec::new();
+            run(&mut ring, |number, event, _| {
                 assert_eq!(number, 0);
-                match happened {
-                    Happened::Open => {}
-                    Happened::Received(bytes) => heard.extend_from_slice(bytes),
-                    Happened::Closed(error) => {
+                match event {
+                    TcpEvent::Open => {}
+                    TcpEvent::Received(bytes) => received.extend_from_slice(bytes),
+                    TcpEvent::Closed(error) => {
                         assert!(error.is_none(), "{error:?}");
                         return true;
                     }
                 }
                 false
             });
-            assert_eq!(heard, b"HELLO");
+            assert_eq!(received, b"HELLO");
         }
         assert_eq!(ring.in_flight, 0);
         server.join().unwrap();
     }
 
     #[test]
-    fn a_refused_connection_says_why() {
+    fn a_refused_connection_reports_the_error() {
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let mut ring = TcpRing::new(1).unwrap();
         ring.connect(0, None, address).unwrap();
-        let mut why = None;
-        run(&mut ring, |_, happened, _| match happened {
-            Happened::Closed(error) => {
-                why = error.map(|error| error.kind());
+        let mut kind = None;
+        run(&mut ring, |_, event, _| match event {
+            TcpEvent::Closed(error) => {
+                kind = error.map(|error| error.kind());
                 true
             }
             _ => false,
         });
-        assert_eq!(why, Some(io::ErrorKind::ConnectionRefused));
+        assert_eq!(kind, Some(io::ErrorKind::ConnectionRefused));
     }
 
     #[test]
-    fn orders_to_close_are_followed_and_an_open_ring_can_be_dropped() {
+    fn a_connection_closes_on_demand_and_a_ring_with_open_ones_can_be_dropped() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let mut ring = TcpRing::new(2).unwrap();
         ring.connect(0, None, address).unwrap();
         ring.connect(1, None, address).unwrap();
         let mut opened = 0;
-        run(&mut ring, |number, happened, orders| {
-            if let Happened::Open = happened {
-                orders.close = number == 0;
+        run(&mut ring, |number, event, outgoing| {
+            if let TcpEvent::Open = event {
+                outgoing.close = number == 0;
                 opened += 1;
             }
-            opened == 2 && matches!(happened, Happened::Closed(_)) || {
-                assert!(!matches!(happened, Happened::Closed(_)) || number == 0);
+            opened == 2 && matches!(event, TcpEvent::Closed(_)) || {
+                assert!(!matches!(event, TcpEvent::Closed(_)) || number == 0);
                 false
             }
         });

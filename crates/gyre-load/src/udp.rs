@@ -1,5 +1,5 @@
-//! Owns the load by UDP: one thread, its sockets on one ring, sessions as clients have them (BEP 15): connect, then
-//! announces and scrapes with the id that this gave.
+//! Owns the UDP load: one thread with its sockets on one ring. Its sessions follow BEP 15: a connect, then announces
+//! and scrapes with the received connection id.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
@@ -13,62 +13,62 @@ use gyre::time::Timestamp;
 use gyre::types::{Event, Family, PeerAddr};
 use gyre::wire::udp::{self, Response};
 
-use crate::check::{self, Answer, Judgement, Wanted};
-use crate::flight::{Flight, Match, Request};
+use crate::check::{self, Answer, CheckedReply, Expected};
 use crate::flood::Flood;
-use crate::measure::{Kind, Meter, Wrong};
+use crate::in_flight::{InFlight, Lookup, Request};
+use crate::measure::{Kind, Meter, ReplyError};
 use crate::options::Rate;
-use crate::population::{Ask, Population};
-use crate::run::{self, BURST, Busy, Loader, Outcome, Part, Phase, Schedule, Shared};
+use crate::population::{AnnounceParams, Population};
+use crate::run::{self, BURST, BusyTime, Loader, Phase, Schedule, Shared, ThreadConfig, ThreadResult};
 
-/// A client may use an id for a minute (BEP 15).
+/// Time for which a client may use a connection id (BEP 15).
 const ID_LIFE: Duration = Duration::from_secs(60);
-/// First connects that are lost before the target is said not to answer.
+/// Attempts to connect at the start before the run fails.
 const CONNECT_TRIES: u32 = 5;
-/// Sources that have a socket each. More share one, which sends from the address that each datagram names.
+/// Maximum number of sources with a socket each. More sources share one socket, which sends from several addresses.
 pub(crate) const SOCKETS_MAX: usize = 64;
-/// The receive buffer of each socket, and of one that sources share: what comes in while the generator is not looking
-/// must not be lost.
+/// Receive buffer of a source's socket. It must hold all replies that arrive while the generator does something else.
 const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
+/// Receive buffer of a socket that sources share.
 const SHARED_BUFFER_BYTES: usize = 64 << 20;
 
-/// A session: a client's, that has an address and port of its own.
+/// A client with its address and session.
 struct Source {
     endpoint: Endpoint,
-    /// As the tracker sees it, if nothing is in between.
+    /// Its address as the tracker sees it, without NAT in between.
     ip: IpAddr,
     connection: Option<(u64, Timestamp)>,
     in_flight: u32,
-    /// Peers that are still to be announced for the first time, when the table is filled.
+    /// Number of peers that the fill phase has not announced yet.
     to_fill: usize,
 }
 
-/// All but the ring.
+/// The state of the load without the ring.
 struct Client<'a> {
-    part: &'a Part,
-    /// Requests in flight at each source, at most, in a closed loop.
+    config: &'a ThreadConfig,
+    /// Maximum number of requests in flight of each source, in a closed loop.
     pipeline: u32,
     sources: Vec<Source>,
     population: Population,
-    flight: Flight,
+    in_flight: InFlight,
     phase: Phase,
     meter: Meter,
     request: Vec<u8>,
 }
 
-/// Runs one thread's load to its end.
+/// Runs the load of one thread to its end.
 ///
 /// # Errors
 ///
-/// If there is no ring or no socket, or the target doesn't answer at all.
+/// If the ring or a socket can't be opened, or the target does not answer.
 pub(crate) fn run(
-    part: &Part,
+    config: &ThreadConfig,
     pipeline: u32,
     population: Population,
     flood: Option<Flood>,
     shared: &Shared,
-) -> io::Result<Outcome> {
-    let (ring, endpoints) = open(part)?;
+) -> io::Result<ThreadResult> {
+    let (ring, endpoints) = open(config)?;
     let count = endpoints.len();
     let source = |(number, (endpoint, ip))| Source {
         endpoint,
@@ -79,38 +79,39 @@ pub(crate) fn run(
     };
     let sources = endpoints.into_iter().enumerate().map(source).collect();
     let client = Client {
-        part,
+        config,
         pipeline,
         sources,
         population,
-        flight: Flight::new(part.timeout),
+        in_flight: InFlight::new(config.timeout),
         phase: Phase::Connect,
-        meter: Meter::new(shared.live[part.thread].clone()),
+        meter: Meter::new(shared.live[config.thread].clone()),
         request: Vec::new(),
     };
-    let loader = UdpLoader { ring, client, flood, busy: Busy::default(), shared };
-    run::drive(loader, shared, part)
+    let loader = UdpLoader { ring, client, flood, busy: BusyTime::default(), shared };
+    run::drive(loader, shared, config)
 }
 
-/// A ring with the sockets of a thread's sources, what each is addressed by there, and its address.
-fn open(part: &Part) -> io::Result<(UdpRing, Vec<(Endpoint, IpAddr)>)> {
+/// Opens a ring with the sockets of a thread's sources. Returns it with the endpoint and the address of each source.
+fn open(config: &ThreadConfig) -> io::Result<(UdpRing, Vec<(Endpoint, IpAddr)>)> {
     let bind = |address: &SocketAddr, buffer_bytes: usize| {
         let socket = UdpSocket::bind(address);
-        let socket = socket.map_err(|error| io::Error::other(format!("no socket at {address}: {error}")))?;
+        let socket = socket
+            .map_err(|error| io::Error::other(format!("cannot open a socket at {address}: {error}")))?;
         sys::set_receive_buffer(&socket, buffer_bytes).map(|_| socket)
     };
-    let (doorbell, target) = (Doorbell::new()?, part.target);
-    if part.sources.len() > SOCKETS_MAX {
+    let (doorbell, target) = (Doorbell::new()?, config.target);
+    if config.sources.len() > SOCKETS_MAX {
         let socket = bind(&SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0), SHARED_BUFFER_BYTES)?;
         sys::deliver_local_address(&socket, Family::V4)?;
         let shared = |address: &SocketAddr| {
             (Endpoint { source: target, local: Some(address.ip()), socket: 0 }, address.ip())
         };
         let ring = UdpRing::new(vec![RingSocket { socket, wildcard: true }], &doorbell)?;
-        return Ok((ring, part.sources.iter().map(shared).collect()));
+        return Ok((ring, config.sources.iter().map(shared).collect()));
     }
     let (mut sockets, mut endpoints) = (Vec::new(), Vec::new());
-    for (number, address) in part.sources.iter().enumerate() {
+    for (number, address) in config.sources.iter().enumerate() {
         let socket = bind(address, RECEIVE_BUFFER_BYTES)?;
         let connected = socket.connect(target);
         connected.map_err(|error| io::Error::other(format!("udp://{target}: {error}")))?;
@@ -124,9 +125,9 @@ fn open(part: &Part) -> io::Result<(UdpRing, Vec<(Endpoint, IpAddr)>)> {
 struct UdpLoader<'a> {
     ring: UdpRing,
     client: Client<'a>,
-    /// Beside the load, while that is on.
+    /// A flood that runs beside the load.
     flood: Option<Flood>,
-    busy: Busy,
+    busy: BusyTime,
     shared: &'a Shared,
 }
 
@@ -145,7 +146,7 @@ impl Loader for UdpLoader<'_> {
                 return Ok(());
             }
         }
-        Err(io::Error::other(format!("udp://{} doesn't answer a connect request", self.client.part.target)))
+        Err(io::Error::other(format!("udp://{} does not answer connect requests", self.client.config.target)))
     }
 
     fn enter(&mut self, phase: Phase) {
@@ -164,7 +165,7 @@ impl Loader for UdpLoader<'_> {
     fn pending(&self) -> usize {
         let fills = self.client.phase == Phase::Fill;
         let to_fill = self.client.sources.iter().map(|source| if fills { source.to_fill } else { 0 });
-        self.client.flight.len() + to_fill.sum::<usize>()
+        self.client.in_flight.len() + to_fill.sum::<usize>()
     }
 
     fn turn(&mut self, schedule: &mut Option<Schedule>) -> io::Result<Timestamp> {
@@ -172,13 +173,13 @@ impl Loader for UdpLoader<'_> {
         let client = &mut self.client;
         let turned = self.ring.take(TURN_DATAGRAMS, |from, datagram, out| {
             let source = client.received(now, from, datagram)?;
-            client.tops_up(source).then(|| client.put_next(source, now, now, out))
+            client.needs_request(source).then(|| client.put_next(source, now, now, out))
         })?;
         let mut worked = turned.completions > 0;
-        (0..turned.truncated).for_each(|_| self.client.meter.is_wrong(Wrong::Length));
-        while let Some(request) = self.client.flight.expired(now) {
+        (0..turned.truncated).for_each(|_| self.client.meter.count_error(ReplyError::Length));
+        while let Some(request) = self.client.in_flight.pop_expired(now) {
             self.client.sources[usize::from(request.source)].in_flight -= 1;
-            self.client.meter.lost(request.kind, request.due);
+            self.client.meter.count_lost(request.kind, request.due);
         }
         worked |= match schedule {
             Some(schedule) => self.send_due(now, schedule),
@@ -205,13 +206,13 @@ impl Loader for UdpLoader<'_> {
 }
 
 impl UdpLoader<'_> {
-    /// Sends what the schedule has for now.
+    /// Sends the requests that are due.
     fn send_due(&mut self, now: Timestamp, schedule: &mut Schedule) -> bool {
         let mut sent = 0;
-        while sent < BURST && schedule.next() <= now && self.client.flight.has_room() {
+        while sent < BURST && schedule.next() <= now && self.client.in_flight.has_room() {
             let due = schedule.next();
             let source = self.client.population.below(self.client.sources.len() as u32) as usize;
-            if self.client.meter.is_behind(due) || !self.send(source, due) {
+            if self.client.meter.is_after_window(due) || !self.send(source, due) {
                 break;
             }
             schedule.step();
@@ -220,18 +221,18 @@ impl UdpLoader<'_> {
         sent > 0
     }
 
-    /// Brings each source up to as many requests in flight as it may have: at the start, and when some were lost.
+    /// Sends as many requests as each source may have in flight: at the start, and after some were lost.
     fn top_up(&mut self, now: Timestamp) -> bool {
         let mut sent = false;
         for source in 0..self.client.sources.len() {
-            while self.client.tops_up(source) && self.send(source, now) {
+            while self.client.needs_request(source) && self.send(source, now) {
                 sent = true;
             }
         }
         sent
     }
 
-    /// Sends a source's next request; false if the ring takes none at the moment.
+    /// Sends a source's next request. Returns false if the ring has no room.
     fn send(&mut self, source: usize, due: Timestamp) -> bool {
         let (client, now) = (&mut self.client, self.shared.clock.now());
         let endpoint = client.sources[source].endpoint;
@@ -245,60 +246,60 @@ impl UdpLoader<'_> {
 }
 
 impl Client<'_> {
-    /// Whether a source is to have one more request in flight, in a closed loop.
-    fn tops_up(&self, source: usize) -> bool {
+    /// Returns whether a source should have one more request in flight, in a closed loop.
+    fn needs_request(&self, source: usize) -> bool {
         let source = &self.sources[source];
         let closed = match self.phase {
             Phase::Fill => source.to_fill > 0,
-            Phase::Load => self.part.rate == Rate::Max,
+            Phase::Load => self.config.rate == Rate::Max,
             Phase::Connect | Phase::Drain => false,
         };
-        closed && source.in_flight < self.pipeline && self.flight.has_room()
+        closed && source.in_flight < self.pipeline && self.in_flight.has_room()
     }
 
-    /// Takes a reply; returns the source that it was for.
+    /// Takes a reply. Returns the source whose request it answers.
     fn received(&mut self, now: Timestamp, from: &Endpoint, datagram: &[u8]) -> Option<usize> {
         let Ok(response) = Response::parse(datagram) else {
-            self.meter.is_wrong(Wrong::Malformed);
+            self.meter.count_error(ReplyError::Malformed);
             return None;
         };
-        let request = match self.flight.take(response.transaction_id()) {
-            Match::Reply(request) if self.is_at(from, &request) => request,
-            Match::Reply(request) => {
-                // To another of our sources: that one has not got it.
+        let request = match self.in_flight.take(response.transaction_id()) {
+            Lookup::Found(request) if self.was_sent_from(from, &request) => request,
+            Lookup::Found(request) => {
+                // The reply went to another source, so the right one has lost it.
                 self.sources[usize::from(request.source)].in_flight -= 1;
-                self.meter.lost(request.kind, request.due);
-                self.meter.is_wrong(Wrong::Unasked);
+                self.meter.count_lost(request.kind, request.due);
+                self.meter.count_error(ReplyError::Unsolicited);
                 return None;
             }
-            Match::Late => {
-                self.meter.late();
+            Lookup::Late => {
+                self.meter.count_late();
                 return None;
             }
-            Match::Nothing => {
-                self.meter.is_wrong(Wrong::Unasked);
+            Lookup::Unknown => {
+                self.meter.count_error(ReplyError::Unsolicited);
                 return None;
             }
         };
         let source = usize::from(request.source);
         self.sources[source].in_flight -= 1;
-        let judgement =
-            judge(&mut self.sources[source], now, &request, &response, self.meter.looks_closely());
-        self.meter.judged(request.kind, request.due, now, &judgement);
+        let checked =
+            check_reply(&mut self.sources[source], now, &request, &response, self.meter.checks_duplicates());
+        self.meter.count_reply(request.kind, request.due, now, &checked);
         Some(source)
     }
 
-    /// Whether what came there was for the source of this request.
-    fn is_at(&self, from: &Endpoint, request: &Request) -> bool {
-        let asked = &self.sources[usize::from(request.source)].endpoint;
-        (asked.socket, asked.local) == (from.socket, from.local)
+    /// Returns whether the request was sent from the local endpoint at which its reply arrived.
+    fn was_sent_from(&self, from: &Endpoint, request: &Request) -> bool {
+        let source = &self.sources[usize::from(request.source)].endpoint;
+        (source.socket, source.local) == (from.socket, from.local)
     }
 
-    /// Writes a source's next request and enters it; returns its length.
+    /// Writes and registers a source's next request. Returns its length.
     fn put_next(&mut self, number: usize, due: Timestamp, now: Timestamp, out: &mut [u8]) -> usize {
         let source = &mut self.sources[number];
         let (connection_id, since) = source.connection.unwrap_or_default();
-        let mix = self.part.mix;
+        let mix = self.config.mix;
         let kind = if source.connection.is_none() || now.since(since) >= ID_LIFE {
             Kind::Connect
         } else if self.phase == Phase::Fill {
@@ -311,19 +312,19 @@ impl Client<'_> {
                 _ => Kind::Scrape,
             }
         };
-        // Until the new id comes, those that follow go on with the old one.
+        // Requests use the old id until the new one arrives.
         source.connection =
             source.connection.map(|(id, at)| (id, if kind == Kind::Connect { now } else { at }));
-        let ask = (kind == Kind::Announce).then(|| self.population.next(number));
-        let num_want = if self.phase == Phase::Fill { 0 } else { self.part.num_want };
-        let port = ask.map_or(0, |ask| ask.port);
+        let params = (kind == Kind::Announce).then(|| self.population.next(number));
+        let num_want = if self.phase == Phase::Fill { 0 } else { self.config.num_want };
+        let port = params.map_or(0, |params| params.port);
         let request = Request { kind, due, source: number as u16, port, num_want };
-        let transaction_id = self.flight.enter(now, request);
+        let transaction_id = self.in_flight.insert(now, request);
         self.sources[number].in_flight += 1;
-        self.meter.asked(kind, due);
-        match (kind, ask) {
-            (Kind::Announce, Some(ask)) => {
-                self.encode_announce(connection_id, transaction_id, &ask, num_want);
+        self.meter.count_request(kind, due);
+        match (kind, params) {
+            (Kind::Announce, Some(params)) => {
+                self.encode_announce(connection_id, transaction_id, &params, num_want);
             }
             (Kind::Scrape, _) => {
                 let info_hashes = &[self.population.torrent(number).0];
@@ -336,49 +337,59 @@ impl Client<'_> {
         self.request.len()
     }
 
-    fn encode_announce(&mut self, connection_id: u64, transaction_id: u32, ask: &Ask, num_want: u16) {
+    fn encode_announce(
+        &mut self,
+        connection_id: u64,
+        transaction_id: u32,
+        params: &AnnounceParams,
+        num_want: u16,
+    ) {
         let announce = udp::Announce {
             connection_id,
             transaction_id,
-            info_hash: ask.info_hash,
-            peer_id: ask.peer_id,
+            info_hash: params.info_hash,
+            peer_id: params.peer_id,
             downloaded: 0,
-            left: ask.left,
+            left: params.left,
             uploaded: 0,
-            event: ask.event,
+            event: params.event,
             key: 0,
-            num_want: if ask.event == Event::Stopped { 0 } else { num_want.into() },
-            port: ask.port,
+            num_want: if params.event == Event::Stopped { 0 } else { num_want.into() },
+            port: params.port,
             options: &[],
         };
         udp::Request::Announce(announce).encode(&mut self.request);
     }
 }
 
-/// Whether a response is what was asked for, and what it has.
-fn judge<'a>(
+/// Checks a response against its request, and stores a new connection id.
+fn check_reply<'a>(
     source: &mut Source,
     now: Timestamp,
     request: &Request,
     response: &Response<'a>,
-    closely: bool,
-) -> Judgement<'a> {
+    check_duplicates: bool,
+) -> CheckedReply<'a> {
     match (request.kind, response) {
         (Kind::Connect, Response::Connect { connection_id, .. }) => {
             source.connection = Some((*connection_id, now));
             Ok(Answer::Connection)
         }
-        (Kind::Announce, Response::Announce { interval_secs: 0, .. }) => Err(Wrong::Field),
+        (Kind::Announce, Response::Announce { interval_secs: 0, .. }) => Err(ReplyError::Field),
         (Kind::Announce, Response::Announce { peers, .. }) => {
-            let asker = PeerAddr::new(source.ip, request.port);
-            let wanted = Wanted { asker: Some(asker.as_bytes()), num_want: request.num_want, closely };
-            check::peers(peers, asker.as_bytes().len(), wanted).map(Answer::Peers)
+            let own_address = PeerAddr::new(source.ip, request.port);
+            let expected = Expected {
+                own_address: Some(own_address.as_bytes()),
+                num_want: request.num_want,
+                check_duplicates,
+            };
+            check::peers(peers, own_address.as_bytes().len(), expected).map(Answer::Peers)
         }
         (Kind::Scrape, Response::Scrape { entries, .. }) => match entries.len() {
             1 => Ok(Answer::Swarms(1)),
-            _ => Err(Wrong::Length),
+            _ => Err(ReplyError::Length),
         },
         (_, Response::Error { message, .. }) => Ok(Answer::Refused(message)),
-        _ => Err(Wrong::Kind),
+        _ => Err(ReplyError::Kind),
     }
 }

@@ -1,5 +1,5 @@
-//! Owns the watch over a run: how far it is (on a terminal as a bar, else in plain lines), how fast it was at each
-//! moment, and what the server's process used meanwhile.
+//! Owns the watching of a run: its progress (a bar on a terminal, otherwise plain lines), its timeline, and the CPU
+//! time and memory of the server's process.
 
 use std::io::{IsTerminal, Write, stderr, stdout};
 use std::thread;
@@ -9,31 +9,31 @@ use gyre::time::Timestamp;
 use hdrhistogram::Histogram;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::measure::no_latencies;
-use crate::options::Course;
+use crate::measure::empty_histogram;
+use crate::options::CommonOptions;
 use crate::process::Usage;
-use crate::report::Moment;
+use crate::report::TimelinePoint;
 use crate::run::Shared;
 
-/// How often the threads are looked at.
-const LOOK_INTERVAL: Duration = Duration::from_millis(50);
-/// Moments of the timeline in a run, at most.
-const MOMENTS: u32 = 100;
-/// A moment is no shorter than this.
-const MOMENT_MIN: Duration = Duration::from_millis(100);
-/// Where there is no terminal: how often a line is written.
+/// Interval at which the threads' counts are read.
+const READ_INTERVAL: Duration = Duration::from_millis(50);
+/// Maximum number of intervals in the timeline of a run.
+const POINTS_MAX: u32 = 100;
+/// The shortest interval of the timeline.
+const POINT_MIN: Duration = Duration::from_millis(100);
+/// Interval of the progress lines, without a terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// What was seen.
+/// The result of watching.
 pub(crate) struct Watched {
-    pub(crate) timeline: Vec<Moment>,
-    /// What the server's process used while it was measured.
-    pub(crate) server: Option<Used>,
+    pub(crate) timeline: Vec<TimelinePoint>,
+    /// Use of the server's process during the measured time.
+    pub(crate) server: Option<ProcessUsage>,
 }
 
-/// What a process used between two looks.
+/// CPU time and memory of a process between two readings.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Used {
+pub(crate) struct ProcessUsage {
     pub(crate) pid: u32,
     pub(crate) secs: f64,
     pub(crate) user_secs: f64,
@@ -42,25 +42,25 @@ pub(crate) struct Used {
 }
 
 /// Watches until the threads are done.
-pub(crate) fn watch(shared: &Shared, course: &Course, done: impl Fn() -> bool) -> Watched {
-    let mut display = Display::new(course.quiet);
+pub(crate) fn watch(shared: &Shared, common: &CommonOptions, done: impl Fn() -> bool) -> Watched {
+    let mut display = Display::new(common.quiet);
     let (mut usage, mut timeline) = ([None; 2], Vec::new());
-    let step = course.every.unwrap_or(course.duration / MOMENTS).max(MOMENT_MIN);
+    let step = common.every.unwrap_or(common.duration / POINTS_MAX).max(POINT_MIN);
     let mut last: Option<(Timestamp, [u64; 4])> = None;
     while !done() {
-        thread::sleep(LOOK_INTERVAL);
+        thread::sleep(READ_INTERVAL);
         let (now, counts) = (shared.clock.now(), counts(shared));
         display.show(now, shared, counts);
         let Some([from, to]) = shared.window().filter(|[from, _]| now >= *from) else { continue };
-        let look = || Some((shared.clock.now(), Usage::of(course.pid?).ok()?));
-        usage[0] = usage[0].or_else(look);
-        usage[1] = if now < to { look().or(usage[1]) } else { usage[1] };
+        let read = || Some((shared.clock.now(), Usage::of(common.pid?).ok()?));
+        usage[0] = usage[0].or_else(read);
+        usage[1] = if now < to { read().or(usage[1]) } else { usage[1] };
         let (since, before) = *last.get_or_insert((now, counts));
         if now.since(since) >= step && now <= to {
             let secs = now.since(since).as_secs_f64();
             let [requests, replies, lost, _] = [0, 1, 2, 3].map(|number| counts[number] - before[number]);
             let latency = latency(shared);
-            let moment = Moment {
+            let point = TimelinePoint {
                 at_secs: now.since(from).as_secs_f64(),
                 requests_per_sec: requests as f64 / secs,
                 replies_per_sec: replies as f64 / secs,
@@ -68,16 +68,16 @@ pub(crate) fn watch(shared: &Shared, course: &Course, done: impl Fn() -> bool) -
                 p50_us: latency.value_at_quantile(0.5),
                 p99_us: latency.value_at_quantile(0.99),
             };
-            if course.every.is_some() {
-                tell(&moment);
+            if common.every.is_some() {
+                print_point(&point);
             }
-            timeline.push(moment);
+            timeline.push(point);
             last = Some((now, counts));
         }
     }
     display.end();
-    let server = match (course.pid, usage) {
-        (Some(pid), [Some((begin, before)), Some((end, after))]) if end > begin => Some(Used {
+    let server = match (common.pid, usage) {
+        (Some(pid), [Some((begin, before)), Some((end, after))]) if end > begin => Some(ProcessUsage {
             pid,
             secs: end.since(begin).as_secs_f64(),
             user_secs: after.user_secs - before.user_secs,
@@ -89,7 +89,7 @@ pub(crate) fn watch(shared: &Shared, course: &Course, done: impl Fn() -> bool) -
     Watched { timeline, server }
 }
 
-/// Requests, replies, lost, wrong, of all threads.
+/// Returns the counts of all threads: requests, replies, lost, invalid.
 fn counts(shared: &Shared) -> [u64; 4] {
     let mut sum = [0; 4];
     for live in &shared.live {
@@ -98,24 +98,24 @@ fn counts(shared: &Shared) -> [u64; 4] {
     sum
 }
 
-/// The latencies of all threads since the last look.
+/// Returns the latencies of all threads since the last call.
 fn latency(shared: &Shared) -> Histogram<u64> {
-    let mut sum = no_latencies();
+    let mut sum = empty_histogram();
     for live in &shared.live {
-        let part = std::mem::replace(&mut *live.latency(), no_latencies());
+        let part = std::mem::replace(&mut *live.latency(), empty_histogram());
         sum.add(part).expect("histograms of one range");
     }
     sum
 }
 
-/// Prints a moment for whoever follows the run.
-fn tell(moment: &Moment) {
-    let Moment { at_secs, requests_per_sec, replies_per_sec, lost, p50_us, p99_us } = moment;
+/// Prints a point of the timeline to standard output.
+fn print_point(point: &TimelinePoint) {
+    let TimelinePoint { at_secs, requests_per_sec, replies_per_sec, lost, p50_us, p99_us } = point;
     let line = format!("{at_secs:.0} {requests_per_sec:.0} {replies_per_sec:.0} {lost} {p50_us} {p99_us}\n");
-    let _ = stdout().write_all(line.as_bytes()); // who has heard enough may close the pipe
+    let _ = stdout().write_all(line.as_bytes()); // the reader may close the pipe
 }
 
-/// How far the run is, for a human.
+/// The display of the progress.
 enum Display {
     None,
     Bar(ProgressBar),
@@ -141,9 +141,9 @@ impl Display {
                 let part = now.since(begin).as_secs_f64() / to.since(begin).as_secs_f64();
                 (phase, part.min(1.0))
             }
-            _ => ("getting up", 0.0),
+            _ => ("starting", 0.0),
         };
-        let text = format!("{requests} requests, {replies} replies, {lost} lost, {wrong} wrong");
+        let text = format!("{requests} requests, {replies} replies, {lost} lost, {wrong} invalid");
         match self {
             Self::None => {}
             Self::Bar(bar) => {
