@@ -7,7 +7,7 @@
 //! Each case is run twice under callgrind, once more often, and the difference counts: so what is set up and the start
 //! of the program cancel out. [`EXPECTED`] says what the counts were when it was last brought up to date; more than
 //! [`TOLERANCE`] above that is a failure. Other compilers give other counts. With the same compiler a change is held to
-//! [`STRICT`]: `-- --strict` compares so with the noted counts, `-- --base=PROGRAM` with this bench of another revision,
+//! [`STRICT`]: `-- --strict` compares with the noted counts, `-- --base=PROGRAM` with this bench of another revision,
 //! as scripts/instructions.sh builds it.
 
 #![allow(clippy::print_stdout, reason = "the table is what it is for")]
