@@ -233,7 +233,7 @@ impl UdpRing {
     }
 
     /// Stops receiving with the next [`submit`](Self::submit). Datagrams that the kernel has delivered until then must
-    /// still be [taken](Self::turn). Later ones stay in the sockets, for another process that shares them.
+    /// still be [taken](Self::take). Later ones stay in the sockets, for another process that shares them.
     pub fn stop_receiving(&mut self) {
         self.receiving = false;
         self.cancel_receives();
