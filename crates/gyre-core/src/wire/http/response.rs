@@ -57,13 +57,13 @@ pub struct Response<'f, 'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum ResponseError {
     /// The head can't be parsed.
-    #[error("it is not HTTP: {0}")]
+    #[error("the response is not HTTP: {0}")]
     NotHttp(httparse::Error),
     /// A Content-Length is not a number, or there are different ones.
-    #[error("its Content-Length is not a number, or there are different ones")]
+    #[error("the Content-Length of the response is invalid or contradictory")]
     ContentLength,
     /// Transfer-Encoding is not `chunked`.
-    #[error("its transfer coding is unknown")]
+    #[error("the transfer coding of the response is not supported")]
     TransferCoding,
     /// The chunks of the body can't be told apart.
     #[error(transparent)]
@@ -72,10 +72,10 @@ pub enum ResponseError {
     #[error("the response is longer than {0} bytes")]
     TooLong(usize),
     /// The connection was closed before the end of the head.
-    #[error("the response ends within its head")]
+    #[error("the response ends within the head")]
     EndsInHead,
     /// The connection was closed before the end of the body.
-    #[error("the response ends within its body")]
+    #[error("the response ends within the body")]
     EndsInBody,
 }
 
