@@ -28,7 +28,7 @@ outside() {
     trap 'rm -rf "$tmp"' EXIT
     mkdir "$tmp/top"
     cp "$deb" "$tmp/gyre.deb"
-    # The same with another version and other options, which an upgrade brings.
+    # The package of the next version, with other options, for an upgrade.
     dpkg-deb -R "$deb" "$tmp/next"
     sed -i 's/^Version: .*/&+next/' "$tmp/next/DEBIAN/control"
     echo "# New in this version." >>"$tmp/next/etc/gyre/gyre.toml"
@@ -86,7 +86,7 @@ looks_right() {
     done
     in_root gyre --version || die "gyre --version failed"
     in_root gyre-load --version || die "gyre-load --version failed"
-    in_root gyre config check /etc/gyre/gyre.toml || die "its options are none"
+    in_root gyre config check /etc/gyre/gyre.toml || die "its configuration file is invalid"
     # All of them but one are the defaults.
     [[ $(grep -v '^#\|^$' "$tmp/top/root/etc/gyre/gyre.toml") == 'state-dir = "/var/lib/gyre"' ]] ||
         die "gyre.toml sets something else"
@@ -127,7 +127,7 @@ completions_work() {
     there /usr/share/fish/vendor_completions.d/gyre-load.fish
 }
 
-# With the options of the unit, and without root's rights; in the network namespace nobody else has the port.
+# With the options of the unit, and without the rights of root. In the network namespace the port is free.
 serves() {
     local pid tries=100
     : >"$tmp/serve"

@@ -266,7 +266,7 @@ fn by_worker<S>(groups: Vec<Group<S>>) -> impl Iterator<Item = Vec<S>> {
 mod tests {
     use super::*;
 
-    /// With so many ports that may be shared, the kernel would choose some of them twice.
+    /// Among many ports that may be shared, the kernel would choose some twice.
     #[test]
     fn a_port_chosen_by_the_kernel_is_unique_and_can_be_shared_later() {
         for kind in [Type::DGRAM, Type::STREAM] {

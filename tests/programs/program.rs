@@ -388,7 +388,7 @@ fn a_closed_log_does_not_end_the_program() {
     let before = writes_of_log(pid);
     drop(stderr);
     let mut program = Program::unread(child);
-    eventually("a line that nobody reads", || writes_of_log(pid) != before);
+    eventually("a line that is not read", || writes_of_log(pid) != before);
     program.signal(Signal::TERM);
     assert_eq!(program.end().code(), Some(0));
 }
