@@ -244,11 +244,12 @@ pub struct Serve {
     admin_token_file: Option<PathBuf>,
 
     /// Switch to this user after binding the ports: a name or a number, optionally with a group. Other groups and all
-    /// capabilities are dropped. Requires root [default: keep the current user]
+    /// capabilities are dropped. Requires root [default: if started as root, `gyre` if that user exists, otherwise
+    /// `nobody`; if not, the current user]
     #[arg(long, value_name = "NAME[:GROUP]", help_heading = PRIVILEGES)]
     user: Option<UserName>,
 
-    /// Allow serving as root if no --user is given
+    /// Serve as root if no --user is given, or if it names root
     #[arg(long, help_heading = PRIVILEGES)]
     allow_root: bool,
 

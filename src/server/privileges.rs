@@ -13,6 +13,9 @@ use crate::error::ServerError;
 use crate::limits::{LOCKED_BYTES, WORKER_LOCKED_BYTES};
 use crate::sys::{self, Enforced, User};
 
+/// The users that a process of root switches to if it is told none: the first that exists.
+const DEFAULT_USERS: [&str; 2] = ["gyre", "nobody"];
+
 /// The privileges to drop; see [`Bound::restrict`].
 ///
 /// ```no_run
@@ -27,7 +30,8 @@ use crate::sys::{self, Enforced, User};
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Privileges {
-    /// Switch to this user. `None`: keep the current user.
+    /// Switch to this user. `None`: keep the current user, but a process of root switches to the user `gyre` if there is
+    /// one, otherwise to `nobody`, unless it may serve as root.
     pub user: Option<UserName>,
     /// Allow serving as root.
     pub allow_root: bool,
@@ -78,7 +82,12 @@ impl<M: Middleware + Send> Bound<M> {
     ///
     /// The process would serve as root without permission, the user does not exist, or the process can't switch to it.
     pub fn restrict(&mut self, privileges: &Privileges) -> Result<(), ServerError> {
-        let user = privileges.user.as_ref().map(find).transpose()?;
+        let stays_root = privileges.allow_root || !User::current().is_root();
+        let name = match &privileges.user {
+            None if !stays_root => Some(default_user(|name| User::find(name, None).is_ok())?),
+            named => named.clone(),
+        };
+        let user = name.as_ref().map(find).transpose()?;
         if user.unwrap_or_else(User::current).is_root() && !privileges.allow_root {
             return Err(ServerError::Root);
         }
@@ -86,7 +95,12 @@ impl<M: Middleware + Send> Bound<M> {
             let source = |source| ServerError::State { path: path.clone(), source };
             sys::make_directory(path, user).map_err(source)?;
         }
-        if let (Some(user), Some(name)) = (user, &privileges.user) {
+        if let (Some(user), Some(name)) = (user, &name) {
+            if privileges.user.is_none() {
+                tracing::info!(
+                    "started as root: running as user {name}; choose a user with --user, or keep root with --allow-root"
+                );
+            }
             sys::raise_locked_limit(LOCKED_BYTES + self.cores.len() as u64 * WORKER_LOCKED_BYTES);
             user.become_for_good().map_err(|source| failed(name, source))?;
         }
@@ -133,6 +147,12 @@ impl<M: Middleware + Send> Bound<M> {
     }
 }
 
+/// Returns the user that a process of root switches to if it is told none.
+fn default_user(exists: impl Fn(&str) -> bool) -> Result<UserName, ServerError> {
+    let user = DEFAULT_USERS.into_iter().find(|user| exists(user)).ok_or(ServerError::Root)?;
+    Ok(UserName { user: user.to_owned(), group: None })
+}
+
 fn find(name: &UserName) -> Result<User, ServerError> {
     User::find(&name.user, name.group.as_deref()).map_err(|source| failed(name, source))
 }
@@ -156,5 +176,18 @@ pub(super) fn explain(error: ServerError, readable: Option<&[PathBuf]>) -> Serve
             ServerError::OutOfReach(path)
         }
         (error, _) => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn root_switches_to_the_first_default_user_that_exists() {
+        let chosen = |existing: &[&str]| default_user(|name| existing.contains(&name));
+        assert_eq!(chosen(&["root", "nobody", "gyre"]).unwrap().to_string(), "gyre");
+        assert_eq!(chosen(&["root", "nobody"]).unwrap().to_string(), "nobody");
+        assert!(matches!(chosen(&["root"]), Err(ServerError::Root)));
     }
 }

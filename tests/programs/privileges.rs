@@ -43,18 +43,56 @@ fn of_each_thread(pid: u32, name: &str) -> Vec<String> {
 }
 
 #[test]
+fn started_as_root_it_runs_as_another_user_and_says_so() {
+    if !is_root() {
+        return;
+    }
+    let (directory, mut users) = (TempDir::new(), ["gyre", "nobody"].into_iter());
+    let (user, uid) = users
+        .find_map(|name| nix::unistd::User::from_name(name).unwrap().map(|user| (name, user.uid)))
+        .expect("a user of one of these names");
+    let state = directory.path().join("state");
+    let options = format!("{ANYWHERE} --state-dir {}", state.display());
+    for start in ["first", "again, with the state directory of the first"] {
+        let mut program = serve(&options);
+        let line = program.find_line("started as root").expect("a line that says so");
+        assert!(line.contains(&format!("running as user {user}")), "{start}: {line}");
+        assert!(line.contains("--user") && line.contains("--allow-root"), "{start}: {line}");
+        let (_, http) = program.ready();
+        assert_eq!(HttpClient::connect(http).get("/health").status, 200, "{start}");
+        let uids = of_each_thread(program.id(), "Uid");
+        assert!(
+            uids.iter().all(|uids| *uids == [(); 4].map(|()| uid.to_string()).join(" ")),
+            "{start}: {uids:?}"
+        );
+        assert!(of_each_thread(program.id(), "CapEff").iter().all(|rights| *rights == "0".repeat(16)));
+        program.signal(Signal::TERM);
+        assert_eq!(program.end().code(), Some(0));
+    }
+    // A directory of root's is not taken over silently.
+    let own = directory.path().join("own");
+    fs::create_dir(&own).unwrap();
+    let said = serve(&format!("{ANYWHERE} --state-dir {}", own.display())).ends_with(1);
+    assert!(said.contains(&format!("running as user {user}")) && said.contains("chown"), "{said}");
+}
+
+#[test]
 fn root_does_not_serve_unless_allowed() {
     if !is_root() {
         return;
     }
-    for options in [ANYWHERE.to_owned(), format!("{ANYWHERE} --user root"), format!("{ANYWHERE} --user 0:1")]
-    {
+    for options in [format!("{ANYWHERE} --user root"), format!("{ANYWHERE} --user 0:1")] {
         let said = serve(&options).ends_with(1);
         assert!(said.contains("--user NAME") && said.contains("--allow-root"), "{options}: {said}");
         assert_eq!(said.lines().count(), 1, "{said}");
     }
-    let allowed = serve(&format!("{ANYWHERE} --user root --allow-root"));
-    allowed.ready();
+    for options in ["--user root --allow-root", "--allow-root"] {
+        let mut program = serve(&format!("{ANYWHERE} {options}"));
+        program.ready();
+        assert_eq!(of_each_thread(program.id(), "Uid")[0], "0 0 0 0", "{options}");
+        program.signal(Signal::TERM);
+        assert_eq!(program.end().code(), Some(0));
+    }
 }
 
 #[test]
