@@ -30,8 +30,8 @@ const DEFAULT_USERS: [&str; 2] = ["gyre", "nobody"];
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Privileges {
-    /// Switch to this user. `None`: keep the current user, but a process of root switches to the user `gyre` if there is
-    /// one, otherwise to `nobody`, unless it may serve as root.
+    /// Switch to this user. `None`: keep the current user, but a process of root switches to the user `gyre` if
+    /// there is one, otherwise to `nobody`, unless it may serve as root.
     pub user: Option<UserName>,
     /// Allow serving as root.
     pub allow_root: bool,

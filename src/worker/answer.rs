@@ -42,7 +42,7 @@ enum Answered {
     Apart { status: StatusCode, body: Vec<u8> },
 }
 
-/// A request that is to be answered.
+/// A request and what its answer needs.
 pub(super) struct Exchange<'a, M> {
     connection: &'a Connection<'a, M>,
     request: Request<'a>,

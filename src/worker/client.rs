@@ -1,4 +1,4 @@
-//! Owns whom a request comes from: the other end of its connection or, through a trusted proxy, the client that the
+//! Owns the source of a request: the other end of its connection or, through a trusted proxy, the client that the
 //! proxy names.
 
 use std::net::IpAddr;

@@ -16,7 +16,7 @@ use super::answer::{Exchange, Responded};
 use super::client::Peer;
 use super::connections::{Admission, Fate, Phase};
 use super::stream::{Reading, Stream};
-use super::{App, Shared, Witness};
+use super::{App, PanicGuard, Shared};
 use crate::counters::{Counter, Kind};
 use crate::engine::middleware::Middleware;
 use crate::limits::{
@@ -66,7 +66,7 @@ pub(super) async fn accept<M: Middleware>(app: Rc<App<M>>, acceptor: Acceptor, n
 /// Serves one connection to its end.
 async fn serve<M: Middleware>(app: Rc<App<M>>, stream: Rc<TcpStream>, peer: Peer, admission: Admission) {
     let shared = &app.shared;
-    let _witness = Witness(shared.clone());
+    let _guard = PanicGuard(shared.clone());
     let mut connection = Connection {
         input: Vec::with_capacity(HTTP_READ_BYTES),
         reader: RequestReader::default(),

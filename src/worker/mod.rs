@@ -43,9 +43,9 @@ use connections::Connections;
 pub use orders::{LateSnapshot, Order, Slice};
 pub use save::Written;
 
-/// All that a worker is given by the server.
+/// Everything that the server gives a worker.
 pub struct Setup {
-    /// Where it runs; `None` leaves that to the kernel.
+    /// The core to run on. `None`: the kernel chooses.
     pub core: Option<usize>,
     /// Its UDP sockets, one for each listen address.
     pub sockets: Vec<RingSocket>,
@@ -55,32 +55,32 @@ pub struct Setup {
     pub engine: Engine,
     /// Its end of the mesh.
     pub mesh: Mesh,
-    /// What wakes it.
+    /// Wakes the worker.
     pub doorbell: Arc<Doorbell>,
     /// The process's clock.
     pub clock: Clock,
     /// Where it publishes its counters.
     pub published: Arc<Published>,
-    /// When it must end.
+    /// Tells it to end.
     pub shutdown: Arc<Shutdown>,
-    /// How long it looks for work before it sleeps.
+    /// How long it polls for work before it sleeps.
     pub busy_poll: Duration,
-    /// HTTP connections that it holds at a time.
+    /// Limits of its HTTP connections.
     pub connections: ConnectionLimits,
-    /// What it is told while it runs.
+    /// Orders of the control thread.
     pub orders: Receiver<Order>,
 }
 
-/// How many HTTP connections a worker holds at a time.
+/// Limits of the HTTP connections of a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectionLimits {
-    /// That are served.
+    /// Maximum number of open connections.
     pub open: usize,
-    /// Beyond those, that are told that there are too many (503); still more are closed without a word.
+    /// Maximum number of further connections that are answered with a 503. More are closed without an answer.
     pub refused: usize,
 }
 
-/// How the workers end together: each goes on answering the others until none has anything left to finish.
+/// Shared state of the shutdown: each worker answers the others until all have finished their requests.
 #[derive(Debug)]
 pub struct Shutdown {
     stop: AtomicBool,
@@ -88,12 +88,12 @@ pub struct Shutdown {
 }
 
 impl Shutdown {
-    /// For so many workers.
+    /// Starts the shutdown state of `workers` workers.
     pub fn new(workers: usize) -> Self {
         Self { stop: AtomicBool::new(false), unfinished: AtomicUsize::new(workers) }
     }
 
-    /// Asks all workers to end. They see it when they wake: ring their doorbells.
+    /// Tells all workers to end. They see it when they wake, so the caller must ring their doorbells.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Release);
     }
@@ -103,26 +103,26 @@ impl Shutdown {
     }
 }
 
-/// A network whose word on a client's address is taken.
+/// A network of proxies that are trusted to name the client.
 #[derive(Clone, Copy, Debug)]
 pub struct Trusted {
-    /// The listener for which it is, by its number; `None`: all.
+    /// The number of the listener that it is trusted at. `None`: all listeners.
     pub listener: Option<usize>,
     /// The network.
     pub network: IpNet,
 }
 
-/// What a program brings along to the tracker; each worker has its own.
+/// What the program adds to the tracker. Each worker has its own.
 pub struct Program<M> {
-    /// What stands between requests and the swarms.
+    /// The middleware.
     pub middleware: M,
-    /// What is served by HTTP beside the tracker.
+    /// Routes that are served by HTTP beside the tracker.
     pub site: Arc<Site>,
-    /// Networks whose word on a client's address is taken.
+    /// Networks of trusted proxies.
     pub trusted_proxies: Arc<[Trusted]>,
 }
 
-/// A worker's part of the program, and what its tasks share with the turn.
+/// A worker's part of the program, and what its tasks and its turn share.
 struct App<M> {
     shared: Rc<Shared>,
     gate: RefCell<Gate<M>>,
@@ -139,17 +139,17 @@ struct Shared {
     doorbell: Arc<Doorbell>,
     clock: Clock,
     stopping: Cell<bool>,
-    /// An operation was queued on the runtime's ring, which submits only when the thread is about to sleep.
+    /// An operation is queued on the runtime's ring, which submits only when the thread is about to sleep.
     unsubmitted: Cell<bool>,
-    /// A task has panicked, where that does not abort.
+    /// A task has panicked, in a build that unwinds.
     panicked: Cell<bool>,
 }
 
-/// Each task of a worker has one. A task that panics has left things half done, so that the worker ends too. (It is
-/// not wrapped around the task, which would be held twice then.)
-struct Witness(Rc<Shared>);
+/// Ends the worker if the task that holds the guard panics, because the task may leave its work half done. It is a
+/// value in the task, not a wrapper: a wrapper would hold the memory of the task twice.
+struct PanicGuard(Rc<Shared>);
 
-impl Drop for Witness {
+impl Drop for PanicGuard {
     fn drop(&mut self) {
         if thread::panicking() {
             self.0.panicked.set(true);
@@ -158,11 +158,11 @@ impl Drop for Witness {
     }
 }
 
-/// Runs a worker to its end, on the calling thread. `ready` is called once it serves.
+/// Runs a worker on the calling thread until it ends. `ready` is called once it serves.
 ///
 /// # Errors
 ///
-/// What keeps it from starting, or from going on.
+/// An error that keeps it from starting or from going on.
 pub fn run<M: Middleware>(setup: Setup, program: Program<M>, ready: impl FnOnce()) -> io::Result<()> {
     if let Some(core) = setup.core {
         let named = |error| io::Error::other(format!("it can't be bound to core {core}: {error}"));
@@ -221,7 +221,7 @@ async fn serve<M: Middleware>(setup: Setup, program: Program<M>, ready: impl FnO
     ended
 }
 
-/// Wakes the worker now and then, if it sleeps for want of requests, to look after what depends on time alone.
+/// Wakes a worker without requests every [`HOUSEKEEPING_INTERVAL_MS`] for the work that depends on time alone.
 async fn tick(doorbell: Arc<Doorbell>) {
     loop {
         tokio::time::sleep(Duration::from_millis(HOUSEKEEPING_INTERVAL_MS)).await;
@@ -229,12 +229,12 @@ async fn tick(doorbell: Arc<Doorbell>) {
     }
 }
 
-/// Datagrams that the kernel has dropped since the sockets were made, by whichever process.
+/// Returns the number of datagrams that the kernel has dropped since the sockets were created, by any process.
 fn kernel_drops(ring: &UdpRing) -> u64 {
     ring.sockets().filter_map(|socket| sys::kernel_drops(socket).ok()).map(u64::from).sum()
 }
 
-/// How long a worker that has nothing left to finish sleeps before it looks whether the others have.
+/// Pause of a worker that has finished before it checks again whether the others have.
 const NAP: Duration = Duration::from_millis(1);
 
 /// A listener, and the task that takes connections from it.
@@ -254,11 +254,11 @@ struct Driver<M> {
     orders: Receiver<Order>,
     /// The late snapshot to write before the end, in a handover.
     late: Option<LateSnapshot>,
-    /// What the sockets had dropped when it began.
+    /// Drops of the sockets before the start.
     drops_before: u64,
-    /// Where connections come in; none once the worker is to end.
+    /// The listeners. Empty once the worker ends.
     doors: Vec<Door>,
-    /// In flight: a no-op that completes once all that HTTP queued before it has been submitted.
+    /// A no-op in flight. It completes once everything that HTTP queued before it has been submitted.
     submission: Option<Pin<Box<dyn Future<Output = io::Result<()>>>>>,
 }
 
@@ -298,10 +298,11 @@ impl<M: Middleware> Driver<M> {
 
     /// Lets the runtime run some of the tasks that are ready, and comes back.
     ///
-    /// tokio-uring submits when its thread is about to sleep for want of ready tasks, and yielding is not that: as long
-    /// as UDP keeps a worker busy HTTP would starve. So when something is to be submitted the worker queues a no-op
-    /// behind it and waits instead of yielding. The runtime then goes to sleep, submits, and is woken by the no-op's
-    /// completion. If tasks are ready meanwhile they come first, and the worker has its turns between them.
+    /// tokio-uring submits when its thread is about to sleep because no task is ready. A worker that yields stays
+    /// ready, so HTTP would starve while UDP keeps the worker busy. If HTTP has queued an operation, the worker
+    /// queues a no-op behind it and waits for its completion instead of yielding. The runtime then sleeps, submits,
+    /// and is woken by the completion. Tasks that become ready in between run first, and the worker has its turns
+    /// between them.
     async fn pass(&mut self) -> io::Result<()> {
         if self.submission.is_none() && self.app.shared.unsubmitted.replace(false) {
             self.submission = Some(Box::pin(tokio_uring::no_op()));
@@ -343,8 +344,8 @@ impl<M: Middleware> Driver<M> {
         slept
     }
 
-    /// Takes no new connections and datagrams, finishes the requests in flight, and helps the other workers to finish
-    /// theirs.
+    /// Takes no new connections and datagrams, finishes the requests in flight, and answers the other workers until
+    /// they have finished theirs.
     async fn finish(mut self) -> io::Result<()> {
         let started = self.app.shared.clock.now();
         let grace = Duration::from_millis(SHUTDOWN_GRACE_MS);

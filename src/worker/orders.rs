@@ -1,5 +1,5 @@
-//! Owns what a worker is told and asked while it runs, by the rest of the process. It looks for some each turn; who
-//! has some for it rings its doorbell.
+//! Owns the orders of the process to a running worker. The worker checks for orders in each turn. A sender rings the
+//! doorbell of the worker.
 
 use std::fs::File;
 use std::io;
@@ -12,30 +12,30 @@ use crossbeam::channel::Sender;
 use tokio::sync::mpsc;
 
 use super::save::Written;
-use super::{ConnectionLimits, Driver, Shared, Trusted, Witness, save};
+use super::{ConnectionLimits, Driver, PanicGuard, Shared, Trusted, save};
 use crate::engine;
 use crate::limits::{SURVEY_PAUSE_MS, SURVEY_SLICE};
 use crate::swarm::SurveyPosition;
 use crate::types::{InfoHash, SwarmCounts};
 
-/// What a worker is told.
+/// An order to a worker.
 pub enum Order {
-    /// What the engine is told.
+    /// An order for its engine.
     Engine(engine::Order),
-    /// Another number of connections. Those beyond it that idle are closed.
+    /// Replace the limits of connections. Idle connections beyond them are closed.
     Connections(ConnectionLimits),
-    /// Other networks whose word on a client's address is taken.
+    /// Replace the networks of trusted proxies.
     TrustedProxies(Arc<[Trusted]>),
-    /// Write the table to this file, and say how long it has become.
+    /// Write the table to this file, and report its length.
     Save {
         /// An empty file.
         file: File,
-        /// Who is told; there is room.
+        /// Where the result is sent. The channel has a free slot.
         done: Sender<io::Result<Written>>,
     },
-    /// Tell of all swarms, slice by slice, for as long as somebody listens.
+    /// Send all swarms in slices, until the receiver is closed.
     Survey(mpsc::Sender<Slice>),
-    /// Give copies of the descriptors of all sockets.
+    /// Send copies of the descriptors of all sockets.
     Sockets(Sender<io::Result<Vec<OwnedFd>>>),
     /// At the end, after the last request, write the recent announces of the table.
     SaveLate(LateSnapshot),
@@ -53,7 +53,7 @@ pub struct LateSnapshot {
     pub file: File,
     /// Peers whose last announce is older than this are left out.
     pub young_secs: u32,
-    /// Who is told; there is room.
+    /// Where the result is sent. The channel has a free slot.
     pub done: Sender<io::Result<Written>>,
 }
 
@@ -90,9 +90,9 @@ impl<M> Driver<M> {
     }
 }
 
-/// Tells of all swarms, a slice at a time between the worker's turns.
+/// Sends all swarms, one slice at a time between the worker's turns.
 async fn survey(shared: Rc<Shared>, listener: mpsc::Sender<Slice>) {
-    let _witness = Witness(shared.clone());
+    let _guard = PanicGuard(shared.clone());
     let mut surveyed = SurveyPosition::default();
     loop {
         let slice = shared.engine.borrow().survey(&mut surveyed, SURVEY_SLICE);

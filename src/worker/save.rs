@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio_uring::fs::File;
 
-use super::{Shared, Witness};
+use super::{PanicGuard, Shared};
 use crate::engine::SnapshotWriter;
 use crate::limits::{SNAPSHOT_PAUSE_MS, SNAPSHOT_SLICE};
 use crate::time::unix_secs;
@@ -26,7 +26,7 @@ pub(super) async fn save(
     file: std::fs::File,
     young_secs: Option<u32>,
 ) -> io::Result<Written> {
-    let _witness = Witness(shared.clone());
+    let _guard = PanicGuard(shared.clone());
     let file = File::from_std(file);
     let (mut out, mut written) = (Vec::new(), Written::default());
     let mut writer = SnapshotWriter::start(young_secs, &mut out);

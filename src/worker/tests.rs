@@ -1,5 +1,5 @@
-//! Deadlines of HTTP connections and of middleware that waits, and what becomes of buffers, on a worker whose time the
-//! test passes.
+//! Tests of the deadlines of HTTP connections and of waiting middleware, and of the reuse of buffers, with a clock that
+//! the test advances.
 
 use std::future::pending;
 use std::io::{Read, Write};
@@ -298,7 +298,7 @@ fn who_waits_too_long_by_http_gets_a_503_and_what_came_meanwhile_its_answer() {
     });
 }
 
-/// A worker that nobody asks anything still has the sweep to do, at its pace: a turn says so until it has caught up.
+/// The sweep goes on at its pace without any request: turns report unfinished work until it has caught up.
 #[test]
 fn what_is_due_keeps_a_worker_awake() {
     tokio_uring::start(async {

@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::{App, Witness};
+use super::{App, PanicGuard};
 use crate::counters::Counter;
 use crate::engine::Waiting;
 use crate::engine::middleware::Middleware;
@@ -34,7 +34,7 @@ impl<M: Middleware> Drop for Place<'_, M> {
 pub(super) async fn wait<M: Middleware>(app: Rc<App<M>>, waiting: Waiting) {
     let Waiting { mut request, passed, to } = waiting;
     let shared = &app.shared;
-    let _witness = Witness(shared.clone());
+    let _guard = PanicGuard(shared.clone());
     let _place = Place(&app); // the gate has taken it
     let middleware = app.gate.borrow().middleware();
     let ended = {

@@ -1,8 +1,8 @@
 //! Owns who is admitted: by the connection id, by access lists, and by the rates of the source.
 //!
 //! Without lists and limits this is one comparison for each datagram. Announces and scrapes count against a source's
-//! rate only with a valid connection id, so that nobody can use up the rate of another address. Connects and wrong ids
-//! can be forged.
+//! rate only with a valid connection id, so that a client can't use up the rate of another address. Connects and
+//! wrong ids can be forged.
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Owns which clients announce: how often each was met lately, of a sample.
+//! Owns the statistics of clients: how often each announced recently, in a sample.
 
 use std::time::Duration;
 
@@ -8,23 +8,23 @@ use crate::limits::{CLIENTS_HALF_LIFE_S, CLIENTS_MAX, CLIENTS_SAMPLE_US};
 use crate::time::Timestamp;
 use crate::types::PeerId;
 
-/// The bytes of a peer id that tell the client and its version (BEP 20, `-TR4060-`); what other conventions than
-/// Azureus's have there is told apart as far as these bytes differ.
+/// The bytes of a peer id that name the client and its version (BEP 20, `-TR4060-`). Peer ids of other conventions are
+/// told apart as far as these bytes differ.
 pub const CLIENT_BYTES: usize = 8;
 
-/// How often each client was met lately, at most [`CLIENTS_MAX`] of them: those that are met most are there (Misra and
-/// Gries), each with a count that is too low by what was met of all others at worst.
+/// Counts of the most frequent clients, at most [`CLIENTS_MAX`] of them (the algorithm of Misra and Gries). A count
+/// may be too low, at most by the number of sampled announces of all clients that are not in the list.
 #[derive(Clone, Debug, Default)]
 pub struct Clients {
     met: ArrayVec<([u8; CLIENT_BYTES], u32), CLIENTS_MAX>,
-    /// When the next one is noted, at the earliest.
+    /// Earliest time of the next sample.
     next_sample: Timestamp,
-    /// When the counts are halved.
+    /// When the counts are halved next.
     next_fade: Timestamp,
 }
 
 impl Clients {
-    /// Notes a client that announces, if the last one was not just now.
+    /// Counts the client of an announce, at most one for each [`CLIENTS_SAMPLE_US`].
     #[inline]
     pub fn note(&mut self, now: Timestamp, peer_id: &PeerId) {
         if now >= self.next_sample {
@@ -43,7 +43,7 @@ impl Clients {
         }
     }
 
-    /// Lets what is long ago count for less.
+    /// Halves the counts every [`CLIENTS_HALF_LIFE_S`].
     pub fn fade(&mut self, now: Timestamp) {
         if now >= self.next_fade {
             self.next_fade = now + Duration::from_secs(CLIENTS_HALF_LIFE_S);
@@ -51,7 +51,7 @@ impl Clients {
         }
     }
 
-    /// The first bytes of the clients' peer ids, each with how often it was met lately.
+    /// Returns the first bytes of the clients' peer ids with their counts.
     pub fn met(&self) -> impl Iterator<Item = ([u8; CLIENT_BYTES], u32)> {
         self.met.iter().copied()
     }
@@ -74,12 +74,12 @@ mod tests {
     }
 
     #[test]
-    fn who_is_met_often_is_known_among_many() {
+    fn frequent_clients_are_counted_among_many() {
         let mut clients = Clients::default();
         for round in 0..1_000_u16 {
             clients.count(&id(0));
             clients.count(&id(1 + round % 2));
-            clients.count(&id(100 + round)); // somebody new each time
+            clients.count(&id(100 + round)); // a new client each time
         }
         let count = |client| clients.met().find(|(id, _)| id[1..3] == u16::to_be_bytes(client)).unwrap().1;
         assert!((900..=1_000).contains(&count(0)), "{}", count(0));
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_long_ago_fades() {
+    fn old_counts_fade() {
         let mut clients = Clients::default();
         clients.fade(Timestamp::default());
         let at = |samples| Timestamp::from_micros(samples * CLIENTS_SAMPLE_US / 2);

@@ -12,7 +12,7 @@ use crate::limits::MAX_WAITING;
 pub struct Gate<M> {
     /// The tasks of requests that wait share it.
     middleware: Rc<M>,
-    /// Requests by UDP of this turn for which a task is to be started.
+    /// Requests by UDP of this turn that need a task.
     to_wait: Vec<Waiting>,
     /// Number of requests that wait, `to_wait` among them.
     waiting: usize,
@@ -37,7 +37,7 @@ pub struct Waiting {
 pub enum Verdict {
     /// The swarm is asked.
     Pass,
-    /// A response was sent, there is to be none, or the request is refused.
+    /// A response was sent, the client gets none, or the request is refused.
     Concluded(Result<(), TrackerError>),
     /// The middleware after this number of others has to wait.
     Wait(usize),
@@ -71,7 +71,7 @@ impl<M> Gate<M> {
         self.waiting
     }
 
-    /// Returns the next request by UDP of this turn for which a task is to be started; its place is taken.
+    /// Returns the next request by UDP of this turn that needs a task. Its place is taken.
     pub fn next_waiting(&mut self) -> Option<Waiting> {
         self.to_wait.pop()
     }

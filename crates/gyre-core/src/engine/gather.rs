@@ -1,4 +1,5 @@
-//! Owns the requests that wait for other workers: what is still missing, until when, and who is to be told.
+//! Owns the requests that wait for answers of other workers: the parts that are missing, the deadline, and where the
+//! response goes.
 
 use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
@@ -13,15 +14,15 @@ use crate::limits::{GATHER_DEADLINE_MS, MAX_GATHERS, POOLED_BOXES, TURN_GATHERS}
 use crate::time::Timestamp;
 use crate::types::SwarmCounts;
 
-/// Who waits.
+/// The waiting client.
 pub(super) enum Asker {
-    /// A client whose answer leaves as a datagram once it is whole.
+    /// A client by UDP: the response is sent once it is complete.
     Udp { to: Endpoint, transaction_id: u32 },
-    /// A task, once it has asked.
+    /// A task, with its waker once it was polled.
     Http { waker: Option<Waker> },
 }
 
-/// What came together.
+/// The answers so far.
 enum Gathered {
     Scrape { counts: Box<ScrapeCounts>, missing: usize },
     Announce(Option<(SwarmCounts, Box<PeerList>)>),
@@ -44,19 +45,19 @@ struct Slot {
     gathered: Gathered,
 }
 
-/// A UDP scrape that is whole.
+/// A complete scrape by UDP.
 pub(super) struct UdpScrape {
     pub(super) to: Endpoint,
     pub(super) transaction_id: u32,
     pub(super) counts: Box<ScrapeCounts>,
 }
 
-/// All requests of a worker that wait, and the boxes that their messages travel in.
+/// All waiting requests of a worker, and the boxes that their messages travel in.
 #[derive(Default)]
 pub(super) struct Gathers {
     slots: Slab<Slot>,
     next_serial: u32,
-    /// In the order of opening, which is that of the deadlines. May name tickets that are settled already.
+    /// In the order of opening, which is the order of the deadlines. Tickets may be settled already.
     deadlines: VecDeque<(Timestamp, Ticket)>,
     jobs: Pool<ScrapeJob>,
     lists: Pool<PeerList>,
@@ -64,7 +65,8 @@ pub(super) struct Gathers {
 }
 
 impl Gathers {
-    /// Opens a wait for so many parts of a scrape, of which these counts are known already. `None`: too many wait.
+    /// Opens a wait for `parts` parts of a scrape. `counts` has the counts that are known already. `None`: too many
+    /// wait.
     pub(super) fn open_scrape(
         &mut self,
         now: Timestamp,
@@ -96,7 +98,7 @@ impl Gathers {
         Some(ticket)
     }
 
-    /// Takes in a part of a scrape. The last one wakes the task that waits, or gives the datagram to be sent.
+    /// Takes a part of a scrape. The last part wakes the waiting task, or returns the scrape by UDP to answer.
     pub(super) fn scraped(&mut self, ticket: Ticket, job: Box<ScrapeJob>) -> Option<UdpScrape> {
         if let Some(slot) = self.find(ticket)
             && let Gathered::Scrape { counts, missing } = &mut slot.gathered
@@ -119,7 +121,7 @@ impl Gathers {
         None
     }
 
-    /// Takes in the answer to an announce and wakes the task that waits.
+    /// Takes the answer to an announce and wakes the waiting task.
     pub(super) fn announced(&mut self, ticket: Ticket, swarm: SwarmCounts, peers: Box<PeerList>) {
         match self.find(ticket) {
             Some(Slot { asker: Asker::Http { waker }, gathered: Gathered::Announce(answer), .. }) => {
@@ -130,7 +132,7 @@ impl Gathers {
         }
     }
 
-    /// What a task waits for, once it is there. `None`: it is late.
+    /// Returns the answer that a task waits for, once it is there. `None`: it is late.
     pub(super) fn poll(&mut self, ticket: Ticket, context: &Context<'_>) -> Poll<Option<Answer>> {
         let Some(slot) = self.find(ticket) else {
             return Poll::Ready(None);
@@ -148,7 +150,7 @@ impl Gathers {
         })
     }
 
-    /// Gives a wait up, if it is still open. Answers that come after all find nobody.
+    /// Gives a wait up, if it is still open. Later answers are dropped.
     pub(super) fn close(&mut self, ticket: Ticket) {
         if is_open(&self.slots, ticket) {
             match self.slots.remove(ticket.slot as usize).gathered {
@@ -159,7 +161,7 @@ impl Gathers {
         }
     }
 
-    /// Gives up what is past its deadline; returns how many that were.
+    /// Gives up waits past their deadline, at most [`TURN_GATHERS`]. Returns their number.
     pub(super) fn expire(&mut self, now: Timestamp) -> usize {
         let mut late = 0;
         for _ in 0..TURN_GATHERS {
@@ -189,23 +191,23 @@ impl Gathers {
         late
     }
 
-    /// Whether there is a deadline that has passed, be it of a wait that was settled.
+    /// Whether a deadline has passed, even that of a settled wait.
     pub(super) fn is_any_due(&self, now: Timestamp) -> bool {
         self.deadlines.front().is_some_and(|(deadline, _)| *deadline <= now)
     }
 
-    /// Whether nobody waits.
+    /// Whether no request waits.
     pub(super) fn is_empty(&self) -> bool {
         self.slots.is_empty()
     }
 
-    /// How many wait.
+    /// Returns the number of waiting requests.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.slots.len()
     }
 
-    /// How many deadlines are kept, settled ones among them.
+    /// Returns the number of deadlines in the list, including those of settled waits.
     #[cfg(test)]
     pub(super) fn tracked_deadlines(&self) -> usize {
         self.deadlines.len()
@@ -264,7 +266,7 @@ fn wake(waker: &mut Option<Waker>) {
     }
 }
 
-/// Empty boxes, to be filled again.
+/// Empty boxes for reuse.
 #[derive(Default)]
 pub(super) struct Pool<T>(#[allow(clippy::vec_box, reason = "it is the boxes that are reused")] Vec<Box<T>>);
 

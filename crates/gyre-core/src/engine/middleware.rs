@@ -41,7 +41,8 @@ use crate::error::TrackerError;
 pub enum Then {
     /// The next middleware gets it, and in the end the swarm, unless an answer was sent.
     Next,
-    /// Nobody else gets it. What was sent is the answer; if nothing was, UDP gives none and HTTP gives a 403.
+    /// No other middleware gets it. The response is what was sent. If nothing was sent, UDP sends nothing and HTTP a
+    /// 403.
     Stop,
     /// [`Middleware::wait`] goes on with it, in a task.
     Wait,
@@ -59,7 +60,7 @@ pub type Flow = Result<Then, TrackerError>;
 /// use gyre::engine::middleware::{Flow, Middleware, Next, Then};
 /// use gyre::error::{Code, TrackerError};
 ///
-/// /// Refuses those whose passkey is too short to be one, and asks somebody about the others.
+/// /// Refuses passkeys that are too short, and looks up the others.
 /// #[derive(Clone)]
 /// struct Passkeys;
 ///
@@ -118,7 +119,7 @@ pub trait Middleware: Clone + 'static {
     }
 
     /// Runs those that come after so many that passed the request on already. The first of them has said that it has to
-    /// wait, unless `passed` is `None`: then nobody was asked before.
+    /// wait, unless `passed` is `None`: then no middleware was asked before.
     #[doc(hidden)]
     fn run(
         &self,

@@ -56,30 +56,30 @@ pub use save::SnapshotWriter;
 pub use task::Outcome;
 pub use turn::{Datagrams, Host, Intake, Order, Received, Turned};
 
-/// What the operator decides about announces.
+/// Settings for announces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// Seconds that clients are asked to let pass between announces, before the random spread.
+    /// Seconds between announces that clients are asked for, before the random spread.
     pub announce_interval_secs: u32,
-    /// Seconds that clients must let pass (HTTP alone can say so).
+    /// Minimum seconds between announces (sent over HTTP only).
     pub min_interval_secs: u32,
-    /// Peers in a reply, at most.
+    /// Maximum number of peers in a response.
     pub max_peers: u16,
-    /// Seconds after its last announce at which a peer is gone.
+    /// Seconds after its last announce at which a peer expires.
     pub peer_timeout_secs: u32,
-    /// Memory that the worker's table may take.
+    /// Memory limit of the worker's table in bytes.
     pub table_bytes: usize,
 }
 
 impl Policy {
-    /// How many peers a request gets that asks for so many, or doesn't say.
+    /// Returns the number of peers for a request that asks for `asked`, or for the default.
     fn num_want(&self, asked: Option<u16>) -> u16 {
         asked.unwrap_or(DEFAULT_PEERS as u16).min(self.max_peers)
     }
 }
 
-/// The secrets and random numbers of one worker's engine. The key of the connection ids is that of the process: an id
-/// that one worker gave must hold with all.
+/// The secrets of one worker's engine. The key of the connection ids is not among them: it is the same for all workers,
+/// so that each accepts the ids of the others.
 #[derive(Clone, Copy)]
 pub struct Seeds {
     /// Keys the hash tables.
@@ -96,32 +96,32 @@ pub struct Engine {
     ids: ConnectionIds,
     shard: Shard,
     rng: Rng,
-    /// Who may ask; nothing if everybody may.
+    /// Access lists. `None`: every client is allowed.
     access: Option<Arc<Access>>,
-    /// How much each source may ask for; nothing if anything.
+    /// Rate limits. `None`: no limits.
     throttle: Option<Box<Throttle>>,
-    /// Whether there is either of both.
+    /// Whether there are lists or limits.
     is_guarded: bool,
     /// As in [`Seeds::table`].
     table_key: [u8; 16],
     gathers: Gathers,
-    /// Announces by UDP for swarms of this worker's own that are still to be answered in this turn.
+    /// Announces by UDP for swarms of this worker's own that this turn has not answered yet.
     announces: Vec<UdpAnnounce>,
-    /// Boxes for the hashes of scrapes that middleware sees.
+    /// Boxes for the info-hashes of scrapes that pass the middleware.
     queries: Pool<ScrapeQuery>,
     clients: Clients,
     /// When the next slice of the sweep is due.
     next_sweep: Timestamp,
-    /// When the counters are to be published next.
+    /// When the counters are published next.
     next_publish: Timestamp,
     /// The last fault of the program that a request met, until it is logged.
     fault: Option<TrackerError>,
-    /// What this worker has counted.
+    /// The counters of this worker.
     pub counters: Counters,
 }
 
 impl Engine {
-    /// An engine without any swarm.
+    /// Creates an engine without any swarm.
     pub fn new(me: WorkerId, owners: Owners, policy: Policy, ids: ConnectionIds, seeds: Seeds) -> Self {
         Self {
             me,
@@ -145,13 +145,13 @@ impl Engine {
         }
     }
 
-    /// Takes another policy, but for the timeout and the memory, which the table was made with.
+    /// Replaces the policy except for the peer timeout and the memory limit, which are fixed when the table is created.
     pub fn set_policy(&mut self, policy: Policy) {
         let Policy { peer_timeout_secs, table_bytes, .. } = self.policy;
         self.policy = Policy { peer_timeout_secs, table_bytes, ..policy };
     }
 
-    /// Does a slice of the sweep, or some while memory is short.
+    /// Does a slice of the sweep, or up to [`SHORT_SLICES`] while memory is short.
     pub fn sweep(&mut self, now: Timestamp) -> Swept {
         let mut swept = Swept::default();
         for _ in 0..SHORT_SLICES {
@@ -172,37 +172,37 @@ impl Engine {
         swept
     }
 
-    /// Walks over the table, from a position on.
+    /// Returns a walk over the table from a position on.
     pub fn save(&self, from: Position) -> TableWalk<'_> {
         self.shard.walk(from)
     }
 
-    /// Enters what was saved, beside what is there; returns how many peers were entered.
+    /// Enters saved swarms and peers beside those in the table. Returns the number of peers entered.
     pub fn load(&mut self, now: Timestamp, saved: Vec<Saved>) -> u64 {
         self.shard.load(now, saved)
     }
 
-    /// The same before anybody has announced.
+    /// Like [`load`](Self::load), but for a table without any announce, which is faster.
     pub fn restore(&mut self, now: Timestamp, saved: Vec<Saved>) -> u64 {
         self.shard.restore(now, saved)
     }
 
-    /// The next swarms of a survey of the table, so many of them, with their counts; none at its end.
+    /// Returns the next swarms of a survey of the table with their counts, at most `at_most`. Empty at the end.
     pub fn survey(&self, surveyed: &mut SurveyPosition, at_most: usize) -> Vec<(InfoHash, SwarmCounts)> {
         self.shard.survey(surveyed, at_most)
     }
 
-    /// A swarm of this worker's own: its counts, and so many of its peers.
+    /// Returns the counts of a swarm of this worker's own, and at most `peers` of its peers.
     pub fn look_at(&self, info_hash: &InfoHash, peers: usize) -> (SwarmCounts, Vec<PeerInfo>) {
         (self.shard.scrape(info_hash), self.shard.peers(info_hash, peers))
     }
 
-    /// Which clients announce.
+    /// Returns the statistics of clients.
     pub fn clients(&self) -> &Clients {
         &self.clients
     }
 
-    /// Brings those counters up to date that say how things stand now.
+    /// Updates the gauges among the counters.
     pub fn gauge(&mut self, now: Timestamp) {
         let totals = self.shard.totals();
         self.counters.set(Counter::Swarms, totals.swarms);
@@ -216,13 +216,14 @@ impl Engine {
         self.counters.set(Counter::SweepLagMs, self.shard.sweep_lag(now).as_millis() as u64);
     }
 
-    /// Enters a peer, as an announce that nobody reads the answer of.
+    /// Enters a peer as an announce does, without a response.
     #[cfg(test)]
     pub(crate) fn enter(&mut self, now: Timestamp, announce: &crate::types::Announce) {
         self.shard.announce(now, announce, &mut self.rng, &mut PeerList::default());
     }
 
-    /// The interval for one reply: up to a sixteenth longer than configured, so that clients don't fall into step.
+    /// Returns the interval for one response: up to a sixteenth longer than configured, so that clients do not
+    /// synchronise.
     fn interval_secs(&mut self) -> u32 {
         let interval = self.policy.announce_interval_secs;
         interval + self.rng.u32(..=interval / INTERVAL_SPREAD_DIVISOR)

@@ -26,24 +26,24 @@ pub struct PeerList {
     pub v4: ArrayVec<[u8; PEER_V4_BYTES], MAX_PEERS>,
     /// Packed IPv6 peers.
     pub v6: ArrayVec<[u8; PEER_V6_BYTES], MAX_PEERS>,
-    /// What the IPv4 peers call themselves: all zeros where that isn't known.
+    /// Peer ids of the IPv4 peers: all zeros where they are not known.
     pub v4_ids: ArrayVec<PeerId, MAX_PEERS>,
-    /// The same of the IPv6 peers.
+    /// Peer ids of the IPv6 peers: all zeros where they are not known.
     pub v6_ids: ArrayVec<PeerId, MAX_PEERS>,
 }
 
 impl PeerList {
-    /// How many there are.
+    /// Returns the number of peers.
     pub fn len(&self) -> usize {
         self.v4.len() + self.v6.len()
     }
 
-    /// Whether there are none.
+    /// Whether the list is empty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Adds a peer. False: there are [`MAX_PEERS`] of its family already.
+    /// Adds a peer. Returns false if there are [`MAX_PEERS`] of its family already.
     pub fn push(&mut self, address: SocketAddr, id: Option<PeerId>) -> bool {
         let id = id.unwrap_or(PeerId::UNKNOWN);
         match PeerAddr::new(address.ip(), address.port()) {
@@ -52,7 +52,7 @@ impl PeerList {
         }
     }
 
-    /// The peers, those of IPv4 first, and what they call themselves where that is known.
+    /// Returns the peers, IPv4 first, with their peer ids where they are known.
     pub fn iter(&self) -> impl Iterator<Item = (SocketAddr, Option<PeerId>)> {
         let named = |id: &PeerId| (*id != PeerId::UNKNOWN).then_some(*id);
         let v4 = self.v4.iter().zip(&self.v4_ids).map(move |(peer, id)| (unpack_v4(peer), named(id)));
@@ -60,7 +60,7 @@ impl PeerList {
         v4.chain(v6)
     }
 
-    /// Keeps those peers alone for which `keep` is true.
+    /// Keeps only the peers for which `keep` returns true.
     pub fn retain(&mut self, mut keep: impl FnMut(SocketAddr) -> bool) {
         let mut kept = Self::default();
         for (address, id) in self.iter().filter(|(address, _)| keep(*address)) {
@@ -69,7 +69,7 @@ impl PeerList {
         *self = kept;
     }
 
-    /// Takes all out.
+    /// Removes all peers.
     pub fn clear(&mut self) {
         self.v4.clear();
         self.v6.clear();
@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_pushed_comes_back_and_the_list_stays_bounded() {
+    fn pushed_peers_come_back_and_the_list_stays_bounded() {
         let mut peers = PeerList::default();
         let (v4, v6) = ("192.0.2.7:1".parse().unwrap(), "[2001:db8::1]:2".parse().unwrap());
         assert!(peers.is_empty() && peers.push(v6, Some(PeerId([7; 20]))) && peers.push(v4, None));

@@ -52,7 +52,7 @@ pub trait Worker {
 #[derive(Debug)]
 pub enum Step<'a> {
     /// The swarms were asked for a request.
-    Asked(&'a RequestContext<'a>, &'a Outcome),
+    Ask(&'a RequestContext<'a>, &'a Outcome),
     /// A ticket was polled.
     Polled(Ticket, &'a Poll<Option<Answer>>),
     /// A ticket was given up, or is settled.
@@ -118,7 +118,7 @@ impl<W: Worker> Rest for Swarms<'_, W> {
                 RequestContext::Connect(_) => None,
                 request => {
                     let outcome = ask(worker, now, |engine, now, mailbox| engine.ask(now, request, mailbox));
-                    worker.observe(Step::Asked(request, &outcome));
+                    worker.observe(Step::Ask(request, &outcome));
                     let answered = match outcome {
                         Outcome::Ready(answer) => Some(answer),
                         Outcome::Waiting(ticket) => answer(worker, ticket).await,

@@ -1,4 +1,5 @@
-//! Engines on a network that is a vector: every request answered once or counted as dropped, whoever owns the swarm.
+//! Tests of several engines whose network is a vector: every request is answered once or counted as dropped, whichever
+//! engine owns the swarm.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -358,7 +359,7 @@ fn a_full_mesh_drops_and_counts_and_leaves_nothing_behind() {
 }
 
 #[test]
-fn who_waits_too_long_is_told_and_a_late_answer_finds_nobody() {
+fn a_request_that_waits_too_long_is_given_up_and_a_late_answer_is_dropped() {
     let mut net = Net::new(2);
     let (id, foreign) = (net.id(client(0)), foreign_hash(&net));
     let context = Context::from_waker(Waker::noop());
@@ -391,7 +392,7 @@ fn who_waits_too_long_is_told_and_a_late_answer_finds_nobody() {
 }
 
 #[test]
-fn only_so_many_may_wait() {
+fn the_number_of_waiting_requests_is_limited() {
     let mut net = Net::new(2);
     let foreign = foreign_hash(&net);
     let (ip, query) = (client(0).ip(), http_announce(foreign));
@@ -423,7 +424,7 @@ proptest! {
 
     /// Whatever a client sends that has no connection id, it gets no more bytes than it sent.
     #[test]
-    fn nobody_is_amplified(
+    fn responses_to_unverified_clients_are_no_longer_than_their_requests(
         mut datagram in proptest::collection::vec(any::<u8>(), 0..200), action in 0..5_u8, magic: bool,
     ) {
         let mut net = Net::new(2);
@@ -441,7 +442,7 @@ proptest! {
 }
 
 #[test]
-fn a_worker_short_of_memory_counts_whom_it_drops() {
+fn a_worker_short_of_memory_counts_the_peers_that_it_drops() {
     let mut net = Net::new(1);
     let policy = Policy { table_bytes: TABLE_MIN_BYTES as usize, ..POLICY };
     let seeds = Seeds { table: [1; 16], random: 1 };
@@ -497,7 +498,7 @@ fn who_asks_for_more_than_it_may_gets_no_answer() {
     let announce = |id| Request::Announce(announce(id, hash(1), 1));
     let info_hashes = &[hash(1)];
     let scrape = |id| Request::Scrape(udp::Scrape { connection_id: id, transaction_id: 1, info_hashes });
-    // What anybody can send in another's name takes nothing of what that one may.
+    // Datagrams with a forged source address do not count against the rate of that address.
     assert_eq!(answered(&mut net, 0, mad, announce(ids[0] ^ 2)), 0);
     assert_eq!(answered(&mut net, 0, mad, Request::Connect { transaction_id: 1 }), 3, "one was for the id");
     assert_eq!(answered(&mut net, 0, mad, announce(ids[0])), 3);

@@ -66,7 +66,7 @@ pub struct Received {
     pub send_failed: u64,
     /// Datagrams longer than any request, dropped.
     pub truncated: u64,
-    /// Receives that ended early for want of buffers or queue space, and were started again.
+    /// Receives that ended early because buffers or queue space ran out, and were started again.
     pub overflows: u64,
 }
 

@@ -9,7 +9,7 @@ const MAGIC: u64 = 0x0417_2710_1980;
 
 /// What an announce wants of the tracker, however it comes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Wish {
+pub(crate) struct ClientAnnounce {
     pub(crate) info_hash: InfoHash,
     pub(crate) peer_id: [u8; 20],
     /// Where the peer can be reached.
@@ -27,7 +27,7 @@ pub(crate) enum Datagram {
     NoMagic,
     NoAction,
     Connect { transaction: u32 },
-    Announce { id: u64, transaction: u32, wish: Wish, options_are_good: bool },
+    Announce { id: u64, transaction: u32, wish: ClientAnnounce, options_are_good: bool },
     Scrape { id: u64, transaction: u32, info_hashes: Vec<InfoHash> },
 }
 
@@ -48,7 +48,13 @@ pub(crate) fn connect(transaction: u32) -> Vec<u8> {
 }
 
 /// An announce of a peer at this port; `num_want` as it is sent.
-pub(crate) fn announce(id: u64, transaction: u32, wish: &Wish, num_want: i32, options: &[u8]) -> Vec<u8> {
+pub(crate) fn announce(
+    id: u64,
+    transaction: u32,
+    wish: &ClientAnnounce,
+    num_want: i32,
+    options: &[u8],
+) -> Vec<u8> {
     let event: u32 = match wish.event {
         Event::None => 0,
         Event::Completed => 1,
@@ -109,7 +115,7 @@ impl Datagram {
             1 if bytes.len() < 98 => Self::Short,
             1 => {
                 let num_want = word(bytes, 92).cast_signed();
-                let wish = Wish {
+                let wish = ClientAnnounce {
                     info_hash: InfoHash(number(bytes, 16)),
                     peer_id: number(bytes, 36),
                     peer: SocketAddr::new(from, u16::from_be_bytes(number(bytes, 96))),

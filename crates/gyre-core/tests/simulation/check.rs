@@ -1,5 +1,5 @@
-//! Owns what the tracker is held to: each request is answered once, as the oracle has it, or counted as what became of
-//! it; each worker's counters say just that; and nobody waits of whom nobody knows.
+//! Owns the checks of the tracker: each request is answered once, with what the oracle expects, or is counted as
+//! dropped or denied. The counters of each worker agree with that, and no request waits that is not known.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -9,13 +9,13 @@ use gyre_core::engine::{Endpoint, Engine, Policy, UdpAnnounce};
 use gyre_core::owner::Owners;
 use gyre_core::types::{Announce, InfoHash, PeerAddr};
 
-use crate::bytes::{Datagram, Reply, Wish};
+use crate::bytes::{ClientAnnounce, Datagram, Reply};
 use crate::log::Log;
-use crate::oracle::{Gone, Oracle, Said, Terms};
+use crate::oracle::{Answered, Gone, Oracle, Terms};
 use crate::rules::Rules;
 use crate::verdict::{Verdict, refusal};
 use crate::waits::Waits;
-use crate::watch::{Event, Words};
+use crate::watch::{Content, Event};
 
 /// What is counted of sources that ask for too much.
 pub(crate) const LIMITS: [Counter; 4] =
@@ -56,7 +56,7 @@ const KNOWN: [Counter; 29] = [
 
 /// What a datagram has to lead to.
 #[derive(Clone, Debug)]
-pub(crate) enum Fate {
+pub(crate) enum Expected {
     /// No answer.
     Silence,
     /// The middleware waits with it.
@@ -70,7 +70,7 @@ pub(crate) enum Fate {
     },
     Announce {
         transaction: u32,
-        wish: Wish,
+        wish: ClientAnnounce,
     },
     Scrape {
         transaction: u32,
@@ -78,9 +78,9 @@ pub(crate) enum Fate {
     },
 }
 
-/// An announce by UDP that is to be answered.
+/// An announce by UDP without an answer yet.
 struct Open {
-    wish: Wish,
+    wish: ClientAnnounce,
     terms: Terms,
     owner: usize,
     to: Endpoint,
@@ -150,7 +150,7 @@ impl Check {
     }
 
     /// Peers that an announce gets.
-    pub(crate) fn terms(&self, wish: &Wish, by_udp: bool) -> Terms {
+    pub(crate) fn terms(&self, wish: &ClientAnnounce, by_udp: bool) -> Terms {
         let most = match (by_udp, wish.peer.is_ipv4()) {
             (true, true) => 242,
             (true, false) => 79,
@@ -177,7 +177,7 @@ impl Check {
         self.issued.get(&(ip, id)).is_some_and(|issued| window == *issued || window == issued + 1)
     }
 
-    /// What a datagram has to lead to, the middleware being of this mind, and the source over this limit.
+    /// What a datagram has to lead to, the middleware being of this next_verdict, and the source over this limit.
     pub(crate) fn judge(
         &mut self,
         worker: usize,
@@ -186,7 +186,7 @@ impl Check {
         bytes: &[u8],
         verdict: Option<Verdict>,
         limited: Option<Counter>,
-    ) -> Fate {
+    ) -> Expected {
         let ip = from.source.ip();
         if from.source.port() == 0 {
             return self.silence(worker, Counter::BadSourcePort);
@@ -204,7 +204,7 @@ impl Check {
                 if limited == Some(Counter::LimitedConnect) {
                     return self.silence(worker, Counter::LimitedConnect);
                 }
-                (Fate::Connect { transaction }, transaction)
+                (Expected::Connect { transaction }, transaction)
             }
             Datagram::Announce { id, transaction, wish, options_are_good } => {
                 self.bump_of(worker, ip, [Counter::UdpAnnounceV4, Counter::UdpAnnounceV6]);
@@ -218,7 +218,7 @@ impl Check {
                 if !options_are_good {
                     self.bump(worker, Counter::BadOptions);
                 }
-                (Fate::Announce { transaction, wish }, transaction)
+                (Expected::Announce { transaction, wish }, transaction)
             }
             Datagram::Scrape { id, transaction, info_hashes } => {
                 self.bump_of(worker, ip, [Counter::UdpScrapeV4, Counter::UdpScrapeV6]);
@@ -226,7 +226,7 @@ impl Check {
                 if let Some(counter) = self.shuts_out(worker, now_us, ip, id, limited) {
                     return self.silence(worker, counter);
                 }
-                (Fate::Scrape { transaction, info_hashes }, transaction)
+                (Expected::Scrape { transaction, info_hashes }, transaction)
             }
         };
         match verdict {
@@ -234,14 +234,15 @@ impl Check {
             Some(Verdict::Stop) => self.silence(worker, Counter::Silenced),
             Some(Verdict::Refuse) => {
                 self.bump(worker, Counter::Refused);
-                let message = refusal(matches!(fate, Fate::Connect { .. }));
-                Fate::Refusal { transaction, message: message.to_owned() }
+                let message = refusal(matches!(fate, Expected::Connect { .. }));
+                Expected::Refusal { transaction, message: message.to_owned() }
             }
-            Some(Verdict::Wait(_)) => Fate::Waits,
+            Some(Verdict::Wait(_)) => Expected::Waits,
         }
     }
 
-    /// Why a request that needs a connection id is not answered, if it isn't. Whom the limits stop the tracker says.
+    /// Returns the counter of a request with a connection id that is not answered. For rate limits the tracker's own
+    /// counter is believed.
     fn shuts_out(
         &self,
         worker: usize,
@@ -259,29 +260,35 @@ impl Check {
         }
     }
 
-    fn silence(&mut self, worker: usize, counter: Counter) -> Fate {
+    fn silence(&mut self, worker: usize, counter: Counter) -> Expected {
         self.bump(worker, counter);
         self.log.add("rejected", 1);
-        Fate::Silence
+        Expected::Silence
     }
 
     /// What an announce is told that is not to be entered.
-    fn deny(&mut self, worker: usize, now_us: u64, transaction: u32, wish: &Wish) -> Option<Fate> {
+    fn deny(
+        &mut self,
+        worker: usize,
+        now_us: u64,
+        transaction: u32,
+        wish: &ClientAnnounce,
+    ) -> Option<Expected> {
         if wish.peer.port() == 0 {
             self.bump(worker, Counter::BadAnnouncePort);
             self.bump(worker, Counter::Refused);
-            return Some(Fate::Refusal { transaction, message: "invalid parameter: port".into() });
+            return Some(Expected::Refusal { transaction, message: "invalid parameter: port".into() });
         }
         let message = self.denial(worker, now_us, wish)?;
         if message.is_empty() {
-            return Some(Fate::Silence);
+            return Some(Expected::Silence);
         }
         self.bump(worker, Counter::Refused);
-        Some(Fate::Refusal { transaction, message })
+        Some(Expected::Refusal { transaction, message })
     }
 
     /// What an announce is told that the lists deny; counts it.
-    pub(crate) fn denial(&mut self, worker: usize, now_us: u64, wish: &Wish) -> Option<String> {
+    pub(crate) fn denial(&mut self, worker: usize, now_us: u64, wish: &ClientAnnounce) -> Option<String> {
         let rules = &self.rules[worker];
         let (counter, message) = if !rules.permits_torrent(now_us, &wish.info_hash) {
             (Counter::DeniedTorrent, rules.reason.clone())
@@ -301,21 +308,21 @@ impl Check {
         worker: usize,
         now_us: u64,
         from: &Endpoint,
-        fate: Fate,
+        fate: Expected,
         reply: Option<&[u8]>,
         events: Vec<Event>,
     ) {
         let owner = match &fate {
-            Fate::Announce { wish, .. } => Some(self.owner(&wish.info_hash)),
+            Expected::Announce { wish, .. } => Some(self.owner(&wish.info_hash)),
             _ => None,
         };
         let is_foreign = owner.is_some_and(|owner| owner != worker);
-        if !is_foreign && !matches!(fate, Fate::Scrape { .. }) {
-            assert!(events.is_empty(), "nobody else is to know: {events:?}");
+        if !is_foreign && !matches!(fate, Expected::Scrape { .. }) {
+            assert!(events.is_empty(), "no other worker must be told: {events:?}");
         }
         match (fate, reply) {
-            (Fate::Silence | Fate::Waits, None) => {}
-            (Fate::Connect { transaction }, Some(reply)) => {
+            (Expected::Silence | Expected::Waits, None) => {}
+            (Expected::Connect { transaction }, Some(reply)) => {
                 assert!(
                     matches!(Reply::read(reply, from.source), (number, Reply::Connect { .. }) if number == transaction)
                 );
@@ -324,19 +331,19 @@ impl Check {
                 }
                 self.replied(worker, from, "answered connects");
             }
-            (Fate::Refusal { transaction, message }, Some(reply)) => {
+            (Expected::Refusal { transaction, message }, Some(reply)) => {
                 assert_eq!(Reply::read(reply, from.source), (transaction, Reply::Error { message }));
                 self.replied(worker, from, "refusals");
             }
-            (Fate::Announce { transaction, wish }, None) => {
+            (Expected::Announce { transaction, wish }, None) => {
                 self.opened(worker, from, transaction, wish, &events);
             }
-            (Fate::Announce { transaction, wish }, Some(reply)) => {
+            (Expected::Announce { transaction, wish }, Some(reply)) => {
                 assert!(!is_foreign, "another worker's swarm");
                 self.opened(worker, from, transaction, wish, &events);
                 self.announce_answered(worker, now_us, from, reply);
             }
-            (Fate::Scrape { transaction, info_hashes }, reply) => {
+            (Expected::Scrape { transaction, info_hashes }, reply) => {
                 self.scrape_asked(worker, now_us, from, transaction, &info_hashes, reply, events);
             }
             (fate, reply) => panic!("{fate:?} has led to {reply:?}"),
@@ -361,8 +368,15 @@ impl Check {
         at.map(|at| waited.remove(at)).is_some()
     }
 
-    /// An announce by UDP is to be answered by its owner.
-    fn opened(&mut self, worker: usize, from: &Endpoint, transaction: u32, wish: Wish, events: &[Event]) {
+    /// Notes an announce by UDP that its owner will answer.
+    fn opened(
+        &mut self,
+        worker: usize,
+        from: &Endpoint,
+        transaction: u32,
+        wish: ClientAnnounce,
+        events: &[Event],
+    ) {
         let owner = self.owner(&wish.info_hash);
         let terms = self.terms(&wish, true);
         let travels = owner != worker;
@@ -372,11 +386,11 @@ impl Check {
             self.open.entry((from.source, transaction)).or_default().push_back(open);
             return;
         }
-        let [Event::Posted { to, words: Words::UdpAnnounce(message), was_taken }] = events else {
+        let [Event::Posted { to, words: Content::UdpAnnounce(message), was_taken }] = events else {
             panic!("an announce goes to its owner, once: {events:?}")
         };
         assert_eq!(*to, owner, "the wrong worker");
-        self.hold_message(message, from, transaction, &open);
+        self.check_message(message, from, transaction, &open);
         if self.posted(worker, *was_taken) {
             self.open.entry((from.source, transaction)).or_default().push_back(open);
         }
@@ -388,13 +402,17 @@ impl Check {
         was_taken
     }
 
-    fn hold_message(&self, message: &UdpAnnounce, from: &Endpoint, transaction: u32, open: &Open) {
-        assert_eq!((message.to, message.transaction_id), (*from, transaction), "somebody else's announce");
-        self.hold_interval(message.interval_secs);
-        hold_announce(&message.announce, &open.wish, open.terms);
+    fn check_message(&self, message: &UdpAnnounce, from: &Endpoint, transaction: u32, open: &Open) {
+        assert_eq!(
+            (message.to, message.transaction_id),
+            (*from, transaction),
+            "the announce of another client"
+        );
+        self.check_interval(message.interval_secs);
+        check_announce(&message.announce, &open.wish, open.terms);
     }
 
-    pub(crate) fn hold_interval(&self, secs: u32) {
+    pub(crate) fn check_interval(&self, secs: u32) {
         let interval = self.policy.announce_interval_secs;
         assert!((interval..=interval + interval / 16).contains(&secs), "an interval of {secs} s");
     }
@@ -413,14 +431,15 @@ impl Check {
                     }
                     _ => self.announce_answered(worker, now_us, &to, &bytes),
                 },
-                Event::Took { from, words: Words::UdpAnnounce(message) } => {
+                Event::Took { from, words: Content::UdpAnnounce(message) } => {
                     let key = (message.to.source, message.transaction_id);
                     let open = self
                         .open
                         .get_mut(&key)
                         .and_then(|open| open.iter_mut().find(|open| open.travels && open.to == message.to));
-                    let open =
-                        open.unwrap_or_else(|| panic!("{from} has sent what nobody asked: {message:?}"));
+                    let open = open.unwrap_or_else(|| {
+                        panic!("{from} has sent an announce that no client sent: {message:?}")
+                    });
                     assert_eq!(open.owner, worker, "it came to the wrong worker");
                     open.travels = false;
                     self.unanswered[worker] += 1;
@@ -436,11 +455,12 @@ impl Check {
     fn announce_answered(&mut self, worker: usize, now_us: u64, to: &Endpoint, bytes: &[u8]) {
         let (transaction, reply) = Reply::read(bytes, to.source);
         let Reply::Announce { interval_secs, seeders, leechers, peers } = reply else {
-            panic!("nobody asked for {reply:?}")
+            panic!("no client asked for {reply:?}")
         };
         let key = (to.source, transaction);
         let waiting = self.open.get_mut(&key).filter(|open| !open.is_empty());
-        let waiting = waiting.unwrap_or_else(|| panic!("nobody at {} asked for {transaction:#x}", to.source));
+        let waiting =
+            waiting.unwrap_or_else(|| panic!("no client at {} asked for {transaction:#x}", to.source));
         let at = waiting.iter().position(|open| !open.travels && open.owner == worker && open.to == *to);
         let at = at.unwrap_or_else(|| panic!("worker {worker} answers what it was not asked"));
         let open = waiting.remove(at).expect("it was found");
@@ -449,8 +469,8 @@ impl Check {
         }
         assert_eq!(open.to, *to, "the way back");
         self.unanswered[worker] -= 1;
-        self.hold_interval(interval_secs);
-        let said = Said { seeders, leechers, downloaded: None, peers: &peers, ids: &[] };
+        self.check_interval(interval_secs);
+        let said = Answered { seeders, leechers, downloaded: None, peers: &peers, ids: &[] };
         self.announced(worker, now_us, &open.wish, open.terms, &said);
         self.replied(worker, to, "answered announces");
     }
@@ -460,9 +480,9 @@ impl Check {
         &mut self,
         worker: usize,
         now_us: u64,
-        wish: &Wish,
+        wish: &ClientAnnounce,
         terms: Terms,
-        said: &Said<'_>,
+        said: &Answered<'_>,
     ) {
         let was_refused = self.oracle.announce(worker, now_us, wish, terms, said);
         self.log.add("refused by a full table", u64::from(was_refused));
@@ -473,7 +493,7 @@ impl Check {
     pub(crate) fn after_turn(&mut self, worker: usize, now_us: u64, engine: &Engine, swept: bool) {
         assert_eq!(self.unanswered[worker], 0, "announces that this turn has not answered");
         assert!(self.waited[worker].is_empty(), "responses that this turn has not sent");
-        self.hold_counters(worker, engine);
+        self.check_counters(worker, engine);
         let counted = |counter| engine.counters.get(counter);
         let all = Gone {
             expired: counted(Counter::ExpiredPeers),
@@ -499,8 +519,8 @@ impl Check {
         }
     }
 
-    /// Holds the counters and whether anybody waits.
-    pub(crate) fn hold_counters(&self, worker: usize, engine: &Engine) {
+    /// Checks the counters, and whether requests wait.
+    pub(crate) fn check_counters(&self, worker: usize, engine: &Engine) {
         for counter in KNOWN {
             let (counted, expected) = (engine.counters.get(counter), self.expected[worker].get(counter));
             assert_eq!(counted, expected, "{counter:?} of worker {worker}");
@@ -513,7 +533,7 @@ impl Check {
     }
 
     /// Holds what a worker has published of how things stand.
-    pub(crate) fn hold_gauges(&self, worker: usize, now_us: u64, engine: &Engine) {
+    pub(crate) fn check_gauges(&self, worker: usize, now_us: u64, engine: &Engine) {
         let part = &self.oracle.parts[worker];
         let (mut swarms, mut seeders, mut leechers, mut v6) = (0, 0, 0, 0);
         for swarm in part.swarms.values() {
@@ -538,15 +558,15 @@ impl Check {
         assert!(overdue / 1_000 <= lag, "a peer has outlived its time by {overdue} us, the lag is {lag} ms");
     }
 
-    /// Nothing is left that somebody waits for.
-    pub(crate) fn hold_quiet(&self) {
+    /// Checks that no request waits.
+    pub(crate) fn check_quiet(&self) {
         assert!(self.open.is_empty(), "announces without an answer: {:?}", self.open.keys());
-        self.waits.hold_quiet();
+        self.waits.check_quiet();
     }
 }
 
 /// Holds what a worker tells another of an announce to what the client has said.
-pub(crate) fn hold_announce(announce: &Announce, wish: &Wish, terms: Terms) {
+pub(crate) fn check_announce(announce: &Announce, wish: &ClientAnnounce, terms: Terms) {
     let said = (announce.info_hash, announce.peer_id.0, announce.peer, announce.event, announce.seeder);
     let peer = PeerAddr::new(wish.peer.ip(), wish.peer.port());
     assert_eq!(said, (wish.info_hash, wish.peer_id, peer, wish.event, wish.seeder));

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use fastrand::Rng;
 use gyre_core::types::{Event, InfoHash};
 
-use crate::bytes::{self, Reply, Wish};
+use crate::bytes::{self, ClientAnnounce, Reply};
 use crate::network::happens;
 use crate::plan::{Plan, one};
 
@@ -37,8 +37,8 @@ impl Client {
     }
 
     /// What it would say of itself and a swarm.
-    pub(crate) fn wish(&self, plan: &Plan, swarms: &[InfoHash], rng: &mut Rng) -> Wish {
-        Wish {
+    pub(crate) fn wish(&self, plan: &Plan, swarms: &[InfoHash], rng: &mut Rng) -> ClientAnnounce {
+        ClientAnnounce {
             info_hash: some_swarm(plan, swarms, rng),
             peer_id: self.peer_id,
             peer: SocketAddr::new(self.source.ip(), self.port),

@@ -1,4 +1,4 @@
-//! Owns what happened in a run: the last events for whoever has to understand a failure, how many there were of each
+//! Owns the log of a run: the last events, which explain a failure, how many there were of each
 //! kind, and a hash of all of them, which two runs of one seed have in common.
 
 use std::cell::RefCell;
@@ -37,7 +37,7 @@ impl Log {
         *events.counts.entry(kind).or_default() += 1;
     }
 
-    /// Counts events that nobody needs to know more of.
+    /// Counts events without details.
     pub(crate) fn add(&self, kind: &'static str, more: u64) {
         *self.0.borrow_mut().counts.entry(kind).or_default() += more;
     }

@@ -62,7 +62,7 @@ fn a_seed_is_the_same_world_each_time() {
     assert_ne!(run_one(1).expect("it holds").hash, run_one(2).expect("it holds").hash);
 }
 
-/// Without this nobody knows whether the simulation sees anything.
+/// Shows that the simulation can find bugs.
 #[cfg(feature = "canary")]
 #[test]
 fn each_planted_bug_is_found() {

@@ -22,7 +22,7 @@ pub(crate) struct Network {
     sent: u64,
 }
 
-/// Whether something happens that does so often.
+/// Whether an event of this frequency happens now.
 pub(crate) fn happens(rng: &mut Rng, how_often: Permille) -> bool {
     rng.u16(..1_000) < how_often
 }

@@ -1,8 +1,8 @@
-//! Owns the naive tracker: what the swarms hold, done the plainest way, a worker's part beside another's.
+//! Owns the naive tracker: the contents of the swarms, kept in the simplest way, one part for each worker.
 //!
-//! It is exact wherever the tracker promises something exact, and learns from the tracker where that is free: when the
-//! sweep comes by within its time, whom it takes out when memory is short, whom a full table refuses. What it learns
-//! has to fit what the tracker counts of it, and what it is allowed to do.
+//! It is exact where the tracker promises exact results. Where the tracker is free, the naive tracker learns from
+//! it: when the sweep removes an expired peer, which peers are evicted when memory is short, which ones a full table
+//! refuses. What it learns must agree with the tracker's counters and with what the tracker may do.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -11,10 +11,10 @@ use gyre_core::engine::Engine;
 use gyre_core::swarm::{Position, Saved};
 use gyre_core::types::{Event, InfoHash, SwarmCounts};
 
-use crate::bytes::Wish;
+use crate::bytes::ClientAnnounce;
 use crate::rules::Rules;
 
-/// A table in which nothing has changed is looked at once in so many turns; a large one, once in more.
+/// Turns between two comparisons of a table without changes. A large table is compared less often.
 const TURNS_UNSEEN: usize = 16;
 
 /// A peer of a swarm.
@@ -75,7 +75,7 @@ pub(crate) struct Gone {
 }
 
 /// What a reply to an announce said.
-pub(crate) struct Said<'a> {
+pub(crate) struct Answered<'a> {
     pub(crate) seeders: u32,
     pub(crate) leechers: u32,
     /// Not by UDP.
@@ -85,7 +85,7 @@ pub(crate) struct Said<'a> {
     pub(crate) ids: &'a [Option<[u8; 20]>],
 }
 
-/// How an announce is to be answered.
+/// What an announce may get.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Terms {
     pub(crate) num_want: usize,
@@ -117,7 +117,7 @@ impl Oracle {
         &mut self.parts[worker]
     }
 
-    /// Time passes for a worker. If all of a timeout has gone by since it last looked nobody is left.
+    /// Advances the time of a worker. No peer is left if a whole timeout has passed since its last turn.
     pub(crate) fn pass(&mut self, worker: usize, now_us: u64) {
         let part = &mut self.parts[worker];
         let tick = (now_us / self.tick_us) as i64;
@@ -143,14 +143,14 @@ impl Oracle {
         self.parts[worker].swarms.get(info_hash).map(Swarm::counts).unwrap_or_default()
     }
 
-    /// Takes an announce, and holds the answer to it. Returns whether the peer was refused for want of memory.
+    /// Takes an announce and checks its answer. Returns whether the peer was refused because memory was short.
     pub(crate) fn announce(
         &mut self,
         worker: usize,
         now_us: u64,
-        wish: &Wish,
+        wish: &ClientAnnounce,
         terms: Terms,
-        said: &Said<'_>,
+        said: &Answered<'_>,
     ) -> bool {
         self.pass(worker, now_us);
         let refused = self.enter(worker, wish, said);
@@ -158,15 +158,15 @@ impl Oracle {
         assert_eq!((said.seeders, said.leechers), (counts.seeders, counts.leechers), "counts of {wish:?}");
         assert!(said.downloaded.is_none_or(|said| said == counts.downloaded), "downloads of {wish:?}");
         if refused || wish.event == Event::Stopped {
-            assert!(said.peers.is_empty(), "whoever stops or is refused gets no peers");
+            assert!(said.peers.is_empty(), "a peer that stops or is refused gets no peers");
             return refused;
         }
-        self.hold_peers(worker, wish, terms, said);
+        self.check_peers(worker, wish, terms, said);
         false
     }
 
     /// Does what the announce says, unless the answer's counts say that there was no room and that may be.
-    fn enter(&mut self, worker: usize, wish: &Wish, said: &Said<'_>) -> bool {
+    fn enter(&mut self, worker: usize, wish: &ClientAnnounce, said: &Answered<'_>) -> bool {
         self.serial += 1;
         let (new, is_limited) = (self.serial, self.is_limited);
         let part = self.changes(worker);
@@ -200,7 +200,7 @@ impl Oracle {
     }
 
     /// Holds the peers that were handed out to those that may and must be.
-    fn hold_peers(&self, worker: usize, wish: &Wish, terms: Terms, said: &Said<'_>) {
+    fn check_peers(&self, worker: usize, wish: &ClientAnnounce, terms: Terms, said: &Answered<'_>) {
         let part = &self.parts[worker];
         let swarm = &part.swarms[&wish.info_hash];
         let mut given = said.peers.to_vec();
@@ -228,8 +228,8 @@ impl Oracle {
         assert!(overdue || said.peers.len() == wanted, "{} peers of {wanted}", said.peers.len());
     }
 
-    /// Whether a table has to be looked at after a turn in which the sweep took out so many: always if something may
-    /// have changed, now and then if nothing should have.
+    /// Whether to compare a table after a turn in which the sweep has removed `counted` peers: always if something may
+    /// have changed, otherwise from time to time.
     pub(crate) fn is_due(&mut self, worker: usize, now_us: u64, counted: Gone, rules: &Rules) -> bool {
         let (life, is_limited) = (self.life, self.is_limited);
         let part = &mut self.parts[worker];
@@ -245,7 +245,8 @@ impl Oracle {
             || part.empty.iter().any(may_go)
     }
 
-    /// Compares all that a worker holds with what it should, after a turn in which the sweep took out so many.
+    /// Compares the whole table of a worker with the expected one, after a turn in which the sweep has removed
+    /// `counted` peers.
     pub(crate) fn compare(
         &mut self,
         worker: usize,
@@ -275,7 +276,7 @@ impl Oracle {
         let (tick_us, most) = (self.tick_us, (now_us / self.tick_us) as i64);
         let part = &mut self.parts[worker];
         let (Saved::Swarm { info_hash, .. } | Saved::Peer { info_hash, .. }) = piece;
-        let Some(swarm) = part.swarms.get_mut(info_hash) else { panic!("a swarm that is none: {piece:?}") };
+        let Some(swarm) = part.swarms.get_mut(info_hash) else { panic!("an unknown swarm: {piece:?}") };
         match piece {
             Saved::Swarm { downloaded, .. } => {
                 assert_eq!(*downloaded, swarm.downloaded, "downloads of {info_hash:?}");
@@ -283,9 +284,7 @@ impl Oracle {
             }
             Saved::Peer { peer, seeder, age_secs, .. } => {
                 let address = peer.unpack();
-                let Some(known) = swarm.peers.get_mut(&address) else {
-                    panic!("a peer that is none: {piece:?}")
-                };
+                let Some(known) = swarm.peers.get_mut(&address) else { panic!("an unknown peer: {piece:?}") };
                 assert!(std::mem::replace(&mut known.met, stamp) != stamp, "{address} is there twice");
                 assert_eq!(*seeder, known.seeder, "the side of {address} in {info_hash:?}");
                 let age = |tick: i64| ((tick - known.tick) as u64 * tick_us / 1_000_000) as u32;

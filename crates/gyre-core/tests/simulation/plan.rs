@@ -31,7 +31,7 @@ pub(crate) struct Plan {
     pub(crate) limits: SourceLimits,
     pub(crate) clients: usize,
     pub(crate) swarms: usize,
-    /// So many hashes are asked for once and never again, as a flood would.
+    /// Frequency of info-hashes that are asked for once and never again, as in a flood.
     pub(crate) strangers: Permille,
     /// Requests by HTTP, of all.
     pub(crate) http: Permille,

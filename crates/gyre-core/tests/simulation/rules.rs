@@ -1,4 +1,4 @@
-//! Owns lists of who may ask, twice: as the tracker has them, and as anybody would write them down.
+//! Owns access lists in two forms: those of the tracker, and a naive one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -9,12 +9,12 @@ use fastrand::Rng;
 use gyre_core::access::{Access, Clients, Entries, Hashes, Sources};
 use gyre_core::types::InfoHash;
 
-/// Who may ask, and for what.
+/// The clients and torrents that are allowed.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Rules {
     /// Without it every torrent is allowed.
     allowed: Option<BTreeSet<InfoHash>>,
-    /// Each until so many seconds after 1970, if it has an end.
+    /// Each with its end in seconds since 1970, if it has one.
     denied: BTreeMap<InfoHash, Option<u64>>,
     clients: BTreeSet<[u8; 4]>,
     sources: BTreeSet<IpAddr>,
@@ -51,7 +51,7 @@ impl Rules {
         rules
     }
 
-    /// The same for the tracker.
+    /// Returns the lists of the tracker.
     pub(crate) fn access(&self) -> Arc<Access> {
         let mut access = Access {
             torrent_reason: self.reason.clone(),

@@ -10,15 +10,15 @@ use fastrand::Rng;
 
 use crate::log::Log;
 use crate::plan::Plan;
-use crate::verdict::{Fickle, Steered};
+use crate::verdict::{Scripted, ScriptedBy};
 use crate::world::World;
 
 /// Seeds that are run unless the environment says otherwise: some seconds without optimisation.
 const USUAL_SEEDS: u64 = 12;
-/// From so many on everything is to have happened.
+/// Number of seeds from which on every kind of event must have happened.
 const MANY_SEEDS: u64 = 1_000;
 
-/// A planted bug is to be found in so many.
+/// Maximum number of seeds in which a planted bug must be found.
 #[cfg(feature = "canary")]
 const CANARY_SEEDS: u64 = 200;
 
@@ -136,7 +136,7 @@ impl Report {
 }
 
 /// Runs a world to its end.
-fn run_world<M: Steered>(plan: Plan, rng: Rng, log: &Log) {
+fn run_world<M: ScriptedBy>(plan: Plan, rng: Rng, log: &Log) {
     let mut world = World::<M>::new(plan, rng, log);
     for _ in 0..world.plan.steps {
         log.add("steps", 1);
@@ -155,7 +155,7 @@ pub(crate) fn run_one(seed: u64) -> Result<Report, String> {
     let plan = Plan::draw(&mut rng);
     let log = Log::default();
     let ran = catch_unwind(AssertUnwindSafe(|| match plan.with_middleware {
-        true => run_world::<Fickle>(plan.clone(), rng, &log),
+        true => run_world::<Scripted>(plan.clone(), rng, &log),
         false => run_world::<()>(plan.clone(), rng, &log),
     }));
     let Err(panic) = ran else {

@@ -20,7 +20,7 @@ pub(crate) struct Save {
     pub(crate) file: Vec<u8>,
     /// Peers that announced some time ago are left out.
     is_partial: bool,
-    /// Who was there when it began, each by its serial number.
+    /// The peers at its start, each with its serial number.
     there: BTreeMap<(InfoHash, SocketAddr), u64>,
     met: BTreeSet<(InfoHash, SocketAddr)>,
     /// The swarm that the last slice ended in, and how often a seeder had become a leecher by then.
@@ -59,7 +59,7 @@ impl Save {
         self.writer.is_done()
     }
 
-    /// Writes a slice of so many pieces at least; true at the end.
+    /// Writes a slice of at least `at_least` pieces. Returns true at the end.
     pub(crate) fn slice(
         &mut self,
         worker: usize,
@@ -83,7 +83,7 @@ impl Save {
         for piece in pieces(&self.file[start..], unix_secs) {
             let (Saved::Swarm { info_hash, .. } | Saved::Peer { info_hash, .. }) = piece;
             self.paused_in = relapses(&info_hash).map(|relapses| (info_hash, relapses));
-            let swarm = swarms.get(&info_hash).unwrap_or_else(|| panic!("a swarm that is none: {piece:?}"));
+            let swarm = swarms.get(&info_hash).unwrap_or_else(|| panic!("an unknown swarm: {piece:?}"));
             match piece {
                 // Where a slice begins in the middle of a swarm nothing is said of its downloads.
                 Saved::Swarm { downloaded, .. } => assert!([0, swarm.downloaded].contains(&downloaded)),
@@ -100,7 +100,7 @@ impl Save {
         self.is_done()
     }
 
-    /// Who was there all the time is in the file.
+    /// Checks that the file has all peers that were there all the time.
     fn hold(&self, worker: usize, check: &Check) {
         if self.is_partial {
             return;

@@ -21,7 +21,7 @@ use gyre_core::time::Timestamp;
 use gyre_core::types::{InfoHash, PeerId, SwarmCounts};
 use gyre_core::wire::query::{AnnounceQuery, ScrapeQuery};
 
-use crate::bytes::{self, Reply, Wish};
+use crate::bytes::{self, ClientAnnounce, Reply};
 use crate::check::Check;
 use crate::verdict::refusal;
 use crate::watch::{Event, Events, Watched};
@@ -40,11 +40,11 @@ pub(crate) struct Shared {
 /// What a client asks by HTTP.
 #[derive(Clone, Debug)]
 pub(crate) enum Asking {
-    Announce { wish: Wish, wants_ids: bool },
+    Announce { wish: ClientAnnounce, wants_ids: bool },
     Scrape(Vec<InfoHash>),
 }
 
-/// Set when a task is to be looked after.
+/// Set when a task is woken.
 #[derive(Default)]
 pub(crate) struct Flag(AtomicBool);
 
@@ -73,7 +73,7 @@ impl Task {
         Self { future: Box::pin(future), woken, deadline_us, by_http }
     }
 
-    /// Looks after it, if somebody has woken it. True: it has come to its end.
+    /// Polls the task if it was woken. Returns true at its end.
     pub(crate) fn run(&mut self) -> bool {
         let is_woken = self.woken.0.swap(false, Ordering::Relaxed);
         let waker = Waker::from(self.woken.clone());
@@ -113,18 +113,18 @@ impl Shared {
         }
     }
 
-    fn hold_asked(&self, request: &RequestContext<'_>, outcome: &Outcome, events: Vec<Event>) {
+    fn check_ask(&self, request: &RequestContext<'_>, outcome: &Outcome, events: Vec<Event>) {
         let now_us = self.now_us();
         match request {
             RequestContext::Announce(asked) => {
                 let source = if asked.is_source_udp() { Source::Udp } else { Source::Http };
-                let wish = wish_of(asked.ip, &asked.query);
+                let wish = announce_of(asked.ip, &asked.query);
                 self.check().announce_asked(self.me, now_us, &wish, source, outcome, &events);
             }
             RequestContext::Scrape(asked) => {
                 self.check().scrape_asked_by_task(self.me, now_us, &asked.query.info_hashes, outcome, events);
             }
-            RequestContext::Connect(_) => panic!("a connect asks nobody"),
+            RequestContext::Connect(_) => panic!("a connect asks no swarm"),
         }
     }
 }
@@ -149,7 +149,7 @@ impl task::Worker for Shared {
             return; // the check may be borrowed
         }
         match step {
-            Step::Asked(request, outcome) => self.hold_asked(request, outcome, self.events.take()),
+            Step::Ask(request, outcome) => self.check_ask(request, outcome, self.events.take()),
             Step::Polled(ticket, polled) => self.check().polled(self.me, ticket, polled),
             Step::Abandoned(ticket) => self.check().abandoned(self.me, ticket),
             Step::Responded(request, Response::Connect(connect)) => {
@@ -161,8 +161,8 @@ impl task::Worker for Shared {
     }
 }
 
-fn wish_of(ip: IpAddr, query: &AnnounceQuery) -> Wish {
-    Wish {
+fn announce_of(ip: IpAddr, query: &AnnounceQuery) -> ClientAnnounce {
+    ClientAnnounce {
         info_hash: query.info_hash,
         peer_id: query.peer_id.0,
         peer: (ip, query.port).into(),
@@ -172,7 +172,7 @@ fn wish_of(ip: IpAddr, query: &AnnounceQuery) -> Wish {
     }
 }
 
-fn query_of(wish: &Wish, wants_ids: bool) -> AnnounceQuery {
+fn query_of(wish: &ClientAnnounce, wants_ids: bool) -> AnnounceQuery {
     AnnounceQuery {
         info_hash: wish.info_hash,
         peer_id: PeerId(wish.peer_id),
@@ -303,7 +303,7 @@ async fn pass(shared: &Shared, ip: IpAddr, asking: &Asking) {
             let terms = gyre_core::engine::context::Terms::default();
             shared.engine.borrow_mut().write_announced(&mut body, ip, &query, &terms, counts, peers);
             if !wants_ids {
-                hold_body(&body, counts, &v4, &v6);
+                check_body(&body, counts, &v4, &v6);
             }
             shared.check().log.add("answered announces by HTTP", 1);
         }
@@ -324,7 +324,7 @@ async fn pass(shared: &Shared, ip: IpAddr, asking: &Asking) {
 }
 
 /// Holds a compact answer's body to what it is to say.
-fn hold_body(body: &[u8], counts: SwarmCounts, v4: &[u8], v6: &[u8]) {
+fn check_body(body: &[u8], counts: SwarmCounts, v4: &[u8], v6: &[u8]) {
     let SwarmCounts { seeders, leechers, downloaded } = counts;
     let head = format!("d8:completei{seeders}e10:downloadedi{downloaded}e11:external ip");
     assert!(body.starts_with(head.as_bytes()), "{}", body.escape_ascii());

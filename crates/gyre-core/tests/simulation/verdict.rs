@@ -43,24 +43,24 @@ pub(crate) enum After {
 }
 
 /// What the next request is to meet; `None` where there is no middleware.
-pub(crate) type Mind = Rc<Cell<Option<Verdict>>>;
+pub(crate) type NextVerdict = Rc<Cell<Option<Verdict>>>;
 
 /// A middleware that a world can be made with, and how it is told what to do.
-pub(crate) trait Steered: Middleware {
-    fn steered(mind: Mind) -> Self;
+pub(crate) trait ScriptedBy: Middleware {
+    fn scripted(next_verdict: NextVerdict) -> Self;
 }
 
-impl Steered for () {
-    fn steered(_: Mind) -> Self {}
+impl ScriptedBy for () {
+    fn scripted(_: NextVerdict) -> Self {}
 }
 
 /// Does as the seed wants.
 #[derive(Clone)]
-pub(crate) struct Fickle(Mind);
+pub(crate) struct Scripted(NextVerdict);
 
-impl Steered for Fickle {
-    fn steered(mind: Mind) -> Self {
-        Self(mind)
+impl ScriptedBy for Scripted {
+    fn scripted(next_verdict: NextVerdict) -> Self {
+        Self(next_verdict)
     }
 }
 
@@ -68,7 +68,7 @@ fn refused() -> TrackerError {
     TrackerError::new(Code::AccessDenied, REFUSAL)
 }
 
-impl Middleware for Fickle {
+impl Middleware for Scripted {
     fn decide(&self, request: &mut RequestContext<'_>) -> Flow {
         match self.0.get() {
             None | Some(Verdict::Pass) => Ok(Then::Next),

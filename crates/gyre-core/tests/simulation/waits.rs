@@ -1,4 +1,5 @@
-//! Owns what is known of requests that wait for other workers: whom they have asked, what has come back, since when.
+//! Owns the expected state of requests that wait for other workers: the workers they asked, the answers so far,
+//! since when.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::task::Poll;
@@ -7,18 +8,18 @@ use gyre_core::counters::Counter;
 use gyre_core::engine::{Answer, Endpoint, Engine, Outcome, Source, Ticket};
 use gyre_core::types::{InfoHash, SwarmCounts};
 
-use crate::bytes::{Reply, Wish};
-use crate::check::{Check, hold_announce};
-use crate::oracle::{Said, Terms};
-use crate::watch::{Event, Peers, Words};
+use crate::bytes::{ClientAnnounce, Reply};
+use crate::check::{Check, check_announce};
+use crate::oracle::{Answered, Terms};
+use crate::watch::{Content, Event, Peers};
 
 /// How long a request waits, and how many of a worker may.
 const DEADLINE_US: u64 = 1_000_000;
 const MOST: usize = 4_096;
 
-/// Who waits.
+/// The waiting client.
 #[derive(Clone, Debug)]
-enum Who {
+enum Waiter {
     Udp { to: Endpoint, transaction: u32 },
     Task,
 }
@@ -28,7 +29,7 @@ enum Who {
 struct Wait {
     ticket: Ticket,
     opened_us: u64,
-    who: Who,
+    client: Waiter,
     /// Workers that have yet to answer.
     missing: usize,
     counts: Vec<SwarmCounts>,
@@ -40,19 +41,19 @@ struct Wait {
 #[derive(Debug)]
 struct Flight {
     ticket: Ticket,
-    asked: Asked,
+    request: Inquiry,
 }
 
 #[derive(Debug)]
-enum Asked {
-    Announce { wish: Wish, terms: Terms },
+enum Inquiry {
+    Announce { wish: ClientAnnounce, terms: Terms },
     Scrape(Vec<(InfoHash, u8)>),
 }
 
 /// How far a scrape has come at once.
 enum Spread {
     All(Vec<SwarmCounts>),
-    Asked(Ticket),
+    Waiting(Ticket),
     Busy,
 }
 
@@ -94,16 +95,16 @@ impl Waits {
         counts: &[SwarmCounts],
     ) {
         let is_it = |wait: &Wait| {
-            let Who::Udp { to: asker, transaction } = wait.who else { return false };
+            let Waiter::Udp { to: asker, transaction } = wait.client else { return false };
             asker == *to && transaction == number && wait.missing == 0
         };
         let at = self.waits[worker].iter().position(is_it);
-        let at = at.unwrap_or_else(|| panic!("nobody at {} waits for the scrape {number:#x}", to.source));
+        let at = at.unwrap_or_else(|| panic!("no client at {} waits for the scrape {number:#x}", to.source));
         assert_eq!(self.waits[worker].remove(at).counts, counts, "a gathered scrape");
     }
 
-    /// Nothing is left that somebody waits for.
-    pub(crate) fn hold_quiet(&self) {
+    /// Checks that no request waits.
+    pub(crate) fn check_quiet(&self) {
         assert!(self.waits.iter().all(Vec::is_empty), "who still waits: {:?}", self.waits);
         let lost: Vec<_> = self.flights.values().flatten().collect();
         assert!(lost.is_empty() && self.in_hand.is_none(), "what was never answered: {lost:?}");
@@ -123,13 +124,13 @@ impl Check {
         reply: Option<&[u8]>,
         events: Vec<Event>,
     ) {
-        let who = Who::Udp { to: *from, transaction };
+        let who = Waiter::Udp { to: *from, transaction };
         match (self.spread(worker, now_us, who, info_hashes, events), reply) {
             (Spread::All(counts), Some(reply)) => {
                 assert_eq!(Reply::read(reply, from.source), (transaction, Reply::Scrape { counts }));
                 self.replied(worker, from, "answered scrapes");
             }
-            (Spread::Asked(_) | Spread::Busy, None) => {}
+            (Spread::Waiting(_) | Spread::Busy, None) => {}
             (_, reply) => panic!("a scrape has led to {reply:?}"),
         }
     }
@@ -139,7 +140,7 @@ impl Check {
         &mut self,
         worker: usize,
         now_us: u64,
-        who: Who,
+        client: Waiter,
         info_hashes: &[InfoHash],
         events: Vec<Event>,
     ) -> Spread {
@@ -155,7 +156,7 @@ impl Check {
             }
         }
         if foreign.is_empty() {
-            assert!(events.is_empty(), "nobody else is to be asked: {events:?}");
+            assert!(events.is_empty(), "no other worker must be asked: {events:?}");
             return Spread::All(counts);
         }
         if self.waits.waits[worker].len() >= MOST {
@@ -165,7 +166,7 @@ impl Check {
         }
         let (parts, mut all_taken, mut asked) = (foreign.len(), true, None);
         for event in events {
-            let Event::Posted { to, words: Words::Scrape { ticket, swarms }, was_taken } = event else {
+            let Event::Posted { to, words: Content::Scrape { ticket, swarms }, was_taken } = event else {
                 panic!("a scrape is asked for: {event:?}")
             };
             let expected = foreign.remove(&to).unwrap_or_else(|| panic!("worker {to} is asked for nothing"));
@@ -175,21 +176,21 @@ impl Check {
             asked = Some(ticket);
             all_taken = self.posted(worker, was_taken);
             if was_taken {
-                self.fly(worker, to, ticket, Asked::Scrape(swarms));
+                self.fly(worker, to, ticket, Inquiry::Scrape(swarms));
             }
         }
         assert!(foreign.is_empty() || !all_taken, "owners that were not asked: {foreign:?}");
         match asked {
             Some(ticket) if all_taken => {
-                self.open_wait(worker, now_us, ticket, who, parts, counts);
-                Spread::Asked(ticket)
+                self.open_wait(worker, now_us, ticket, client, parts, counts);
+                Spread::Waiting(ticket)
             }
             _ => Spread::Busy,
         }
     }
 
-    fn fly(&mut self, from: usize, to: usize, ticket: Ticket, asked: Asked) {
-        self.waits.flights.entry((from, to)).or_default().push_back(Flight { ticket, asked });
+    fn fly(&mut self, from: usize, to: usize, ticket: Ticket, request: Inquiry) {
+        self.waits.flights.entry((from, to)).or_default().push_back(Flight { ticket, request });
     }
 
     fn open_wait(
@@ -197,12 +198,12 @@ impl Check {
         worker: usize,
         opened_us: u64,
         ticket: Ticket,
-        who: Who,
+        client: Waiter,
         missing: usize,
         counts: Vec<SwarmCounts>,
     ) {
         assert!(self.waits.find(worker, ticket).is_none(), "two with one ticket");
-        let wait = Wait { ticket, opened_us, who, missing, counts, announced: None, is_late: false };
+        let wait = Wait { ticket, opened_us, client, missing, counts, announced: None, is_late: false };
         self.waits.waits[worker].push(wait);
     }
 
@@ -211,7 +212,7 @@ impl Check {
         &mut self,
         worker: usize,
         now_us: u64,
-        wish: &Wish,
+        wish: &ClientAnnounce,
         source: Source,
         outcome: &Outcome,
         events: &[Event],
@@ -225,16 +226,22 @@ impl Check {
             (Outcome::Busy, []) if is_full && owner != worker => self.bump(worker, Counter::DropGatherFull),
             (
                 outcome,
-                [Event::Posted { to, words: Words::Announce { ticket, announce, source: how }, was_taken }],
+                [
+                    Event::Posted {
+                        to,
+                        words: Content::Announce { ticket, announce, source: how },
+                        was_taken,
+                    },
+                ],
             ) if owner != worker => {
-                assert_eq!((*to, *how), (owner, source), "whom an announce goes to");
-                hold_announce(announce, wish, terms);
+                assert_eq!((*to, *how), (owner, source), "the worker that an announce goes to");
+                check_announce(announce, wish, terms);
                 self.posted(worker, *was_taken);
                 match outcome {
                     Outcome::Waiting(waiting) if *was_taken => {
                         assert_eq!(waiting, ticket);
-                        self.fly(worker, owner, *ticket, Asked::Announce { wish: wish.clone(), terms });
-                        self.open_wait(worker, now_us, *ticket, Who::Task, 1, Vec::new());
+                        self.fly(worker, owner, *ticket, Inquiry::Announce { wish: wish.clone(), terms });
+                        self.open_wait(worker, now_us, *ticket, Waiter::Task, 1, Vec::new());
                     }
                     Outcome::Busy if !was_taken => {}
                     other => panic!("an announce has led to {other:?}"),
@@ -253,9 +260,9 @@ impl Check {
         outcome: &Outcome,
         events: Vec<Event>,
     ) {
-        match (self.spread(worker, now_us, Who::Task, info_hashes, events), outcome) {
+        match (self.spread(worker, now_us, Waiter::Task, info_hashes, events), outcome) {
             (Spread::All(counts), Outcome::Ready(Answer::Scraped(said))) => assert_eq!(counts, said[..]),
-            (Spread::Asked(ticket), Outcome::Waiting(waiting)) => assert_eq!(ticket, *waiting),
+            (Spread::Waiting(ticket), Outcome::Waiting(waiting)) => assert_eq!(ticket, *waiting),
             (Spread::Busy, Outcome::Busy) => {}
             (_, other) => panic!("a scrape has led to {other:?}"),
         }
@@ -265,12 +272,12 @@ impl Check {
         &mut self,
         worker: usize,
         now_us: u64,
-        wish: &Wish,
+        wish: &ClientAnnounce,
         terms: Terms,
         counts: SwarmCounts,
         peers: &Peers,
     ) {
-        let said = Said {
+        let said = Answered {
             seeders: counts.seeders,
             leechers: counts.leechers,
             downloaded: Some(counts.downloaded),
@@ -281,34 +288,34 @@ impl Check {
     }
 
     /// A worker has taken a question of another, or an answer.
-    pub(crate) fn took(&mut self, worker: usize, from: usize, words: Words) {
+    pub(crate) fn took(&mut self, worker: usize, from: usize, words: Content) {
         assert!(self.waits.in_hand.is_none(), "a question was not answered");
         match words {
-            Words::Announce { ticket, announce, .. } => {
+            Content::Announce { ticket, announce, .. } => {
                 let flight = self.land(from, worker, ticket);
-                let Asked::Announce { wish, terms } = &flight.asked else {
+                let Inquiry::Announce { wish, terms } = &flight.request else {
                     panic!("an announce: {flight:?}")
                 };
-                hold_announce(&announce, wish, *terms);
+                check_announce(&announce, wish, *terms);
                 self.waits.in_hand = Some((from, flight));
             }
-            Words::Scrape { ticket, .. } => {
+            Content::Scrape { ticket, .. } => {
                 let flight = self.land(from, worker, ticket);
                 self.waits.in_hand = Some((from, flight));
             }
-            Words::Announced { ticket, counts, peers } => {
+            Content::Announced { ticket, counts, peers } => {
                 if let Some(wait) = self.waits.find(worker, ticket).filter(|wait| !wait.is_late) {
                     assert!(wait.missing == 1 && wait.counts.is_empty(), "an answer to what was not asked");
                     (wait.missing, wait.announced) = (0, Some((counts, peers)));
                 }
             }
-            Words::Scraped { ticket, swarms } => {
+            Content::Scraped { ticket, swarms } => {
                 if let Some(wait) = self.waits.find(worker, ticket).filter(|wait| !wait.is_late) {
                     swarms.iter().for_each(|(_, place, counts)| wait.counts[usize::from(*place)] = *counts);
                     wait.missing = wait.missing.checked_sub(1).expect("an answer that was missing");
                 }
             }
-            Words::UdpAnnounce(_) => unreachable!("it waits for nobody"),
+            Content::UdpAnnounce(_) => unreachable!("it waits for no worker"),
         }
     }
 
@@ -321,16 +328,23 @@ impl Check {
     }
 
     /// A worker has answered another.
-    pub(crate) fn answered(&mut self, worker: usize, now_us: u64, to: usize, words: Words, was_taken: bool) {
+    pub(crate) fn answered(
+        &mut self,
+        worker: usize,
+        now_us: u64,
+        to: usize,
+        words: Content,
+        was_taken: bool,
+    ) {
         let (from, flight) =
             self.waits.in_hand.take().unwrap_or_else(|| panic!("an answer to nothing: {words:?}"));
         assert_eq!(from, to, "the way back");
-        match (words, flight.asked) {
-            (Words::Announced { ticket, counts, peers }, Asked::Announce { wish, terms }) => {
+        match (words, flight.request) {
+            (Content::Announced { ticket, counts, peers }, Inquiry::Announce { wish, terms }) => {
                 assert_eq!(ticket, flight.ticket);
                 self.announced_by_list(worker, now_us, &wish, terms, counts, &peers);
             }
-            (Words::Scraped { ticket, swarms }, Asked::Scrape(asked)) => {
+            (Content::Scraped { ticket, swarms }, Inquiry::Scrape(asked)) => {
                 assert_eq!(ticket, flight.ticket);
                 let counted =
                     |(hash, place): (InfoHash, u8)| (hash, place, self.oracle.counts(worker, &hash));
@@ -342,7 +356,7 @@ impl Check {
     }
 
     /// Some may have been given up in a turn; those must have waited for too long, the first first.
-    pub(crate) fn hold_late(&mut self, worker: usize, now_us: u64, engine: &Engine, is_finished: bool) {
+    pub(crate) fn check_late(&mut self, worker: usize, now_us: u64, engine: &Engine, is_finished: bool) {
         let all = engine.counters.get(Counter::DropGatherLate);
         let late = all - std::mem::replace(&mut self.waits.late[worker], all);
         self.log.add("gathered too late", late);
@@ -355,14 +369,15 @@ impl Check {
             }
             left -= 1;
             wait.is_late = true;
-            matches!(wait.who, Who::Task) // who is told, and goes then
+            matches!(wait.client, Waiter::Task) // it is woken, and ends then
         });
         assert_eq!(left, 0, "given up before its time");
     }
 
     /// A task has looked for its answer.
     pub(crate) fn polled(&mut self, worker: usize, ticket: Ticket, polled: &Poll<Option<Answer>>) {
-        let wait = self.waits.find(worker, ticket).unwrap_or_else(|| panic!("nobody waits with {ticket:?}"));
+        let wait =
+            self.waits.find(worker, ticket).unwrap_or_else(|| panic!("no request waits with {ticket:?}"));
         let is_ready = wait.missing == 0;
         match polled {
             Poll::Pending => assert!(!is_ready && !wait.is_late, "there is an answer"),

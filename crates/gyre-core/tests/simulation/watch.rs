@@ -10,7 +10,7 @@ use gyre_core::types::{Announce, InfoHash, SwarmCounts, WorkerId};
 
 /// What a message says.
 #[derive(Clone, Debug)]
-pub(crate) enum Words {
+pub(crate) enum Content {
     UdpAnnounce(UdpAnnounce),
     Announce { ticket: Ticket, announce: Announce, source: Source },
     Announced { ticket: Ticket, counts: SwarmCounts, peers: Peers },
@@ -39,18 +39,18 @@ pub(crate) enum Event {
     /// A datagram left.
     Reply { to: Endpoint, bytes: Vec<u8> },
     /// A message was given to the mesh, which took it or not.
-    Posted { to: usize, words: Words, was_taken: bool },
+    Posted { to: usize, words: Content, was_taken: bool },
     /// A message came.
-    Took { from: usize, words: Words },
+    Took { from: usize, words: Content },
 }
 
-impl Words {
+impl Content {
     fn of(message: &Message) -> Self {
         let swarms = |job: &ScrapeJob| job.swarms.to_vec();
         match message {
             Message::UdpAnnounce(announce) => Self::UdpAnnounce(*announce),
             Message::Announce { ticket, announce, source, peers } => {
-                assert!(peers.is_empty(), "a list that is to be filled is empty");
+                assert!(peers.is_empty(), "a list is empty before it is filled");
                 Self::Announce { ticket: *ticket, announce: *announce, source: *source }
             }
             Message::Announced { ticket, counts, peers } => {
@@ -81,7 +81,7 @@ impl Watched {
 
 impl Post for Watched {
     fn post(&mut self, to: WorkerId, message: Message) -> Result<(), Message> {
-        let words = Words::of(&message);
+        let words = Content::of(&message);
         let posted = self.mesh.post(to, message);
         self.unflushed |= posted.is_ok();
         let event = Event::Posted { to: to.index(), words, was_taken: posted.is_ok() };
@@ -93,7 +93,7 @@ impl Post for Watched {
 impl Mailbox for Watched {
     fn take(&mut self) -> Option<(WorkerId, Message)> {
         let (from, message) = self.mesh.take()?;
-        let words = Words::of(&message);
+        let words = Content::of(&message);
         self.events.borrow_mut().push(Event::Took { from: from.index(), words });
         Some((from, message))
     }

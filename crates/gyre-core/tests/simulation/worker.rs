@@ -22,7 +22,7 @@ use crate::check::{Check, LIMITS};
 use crate::rules::Rules;
 use crate::saving::Save;
 use crate::tasks::{Asking, Shared, Task, answer, wait, wait_deadline_us};
-use crate::verdict::{Mind, Steered, Verdict};
+use crate::verdict::{NextVerdict, ScriptedBy, Verdict};
 use crate::watch::{Event, Events, Watched};
 
 /// What a worker is told.
@@ -42,10 +42,10 @@ pub(crate) struct Datagram {
 pub(crate) type Departure = (Endpoint, Vec<u8>);
 
 /// A worker.
-pub(crate) struct Worker<M: Steered> {
+pub(crate) struct Worker<M: ScriptedBy> {
     pub(crate) shared: Rc<Shared>,
     gate: Rc<RefCell<Gate<M>>>,
-    mind: Mind,
+    next_verdict: NextVerdict,
     pub(crate) socket: VecDeque<Datagram>,
     pub(crate) orders: VecDeque<Order>,
     pub(crate) tasks: Vec<Task>,
@@ -55,9 +55,9 @@ pub(crate) struct Worker<M: Steered> {
     pub(crate) unfinished: bool,
 }
 
-impl<M: Steered> Worker<M> {
+impl<M: ScriptedBy> Worker<M> {
     pub(crate) fn new(me: usize, engine: Engine, mesh: Mesh, check: Rc<RefCell<Check>>) -> Self {
-        let mind = Mind::default();
+        let next_verdict = NextVerdict::default();
         let events = Events::default();
         let shared = Shared {
             me,
@@ -69,8 +69,8 @@ impl<M: Steered> Worker<M> {
         };
         Self {
             shared: Rc::new(shared),
-            gate: Rc::new(RefCell::new(Gate::new(M::steered(mind.clone())))),
-            mind,
+            gate: Rc::new(RefCell::new(Gate::new(M::scripted(next_verdict.clone())))),
+            next_verdict,
             socket: VecDeque::new(),
             orders: VecDeque::new(),
             tasks: Vec::new(),
@@ -94,7 +94,7 @@ impl<M: Steered> Worker<M> {
         let mut thread = Thread {
             socket: Socket {
                 shared: &shared,
-                mind: &self.mind,
+                next_verdict: &self.next_verdict,
                 received: &mut self.socket,
                 has_loaded: false,
                 replies: Vec::new(),
@@ -107,7 +107,7 @@ impl<M: Steered> Worker<M> {
         let turned = engine.turn(now, &mut self.gate.borrow_mut(), mesh, &mut thread);
         let turned = turned.expect("no source of datagrams fails here");
         assert!(thread.socket.replies.is_empty(), "replies that this turn has not submitted");
-        assert!(!mesh.unflushed, "messages that this turn has told nobody of");
+        assert!(!mesh.unflushed, "messages whose receivers this turn has not told");
         for waiting in thread.to_wait {
             let future = wait(shared.clone(), self.gate.clone(), waiting);
             self.tasks.push(Task::new(future, Some(wait_deadline_us(now)), false));
@@ -115,10 +115,10 @@ impl<M: Steered> Worker<M> {
         self.unfinished = turned.unfinished;
         let mut check = shared.check.borrow_mut();
         check.happened(me, now_us, shared.events.take());
-        check.hold_late(me, now_us, engine, !turned.unfinished);
+        check.check_late(me, now_us, engine, !turned.unfinished);
         check.after_turn(me, now_us, engine, turned.swept);
         if turned.published {
-            check.hold_gauges(me, now_us, engine);
+            check.check_gauges(me, now_us, engine);
         }
     }
 
@@ -131,7 +131,7 @@ impl<M: Steered> Worker<M> {
         verdict: Option<Verdict>,
     ) {
         self.shared.now.set(now);
-        self.mind.set(verdict);
+        self.next_verdict.set(verdict);
         let waits = matches!(verdict, Some(Verdict::Wait(_)));
         let future = answer(self.shared.clone(), self.gate.clone(), ip, asking);
         let mut task = Task::new(future, waits.then(|| wait_deadline_us(now)), true);
@@ -213,7 +213,7 @@ impl<'a> Host for Thread<'a> {
 /// A worker's socket during a turn: each datagram is judged as the engine takes it.
 struct Socket<'a> {
     shared: &'a Shared,
-    mind: &'a Mind,
+    next_verdict: &'a NextVerdict,
     received: &'a mut VecDeque<Datagram>,
     /// Swarms were loaded in this turn.
     has_loaded: bool,
@@ -239,7 +239,7 @@ impl Datagrams for Socket<'_> {
             && let Some(Datagram { from, bytes, verdict }) = self.received.pop_front()
         {
             taken.completions += 1;
-            self.mind.set(verdict);
+            self.next_verdict.set(verdict);
             let limits = |intake: &Intake<'_, M, P>| LIMITS.map(|limit| intake.engine().counters.get(limit));
             let before = limits(intake);
             let mut reply = [0xa5; UDP_REPLY_MAX_BYTES];

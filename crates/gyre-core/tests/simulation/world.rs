@@ -16,7 +16,7 @@ use gyre_core::owner::Owners;
 use gyre_core::time::Timestamp;
 use gyre_core::types::{InfoHash, WorkerId};
 
-use crate::bytes::{Datagram, Wish};
+use crate::bytes::{ClientAnnounce, Datagram};
 use crate::check::Check;
 use crate::client::{Client, NAMES, some_swarm};
 use crate::log::Log;
@@ -26,7 +26,7 @@ use crate::plan::{Plan, Steering, one as one_of};
 use crate::rules::Rules;
 use crate::saving::{Save, Snapshot};
 use crate::tasks::Asking;
-use crate::verdict::{After, Pause, Steered, Verdict};
+use crate::verdict::{After, Pause, ScriptedBy, Verdict};
 use crate::worker::{Datagram as Arrived, Order, Worker};
 
 /// Time of day at which the first process starts.
@@ -39,7 +39,7 @@ const TURNS_TO_CATCH_UP: u64 = SWEEP_SLICES_PER_SECOND * HOUSEKEEPING_INTERVAL_M
 const TURNS_TO_REST: u32 = 20_000;
 
 /// A tracker, and everything around it.
-pub(crate) struct World<M: Steered> {
+pub(crate) struct World<M: ScriptedBy> {
     pub(crate) plan: Plan,
     pub(crate) rng: Rng,
     /// Microseconds since the world began.
@@ -63,28 +63,28 @@ pub(crate) struct World<M: Steered> {
     pub(crate) snapshot: Option<Snapshot>,
 }
 
-/// Nobody waits for it: here workers wake when the world says so.
+/// Wakes no worker: here workers wake when the world decides.
 struct Silent;
 
 impl Bell for Silent {
     fn ring(&self) {}
 }
 
-/// What a process begins with.
-struct Birth {
+/// What a process starts with.
+struct ProcessStart {
     started_unix_us: u64,
     owners: Owners,
     secret: [u8; 16],
 }
 
-impl<M: Steered> World<M> {
+impl<M: ScriptedBy> World<M> {
     pub(crate) fn new(plan: Plan, mut rng: Rng, log: &Log) -> Self {
         let clients = (0..plan.clients).map(Client::new).collect();
         let swarms = (0..plan.swarms).map(|_| InfoHash(std::array::from_fn(|_| rng.u8(..)))).collect();
         let secret = rng.u128(..).to_be_bytes();
         let owners = Owners::new(plan.workers, [rng.u32(..), rng.u32(..), rng.u32(..)]);
-        let birth = Birth { started_unix_us: FIRST_DAY_US, owners, secret };
-        let (check, workers) = Self::start(&plan, &mut rng, &birth, log.clone(), None);
+        let start = ProcessStart { started_unix_us: FIRST_DAY_US, owners, secret };
+        let (check, workers) = Self::start(&plan, &mut rng, &start, log.clone(), None);
         Self {
             network: Network::new(plan.network),
             plan,
@@ -92,7 +92,7 @@ impl<M: Steered> World<M> {
             at_us: 0,
             next_wake_us: HOUSEKEEPING_US,
             began_us: 0,
-            started_unix_us: birth.started_unix_us,
+            started_unix_us: start.started_unix_us,
             wall_step_us: 0,
             check,
             workers,
@@ -109,11 +109,11 @@ impl<M: Steered> World<M> {
     fn start(
         plan: &Plan,
         rng: &mut Rng,
-        birth: &Birth,
+        start: &ProcessStart,
         log: Log,
         snapshot: Option<&Snapshot>,
     ) -> (Rc<RefCell<Check>>, Vec<Worker<M>>) {
-        let Birth { started_unix_us, owners, secret } = birth;
+        let ProcessStart { started_unix_us, owners, secret } = start;
         let mut check = Check::new(*owners, plan.policy, plan.window_secs, *started_unix_us, log);
         let ids = ConnectionIds::new(*secret, plan.window_secs, Duration::from_micros(*started_unix_us));
         let mut engine = |number: usize| {
@@ -316,7 +316,7 @@ impl<M: Steered> World<M> {
             let timeout_us = u64::from(self.plan.policy.peer_timeout_secs) * 1_000_000;
             self.at_us += self.rng.u64(..2 * timeout_us);
             self.note("leaps of the clock", format_args!("to {} us", self.at_us));
-            // Who slept wakes and catches up before the next one can come.
+            // Sleeping workers wake and catch up before the next leap.
             (0..self.workers.len()).for_each(|worker| self.turn(worker, true));
         } else {
             self.wall_step_us += self.rng.i64(-400_000_000..400_000_000);
@@ -336,7 +336,7 @@ impl<M: Steered> World<M> {
         for _ in 0..asks {
             let client = self.rng.usize(..self.clients.len());
             let ip = self.clients[client].source.ip();
-            let mut wish: Wish = self.clients[client].wish(&self.plan, &self.swarms, &mut self.rng);
+            let mut wish: ClientAnnounce = self.clients[client].wish(&self.plan, &self.swarms, &mut self.rng);
             wish.info_hash.0[..4].copy_from_slice(&self.rng.u32(..).to_be_bytes());
             self.ask(one, ip, Asking::Announce { wish, wants_ids: false });
         }
@@ -394,7 +394,7 @@ enum End {
     TakenOver,
 }
 
-impl<M: Steered> World<M> {
+impl<M: ScriptedBy> World<M> {
     /// The process ends, and another one begins, with another number of workers.
     fn restart(&mut self) {
         let end = [End::Stopped, End::Killed, End::TakenOver][self.rng.usize(..3)];
@@ -432,20 +432,20 @@ impl<M: Steered> World<M> {
             self.secret = self.rng.u128(..).to_be_bytes();
         }
         let owners = Owners::new(self.plan.workers, [self.rng.u32(..), self.rng.u32(..), self.rng.u32(..)]);
-        let birth = Birth { started_unix_us: self.started_unix_us, owners, secret: self.secret };
+        let start = ProcessStart { started_unix_us: self.started_unix_us, owners, secret: self.secret };
         self.tally();
-        self.workers.clear(); // whoever still waits there goes
+        self.workers.clear(); // their waiting tasks are dropped
         let (log, issued) = {
             let mut check = self.check.borrow_mut();
             (check.log.clone(), std::mem::take(&mut check.issued))
         };
         let snapshot = self.snapshot.as_ref();
-        let (check, workers) = Self::start(&self.plan, &mut self.rng, &birth, log, snapshot);
+        let (check, workers) = Self::start(&self.plan, &mut self.rng, &start, log, snapshot);
         (self.check, self.workers) = (check, workers);
         if self.plan.keeps_secret {
             self.check.borrow_mut().issued = issued;
         }
-        self.rules = self.rules.of_process(birth.started_unix_us / 1_000_000);
+        self.rules = self.rules.of_process(start.started_unix_us / 1_000_000);
         for worker in &mut self.workers {
             worker.orders.push_back(Order::Access(self.rules.clone()));
         }
@@ -494,7 +494,7 @@ impl<M: Steered> World<M> {
         Snapshot { files, began_unix_secs: unix_secs }
     }
 
-    /// Takes nothing more in, and lets the workers finish. Nothing may be left that somebody waits for.
+    /// Takes no more requests, and lets the workers finish. No request may be left waiting.
     pub(crate) fn rest(&mut self) {
         self.workers.iter_mut().for_each(|worker| worker.stalled_until_us = 0);
         let deadline = self.at_us + (WAIT_DEADLINE_MS + 5_000) * 1_000;
@@ -511,12 +511,12 @@ impl<M: Steered> World<M> {
                 if turn < 300 { 1_000 } else { 100_000 }.min(deadline.saturating_sub(self.at_us).max(1_000));
         }
         for worker in &self.workers {
-            self.check.borrow().hold_counters(worker.shared.me, &worker.shared.engine.borrow());
+            self.check.borrow().check_counters(worker.shared.me, &worker.shared.engine.borrow());
         }
-        self.check.borrow().hold_quiet();
+        self.check.borrow().check_quiet();
     }
 
-    /// Comes to rest, and then everybody's time passes: nobody is left.
+    /// Comes to rest, and then lets all peers expire: no peer may be left.
     pub(crate) fn end(&mut self) {
         self.rest();
         let timeout_us = u64::from(self.plan.policy.peer_timeout_secs) * 1_000_000;

@@ -152,7 +152,7 @@ impl<'a> UdpContext<'a> {
 pub struct HttpContext<'a> {
     ip: IpAddr,
     url: Cow<'a, str>,
-    /// Where the request waits somebody watches the connection, and tells by this.
+    /// Set by the watcher of the connection while the request waits.
     aborted: Option<Rc<Cell<bool>>>,
     outbox: Outbox,
 }
@@ -187,7 +187,7 @@ impl<'a> HttpContext<'a> {
     /// # Errors
     ///
     /// [`Code::ConnectionClosed`] if the client has gone, [`Code::ResponseAlreadySent`], [`Code::IncorrectResponse`] if
-    /// it answers another action, or the status is none or that of a response without a body.
+    /// it answers another action, or the status is invalid or that of a response without a body.
     pub fn send(
         &mut self,
         payload: impl Into<Response>,

@@ -1,4 +1,4 @@
-//! Owns a request as middleware sees it: what is asked, by whom, and the way back.
+//! Owns a request as middleware sees it: its parameters, its source, and the way back.
 //!
 //! | BEP 15's action | context | by |
 //! |---|---|---|
@@ -6,7 +6,7 @@
 //! | announce | [`AnnounceRequest`] | UDP, HTTP |
 //! | scrape | [`ScrapeRequest`] | UDP, HTTP |
 //!
-//! [`RequestContext`] is one of them. What is to be changed before the swarm is asked are fields; the rest are methods.
+//! [`RequestContext`] is one of them. Fields can be changed before the swarm is asked. Methods read everything else.
 
 mod connection;
 mod response;
@@ -289,7 +289,7 @@ impl DerefMut for ScrapeRequest<'_> {
 
 /// A request, whatever it wants and however it came.
 ///
-/// A middleware asks what it is, and by whom it is asked:
+/// A middleware looks at its kind and its source:
 ///
 /// ```
 /// # use gyre_core as gyre;
