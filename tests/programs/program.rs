@@ -280,7 +280,11 @@ fn the_help_names_each_option_with_its_default_and_its_range() {
         ("--state-dir", "nothing is kept", ""),
         ("--take-over", "", "same --state-dir"),
         ("--snapshot-interval", "300", "0 to 86400"),
-        ("--user", "keep the current user", ""),
+        (
+            "--user",
+            "if started as root, `gyre` if that user exists, otherwise `nobody`; if not, the current user",
+            "",
+        ),
         ("--allow-root", "", ""),
         ("--no-sandbox", "", ""),
         ("--admin", "127.0.0.1:6970", ""),
