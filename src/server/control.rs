@@ -1,5 +1,4 @@
-//! Owns the control thread, which reloads changed lists and writes snapshots when they are due, and the orders to the
-//! workers.
+//! Owns the control thread, which reloads changed lists and writes snapshots when they are due.
 
 use std::fs::File;
 use std::io;
@@ -10,64 +9,16 @@ use std::time::Duration;
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded, never, select};
 
-use super::handle::Busy;
 use super::lists::{KnownList, ListChange, ListChangeError, ListFiles};
+use super::orders::{Busy, Orders};
 use super::state::StateDirectory;
 use tokio::sync::oneshot;
 
 use crate::access::{Access, ListName};
 use crate::engine;
-use crate::limits::{CONTROL_COMMANDS, CONTROL_INTERVAL_MS, SNAPSHOT_DEADLINE_S, WORKER_ORDERS};
-use crate::sys::Doorbell;
+use crate::limits::{CONTROL_COMMANDS, CONTROL_INTERVAL_MS, SNAPSHOT_DEADLINE_S};
 use crate::time::{Clock, Timestamp, unix_secs};
-use crate::types::WorkerId;
 use crate::worker::{Order, Written};
-
-/// The queues of orders to the workers, each with the doorbell that wakes the worker.
-#[derive(Clone)]
-pub(super) struct Orders(Vec<(Sender<Order>, Arc<Doorbell>)>);
-
-impl Orders {
-    /// Creates a queue for the worker of each doorbell. Also returns the receivers.
-    pub(super) fn new(doorbells: &[Arc<Doorbell>]) -> (Self, Vec<Receiver<Order>>) {
-        let way = |doorbell: &Arc<Doorbell>| {
-            let (sender, receiver) = bounded(WORKER_ORDERS);
-            ((sender, doorbell.clone()), receiver)
-        };
-        let (ways, receivers) = doorbells.iter().map(way).unzip();
-        (Self(ways), receivers)
-    }
-
-    /// Sends an order to each worker. Waits for workers whose queue is full, and skips workers that have ended.
-    pub(super) fn send_all(&self, mut order: impl FnMut() -> Order) {
-        for (worker, doorbell) in &self.0 {
-            if worker.send(order()).is_ok() {
-                doorbell.ring();
-            }
-        }
-    }
-
-    /// Sends an order to one worker. Waits if its queue is full.
-    pub(super) fn send(&self, worker: usize, order: Order) {
-        let (worker, doorbell) = &self.0[worker];
-        if worker.send(order).is_ok() {
-            doorbell.ring();
-        }
-    }
-
-    /// Wakes all workers.
-    pub(super) fn wake(&self) {
-        self.0.iter().for_each(|(_, doorbell)| doorbell.ring());
-    }
-
-    /// Sends an order to one worker, without waiting.
-    pub(super) fn try_send(&self, worker: WorkerId, order: Order) -> Result<(), Busy> {
-        let (worker, doorbell) = &self.0[worker.index()];
-        worker.try_send(order).map_err(|_| Busy)?;
-        doorbell.ring();
-        Ok(())
-    }
-}
 
 /// A command to the control thread.
 enum Command {
@@ -338,7 +289,7 @@ impl ControlThread {
     fn begin(&mut self, now: Timestamp) {
         self.due = now + self.interval;
         let waiting = std::mem::take(&mut self.waiting);
-        let workers = self.orders.0.len();
+        let workers = self.orders.workers();
         let Some(state) = self.state() else { return };
         match state.begin(workers) {
             Ok(files) => {

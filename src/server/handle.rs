@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::control::{Control, Orders, Status};
+use super::control::{Control, Status};
 use super::lists::{ListChange, ListChangeError};
+use super::orders::{Busy, Orders};
 use crate::access::ListName;
 use crate::counters::{Counters, Published, Turns};
 use crate::engine;
@@ -72,11 +73,6 @@ pub struct SwarmState {
     /// Some of its peers.
     pub peers: Vec<PeerInfo>,
 }
-
-/// The tracker is stopping, or the queue of a worker is full.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the tracker is too busy to answer, or is stopping")]
-pub struct Busy;
 
 impl Handle {
     /// Returns the state of each worker.

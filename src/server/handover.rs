@@ -12,7 +12,8 @@ use crossbeam::channel::bounded;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::Socket;
 
-use super::control::{Control, Orders};
+use super::control::Control;
+use super::orders::Orders;
 use super::passing::{Channel, Message, VERSION, Welcome, unexpected};
 use super::state::StateDirectory;
 use crate::limits::{

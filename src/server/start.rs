@@ -8,9 +8,10 @@ use std::thread;
 
 use crossbeam::channel::{Receiver, Sender, bounded};
 
-use super::control::{Control, Orders};
+use super::control::Control;
 use super::handover::{Handover, WorkerGroup};
 use super::inherit::Inherited;
+use super::orders::Orders;
 use super::sockets::{Sockets, reserve_descriptors};
 use super::tables::Tables;
 use super::takeover::Predecessor;

@@ -23,7 +23,7 @@ use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
 use rustix::io::Errno;
 use socket2::Socket;
 
-use super::control::Orders;
+use super::orders::Orders;
 use super::passing::Channel;
 use crate::engine;
 use crate::engine::Engine;

@@ -11,7 +11,8 @@ use std::time::Duration;
 use sd_notify::NotifyState;
 use socket2::Socket;
 
-use super::control::{Control, Orders};
+use super::control::Control;
+use super::orders::Orders;
 use super::passing::{Channel, Message, VERSION, Welcome, unexpected};
 use super::state::{HANDOVER, StateDirectory};
 use crate::error::ServerError;
