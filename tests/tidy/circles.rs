@@ -1,0 +1,229 @@
+//! Checks that the files of a folder don't import each other in circles.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{CRATES, code, name, sources};
+
+/// Circles that are allowed for now: an import, without which there is no circle, and the reason.
+const ALLOWED: [(&str, &str, &str); 0] = [];
+
+/// The path of a module in its crate. The root's is empty.
+type Path = Vec<String>;
+
+/// A module that is a file, with the files below it.
+#[derive(Default)]
+struct Module {
+    code: String,
+    /// The names that it imports, with their paths. Modules below it can use them as if they were its own.
+    imported: BTreeMap<String, Path>,
+}
+
+/// Returns the modules of a crate by their paths, without unit tests.
+fn modules(folder: &str) -> BTreeMap<Path, Module> {
+    let mut modules: BTreeMap<Path, Module> = BTreeMap::new();
+    for (file, text) in sources(folder) {
+        let code = code(&file, &text);
+        let inner = file.strip_prefix(folder).unwrap().with_extension("");
+        let mut path: Path = inner.iter().map(|part| part.to_str().unwrap().to_owned()).collect();
+        path.pop_if(|last| ["lib", "main", "mod"].contains(&last.as_str()));
+        modules.entry(path).or_default().code += &code;
+    }
+    let known: BTreeSet<Path> = modules.keys().cloned().collect();
+    for (path, module) in &mut modules {
+        for (at, _) in module.code.match_indices("use ") {
+            if !module.code[..at].ends_with(|before: char| before.is_alphanumeric() || before == '_') {
+                let mut found = Vec::new();
+                read_tree(&module.code[at + "use ".len()..], &[], &mut found);
+                for (used, name) in found {
+                    let below: Path = [path.as_slice(), &[used[0].to_owned()]].concat();
+                    let from = if known.contains(&below) { ["self"].as_slice() } else { &[] };
+                    if let Some(used) = absolute(&[from, &used].concat(), path) {
+                        module.imported.insert(name.to_owned(), used);
+                    }
+                }
+            }
+        }
+    }
+    modules
+}
+
+/// Reads a path, or a tree of them as in `a::{b, c::{self, d as e}}`. Adds each path with the name that it gets in a
+/// `use`. Returns the rest of the text.
+fn read_tree<'a>(text: &'a str, start: &[&'a str], found: &mut Vec<(Vec<&'a str>, &'a str)>) -> &'a str {
+    let mut rest = text.trim_start();
+    if let Some(group) = rest.strip_prefix('{') {
+        rest = group.trim_start();
+        while !rest.is_empty() && !rest.starts_with('}') {
+            let after = read_tree(rest, start, found).trim_start();
+            let after = after.strip_prefix(',').unwrap_or(after).trim_start();
+            if after.len() == rest.len() {
+                break; // not a tree
+            }
+            rest = after;
+        }
+        return rest.strip_prefix('}').unwrap_or(rest);
+    }
+    let segment = name(rest);
+    rest = &rest[segment.len()..];
+    let path = if segment == "self" && !start.is_empty() { start.to_vec() } else { [start, &[segment]].concat() };
+    if let Some(next) = rest.strip_prefix("::")
+        && next.starts_with(|c: char| c.is_alphabetic() || "_{".contains(c))
+    {
+        return read_tree(next, &path, found);
+    }
+    let alias = rest.trim_start().strip_prefix("as ").map(|after| name(after.trim_start()));
+    if let Some(alias) = alias {
+        rest = &rest[rest.find(alias).unwrap() + alias.len()..];
+    }
+    let own = *path.last().unwrap();
+    found.push((path, alias.unwrap_or(own)));
+    rest
+}
+
+/// Returns the path from the root of the crate, or `None` if it leads elsewhere.
+fn absolute(path: &[&str], module: &[String]) -> Option<Path> {
+    let (first, rest) = path.split_first()?;
+    let mut base = match *first {
+        "crate" => Vec::new(),
+        "self" => module.to_vec(),
+        "super" => module[..module.len().checked_sub(1)?].to_vec(),
+        _ => return None,
+    };
+    let ups = rest.iter().take_while(|segment| **segment == "super").count();
+    base.truncate(base.len().saturating_sub(ups));
+    base.extend(rest[ups..].iter().map(|segment| (*segment).to_owned()));
+    Some(base)
+}
+
+/// Returns the modules that a path leads through, past re-exports, to the one that defines the item.
+fn modules_on(path: &[String], modules: &BTreeMap<Path, Module>) -> Vec<Path> {
+    let (mut path, mut at, mut met) = (path.to_vec(), 0, vec![Vec::new()]);
+    while at < path.len() {
+        let (here, below) = (&path[..at], &path[..=at]);
+        if modules.contains_key(below) {
+            met.push(below.to_vec());
+            at += 1;
+            continue;
+        }
+        let Some(target) = modules.get(here).and_then(|module| module.imported.get(&path[at])) else { break };
+        if met.len() > 20 {
+            break; // names that are re-exported in a circle
+        }
+        (path, at) = ([target.as_slice(), &path[at + 1..]].concat(), 0);
+    }
+    met
+}
+
+/// Returns which module of a folder imports which, by folder.
+fn imports(modules: &BTreeMap<Path, Module>) -> BTreeMap<Path, BTreeSet<(String, String)>> {
+    let mut folders: BTreeMap<Path, BTreeSet<(String, String)>> = BTreeMap::new();
+    for (from, module) in modules {
+        let code = &module.code;
+        for (at, _) in ["crate::", "super::", "self::"].iter().flat_map(|root| code.match_indices(root)) {
+            if code[..at].ends_with(|before: char| before.is_alphanumeric() || "_:".contains(before)) {
+                continue;
+            }
+            let mut found = Vec::new();
+            read_tree(&code[at..], &[], &mut found);
+            let used = found.iter().filter_map(|(path, _)| absolute(path, from));
+            for to in used.flat_map(|path| modules_on(&path, modules)) {
+                let common = from.iter().zip(&to).take_while(|(a, b)| a == b).count();
+                if let (Some(user), Some(used)) = (from.get(common), to.get(common)) {
+                    folders
+                        .entry(from[..common].to_vec())
+                        .or_default()
+                        .insert((user.clone(), used.clone()));
+                }
+            }
+        }
+    }
+    folders
+}
+
+/// Returns a circle, if there is one, as the names on it.
+fn circle(imports: &BTreeSet<(String, String)>) -> Option<Vec<String>> {
+    // Without those that import nothing, again and again, only circles and what leads to them are left.
+    let mut left = imports.clone();
+    loop {
+        let users: BTreeSet<String> = left.iter().map(|(user, _)| user.clone()).collect();
+        let before = left.len();
+        left.retain(|(_, used)| users.contains(used));
+        if left.len() == before {
+            break;
+        }
+    }
+    let mut way = vec![left.first()?.0.clone()];
+    loop {
+        let (_, next) = left.iter().find(|(user, _)| user == way.last().unwrap())?;
+        if let Some(start) = way.iter().position(|met| met == next) {
+            way.push(next.clone());
+            return Some(way.split_off(start));
+        }
+        way.push(next.clone());
+    }
+}
+
+#[test]
+fn each_path_of_a_tree_is_read() {
+    let mut found = Vec::new();
+    let rest = read_tree("crate::a::{self, b::C, d::{E as F,\n g},\n}; rest", &[], &mut found);
+    assert_eq!(rest, "; rest");
+    assert_eq!(
+        found,
+        [
+            (vec!["crate", "a"], "a"),
+            (vec!["crate", "a", "b", "C"], "C"),
+            (vec!["crate", "a", "d", "E"], "F"),
+            (vec!["crate", "a", "d", "g"], "g"),
+        ]
+    );
+    found.clear();
+    read_tree("super::super::a::b(&c)", &[], &mut found);
+    assert_eq!(absolute(&found[0].0, &["x".into(), "y".into(), "z".into()]).unwrap(), ["x", "a", "b"]);
+}
+
+#[test]
+fn a_circle_is_found_past_a_re_export() {
+    let module = |code: &str| Module { code: code.into(), ..Module::default() };
+    let path = |path: &str| path.split_terminator('/').map(str::to_owned).collect::<Path>();
+    let mut modules = BTreeMap::from([
+        (path("f"), module("pub use b::Thing;")),
+        (path("f/a"), module("use super::{Own, Thing};")),
+        (path("f/b"), module("use crate::f::c;")),
+        (path("f/c/d"), module("fn x() { super::super::a::y() }")),
+        (path("f/e"), module("use super::a;")),
+    ]);
+    modules.get_mut(&path("f")).unwrap().imported.insert("Thing".into(), path("f/b/Thing"));
+    modules.insert(path("f/c"), module(""));
+    let mut imports = imports(&modules).remove(&path("f")).unwrap();
+    assert_eq!(circle(&imports).unwrap(), ["a", "b", "c", "a"]);
+    imports.remove(&("c".into(), "a".into()));
+    assert_eq!(circle(&imports), None);
+}
+
+/// No file of a folder may import another that imports it, directly or through others; a folder in it counts as one
+/// file. What the folder's main file (`mod.rs`, `lib.rs`) defines may be used by all, and a name that it re-exports
+/// counts as an import of the file that defines the name.
+#[test]
+fn files_of_a_folder_import_each_other_one_way() {
+    let mut unused: Vec<_> = ALLOWED.iter().map(|(user, used, _)| (*user, *used)).collect();
+    let mut circles = Vec::new();
+    for folder in CRATES {
+        for (path, mut imports) in imports(&modules(folder)) {
+            let folder = [&[folder.to_owned()], path.as_slice()].concat().join("/");
+            if std::env::var_os("SHOW_IMPORTS").is_some() { println!("{folder}: {imports:?}"); }
+            imports.retain(|(user, used)| {
+                let import = (format!("{folder}/{user}"), format!("{folder}/{used}"));
+                let allowed = ALLOWED.iter().any(|(user, used, _)| (*user, *used) == (&import.0, &import.1));
+                unused.retain(|(user, used)| (*user, *used) != (&import.0, &import.1));
+                !allowed
+            });
+            while let Some(circle) = circle(&imports) {
+                circles.push(format!("{folder}: {}", circle.join(" -> ")));
+                imports.remove(&(circle[0].clone(), circle[1].clone()));
+            }
+        }
+    }
+    assert!(circles.is_empty(), "imports in circles:\n{}", circles.join("\n"));
+    assert!(unused.is_empty(), "these imports don't exist any more: {unused:?}");
+}
