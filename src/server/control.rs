@@ -8,12 +8,11 @@ use std::thread;
 use std::time::Duration;
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded, never, select};
+use tokio::sync::oneshot;
 
 use super::lists::{KnownList, ListChange, ListChangeError, ListFiles};
 use super::orders::{Busy, Orders};
 use super::state::StateDirectory;
-use tokio::sync::oneshot;
-
 use crate::access::{Access, ListName};
 use crate::engine;
 use crate::limits::{CONTROL_COMMANDS, CONTROL_INTERVAL_MS, SNAPSHOT_DEADLINE_S};

@@ -1,4 +1,5 @@
-//! Owns the queues of orders to the workers, with the doorbells that wake the workers.
+//! Owns the queues of orders to the workers, with the doorbells that wake the workers, and the error when a queue is
+//! full.
 
 use std::sync::Arc;
 
