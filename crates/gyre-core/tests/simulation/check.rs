@@ -9,13 +9,13 @@ use gyre_core::engine::{Endpoint, Engine, Policy, UdpAnnounce};
 use gyre_core::owner::Owners;
 use gyre_core::types::{Announce, InfoHash, PeerAddr};
 
-use crate::bytes::{Datagram, Reply, Wish};
+use crate::bytes::{ClientAnnounce, Datagram, Reply};
 use crate::log::Log;
-use crate::oracle::{Gone, Oracle, Said, Terms};
+use crate::middleware::{Decision, refusal};
+use crate::oracle::{Oracle, RemovedPeers, ReplyValues, Terms};
 use crate::rules::Rules;
-use crate::verdict::{Verdict, refusal};
-use crate::waits::Waits;
-use crate::watch::{Event, Words};
+use crate::waits::PendingWaits;
+use crate::watch::{Event, MessageContent};
 
 /// What is counted of sources that ask for too much.
 pub(crate) const LIMITS: [Counter; 4] =
@@ -56,11 +56,11 @@ const KNOWN: [Counter; 29] = [
 
 /// What a datagram has to lead to.
 #[derive(Clone, Debug)]
-pub(crate) enum Fate {
+pub(crate) enum Expected {
     /// No answer.
     Silence,
     /// The middleware waits with it.
-    Waits,
+    PendingWaits,
     Connect {
         transaction: u32,
     },
@@ -70,7 +70,7 @@ pub(crate) enum Fate {
     },
     Announce {
         transaction: u32,
-        wish: Wish,
+        request: ClientAnnounce,
     },
     Scrape {
         transaction: u32,
@@ -79,13 +79,13 @@ pub(crate) enum Fate {
 }
 
 /// An announce by UDP that is to be answered.
-struct Open {
-    wish: Wish,
+struct OpenAnnounce {
+    request: ClientAnnounce,
     terms: Terms,
     owner: usize,
     to: Endpoint,
     /// In a queue between two workers.
-    travels: bool,
+    is_in_mesh: bool,
 }
 
 /// All that is known of a process and what it owes.
@@ -100,14 +100,14 @@ pub(crate) struct Check {
     pub(crate) issued: BTreeMap<(IpAddr, u64), u64>,
     /// By worker.
     pub(crate) rules: Vec<Rules>,
-    pub(crate) expected: Vec<Counters>,
-    open: BTreeMap<(SocketAddr, u32), VecDeque<Open>>,
+    pub(crate) expected_counters: Vec<Counters>,
+    open: BTreeMap<(SocketAddr, u32), VecDeque<OpenAnnounce>>,
     /// By worker: announces that its turn has yet to answer.
     unanswered: Vec<usize>,
-    pub(crate) waits: Waits,
+    pub(crate) waits: PendingWaits,
     /// By worker: responses by UDP of requests that have waited, which leave with the next turn.
-    waited: Vec<Vec<(Endpoint, Vec<u8>)>>,
-    gone: Vec<Gone>,
+    late_responses: Vec<Vec<(Endpoint, Vec<u8>)>>,
+    removed: Vec<RemovedPeers>,
 }
 
 impl Check {
@@ -128,12 +128,12 @@ impl Check {
             started_unix_us,
             issued: BTreeMap::new(),
             rules: vec![Rules::default(); workers],
-            expected: vec![Counters::default(); workers],
+            expected_counters: vec![Counters::default(); workers],
             open: BTreeMap::new(),
             unanswered: vec![0; workers],
-            waits: Waits::new(workers),
-            waited: vec![Vec::new(); workers],
-            gone: vec![Gone::default(); workers],
+            waits: PendingWaits::new(workers),
+            late_responses: vec![Vec::new(); workers],
+            removed: vec![RemovedPeers::default(); workers],
         }
     }
 
@@ -142,7 +142,7 @@ impl Check {
     }
 
     pub(crate) fn bump(&mut self, worker: usize, counter: Counter) {
-        self.expected[worker].bump(counter);
+        self.expected_counters[worker].bump(counter);
     }
 
     pub(crate) fn bump_of(&mut self, worker: usize, ip: IpAddr, [v4, v6]: [Counter; 2]) {
@@ -150,13 +150,13 @@ impl Check {
     }
 
     /// Peers that an announce gets.
-    pub(crate) fn terms(&self, wish: &Wish, by_udp: bool) -> Terms {
-        let most = match (by_udp, wish.peer.is_ipv4()) {
+    pub(crate) fn terms(&self, request: &ClientAnnounce, by_udp: bool) -> Terms {
+        let most = match (by_udp, request.peer.is_ipv4()) {
             (true, true) => 242,
             (true, false) => 79,
             (false, _) => usize::MAX,
         };
-        let wanted = usize::from(wish.num_want.unwrap_or(50)).min(self.policy.max_peers.into());
+        let wanted = usize::from(request.num_want.unwrap_or(50)).min(self.policy.max_peers.into());
         Terms { num_want: wanted.min(most), both_families: !by_udp }
     }
 
@@ -178,71 +178,71 @@ impl Check {
     }
 
     /// What a datagram has to lead to, the middleware being of this mind, and the source over this limit.
-    pub(crate) fn judge(
+    pub(crate) fn expect(
         &mut self,
         worker: usize,
         now_us: u64,
         from: &Endpoint,
         bytes: &[u8],
-        verdict: Option<Verdict>,
+        decision: Option<Decision>,
         limited: Option<Counter>,
-    ) -> Fate {
+    ) -> Expected {
         let ip = from.source.ip();
         if from.source.port() == 0 {
-            return self.silence(worker, Counter::BadSourcePort);
+            return self.expect_silence(worker, Counter::BadSourcePort);
         }
         let permitted = self.rules[worker].permits_source(ip);
-        let (fate, transaction) = match Datagram::read(bytes, ip) {
-            Datagram::Short => return self.silence(worker, Counter::BadShort),
-            Datagram::NoMagic => return self.silence(worker, Counter::BadMagic),
-            Datagram::NoAction => return self.silence(worker, Counter::BadAction),
+        let (expected, transaction) = match Datagram::read(bytes, ip) {
+            Datagram::Short => return self.expect_silence(worker, Counter::BadShort),
+            Datagram::NoMagic => return self.expect_silence(worker, Counter::BadMagic),
+            Datagram::NoAction => return self.expect_silence(worker, Counter::BadAction),
             Datagram::Connect { transaction } => {
                 self.bump_of(worker, ip, [Counter::UdpConnectV4, Counter::UdpConnectV6]);
                 if !permitted {
-                    return self.silence(worker, Counter::DeniedSource);
+                    return self.expect_silence(worker, Counter::DeniedSource);
                 }
                 if limited == Some(Counter::LimitedConnect) {
-                    return self.silence(worker, Counter::LimitedConnect);
+                    return self.expect_silence(worker, Counter::LimitedConnect);
                 }
-                (Fate::Connect { transaction }, transaction)
+                (Expected::Connect { transaction }, transaction)
             }
-            Datagram::Announce { id, transaction, wish, options_are_good } => {
+            Datagram::Announce { id, transaction, request, options_are_good } => {
                 self.bump_of(worker, ip, [Counter::UdpAnnounceV4, Counter::UdpAnnounceV6]);
                 let limited = limited.filter(|limited| *limited != Counter::LimitedScrape);
-                if let Some(counter) = self.shuts_out(worker, now_us, ip, id, limited) {
-                    return self.silence(worker, counter);
+                if let Some(counter) = self.rejection(worker, now_us, ip, id, limited) {
+                    return self.expect_silence(worker, counter);
                 }
-                if let Some(fate) = self.deny(worker, now_us, transaction, &wish) {
-                    return fate;
+                if let Some(expected) = self.expect_refusal(worker, now_us, transaction, &request) {
+                    return expected;
                 }
                 if !options_are_good {
                     self.bump(worker, Counter::BadOptions);
                 }
-                (Fate::Announce { transaction, wish }, transaction)
+                (Expected::Announce { transaction, request }, transaction)
             }
             Datagram::Scrape { id, transaction, info_hashes } => {
                 self.bump_of(worker, ip, [Counter::UdpScrapeV4, Counter::UdpScrapeV6]);
                 let limited = limited.filter(|limited| *limited != Counter::LimitedAnnounce);
-                if let Some(counter) = self.shuts_out(worker, now_us, ip, id, limited) {
-                    return self.silence(worker, counter);
+                if let Some(counter) = self.rejection(worker, now_us, ip, id, limited) {
+                    return self.expect_silence(worker, counter);
                 }
-                (Fate::Scrape { transaction, info_hashes }, transaction)
+                (Expected::Scrape { transaction, info_hashes }, transaction)
             }
         };
-        match verdict {
-            None | Some(Verdict::Pass) => fate,
-            Some(Verdict::Stop) => self.silence(worker, Counter::Silenced),
-            Some(Verdict::Refuse) => {
+        match decision {
+            None | Some(Decision::Pass) => expected,
+            Some(Decision::Stop) => self.expect_silence(worker, Counter::Silenced),
+            Some(Decision::Refuse) => {
                 self.bump(worker, Counter::Refused);
-                let message = refusal(matches!(fate, Fate::Connect { .. }));
-                Fate::Refusal { transaction, message: message.to_owned() }
+                let message = refusal(matches!(expected, Expected::Connect { .. }));
+                Expected::Refusal { transaction, message: message.to_owned() }
             }
-            Some(Verdict::Wait(_)) => Fate::Waits,
+            Some(Decision::Wait(_)) => Expected::PendingWaits,
         }
     }
 
     /// Why a request that needs a connection id is not answered, if it isn't. Whom the limits stop the tracker says.
-    fn shuts_out(
+    fn rejection(
         &self,
         worker: usize,
         now_us: u64,
@@ -259,181 +259,206 @@ impl Check {
         }
     }
 
-    fn silence(&mut self, worker: usize, counter: Counter) -> Fate {
+    fn expect_silence(&mut self, worker: usize, counter: Counter) -> Expected {
         self.bump(worker, counter);
-        self.log.add("rejected", 1);
-        Fate::Silence
+        self.log.add("datagrams without a reply", 1);
+        Expected::Silence
     }
 
     /// What an announce is told that is not to be entered.
-    fn deny(&mut self, worker: usize, now_us: u64, transaction: u32, wish: &Wish) -> Option<Fate> {
-        if wish.peer.port() == 0 {
+    fn expect_refusal(
+        &mut self,
+        worker: usize,
+        now_us: u64,
+        transaction: u32,
+        request: &ClientAnnounce,
+    ) -> Option<Expected> {
+        if request.peer.port() == 0 {
             self.bump(worker, Counter::BadAnnouncePort);
             self.bump(worker, Counter::Refused);
-            return Some(Fate::Refusal { transaction, message: "invalid parameter: port".into() });
+            return Some(Expected::Refusal { transaction, message: "invalid parameter: port".into() });
         }
-        let message = self.denial(worker, now_us, wish)?;
+        let message = self.denial_message(worker, now_us, request)?;
         if message.is_empty() {
-            return Some(Fate::Silence);
+            return Some(Expected::Silence);
         }
         self.bump(worker, Counter::Refused);
-        Some(Fate::Refusal { transaction, message })
+        Some(Expected::Refusal { transaction, message })
     }
 
     /// What an announce is told that the lists deny; counts it.
-    pub(crate) fn denial(&mut self, worker: usize, now_us: u64, wish: &Wish) -> Option<String> {
+    pub(crate) fn denial_message(
+        &mut self,
+        worker: usize,
+        now_us: u64,
+        request: &ClientAnnounce,
+    ) -> Option<String> {
         let rules = &self.rules[worker];
-        let (counter, message) = if !rules.permits_torrent(now_us, &wish.info_hash) {
+        let (counter, message) = if !rules.permits_torrent(now_us, &request.info_hash) {
             (Counter::DeniedTorrent, rules.reason.clone())
-        } else if !rules.permits_client(&wish.peer_id) {
+        } else if !rules.permits_client(&request.peer_id) {
             (Counter::DeniedClient, "this client is not allowed".to_owned())
         } else {
             return None;
         };
         self.bump(worker, counter);
-        self.log.add("denied", 1);
+        self.log.add("denied announces", 1);
         Some(message)
     }
 
     /// Holds what a datagram has led to: its answer there and then, and what was said to other workers.
-    pub(crate) fn judged(
+    pub(crate) fn check_datagram(
         &mut self,
         worker: usize,
         now_us: u64,
         from: &Endpoint,
-        fate: Fate,
+        expected: Expected,
         reply: Option<&[u8]>,
         events: Vec<Event>,
     ) {
-        let owner = match &fate {
-            Fate::Announce { wish, .. } => Some(self.owner(&wish.info_hash)),
+        let owner = match &expected {
+            Expected::Announce { request, .. } => Some(self.owner(&request.info_hash)),
             _ => None,
         };
         let is_foreign = owner.is_some_and(|owner| owner != worker);
-        if !is_foreign && !matches!(fate, Fate::Scrape { .. }) {
+        if !is_foreign && !matches!(expected, Expected::Scrape { .. }) {
             assert!(events.is_empty(), "nobody else is to know: {events:?}");
         }
-        match (fate, reply) {
-            (Fate::Silence | Fate::Waits, None) => {}
-            (Fate::Connect { transaction }, Some(reply)) => {
+        match (expected, reply) {
+            (Expected::Silence | Expected::PendingWaits, None) => {}
+            (Expected::Connect { transaction }, Some(reply)) => {
                 assert!(
                     matches!(Reply::read(reply, from.source), (number, Reply::Connect { .. }) if number == transaction)
                 );
                 if let (_, Reply::Connect { id }) = Reply::read(reply, from.source) {
                     self.issue(now_us, from.source.ip(), id);
                 }
-                self.replied(worker, from, "answered connects");
+                self.count_reply(worker, from, "UDP connect replies");
             }
-            (Fate::Refusal { transaction, message }, Some(reply)) => {
+            (Expected::Refusal { transaction, message }, Some(reply)) => {
                 assert_eq!(Reply::read(reply, from.source), (transaction, Reply::Error { message }));
-                self.replied(worker, from, "refusals");
+                self.count_reply(worker, from, "UDP error replies");
             }
-            (Fate::Announce { transaction, wish }, None) => {
-                self.opened(worker, from, transaction, wish, &events);
+            (Expected::Announce { transaction, request }, None) => {
+                self.open_announce(worker, from, transaction, request, &events);
             }
-            (Fate::Announce { transaction, wish }, Some(reply)) => {
+            (Expected::Announce { transaction, request }, Some(reply)) => {
                 assert!(!is_foreign, "another worker's swarm");
-                self.opened(worker, from, transaction, wish, &events);
-                self.announce_answered(worker, now_us, from, reply);
+                self.open_announce(worker, from, transaction, request, &events);
+                self.check_announce_reply(worker, now_us, from, reply);
             }
-            (Fate::Scrape { transaction, info_hashes }, reply) => {
-                self.scrape_asked(worker, now_us, from, transaction, &info_hashes, reply, events);
+            (Expected::Scrape { transaction, info_hashes }, reply) => {
+                self.check_scrape(worker, now_us, from, transaction, &info_hashes, reply, events);
             }
-            (fate, reply) => panic!("{fate:?} has led to {reply:?}"),
+            (expected, reply) => panic!("{expected:?} has led to {reply:?}"),
         }
     }
 
     /// A reply by UDP has left.
-    pub(crate) fn replied(&mut self, worker: usize, to: &Endpoint, kind: &'static str) {
+    pub(crate) fn count_reply(&mut self, worker: usize, to: &Endpoint, kind: &'static str) {
         self.log.add(kind, 1);
         self.bump_of(worker, to.source.ip(), [Counter::UdpRepliesV4, Counter::UdpRepliesV6]);
     }
 
     /// A request by UDP has waited; its response leaves with the next turn.
-    pub(crate) fn waited(&mut self, worker: usize, to: &Endpoint, response: &[u8]) {
-        self.waited[worker].push((*to, response.to_vec()));
+    pub(crate) fn add_late_response(&mut self, worker: usize, to: &Endpoint, response: &[u8]) {
+        self.late_responses[worker].push((*to, response.to_vec()));
     }
 
     /// Whether a reply is the response to a request that has waited.
-    fn has_waited(&mut self, worker: usize, to: &Endpoint, bytes: &[u8]) -> bool {
-        let waited = &mut self.waited[worker];
+    fn take_late_response(&mut self, worker: usize, to: &Endpoint, bytes: &[u8]) -> bool {
+        let waited = &mut self.late_responses[worker];
         let at = waited.iter().position(|(client, response)| client == to && response == bytes);
         at.map(|at| waited.remove(at)).is_some()
     }
 
     /// An announce by UDP is to be answered by its owner.
-    fn opened(&mut self, worker: usize, from: &Endpoint, transaction: u32, wish: Wish, events: &[Event]) {
-        let owner = self.owner(&wish.info_hash);
-        let terms = self.terms(&wish, true);
-        let travels = owner != worker;
-        let open = Open { wish, terms, owner, to: *from, travels };
-        if !travels {
+    fn open_announce(
+        &mut self,
+        worker: usize,
+        from: &Endpoint,
+        transaction: u32,
+        request: ClientAnnounce,
+        events: &[Event],
+    ) {
+        let owner = self.owner(&request.info_hash);
+        let terms = self.terms(&request, true);
+        let is_in_mesh = owner != worker;
+        let open = OpenAnnounce { request, terms, owner, to: *from, is_in_mesh };
+        if !is_in_mesh {
             self.unanswered[owner] += 1;
             self.open.entry((from.source, transaction)).or_default().push_back(open);
             return;
         }
-        let [Event::Posted { to, words: Words::UdpAnnounce(message), was_taken }] = events else {
+        let [Event::Posted { to, content: MessageContent::UdpAnnounce(message), was_taken }] = events else {
             panic!("an announce goes to its owner, once: {events:?}")
         };
         assert_eq!(*to, owner, "the wrong worker");
-        self.hold_message(message, from, transaction, &open);
-        if self.posted(worker, *was_taken) {
+        self.check_udp_message(message, from, transaction, &open);
+        if self.count_post(worker, *was_taken) {
             self.open.entry((from.source, transaction)).or_default().push_back(open);
         }
     }
 
     /// Counts what the mesh took, or did not.
-    pub(crate) fn posted(&mut self, worker: usize, was_taken: bool) -> bool {
+    pub(crate) fn count_post(&mut self, worker: usize, was_taken: bool) -> bool {
         self.bump(worker, if was_taken { Counter::MeshHops } else { Counter::DropMeshFull });
         was_taken
     }
 
-    fn hold_message(&self, message: &UdpAnnounce, from: &Endpoint, transaction: u32, open: &Open) {
+    fn check_udp_message(
+        &self,
+        message: &UdpAnnounce,
+        from: &Endpoint,
+        transaction: u32,
+        open: &OpenAnnounce,
+    ) {
         assert_eq!((message.to, message.transaction_id), (*from, transaction), "somebody else's announce");
-        self.hold_interval(message.interval_secs);
-        hold_announce(&message.announce, &open.wish, open.terms);
+        self.check_interval(message.interval_secs);
+        check_announce_fields(&message.announce, &open.request, open.terms);
     }
 
-    pub(crate) fn hold_interval(&self, secs: u32) {
+    pub(crate) fn check_interval(&self, secs: u32) {
         let interval = self.policy.announce_interval_secs;
         assert!((interval..=interval + interval / 16).contains(&secs), "an interval of {secs} s");
     }
 
     /// Holds what has happened in a part of a worker's turn.
-    pub(crate) fn happened(&mut self, worker: usize, now_us: u64, events: Vec<Event>) {
+    pub(crate) fn check_events(&mut self, worker: usize, now_us: u64, events: Vec<Event>) {
         for event in events {
             match event {
-                Event::Reply { to, bytes } if self.has_waited(worker, &to, &bytes) => {
-                    self.replied(worker, &to, "answered after a wait");
+                Event::Reply { to, bytes } if self.take_late_response(worker, &to, &bytes) => {
+                    self.count_reply(worker, &to, "UDP replies after a wait");
                 }
                 Event::Reply { to, bytes } => match Reply::read(&bytes, to.source) {
                     (transaction, Reply::Scrape { counts }) => {
-                        self.waits.scrape_answered(worker, &to, transaction, &counts);
-                        self.replied(worker, &to, "gathered scrapes");
+                        self.waits.check_gathered_scrape(worker, &to, transaction, &counts);
+                        self.count_reply(worker, &to, "gathered scrape replies");
                     }
-                    _ => self.announce_answered(worker, now_us, &to, &bytes),
+                    _ => self.check_announce_reply(worker, now_us, &to, &bytes),
                 },
-                Event::Took { from, words: Words::UdpAnnounce(message) } => {
+                Event::Took { from, content: MessageContent::UdpAnnounce(message) } => {
                     let key = (message.to.source, message.transaction_id);
-                    let open = self
-                        .open
-                        .get_mut(&key)
-                        .and_then(|open| open.iter_mut().find(|open| open.travels && open.to == message.to));
+                    let open = self.open.get_mut(&key).and_then(|open| {
+                        open.iter_mut().find(|open| open.is_in_mesh && open.to == message.to)
+                    });
                     let open =
                         open.unwrap_or_else(|| panic!("{from} has sent what nobody asked: {message:?}"));
                     assert_eq!(open.owner, worker, "it came to the wrong worker");
-                    open.travels = false;
+                    open.is_in_mesh = false;
                     self.unanswered[worker] += 1;
                     self.log.add("forwarded announces", 1);
                 }
-                Event::Took { from, words } => self.took(worker, from, words),
-                Event::Posted { to, words, was_taken } => self.answered(worker, now_us, to, words, was_taken),
+                Event::Took { from, content } => self.check_taken(worker, from, content),
+                Event::Posted { to, content, was_taken } => {
+                    self.check_answer_message(worker, now_us, to, content, was_taken)
+                }
             }
         }
     }
 
     /// An announce by UDP was answered.
-    fn announce_answered(&mut self, worker: usize, now_us: u64, to: &Endpoint, bytes: &[u8]) {
+    fn check_announce_reply(&mut self, worker: usize, now_us: u64, to: &Endpoint, bytes: &[u8]) {
         let (transaction, reply) = Reply::read(bytes, to.source);
         let Reply::Announce { interval_secs, seeders, leechers, peers } = reply else {
             panic!("nobody asked for {reply:?}")
@@ -441,7 +466,7 @@ impl Check {
         let key = (to.source, transaction);
         let waiting = self.open.get_mut(&key).filter(|open| !open.is_empty());
         let waiting = waiting.unwrap_or_else(|| panic!("nobody at {} asked for {transaction:#x}", to.source));
-        let at = waiting.iter().position(|open| !open.travels && open.owner == worker && open.to == *to);
+        let at = waiting.iter().position(|open| !open.is_in_mesh && open.owner == worker && open.to == *to);
         let at = at.unwrap_or_else(|| panic!("worker {worker} answers what it was not asked"));
         let open = waiting.remove(at).expect("it was found");
         if waiting.is_empty() {
@@ -449,60 +474,63 @@ impl Check {
         }
         assert_eq!(open.to, *to, "the way back");
         self.unanswered[worker] -= 1;
-        self.hold_interval(interval_secs);
-        let said = Said { seeders, leechers, downloaded: None, peers: &peers, ids: &[] };
-        self.announced(worker, now_us, &open.wish, open.terms, &said);
-        self.replied(worker, to, "answered announces");
+        self.check_interval(interval_secs);
+        let values = ReplyValues { seeders, leechers, downloaded: None, peers: &peers, ids: &[] };
+        self.check_answer(worker, now_us, &open.request, open.terms, &values);
+        self.count_reply(worker, to, "UDP announce replies");
     }
 
     /// The owner of a swarm has taken an announce.
-    pub(crate) fn announced(
+    pub(crate) fn check_answer(
         &mut self,
         worker: usize,
         now_us: u64,
-        wish: &Wish,
+        request: &ClientAnnounce,
         terms: Terms,
-        said: &Said<'_>,
+        values: &ReplyValues<'_>,
     ) {
-        let was_refused = self.oracle.announce(worker, now_us, wish, terms, said);
-        self.log.add("refused by a full table", u64::from(was_refused));
-        self.log.add("peers handed out", said.peers.len() as u64);
+        let was_refused = self.oracle.announce(worker, now_us, request, terms, values);
+        self.log.add("announces refused by a full table", u64::from(was_refused));
+        self.log.add("peers returned", values.peers.len() as u64);
     }
 
     /// After a turn: all is answered that had to be, counted as it was, and in the table that is in the oracle's.
-    pub(crate) fn after_turn(&mut self, worker: usize, now_us: u64, engine: &Engine, swept: bool) {
+    pub(crate) fn check_turn(&mut self, worker: usize, now_us: u64, engine: &Engine, swept: bool) {
         assert_eq!(self.unanswered[worker], 0, "announces that this turn has not answered");
-        assert!(self.waited[worker].is_empty(), "responses that this turn has not sent");
-        self.hold_counters(worker, engine);
+        assert!(self.late_responses[worker].is_empty(), "responses that this turn has not sent");
+        self.check_counters(worker, engine);
         let counted = |counter| engine.counters.get(counter);
-        let all = Gone {
+        let all = RemovedPeers {
             expired: counted(Counter::ExpiredPeers),
             evicted: counted(Counter::EvictedPeers),
             denied: counted(Counter::DeniedPeers),
         };
-        let before = std::mem::replace(&mut self.gone[worker], all);
-        let gone = Gone {
+        let before = std::mem::replace(&mut self.removed[worker], all);
+        let removed = RemovedPeers {
             expired: all.expired - before.expired,
             evicted: all.evicted - before.evicted,
             denied: all.denied - before.denied,
         };
         if swept {
-            self.oracle.pass(worker, now_us);
+            self.oracle.advance(worker, now_us);
         }
-        if self.oracle.is_due(worker, now_us, gone, &self.rules[worker]) {
-            self.oracle.compare(worker, now_us, engine, gone, &self.rules[worker]);
+        if self.oracle.needs_comparison(worker, now_us, removed, &self.rules[worker]) {
+            self.oracle.compare(worker, now_us, engine, removed, &self.rules[worker]);
         }
-        for (kind, count) in
-            [("expired", gone.expired), ("evicted", gone.evicted), ("swept as denied", gone.denied)]
-        {
+        for (kind, count) in [
+            ("expired peers", removed.expired),
+            ("evicted peers", removed.evicted),
+            ("denied peers removed", removed.denied),
+        ] {
             self.log.add(kind, count);
         }
     }
 
     /// Holds the counters and whether anybody waits.
-    pub(crate) fn hold_counters(&self, worker: usize, engine: &Engine) {
+    pub(crate) fn check_counters(&self, worker: usize, engine: &Engine) {
         for counter in KNOWN {
-            let (counted, expected) = (engine.counters.get(counter), self.expected[worker].get(counter));
+            let (counted, expected) =
+                (engine.counters.get(counter), self.expected_counters[worker].get(counter));
             assert_eq!(counted, expected, "{counter:?} of worker {worker}");
         }
         assert_eq!(
@@ -513,10 +541,10 @@ impl Check {
     }
 
     /// Holds what a worker has published of how things stand.
-    pub(crate) fn hold_gauges(&self, worker: usize, now_us: u64, engine: &Engine) {
-        let part = &self.oracle.parts[worker];
+    pub(crate) fn check_gauges(&self, worker: usize, now_us: u64, engine: &Engine) {
+        let table = &self.oracle.tables[worker];
         let (mut swarms, mut seeders, mut leechers, mut v6) = (0, 0, 0, 0);
-        for swarm in part.swarms.values() {
+        for swarm in table.swarms.values() {
             let counts = swarm.counts();
             swarms += u64::from(!swarm.peers.is_empty());
             seeders += u64::from(counts.seeders);
@@ -528,8 +556,8 @@ impl Check {
             (Counter::Seeders, seeders),
             (Counter::Leechers, leechers),
             (Counter::V6Peers, v6),
-            (Counter::Completed, part.completed),
-            (Counter::DropTableFull, part.refused),
+            (Counter::Completed, table.completed),
+            (Counter::DropTableFull, table.refused),
         ] {
             assert_eq!(engine.counters.get(counter), value, "{counter:?} of worker {worker}");
         }
@@ -539,16 +567,16 @@ impl Check {
     }
 
     /// Nothing is left that somebody waits for.
-    pub(crate) fn hold_quiet(&self) {
+    pub(crate) fn check_nothing_pending(&self) {
         assert!(self.open.is_empty(), "announces without an answer: {:?}", self.open.keys());
-        self.waits.hold_quiet();
+        self.waits.check_nothing_pending();
     }
 }
 
 /// Holds what a worker tells another of an announce to what the client has said.
-pub(crate) fn hold_announce(announce: &Announce, wish: &Wish, terms: Terms) {
-    let said = (announce.info_hash, announce.peer_id.0, announce.peer, announce.event, announce.seeder);
-    let peer = PeerAddr::new(wish.peer.ip(), wish.peer.port());
-    assert_eq!(said, (wish.info_hash, wish.peer_id, peer, wish.event, wish.seeder));
+pub(crate) fn check_announce_fields(announce: &Announce, request: &ClientAnnounce, terms: Terms) {
+    let values = (announce.info_hash, announce.peer_id.0, announce.peer, announce.event, announce.seeder);
+    let peer = PeerAddr::new(request.peer.ip(), request.peer.port());
+    assert_eq!(values, (request.info_hash, request.peer_id, peer, request.event, request.seeder));
     assert_eq!(usize::from(announce.num_want), terms.num_want, "peers wanted");
 }

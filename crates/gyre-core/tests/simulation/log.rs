@@ -7,7 +7,7 @@ use std::fmt::{Arguments, Write as _};
 use std::rc::Rc;
 
 /// Events that are shown of a run that has failed.
-const SHOWN: usize = 60;
+const SHOWN_EVENTS: usize = 60;
 
 /// The events of a run, wherever they are noted.
 #[derive(Clone, Default)]
@@ -25,7 +25,7 @@ impl Log {
     pub(crate) fn note(&self, kind: &'static str, what: Arguments<'_>) {
         let events = &mut *self.0.borrow_mut();
         let mut line = match events.last.len() {
-            SHOWN => events.last.pop_front().unwrap_or_default(),
+            SHOWN_EVENTS => events.last.pop_front().unwrap_or_default(),
             _ => String::new(),
         };
         line.clear();

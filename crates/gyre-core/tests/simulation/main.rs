@@ -7,6 +7,7 @@ mod bytes;
 mod check;
 mod client;
 mod log;
+mod middleware;
 mod network;
 mod oracle;
 mod plan;
@@ -14,7 +15,6 @@ mod rules;
 mod run;
 mod saving;
 mod tasks;
-mod verdict;
 mod waits;
 mod watch;
 mod worker;
@@ -45,10 +45,10 @@ fn what_was_found_once_stays_fixed() {
 
 #[test]
 fn many_worlds_hold() {
-    let seeds = Seeds::asked();
+    let seeds = Seeds::from_env();
     let report = run_all(&seeds).unwrap_or_else(|failure| panic!("{failure}"));
     report.print();
-    if seeds.are_many() {
+    if seeds.is_full_run() {
         report.assert_complete();
     }
 }

@@ -9,14 +9,14 @@ use std::thread;
 use fastrand::Rng;
 
 use crate::log::Log;
+use crate::middleware::{ScriptedMiddleware, TestMiddleware};
 use crate::plan::Plan;
-use crate::verdict::{Fickle, Steered};
 use crate::world::World;
 
 /// Seeds that are run unless the environment says otherwise: some seconds without optimisation.
-const USUAL_SEEDS: u64 = 12;
+const DEFAULT_SEEDS: u64 = 12;
 /// From so many on everything is to have happened.
-const MANY_SEEDS: u64 = 1_000;
+const FULL_RUN_SEEDS: u64 = 1_000;
 
 /// A planted bug is to be found in so many.
 #[cfg(feature = "canary")]
@@ -29,59 +29,59 @@ const EVENTS: [&str; 58] = [
     "connects",
     "http-requests",
     "scrapes",
-    "503",
-    "abandoned",
+    "HTTP responses 503",
+    "abandoned waits",
     "action",
-    "altered",
+    "altered datagrams",
     "announce-port",
-    "answered after a wait",
-    "answered announces",
-    "answered announces by HTTP",
-    "answered by HTTP after a wait",
-    "answered connects",
-    "answered scrapes",
-    "answered scrapes by HTTP",
+    "UDP replies after a wait",
+    "UDP announce replies",
+    "HTTP announce responses",
+    "HTTP responses after a wait",
+    "UDP connect replies",
+    "UDP scrape replies",
+    "HTTP scrape responses",
     "bursts",
-    "changes of lists",
+    "access list changes",
     "connection-id",
-    "damaged files",
-    "denied",
-    "evicted",
-    "expired",
+    "damaged snapshot files",
+    "denied announces",
+    "evicted peers",
+    "expired peers",
     "forwarded announces",
     "gather-full",
     "gather-late",
-    "gathered scrapes",
-    "leaps of the clock",
-    "lost",
-    "lost in a full socket",
+    "gathered scrape replies",
+    "clock jumps",
+    "lost datagrams",
+    "datagrams dropped by a full socket",
     "magic",
     "mesh-full",
-    "no worker for a connection",
+    "HTTP requests to a stalled worker",
     "options",
-    "peers handed out",
+    "peers returned",
     "peers restored",
-    "refusals",
-    "refused by a full table",
-    "rejected",
-    "reordered",
-    "repeated",
-    "requests by HTTP",
+    "UDP error replies",
+    "announces refused by a full table",
+    "datagrams without a reply",
+    "reordered datagrams",
+    "repeated datagrams",
+    "HTTP requests",
     "restarts after a kill",
     "restarts after a stop",
-    "restarts by a take-over",
+    "restarts by a takeover",
     "short",
-    "snapshots begun",
-    "snapshots made",
+    "snapshots started",
+    "snapshots finished",
     "source-port",
-    "stalls",
-    "steps of the time of day",
-    "swept as denied",
+    "worker stalls",
+    "wall clock steps",
+    "denied peers removed",
     "table-full",
-    "truncated",
+    "truncated datagrams",
     "wait-late",
-    "waited in vain",
-    "waited too long",
+    "waits that found a busy tracker",
+    "middleware timeouts",
 ];
 
 /// The seeds to run.
@@ -92,19 +92,19 @@ pub(crate) struct Seeds {
 
 impl Seeds {
     /// `GYRE_SIM_SEED` names one; `GYRE_SIM_SEEDS` says how many, from `GYRE_SIM_FROM` or 0 on.
-    pub(crate) fn asked() -> Self {
+    pub(crate) fn from_env() -> Self {
         let number = |name| std::env::var(name).ok().map(|text| text.parse().expect("a number"));
         match number("GYRE_SIM_SEED") {
             Some(first) => Self { first, count: 1 },
             None => Self {
                 first: number("GYRE_SIM_FROM").unwrap_or(0),
-                count: number("GYRE_SIM_SEEDS").unwrap_or(USUAL_SEEDS),
+                count: number("GYRE_SIM_SEEDS").unwrap_or(DEFAULT_SEEDS),
             },
         }
     }
 
-    pub(crate) fn are_many(&self) -> bool {
-        self.count >= MANY_SEEDS
+    pub(crate) fn is_full_run(&self) -> bool {
+        self.count >= FULL_RUN_SEEDS
     }
 }
 
@@ -136,7 +136,7 @@ impl Report {
 }
 
 /// Runs a world to its end.
-fn run_world<M: Steered>(plan: Plan, rng: Rng, log: &Log) {
+fn run_world<M: TestMiddleware>(plan: Plan, rng: Rng, log: &Log) {
     let mut world = World::<M>::new(plan, rng, log);
     for _ in 0..world.plan.steps {
         log.add("steps", 1);
@@ -155,7 +155,7 @@ pub(crate) fn run_one(seed: u64) -> Result<Report, String> {
     let plan = Plan::draw(&mut rng);
     let log = Log::default();
     let ran = catch_unwind(AssertUnwindSafe(|| match plan.with_middleware {
-        true => run_world::<Fickle>(plan.clone(), rng, &log),
+        true => run_world::<ScriptedMiddleware>(plan.clone(), rng, &log),
         false => run_world::<()>(plan.clone(), rng, &log),
     }));
     let Err(panic) = ran else {

@@ -7,28 +7,28 @@ use gyre_core::counters::Counter;
 use gyre_core::engine::{Answer, Endpoint, Engine, Outcome, Source, Ticket};
 use gyre_core::types::{InfoHash, SwarmCounts};
 
-use crate::bytes::{Reply, Wish};
-use crate::check::{Check, hold_announce};
-use crate::oracle::{Said, Terms};
-use crate::watch::{Event, Peers, Words};
+use crate::bytes::{ClientAnnounce, Reply};
+use crate::check::{Check, check_announce_fields};
+use crate::oracle::{ReplyValues, Terms};
+use crate::watch::{Event, MessageContent, Peers};
 
 /// How long a request waits, and how many of a worker may.
-const DEADLINE_US: u64 = 1_000_000;
-const MOST: usize = 4_096;
+const GATHER_DEADLINE_US: u64 = 1_000_000;
+const MAX_WAITS: usize = 4_096;
 
 /// Who waits.
 #[derive(Clone, Debug)]
-enum Who {
+enum Requester {
     Udp { to: Endpoint, transaction: u32 },
     Task,
 }
 
 /// A request that waits.
 #[derive(Debug)]
-struct Wait {
+struct PendingWait {
     ticket: Ticket,
     opened_us: u64,
-    who: Who,
+    who: Requester,
     /// Workers that have yet to answer.
     missing: usize,
     counts: Vec<SwarmCounts>,
@@ -38,82 +38,82 @@ struct Wait {
 
 /// What a worker was asked.
 #[derive(Debug)]
-struct Flight {
+struct SentQuestion {
     ticket: Ticket,
-    asked: Asked,
+    asked: QuestionContent,
 }
 
 #[derive(Debug)]
-enum Asked {
-    Announce { wish: Wish, terms: Terms },
+enum QuestionContent {
+    Announce { request: ClientAnnounce, terms: Terms },
     Scrape(Vec<(InfoHash, u8)>),
 }
 
 /// How far a scrape has come at once.
-enum Spread {
+enum ScrapeStart {
     All(Vec<SwarmCounts>),
-    Asked(Ticket),
+    QuestionContent(Ticket),
     Busy,
 }
 
 /// All that wait, by worker.
-pub(crate) struct Waits {
-    waits: Vec<Vec<Wait>>,
+pub(crate) struct PendingWaits {
+    waits: Vec<Vec<PendingWait>>,
     /// By asker and owner, in their order.
-    flights: BTreeMap<(usize, usize), VecDeque<Flight>>,
+    questions: BTreeMap<(usize, usize), VecDeque<SentQuestion>>,
     /// What a worker has just taken from another, and must answer next.
-    in_hand: Option<(usize, Flight)>,
-    late: Vec<u64>,
+    unanswered: Option<(usize, SentQuestion)>,
+    timeouts: Vec<u64>,
 }
 
-impl Waits {
+impl PendingWaits {
     pub(crate) fn new(workers: usize) -> Self {
         let waits = (0..workers).map(|_| Vec::new()).collect();
-        Self { waits, flights: BTreeMap::new(), in_hand: None, late: vec![0; workers] }
+        Self { waits, questions: BTreeMap::new(), unanswered: None, timeouts: vec![0; workers] }
     }
 
     pub(crate) fn is_waiting(&self, worker: usize) -> bool {
         !self.waits[worker].is_empty()
     }
 
-    fn find(&mut self, worker: usize, ticket: Ticket) -> Option<&mut Wait> {
+    fn find(&mut self, worker: usize, ticket: Ticket) -> Option<&mut PendingWait> {
         self.waits[worker].iter_mut().find(|wait| wait.ticket == ticket)
     }
 
-    fn remove(&mut self, worker: usize, ticket: Ticket) -> Option<Wait> {
+    fn remove(&mut self, worker: usize, ticket: Ticket) -> Option<PendingWait> {
         let at = self.waits[worker].iter().position(|wait| wait.ticket == ticket)?;
         Some(self.waits[worker].remove(at))
     }
 
     /// A scrape by UDP that was gathered is answered.
-    pub(crate) fn scrape_answered(
+    pub(crate) fn check_gathered_scrape(
         &mut self,
         worker: usize,
         to: &Endpoint,
         number: u32,
         counts: &[SwarmCounts],
     ) {
-        let is_it = |wait: &Wait| {
-            let Who::Udp { to: asker, transaction } = wait.who else { return false };
-            asker == *to && transaction == number && wait.missing == 0
+        let matches_reply = |wait: &PendingWait| {
+            let Requester::Udp { to: client, transaction } = wait.who else { return false };
+            client == *to && transaction == number && wait.missing == 0
         };
-        let at = self.waits[worker].iter().position(is_it);
+        let at = self.waits[worker].iter().position(matches_reply);
         let at = at.unwrap_or_else(|| panic!("nobody at {} waits for the scrape {number:#x}", to.source));
         assert_eq!(self.waits[worker].remove(at).counts, counts, "a gathered scrape");
     }
 
     /// Nothing is left that somebody waits for.
-    pub(crate) fn hold_quiet(&self) {
+    pub(crate) fn check_nothing_pending(&self) {
         assert!(self.waits.iter().all(Vec::is_empty), "who still waits: {:?}", self.waits);
-        let lost: Vec<_> = self.flights.values().flatten().collect();
-        assert!(lost.is_empty() && self.in_hand.is_none(), "what was never answered: {lost:?}");
+        let lost: Vec<_> = self.questions.values().flatten().collect();
+        assert!(lost.is_empty() && self.unanswered.is_none(), "what was never answered: {lost:?}");
     }
 }
 
 impl Check {
     /// A scrape by UDP was taken in.
     #[allow(clippy::too_many_arguments, reason = "all of it belongs to the request")]
-    pub(crate) fn scrape_asked(
+    pub(crate) fn check_scrape(
         &mut self,
         worker: usize,
         now_us: u64,
@@ -123,26 +123,26 @@ impl Check {
         reply: Option<&[u8]>,
         events: Vec<Event>,
     ) {
-        let who = Who::Udp { to: *from, transaction };
-        match (self.spread(worker, now_us, who, info_hashes, events), reply) {
-            (Spread::All(counts), Some(reply)) => {
+        let who = Requester::Udp { to: *from, transaction };
+        match (self.check_scrape_messages(worker, now_us, who, info_hashes, events), reply) {
+            (ScrapeStart::All(counts), Some(reply)) => {
                 assert_eq!(Reply::read(reply, from.source), (transaction, Reply::Scrape { counts }));
-                self.replied(worker, from, "answered scrapes");
+                self.count_reply(worker, from, "UDP scrape replies");
             }
-            (Spread::Asked(_) | Spread::Busy, None) => {}
+            (ScrapeStart::QuestionContent(_) | ScrapeStart::Busy, None) => {}
             (_, reply) => panic!("a scrape has led to {reply:?}"),
         }
     }
 
     /// Counts what is the worker's own, and holds what others were asked.
-    fn spread(
+    fn check_scrape_messages(
         &mut self,
         worker: usize,
         now_us: u64,
-        who: Who,
+        who: Requester,
         info_hashes: &[InfoHash],
         events: Vec<Event>,
-    ) -> Spread {
+    ) -> ScrapeStart {
         let mut foreign = BTreeMap::<usize, Vec<(InfoHash, u8)>>::new();
         let mut counts = Vec::new();
         for (place, info_hash) in info_hashes.iter().enumerate() {
@@ -156,16 +156,17 @@ impl Check {
         }
         if foreign.is_empty() {
             assert!(events.is_empty(), "nobody else is to be asked: {events:?}");
-            return Spread::All(counts);
+            return ScrapeStart::All(counts);
         }
-        if self.waits.waits[worker].len() >= MOST {
+        if self.waits.waits[worker].len() >= MAX_WAITS {
             assert!(events.is_empty(), "too many wait");
             self.bump(worker, Counter::DropGatherFull);
-            return Spread::Busy;
+            return ScrapeStart::Busy;
         }
         let (parts, mut all_taken, mut asked) = (foreign.len(), true, None);
         for event in events {
-            let Event::Posted { to, words: Words::Scrape { ticket, swarms }, was_taken } = event else {
+            let Event::Posted { to, content: MessageContent::Scrape { ticket, swarms }, was_taken } = event
+            else {
                 panic!("a scrape is asked for: {event:?}")
             };
             let expected = foreign.remove(&to).unwrap_or_else(|| panic!("worker {to} is asked for nothing"));
@@ -173,23 +174,23 @@ impl Check {
             assert_eq!(swarms, expected, "swarms of worker {to}");
             assert!(all_taken && asked.is_none_or(|other| other == ticket), "one wait for all");
             asked = Some(ticket);
-            all_taken = self.posted(worker, was_taken);
+            all_taken = self.count_post(worker, was_taken);
             if was_taken {
-                self.fly(worker, to, ticket, Asked::Scrape(swarms));
+                self.add_question(worker, to, ticket, QuestionContent::Scrape(swarms));
             }
         }
         assert!(foreign.is_empty() || !all_taken, "owners that were not asked: {foreign:?}");
         match asked {
             Some(ticket) if all_taken => {
                 self.open_wait(worker, now_us, ticket, who, parts, counts);
-                Spread::Asked(ticket)
+                ScrapeStart::QuestionContent(ticket)
             }
-            _ => Spread::Busy,
+            _ => ScrapeStart::Busy,
         }
     }
 
-    fn fly(&mut self, from: usize, to: usize, ticket: Ticket, asked: Asked) {
-        self.waits.flights.entry((from, to)).or_default().push_back(Flight { ticket, asked });
+    fn add_question(&mut self, from: usize, to: usize, ticket: Ticket, asked: QuestionContent) {
+        self.waits.questions.entry((from, to)).or_default().push_back(SentQuestion { ticket, asked });
     }
 
     fn open_wait(
@@ -197,44 +198,55 @@ impl Check {
         worker: usize,
         opened_us: u64,
         ticket: Ticket,
-        who: Who,
+        who: Requester,
         missing: usize,
         counts: Vec<SwarmCounts>,
     ) {
         assert!(self.waits.find(worker, ticket).is_none(), "two with one ticket");
-        let wait = Wait { ticket, opened_us, who, missing, counts, announced: None, is_late: false };
+        let wait = PendingWait { ticket, opened_us, who, missing, counts, announced: None, is_late: false };
         self.waits.waits[worker].push(wait);
     }
 
     /// A task has asked for an announce. Holds what came of it.
-    pub(crate) fn announce_asked(
+    pub(crate) fn check_announce_outcome(
         &mut self,
         worker: usize,
         now_us: u64,
-        wish: &Wish,
+        request: &ClientAnnounce,
         source: Source,
         outcome: &Outcome,
         events: &[Event],
     ) {
-        let (owner, terms) = (self.owner(&wish.info_hash), self.terms(wish, source == Source::Udp));
-        let is_full = self.waits.waits[worker].len() >= MOST;
+        let (owner, terms) = (self.owner(&request.info_hash), self.terms(request, source == Source::Udp));
+        let is_full = self.waits.waits[worker].len() >= MAX_WAITS;
         match (outcome, events) {
             (Outcome::Ready(Answer::Announced { counts, peers }), []) if owner == worker => {
-                self.announced_by_list(worker, now_us, wish, terms, *counts, &Peers::of(peers));
+                self.check_peer_list(worker, now_us, request, terms, *counts, &Peers::of(peers));
             }
             (Outcome::Busy, []) if is_full && owner != worker => self.bump(worker, Counter::DropGatherFull),
             (
                 outcome,
-                [Event::Posted { to, words: Words::Announce { ticket, announce, source: how }, was_taken }],
+                [
+                    Event::Posted {
+                        to,
+                        content: MessageContent::Announce { ticket, announce, source: how },
+                        was_taken,
+                    },
+                ],
             ) if owner != worker => {
                 assert_eq!((*to, *how), (owner, source), "whom an announce goes to");
-                hold_announce(announce, wish, terms);
-                self.posted(worker, *was_taken);
+                check_announce_fields(announce, request, terms);
+                self.count_post(worker, *was_taken);
                 match outcome {
                     Outcome::Waiting(waiting) if *was_taken => {
                         assert_eq!(waiting, ticket);
-                        self.fly(worker, owner, *ticket, Asked::Announce { wish: wish.clone(), terms });
-                        self.open_wait(worker, now_us, *ticket, Who::Task, 1, Vec::new());
+                        self.add_question(
+                            worker,
+                            owner,
+                            *ticket,
+                            QuestionContent::Announce { request: request.clone(), terms },
+                        );
+                        self.open_wait(worker, now_us, *ticket, Requester::Task, 1, Vec::new());
                     }
                     Outcome::Busy if !was_taken => {}
                     other => panic!("an announce has led to {other:?}"),
@@ -245,7 +257,7 @@ impl Check {
     }
 
     /// A task has asked for a scrape. Holds what came of it.
-    pub(crate) fn scrape_asked_by_task(
+    pub(crate) fn check_scrape_outcome(
         &mut self,
         worker: usize,
         now_us: u64,
@@ -253,115 +265,128 @@ impl Check {
         outcome: &Outcome,
         events: Vec<Event>,
     ) {
-        match (self.spread(worker, now_us, Who::Task, info_hashes, events), outcome) {
-            (Spread::All(counts), Outcome::Ready(Answer::Scraped(said))) => assert_eq!(counts, said[..]),
-            (Spread::Asked(ticket), Outcome::Waiting(waiting)) => assert_eq!(ticket, *waiting),
-            (Spread::Busy, Outcome::Busy) => {}
+        match (self.check_scrape_messages(worker, now_us, Requester::Task, info_hashes, events), outcome) {
+            (ScrapeStart::All(counts), Outcome::Ready(Answer::Scraped(values))) => {
+                assert_eq!(counts, values[..])
+            }
+            (ScrapeStart::QuestionContent(ticket), Outcome::Waiting(waiting)) => assert_eq!(ticket, *waiting),
+            (ScrapeStart::Busy, Outcome::Busy) => {}
             (_, other) => panic!("a scrape has led to {other:?}"),
         }
     }
 
-    fn announced_by_list(
+    fn check_peer_list(
         &mut self,
         worker: usize,
         now_us: u64,
-        wish: &Wish,
+        request: &ClientAnnounce,
         terms: Terms,
         counts: SwarmCounts,
         peers: &Peers,
     ) {
-        let said = Said {
+        let values = ReplyValues {
             seeders: counts.seeders,
             leechers: counts.leechers,
             downloaded: Some(counts.downloaded),
             peers: &peers.addresses,
             ids: &peers.ids,
         };
-        self.announced(worker, now_us, wish, terms, &said);
+        self.check_answer(worker, now_us, request, terms, &values);
     }
 
     /// A worker has taken a question of another, or an answer.
-    pub(crate) fn took(&mut self, worker: usize, from: usize, words: Words) {
-        assert!(self.waits.in_hand.is_none(), "a question was not answered");
-        match words {
-            Words::Announce { ticket, announce, .. } => {
-                let flight = self.land(from, worker, ticket);
-                let Asked::Announce { wish, terms } = &flight.asked else {
-                    panic!("an announce: {flight:?}")
+    pub(crate) fn check_taken(&mut self, worker: usize, from: usize, content: MessageContent) {
+        assert!(self.waits.unanswered.is_none(), "a question was not answered");
+        match content {
+            MessageContent::Announce { ticket, announce, .. } => {
+                let question = self.take_question(from, worker, ticket);
+                let QuestionContent::Announce { request, terms } = &question.asked else {
+                    panic!("an announce: {question:?}")
                 };
-                hold_announce(&announce, wish, *terms);
-                self.waits.in_hand = Some((from, flight));
+                check_announce_fields(&announce, request, *terms);
+                self.waits.unanswered = Some((from, question));
             }
-            Words::Scrape { ticket, .. } => {
-                let flight = self.land(from, worker, ticket);
-                self.waits.in_hand = Some((from, flight));
+            MessageContent::Scrape { ticket, .. } => {
+                let question = self.take_question(from, worker, ticket);
+                self.waits.unanswered = Some((from, question));
             }
-            Words::Announced { ticket, counts, peers } => {
+            MessageContent::Announced { ticket, counts, peers } => {
                 if let Some(wait) = self.waits.find(worker, ticket).filter(|wait| !wait.is_late) {
                     assert!(wait.missing == 1 && wait.counts.is_empty(), "an answer to what was not asked");
                     (wait.missing, wait.announced) = (0, Some((counts, peers)));
                 }
             }
-            Words::Scraped { ticket, swarms } => {
+            MessageContent::Scraped { ticket, swarms } => {
                 if let Some(wait) = self.waits.find(worker, ticket).filter(|wait| !wait.is_late) {
                     swarms.iter().for_each(|(_, place, counts)| wait.counts[usize::from(*place)] = *counts);
                     wait.missing = wait.missing.checked_sub(1).expect("an answer that was missing");
                 }
             }
-            Words::UdpAnnounce(_) => unreachable!("it waits for nobody"),
+            MessageContent::UdpAnnounce(_) => unreachable!("it waits for nobody"),
         }
     }
 
     /// The next question on the way between two workers has come.
-    fn land(&mut self, from: usize, to: usize, ticket: Ticket) -> Flight {
-        let flight = self.waits.flights.get_mut(&(from, to)).and_then(VecDeque::pop_front);
-        let flight = flight.unwrap_or_else(|| panic!("worker {from} has not asked {to} for {ticket:?}"));
-        assert_eq!(flight.ticket, ticket, "out of order");
-        flight
+    fn take_question(&mut self, from: usize, to: usize, ticket: Ticket) -> SentQuestion {
+        let question = self.waits.questions.get_mut(&(from, to)).and_then(VecDeque::pop_front);
+        let question = question.unwrap_or_else(|| panic!("worker {from} has not asked {to} for {ticket:?}"));
+        assert_eq!(question.ticket, ticket, "out of order");
+        question
     }
 
     /// A worker has answered another.
-    pub(crate) fn answered(&mut self, worker: usize, now_us: u64, to: usize, words: Words, was_taken: bool) {
-        let (from, flight) =
-            self.waits.in_hand.take().unwrap_or_else(|| panic!("an answer to nothing: {words:?}"));
+    pub(crate) fn check_answer_message(
+        &mut self,
+        worker: usize,
+        now_us: u64,
+        to: usize,
+        content: MessageContent,
+        was_taken: bool,
+    ) {
+        let (from, question) =
+            self.waits.unanswered.take().unwrap_or_else(|| panic!("an answer to nothing: {content:?}"));
         assert_eq!(from, to, "the way back");
-        match (words, flight.asked) {
-            (Words::Announced { ticket, counts, peers }, Asked::Announce { wish, terms }) => {
-                assert_eq!(ticket, flight.ticket);
-                self.announced_by_list(worker, now_us, &wish, terms, counts, &peers);
+        match (content, question.asked) {
+            (
+                MessageContent::Announced { ticket, counts, peers },
+                QuestionContent::Announce { request, terms },
+            ) => {
+                assert_eq!(ticket, question.ticket);
+                self.check_peer_list(worker, now_us, &request, terms, counts, &peers);
             }
-            (Words::Scraped { ticket, swarms }, Asked::Scrape(asked)) => {
-                assert_eq!(ticket, flight.ticket);
+            (MessageContent::Scraped { ticket, swarms }, QuestionContent::Scrape(asked)) => {
+                assert_eq!(ticket, question.ticket);
                 let counted =
                     |(hash, place): (InfoHash, u8)| (hash, place, self.oracle.counts(worker, &hash));
                 assert_eq!(swarms, asked.into_iter().map(counted).collect::<Vec<_>>(), "a part of a scrape");
             }
-            (words, asked) => panic!("{asked:?} was answered by {words:?}"),
+            (content, asked) => panic!("{asked:?} was answered by {content:?}"),
         }
-        self.posted(worker, was_taken);
+        self.count_post(worker, was_taken);
     }
 
     /// Some may have been given up in a turn; those must have waited for too long, the first first.
-    pub(crate) fn hold_late(&mut self, worker: usize, now_us: u64, engine: &Engine, is_finished: bool) {
+    pub(crate) fn check_timeouts(&mut self, worker: usize, now_us: u64, engine: &Engine, is_finished: bool) {
         let all = engine.counters.get(Counter::DropGatherLate);
-        let late = all - std::mem::replace(&mut self.waits.late[worker], all);
-        self.log.add("gathered too late", late);
-        let mut left = late;
+        let timeouts = all - std::mem::replace(&mut self.waits.timeouts[worker], all);
+        self.log.add("gather timeouts", timeouts);
+        let mut left = timeouts;
         self.waits.waits[worker].retain_mut(|wait| {
-            let is_due = wait.opened_us + DEADLINE_US <= now_us && wait.missing > 0 && !wait.is_late;
-            if !is_due || left == 0 {
-                assert!(!is_due || !is_finished, "{wait:?} should have been given up");
+            let needs_comparison =
+                wait.opened_us + GATHER_DEADLINE_US <= now_us && wait.missing > 0 && !wait.is_late;
+            if !needs_comparison || left == 0 {
+                assert!(!needs_comparison || !is_finished, "{wait:?} should have been given up");
                 return true;
             }
             left -= 1;
             wait.is_late = true;
-            matches!(wait.who, Who::Task) // who is told, and goes then
+            matches!(wait.who, Requester::Task) // who is told, and goes then
         });
         assert_eq!(left, 0, "given up before its time");
     }
 
     /// A task has looked for its answer.
-    pub(crate) fn polled(&mut self, worker: usize, ticket: Ticket, polled: &Poll<Option<Answer>>) {
+    pub(crate) fn check_poll(&mut self, worker: usize, ticket: Ticket, polled: &Poll<Option<Answer>>) {
         let wait = self.waits.find(worker, ticket).unwrap_or_else(|| panic!("nobody waits with {ticket:?}"));
         let is_ready = wait.missing == 0;
         match polled {
@@ -381,8 +406,8 @@ impl Check {
     }
 
     /// A task has gone, whether it had its answer or not.
-    pub(crate) fn abandoned(&mut self, worker: usize, ticket: Ticket) {
+    pub(crate) fn remove_wait(&mut self, worker: usize, ticket: Ticket) {
         let was_open = self.waits.remove(worker, ticket).is_some();
-        self.log.add("abandoned", u64::from(was_open));
+        self.log.add("abandoned waits", u64::from(was_open));
     }
 }

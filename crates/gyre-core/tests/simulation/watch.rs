@@ -10,7 +10,7 @@ use gyre_core::types::{Announce, InfoHash, SwarmCounts, WorkerId};
 
 /// What a message says.
 #[derive(Clone, Debug)]
-pub(crate) enum Words {
+pub(crate) enum MessageContent {
     UdpAnnounce(UdpAnnounce),
     Announce { ticket: Ticket, announce: Announce, source: Source },
     Announced { ticket: Ticket, counts: SwarmCounts, peers: Peers },
@@ -39,12 +39,12 @@ pub(crate) enum Event {
     /// A datagram left.
     Reply { to: Endpoint, bytes: Vec<u8> },
     /// A message was given to the mesh, which took it or not.
-    Posted { to: usize, words: Words, was_taken: bool },
+    Posted { to: usize, content: MessageContent, was_taken: bool },
     /// A message came.
-    Took { from: usize, words: Words },
+    Took { from: usize, content: MessageContent },
 }
 
-impl Words {
+impl MessageContent {
     fn of(message: &Message) -> Self {
         let swarms = |job: &ScrapeJob| job.swarms.to_vec();
         match message {
@@ -66,35 +66,35 @@ impl Words {
 pub(crate) type Events = Rc<RefCell<Vec<Event>>>;
 
 /// A worker's end of the mesh, watched.
-pub(crate) struct Watched {
+pub(crate) struct WatchedMailbox {
     mesh: Mesh,
     events: Events,
     /// Messages were posted, and their receivers were not told.
     pub(crate) unflushed: bool,
 }
 
-impl Watched {
+impl WatchedMailbox {
     pub(crate) fn new(mesh: Mesh, events: Events) -> Self {
         Self { mesh, events, unflushed: false }
     }
 }
 
-impl Post for Watched {
+impl Post for WatchedMailbox {
     fn post(&mut self, to: WorkerId, message: Message) -> Result<(), Message> {
-        let words = Words::of(&message);
+        let content = MessageContent::of(&message);
         let posted = self.mesh.post(to, message);
         self.unflushed |= posted.is_ok();
-        let event = Event::Posted { to: to.index(), words, was_taken: posted.is_ok() };
+        let event = Event::Posted { to: to.index(), content, was_taken: posted.is_ok() };
         self.events.borrow_mut().push(event);
         posted
     }
 }
 
-impl Mailbox for Watched {
+impl Mailbox for WatchedMailbox {
     fn take(&mut self) -> Option<(WorkerId, Message)> {
         let (from, message) = self.mesh.take()?;
-        let words = Words::of(&message);
-        self.events.borrow_mut().push(Event::Took { from: from.index(), words });
+        let content = MessageContent::of(&message);
+        self.events.borrow_mut().push(Event::Took { from: from.index(), content });
         Some((from, message))
     }
 

@@ -19,11 +19,11 @@ use gyre_core::swarm::Saved;
 use gyre_core::time::Timestamp;
 
 use crate::check::{Check, LIMITS};
+use crate::middleware::{Decision, NextDecision, TestMiddleware};
 use crate::rules::Rules;
-use crate::saving::Save;
-use crate::tasks::{Asking, Shared, Task, answer, wait, wait_deadline_us};
-use crate::verdict::{Mind, Steered, Verdict};
-use crate::watch::{Event, Events, Watched};
+use crate::saving::SnapshotPart;
+use crate::tasks::{HttpRequest, Shared, Task, answer, wait, wait_deadline_us};
+use crate::watch::{Event, Events, WatchedMailbox};
 
 /// What a worker is told.
 pub(crate) enum Order {
@@ -35,42 +35,42 @@ pub(crate) enum Order {
 pub(crate) struct Datagram {
     pub(crate) from: Endpoint,
     pub(crate) bytes: Vec<u8>,
-    pub(crate) verdict: Option<Verdict>,
+    pub(crate) decision: Option<Decision>,
 }
 
 /// A datagram that leaves.
-pub(crate) type Departure = (Endpoint, Vec<u8>);
+pub(crate) type SentDatagram = (Endpoint, Vec<u8>);
 
 /// A worker.
-pub(crate) struct Worker<M: Steered> {
+pub(crate) struct Worker<M: TestMiddleware> {
     pub(crate) shared: Rc<Shared>,
     gate: Rc<RefCell<Gate<M>>>,
-    mind: Mind,
+    next_decision: NextDecision,
     pub(crate) socket: VecDeque<Datagram>,
     pub(crate) orders: VecDeque<Order>,
     pub(crate) tasks: Vec<Task>,
     pub(crate) stalled_until_us: u64,
-    pub(crate) save: Option<Save>,
+    pub(crate) save: Option<SnapshotPart>,
     /// There is more to do, whatever comes.
     pub(crate) unfinished: bool,
 }
 
-impl<M: Steered> Worker<M> {
+impl<M: TestMiddleware> Worker<M> {
     pub(crate) fn new(me: usize, engine: Engine, mesh: Mesh, check: Rc<RefCell<Check>>) -> Self {
-        let mind = Mind::default();
+        let next_decision = NextDecision::default();
         let events = Events::default();
         let shared = Shared {
             me,
             engine: RefCell::new(engine),
-            mesh: RefCell::new(Watched::new(mesh, events.clone())),
+            mesh: RefCell::new(WatchedMailbox::new(mesh, events.clone())),
             events,
             check,
             now: Cell::default(),
         };
         Self {
             shared: Rc::new(shared),
-            gate: Rc::new(RefCell::new(Gate::new(M::steered(mind.clone())))),
-            mind,
+            gate: Rc::new(RefCell::new(Gate::new(M::with_decisions(next_decision.clone())))),
+            next_decision,
             socket: VecDeque::new(),
             orders: VecDeque::new(),
             tasks: Vec::new(),
@@ -87,14 +87,14 @@ impl<M: Steered> Worker<M> {
     }
 
     /// Runs a turn; what leaves is added to `out`.
-    pub(crate) fn turn(&mut self, now: Timestamp, out: &mut Vec<Departure>) {
+    pub(crate) fn turn(&mut self, now: Timestamp, out: &mut Vec<SentDatagram>) {
         self.shared.now.set(now);
         let shared = self.shared.clone();
         let (me, now_us) = (shared.me, now.as_micros());
         let mut thread = Thread {
             socket: Socket {
                 shared: &shared,
-                mind: &self.mind,
+                next_decision: &self.next_decision,
                 received: &mut self.socket,
                 has_loaded: false,
                 replies: Vec::new(),
@@ -114,11 +114,11 @@ impl<M: Steered> Worker<M> {
         }
         self.unfinished = turned.unfinished;
         let mut check = shared.check.borrow_mut();
-        check.happened(me, now_us, shared.events.take());
-        check.hold_late(me, now_us, engine, !turned.unfinished);
-        check.after_turn(me, now_us, engine, turned.swept);
+        check.check_events(me, now_us, shared.events.take());
+        check.check_timeouts(me, now_us, engine, !turned.unfinished);
+        check.check_turn(me, now_us, engine, turned.swept);
         if turned.published {
-            check.hold_gauges(me, now_us, engine);
+            check.check_gauges(me, now_us, engine);
         }
     }
 
@@ -127,13 +127,13 @@ impl<M: Steered> Worker<M> {
         &mut self,
         now: Timestamp,
         ip: std::net::IpAddr,
-        asking: Asking,
-        verdict: Option<Verdict>,
+        http_request: HttpRequest,
+        decision: Option<Decision>,
     ) {
         self.shared.now.set(now);
-        self.mind.set(verdict);
-        let waits = matches!(verdict, Some(Verdict::Wait(_)));
-        let future = answer(self.shared.clone(), self.gate.clone(), ip, asking);
+        self.next_decision.set(decision);
+        let waits = matches!(decision, Some(Decision::Wait(_)));
+        let future = answer(self.shared.clone(), self.gate.clone(), ip, http_request);
         let mut task = Task::new(future, waits.then(|| wait_deadline_us(now)), true);
         if !task.run() {
             self.tasks.push(task);
@@ -141,7 +141,7 @@ impl<M: Steered> Worker<M> {
     }
 
     /// Lets tasks run, as the runtime does between two turns; some clients by HTTP go away meanwhile.
-    pub(crate) fn run_tasks(&mut self, now: Timestamp, rng: &mut Rng, impatient: bool) {
+    pub(crate) fn run_tasks(&mut self, now: Timestamp, rng: &mut Rng, clients_may_leave: bool) {
         self.shared.now.set(now);
         let mut kept = Vec::new();
         for mut task in std::mem::take(&mut self.tasks) {
@@ -149,11 +149,11 @@ impl<M: Steered> Worker<M> {
                 drop(task);
                 let mut check = self.shared.check.borrow_mut();
                 check.bump(self.shared.me, Counter::DropWaitLate);
-                check.log.add("waited too long", 1);
+                check.log.add("middleware timeouts", 1);
                 self.shared.engine.borrow_mut().counters.bump(Counter::DropWaitLate); // the worker's own
                 continue;
             }
-            let leaves = impatient && task.by_http && rng.u8(..20) == 0;
+            let leaves = clients_may_leave && task.by_http && rng.u8(..20) == 0;
             if !leaves && (rng.u8(..4) == 0 || !task.run()) {
                 kept.push(task);
             }
@@ -187,7 +187,7 @@ impl<'a> Host for Thread<'a> {
             }
             Order::Load(saved) => {
                 let now_us = shared.now.get().as_micros();
-                check.oracle.pass(shared.me, now_us);
+                check.oracle.advance(shared.me, now_us);
                 for piece in &saved {
                     check.oracle.load(shared.me, now_us, piece, true);
                 }
@@ -213,14 +213,14 @@ impl<'a> Host for Thread<'a> {
 /// A worker's socket during a turn: each datagram is judged as the engine takes it.
 struct Socket<'a> {
     shared: &'a Shared,
-    mind: &'a Mind,
+    next_decision: &'a NextDecision,
     received: &'a mut VecDeque<Datagram>,
     /// Swarms were loaded in this turn.
     has_loaded: bool,
     /// Replies that are not submitted yet.
-    replies: Vec<Departure>,
+    replies: Vec<SentDatagram>,
     /// Where they leave.
-    out: &'a mut Vec<Departure>,
+    out: &'a mut Vec<SentDatagram>,
 }
 
 impl Datagrams for Socket<'_> {
@@ -233,22 +233,22 @@ impl Datagrams for Socket<'_> {
         let (me, now_us) = (shared.me, shared.now.get().as_micros());
         let mut check = shared.check.borrow_mut();
         if self.has_loaded && check.oracle.is_limited {
-            check.oracle.learn_refused(me, intake.engine());
+            check.oracle.apply_refusals(me, intake.engine());
         }
         while taken.completions < at_most
-            && let Some(Datagram { from, bytes, verdict }) = self.received.pop_front()
+            && let Some(Datagram { from, bytes, decision }) = self.received.pop_front()
         {
             taken.completions += 1;
-            self.mind.set(verdict);
+            self.next_decision.set(decision);
             let limits = |intake: &Intake<'_, M, P>| LIMITS.map(|limit| intake.engine().counters.get(limit));
             let before = limits(intake);
             let mut reply = [0xa5; UDP_REPLY_MAX_BYTES];
             let length = intake.take(&from, &bytes, &mut reply);
             let after = limits(intake);
             let limited = (0..LIMITS.len()).find(|at| after[*at] > before[*at]).map(|at| LIMITS[at]);
-            let fate = check.judge(me, now_us, &from, &bytes, verdict, limited);
+            let expected = check.expect(me, now_us, &from, &bytes, decision, limited);
             let answer = length.map(|length| &reply[..length]);
-            check.judged(me, now_us, &from, fate, answer, shared.events.take());
+            check.check_datagram(me, now_us, &from, expected, answer, shared.events.take());
             self.replies.extend(answer.map(|answer| (from, answer.to_vec())));
         }
         Ok(taken)

@@ -18,7 +18,7 @@ pub(crate) fn refusal(of_connect: bool) -> &'static str {
 
 /// What the middleware makes of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum Decision {
     Pass,
     Stop,
     Refuse,
@@ -30,7 +30,7 @@ pub(crate) enum Verdict {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Pause {
     /// Looks until it is over; the last number is never.
-    pub(crate) looks: u8,
+    pub(crate) polls: u8,
     pub(crate) then: After,
 }
 
@@ -43,24 +43,24 @@ pub(crate) enum After {
 }
 
 /// What the next request is to meet; `None` where there is no middleware.
-pub(crate) type Mind = Rc<Cell<Option<Verdict>>>;
+pub(crate) type NextDecision = Rc<Cell<Option<Decision>>>;
 
 /// A middleware that a world can be made with, and how it is told what to do.
-pub(crate) trait Steered: Middleware {
-    fn steered(mind: Mind) -> Self;
+pub(crate) trait TestMiddleware: Middleware {
+    fn with_decisions(next_decision: NextDecision) -> Self;
 }
 
-impl Steered for () {
-    fn steered(_: Mind) -> Self {}
+impl TestMiddleware for () {
+    fn with_decisions(_: NextDecision) -> Self {}
 }
 
 /// Does as the seed wants.
 #[derive(Clone)]
-pub(crate) struct Fickle(Mind);
+pub(crate) struct ScriptedMiddleware(NextDecision);
 
-impl Steered for Fickle {
-    fn steered(mind: Mind) -> Self {
-        Self(mind)
+impl TestMiddleware for ScriptedMiddleware {
+    fn with_decisions(next_decision: NextDecision) -> Self {
+        Self(next_decision)
     }
 }
 
@@ -68,13 +68,13 @@ fn refused() -> TrackerError {
     TrackerError::new(Code::AccessDenied, REFUSAL)
 }
 
-impl Middleware for Fickle {
+impl Middleware for ScriptedMiddleware {
     fn decide(&self, request: &mut RequestContext<'_>) -> Flow {
         match self.0.get() {
-            None | Some(Verdict::Pass) => Ok(Then::Next),
-            Some(Verdict::Stop) => Ok(Then::Stop),
-            Some(Verdict::Refuse) => Err(refused()),
-            Some(Verdict::Wait(pause)) => {
+            None | Some(Decision::Pass) => Ok(Then::Next),
+            Some(Decision::Stop) => Ok(Then::Stop),
+            Some(Decision::Refuse) => Err(refused()),
+            Some(Decision::Wait(pause)) => {
                 request.data_mut().insert(pause);
                 Ok(Then::Wait)
             }
@@ -83,12 +83,12 @@ impl Middleware for Fickle {
 
     async fn wait(&self, request: &mut RequestContext<'_>, next: Next<'_>) -> Result<(), TrackerError> {
         let pause = *request.data().get::<Pause>().expect("it was kept");
-        let mut looks = pause.looks;
+        let mut polls = pause.polls;
         poll_fn(|context| {
-            if looks == 0 {
+            if polls == 0 {
                 return Poll::Ready(());
             }
-            looks -= u8::from(looks != u8::MAX);
+            polls -= u8::from(polls != u8::MAX);
             context.waker().wake_by_ref();
             Poll::Pending
         })
