@@ -1,5 +1,5 @@
-//! Owns what the tracker is held to: each request is answered once, as the oracle has it, or counted as what became of
-//! it; each worker's counters say just that; and nobody waits of whom nobody knows.
+//! Owns the checks of the tracker against the model. Each request gets one reply, as the model expects it, or is counted
+//! as dropped. The counters of each worker have the expected values, and no request waits without a reason.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -17,11 +17,11 @@ use crate::rules::Rules;
 use crate::waits::PendingWaits;
 use crate::watch::{Event, MessageContent};
 
-/// What is counted of sources that ask for too much.
+/// Counters of requests that the limits per source reject.
 pub(crate) const LIMITS: [Counter; 4] =
     [Counter::LimitedConnect, Counter::LimitedAnnounce, Counter::LimitedScrape, Counter::LimitedBanned];
 
-/// Counters that are known in advance, one by one.
+/// Counters whose exact values are known.
 const KNOWN: [Counter; 29] = [
     LIMITS[0],
     LIMITS[1],
@@ -54,12 +54,12 @@ const KNOWN: [Counter; 29] = [
     Counter::MeshHops,
 ];
 
-/// What a datagram has to lead to.
+/// Expected result of a datagram.
 #[derive(Clone, Debug)]
 pub(crate) enum Expected {
-    /// No answer.
+    /// No reply.
     Silence,
-    /// The middleware waits with it.
+    /// The middleware waits before it decides.
     PendingWaits,
     Connect {
         transaction: u32,
@@ -78,17 +78,17 @@ pub(crate) enum Expected {
     },
 }
 
-/// An announce by UDP that is to be answered.
+/// An announce by UDP without a reply so far.
 struct OpenAnnounce {
     request: ClientAnnounce,
     terms: Terms,
     owner: usize,
     to: Endpoint,
-    /// In a queue between two workers.
+    /// Whether it is in the mesh queue between two workers.
     is_in_mesh: bool,
 }
 
-/// All that is known of a process and what it owes.
+/// Expected state of a process.
 pub(crate) struct Check {
     pub(crate) log: Log,
     pub(crate) oracle: Oracle,
@@ -96,16 +96,17 @@ pub(crate) struct Check {
     pub(crate) policy: Policy,
     window_secs: u32,
     started_unix_us: u64,
-    /// Connection ids that were given to addresses, each with its window. The secret makes an id the same each time.
+    /// Connection ids that were issued to addresses, with their time window. They depend only on the secret, the address
+    /// and the window.
     pub(crate) issued: BTreeMap<(IpAddr, u64), u64>,
-    /// By worker.
+    /// Access lists, by worker.
     pub(crate) rules: Vec<Rules>,
     pub(crate) expected_counters: Vec<Counters>,
     open: BTreeMap<(SocketAddr, u32), VecDeque<OpenAnnounce>>,
-    /// By worker: announces that its turn has yet to answer.
+    /// Announces that the turn must still answer, by worker.
     unanswered: Vec<usize>,
     pub(crate) waits: PendingWaits,
-    /// By worker: responses by UDP of requests that have waited, which leave with the next turn.
+    /// Responses by UDP after a wait of the middleware, by worker. They leave with the next turn.
     late_responses: Vec<Vec<(Endpoint, Vec<u8>)>>,
     removed: Vec<RemovedPeers>,
 }
@@ -149,7 +150,7 @@ impl Check {
         self.bump(worker, if ip.is_ipv4() { v4 } else { v6 });
     }
 
-    /// Peers that an announce gets.
+    /// Returns how many peers an announce gets.
     pub(crate) fn terms(&self, request: &ClientAnnounce, by_udp: bool) -> Terms {
         let most = match (by_udp, request.peer.is_ipv4()) {
             (true, true) => 242,
@@ -164,20 +165,21 @@ impl Check {
         (self.started_unix_us + now_us) / 1_000_000 / u64::from(self.window_secs)
     }
 
-    /// An id was given to an address.
+    /// Notes that a connection id was issued to an address.
     pub(crate) fn issue(&mut self, now_us: u64, ip: IpAddr, id: u64) {
         let window = self.window(now_us);
         let before = self.issued.insert((ip, id), window);
-        assert!(before.is_none_or(|before| before == window), "an id of two windows");
+        assert!(before.is_none_or(|before| before == window), "a connection id is issued in two windows");
     }
 
-    /// An id holds in its window and the next.
+    /// Returns whether a connection id is valid. It is in its own window and the next one.
     fn knows(&self, now_us: u64, ip: IpAddr, id: u64) -> bool {
         let window = self.window(now_us);
         self.issued.get(&(ip, id)).is_some_and(|issued| window == *issued || window == issued + 1)
     }
 
-    /// What a datagram has to lead to, the middleware being of this mind, and the source over this limit.
+    /// Returns the expected result of a datagram and counts it, given the decision of the middleware and the limit that the
+    /// source exceeds.
     pub(crate) fn expect(
         &mut self,
         worker: usize,
@@ -241,7 +243,7 @@ impl Check {
         }
     }
 
-    /// Why a request that needs a connection id is not answered, if it isn't. Whom the limits stop the tracker says.
+    /// Returns why a request with a connection id gets no reply. `limited` is what the tracker itself counted.
     fn rejection(
         &self,
         worker: usize,
@@ -265,7 +267,7 @@ impl Check {
         Expected::Silence
     }
 
-    /// What an announce is told that is not to be entered.
+    /// Returns the expected result of an announce that is invalid or that the lists deny.
     fn expect_refusal(
         &mut self,
         worker: usize,
@@ -286,7 +288,7 @@ impl Check {
         Some(Expected::Refusal { transaction, message })
     }
 
-    /// What an announce is told that the lists deny; counts it.
+    /// Returns the message for an announce that the lists deny, and counts it. An empty message means no reply.
     pub(crate) fn denial_message(
         &mut self,
         worker: usize,
@@ -306,7 +308,7 @@ impl Check {
         Some(message)
     }
 
-    /// Holds what a datagram has led to: its answer there and then, and what was said to other workers.
+    /// Checks the result of a datagram: the immediate reply and the messages to other workers.
     pub(crate) fn check_datagram(
         &mut self,
         worker: usize,
@@ -322,7 +324,7 @@ impl Check {
         };
         let is_foreign = owner.is_some_and(|owner| owner != worker);
         if !is_foreign && !matches!(expected, Expected::Scrape { .. }) {
-            assert!(events.is_empty(), "nobody else is to know: {events:?}");
+            assert!(events.is_empty(), "unexpected messages: {events:?}");
         }
         match (expected, reply) {
             (Expected::Silence | Expected::PendingWaits, None) => {}
@@ -343,36 +345,36 @@ impl Check {
                 self.open_announce(worker, from, transaction, request, &events);
             }
             (Expected::Announce { transaction, request }, Some(reply)) => {
-                assert!(!is_foreign, "another worker's swarm");
+                assert!(!is_foreign, "an immediate reply from the wrong worker");
                 self.open_announce(worker, from, transaction, request, &events);
                 self.check_announce_reply(worker, now_us, from, reply);
             }
             (Expected::Scrape { transaction, info_hashes }, reply) => {
                 self.check_scrape(worker, now_us, from, transaction, &info_hashes, reply, events);
             }
-            (expected, reply) => panic!("{expected:?} has led to {reply:?}"),
+            (expected, reply) => panic!("expected {expected:?}, got {reply:?}"),
         }
     }
 
-    /// A reply by UDP has left.
+    /// Counts a reply by UDP.
     pub(crate) fn count_reply(&mut self, worker: usize, to: &Endpoint, kind: &'static str) {
         self.log.add(kind, 1);
         self.bump_of(worker, to.source.ip(), [Counter::UdpRepliesV4, Counter::UdpRepliesV6]);
     }
 
-    /// A request by UDP has waited; its response leaves with the next turn.
+    /// Adds a response by UDP after a wait of the middleware. It leaves with the next turn.
     pub(crate) fn add_late_response(&mut self, worker: usize, to: &Endpoint, response: &[u8]) {
         self.late_responses[worker].push((*to, response.to_vec()));
     }
 
-    /// Whether a reply is the response to a request that has waited.
+    /// Removes a reply from the expected late responses. Returns whether it was one.
     fn take_late_response(&mut self, worker: usize, to: &Endpoint, bytes: &[u8]) -> bool {
         let waited = &mut self.late_responses[worker];
         let at = waited.iter().position(|(client, response)| client == to && response == bytes);
         at.map(|at| waited.remove(at)).is_some()
     }
 
-    /// An announce by UDP is to be answered by its owner.
+    /// Adds an announce by UDP that its owner must answer.
     fn open_announce(
         &mut self,
         worker: usize,
@@ -391,16 +393,16 @@ impl Check {
             return;
         }
         let [Event::Posted { to, content: MessageContent::UdpAnnounce(message), was_taken }] = events else {
-            panic!("an announce goes to its owner, once: {events:?}")
+            panic!("expected one message to the owner, got {events:?}")
         };
-        assert_eq!(*to, owner, "the wrong worker");
+        assert_eq!(*to, owner, "the message goes to the wrong worker");
         self.check_udp_message(message, from, transaction, &open);
         if self.count_post(worker, *was_taken) {
             self.open.entry((from.source, transaction)).or_default().push_back(open);
         }
     }
 
-    /// Counts what the mesh took, or did not.
+    /// Counts a message that the mesh has taken or refused. Returns `was_taken`.
     pub(crate) fn count_post(&mut self, worker: usize, was_taken: bool) -> bool {
         self.bump(worker, if was_taken { Counter::MeshHops } else { Counter::DropMeshFull });
         was_taken
@@ -413,17 +415,21 @@ impl Check {
         transaction: u32,
         open: &OpenAnnounce,
     ) {
-        assert_eq!((message.to, message.transaction_id), (*from, transaction), "somebody else's announce");
+        assert_eq!(
+            (message.to, message.transaction_id),
+            (*from, transaction),
+            "client and transaction of the message"
+        );
         self.check_interval(message.interval_secs);
         check_announce_fields(&message.announce, &open.request, open.terms);
     }
 
     pub(crate) fn check_interval(&self, secs: u32) {
         let interval = self.policy.announce_interval_secs;
-        assert!((interval..=interval + interval / 16).contains(&secs), "an interval of {secs} s");
+        assert!((interval..=interval + interval / 16).contains(&secs), "interval of {secs} s");
     }
 
-    /// Holds what has happened in a part of a worker's turn.
+    /// Checks the events of a part of a turn.
     pub(crate) fn check_events(&mut self, worker: usize, now_us: u64, events: Vec<Event>) {
         for event in events {
             match event {
@@ -443,8 +449,8 @@ impl Check {
                         open.iter_mut().find(|open| open.is_in_mesh && open.to == message.to)
                     });
                     let open =
-                        open.unwrap_or_else(|| panic!("{from} has sent what nobody asked: {message:?}"));
-                    assert_eq!(open.owner, worker, "it came to the wrong worker");
+                        open.unwrap_or_else(|| panic!("worker {from} sent an unknown announce: {message:?}"));
+                    assert_eq!(open.owner, worker, "the message came to the wrong worker");
                     open.is_in_mesh = false;
                     self.unanswered[worker] += 1;
                     self.log.add("forwarded announces", 1);
@@ -457,22 +463,23 @@ impl Check {
         }
     }
 
-    /// An announce by UDP was answered.
+    /// Checks the reply to an announce by UDP.
     fn check_announce_reply(&mut self, worker: usize, now_us: u64, to: &Endpoint, bytes: &[u8]) {
         let (transaction, reply) = Reply::read(bytes, to.source);
         let Reply::Announce { interval_secs, seeders, leechers, peers } = reply else {
-            panic!("nobody asked for {reply:?}")
+            panic!("unexpected reply: {reply:?}")
         };
         let key = (to.source, transaction);
         let waiting = self.open.get_mut(&key).filter(|open| !open.is_empty());
-        let waiting = waiting.unwrap_or_else(|| panic!("nobody at {} asked for {transaction:#x}", to.source));
+        let waiting = waiting
+            .unwrap_or_else(|| panic!("no announce of {} has the transaction {transaction:#x}", to.source));
         let at = waiting.iter().position(|open| !open.is_in_mesh && open.owner == worker && open.to == *to);
-        let at = at.unwrap_or_else(|| panic!("worker {worker} answers what it was not asked"));
-        let open = waiting.remove(at).expect("it was found");
+        let at = at.unwrap_or_else(|| panic!("worker {worker} answers an announce that it does not have"));
+        let open = waiting.remove(at).expect("the position was found");
         if waiting.is_empty() {
             self.open.remove(&key);
         }
-        assert_eq!(open.to, *to, "the way back");
+        assert_eq!(open.to, *to, "address of the reply");
         self.unanswered[worker] -= 1;
         self.check_interval(interval_secs);
         let values = ReplyValues { seeders, leechers, downloaded: None, peers: &peers, ids: &[] };
@@ -480,7 +487,7 @@ impl Check {
         self.count_reply(worker, to, "UDP announce replies");
     }
 
-    /// The owner of a swarm has taken an announce.
+    /// Checks the answer of the owner of a swarm to an announce.
     pub(crate) fn check_answer(
         &mut self,
         worker: usize,
@@ -494,10 +501,10 @@ impl Check {
         self.log.add("peers returned", values.peers.len() as u64);
     }
 
-    /// After a turn: all is answered that had to be, counted as it was, and in the table that is in the oracle's.
+    /// Checks a worker after a turn: all announces are answered, the counters are right and the table is as expected.
     pub(crate) fn check_turn(&mut self, worker: usize, now_us: u64, engine: &Engine, swept: bool) {
-        assert_eq!(self.unanswered[worker], 0, "announces that this turn has not answered");
-        assert!(self.late_responses[worker].is_empty(), "responses that this turn has not sent");
+        assert_eq!(self.unanswered[worker], 0, "announces without an answer after the turn");
+        assert!(self.late_responses[worker].is_empty(), "responses that the turn has not sent");
         self.check_counters(worker, engine);
         let counted = |counter| engine.counters.get(counter);
         let all = RemovedPeers {
@@ -526,7 +533,7 @@ impl Check {
         }
     }
 
-    /// Holds the counters and whether anybody waits.
+    /// Checks the counters, and whether the worker waits for others.
     pub(crate) fn check_counters(&self, worker: usize, engine: &Engine) {
         for counter in KNOWN {
             let (counted, expected) =
@@ -536,11 +543,11 @@ impl Check {
         assert_eq!(
             engine.is_waiting(),
             self.waits.is_waiting(worker),
-            "whether worker {worker} waits for others"
+            "worker {worker} waits for other workers"
         );
     }
 
-    /// Holds what a worker has published of how things stand.
+    /// Checks the gauges that a worker has published.
     pub(crate) fn check_gauges(&self, worker: usize, now_us: u64, engine: &Engine) {
         let table = &self.oracle.tables[worker];
         let (mut swarms, mut seeders, mut leechers, mut v6) = (0, 0, 0, 0);
@@ -563,20 +570,20 @@ impl Check {
         }
         let (overdue, lag) =
             (self.oracle.longest_overdue_us(worker, now_us), engine.counters.get(Counter::SweepLagMs));
-        assert!(overdue / 1_000 <= lag, "a peer has outlived its time by {overdue} us, the lag is {lag} ms");
+        assert!(overdue / 1_000 <= lag, "a peer is overdue by {overdue} us, the lag is {lag} ms");
     }
 
-    /// Nothing is left that somebody waits for.
+    /// Checks that no request waits.
     pub(crate) fn check_nothing_pending(&self) {
-        assert!(self.open.is_empty(), "announces without an answer: {:?}", self.open.keys());
+        assert!(self.open.is_empty(), "announces without a reply: {:?}", self.open.keys());
         self.waits.check_nothing_pending();
     }
 }
 
-/// Holds what a worker tells another of an announce to what the client has said.
+/// Checks the announce in a message between workers against the one that the client sent.
 pub(crate) fn check_announce_fields(announce: &Announce, request: &ClientAnnounce, terms: Terms) {
     let values = (announce.info_hash, announce.peer_id.0, announce.peer, announce.event, announce.seeder);
     let peer = PeerAddr::new(request.peer.ip(), request.peer.port());
     assert_eq!(values, (request.info_hash, request.peer_id, peer, request.event, request.seeder));
-    assert_eq!(usize::from(announce.num_want), terms.num_want, "peers wanted");
+    assert_eq!(usize::from(announce.num_want), terms.num_want, "num_want");
 }

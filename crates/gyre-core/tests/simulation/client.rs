@@ -1,4 +1,4 @@
-//! Owns a client: what it asks, and what it makes of answers.
+//! Owns a client: the requests that it sends, and how it handles replies.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -9,7 +9,7 @@ use crate::bytes::{self, ClientAnnounce, Reply};
 use crate::network::happens;
 use crate::plan::{Plan, pick};
 
-/// Clients call themselves by one of these.
+/// Prefixes of peer ids, one per client program.
 pub(crate) const CLIENT_PREFIXES: [[u8; 4]; 4] = [*b"-TR4", *b"-qB5", *b"-LT2", *b"-XX0"];
 
 /// A client.
@@ -17,14 +17,14 @@ pub(crate) struct Client {
     pub(crate) source: SocketAddr,
     port: u16,
     peer_id: [u8; 20],
-    /// The connection id that it was given.
+    /// The connection id that it received last.
     id: Option<u64>,
 }
 
 impl Client {
     pub(crate) fn new(number: usize) -> Self {
         let [high, low] = (number as u16).to_be_bytes();
-        // Every third is of IPv6, and some share an address.
+        // Every third client has an IPv6 address, and some clients share an address.
         let ip = match number % 3 {
             0 => IpAddr::from(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, number as u16 / 6)),
             _ => IpAddr::from(Ipv4Addr::new(198, 51, high, low / 2)),
@@ -36,7 +36,7 @@ impl Client {
         Self { source: SocketAddr::new(ip, port ^ 0x4000), port, peer_id, id: None }
     }
 
-    /// What it would say of itself and a swarm.
+    /// Draws an announce.
     pub(crate) fn announce(&self, plan: &Plan, swarms: &[InfoHash], rng: &mut Rng) -> ClientAnnounce {
         ClientAnnounce {
             info_hash: some_swarm(plan, swarms, rng),
@@ -53,7 +53,7 @@ impl Client {
         }
     }
 
-    /// A datagram of it, and where it seems to come from.
+    /// Draws a datagram. Returns it with its source address.
     pub(crate) fn datagram(&self, plan: &Plan, swarms: &[InfoHash], rng: &mut Rng) -> (SocketAddr, Vec<u8>) {
         let transaction = rng.u32(..);
         if happens(rng, plan.junk) {
@@ -83,7 +83,7 @@ impl Client {
         bytes::announce(id, transaction, &self.announce(plan, swarms, rng), num_want, options)
     }
 
-    /// What no good client sends.
+    /// Draws an invalid datagram.
     fn junk(
         &self,
         plan: &Plan,
@@ -111,7 +111,7 @@ impl Client {
         (self.source, datagram)
     }
 
-    /// Takes an answer, which the network may have spoiled.
+    /// Handles a reply, which the network may have damaged.
     pub(crate) fn receive(&mut self, datagram: &[u8]) {
         if datagram.len() == 16
             && datagram[..4] == [0; 4]
@@ -122,7 +122,7 @@ impl Client {
     }
 }
 
-/// A swarm, the first ones more often than the others.
+/// Draws a swarm. The first ones are drawn more often.
 pub(crate) fn some_swarm(plan: &Plan, swarms: &[InfoHash], rng: &mut Rng) -> InfoHash {
     if happens(rng, plan.unknown_hashes) {
         return InfoHash(std::array::from_fn(|_| rng.u8(..)));

@@ -1,4 +1,4 @@
-//! Owns a middleware that does as the seed wants.
+//! Owns a middleware whose decisions are drawn from the seed.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -9,32 +9,33 @@ use gyre_core::engine::context::RequestContext;
 use gyre_core::engine::middleware::{Flow, Middleware, Next, Then};
 use gyre_core::error::{Code, TrackerError};
 
-const REFUSAL: &str = "as the seed wants";
+const REFUSAL: &str = "refused by a test";
 
-/// What refused clients are told; one that connects gets no more bytes than it has sent.
+/// Returns the error message for a refused request. For a connect it is shorter, since the reply must not be larger than
+/// the request.
 pub(crate) fn refusal(of_connect: bool) -> &'static str {
     if of_connect { &REFUSAL[..16 - 8] } else { REFUSAL }
 }
 
-/// What the middleware makes of a request.
+/// Decision of the middleware on a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Decision {
     Pass,
     Stop,
     Refuse,
-    /// It waits before it says.
+    /// Wait first, then decide.
     Wait(Pause),
 }
 
-/// A wait.
+/// A wait of the middleware.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Pause {
-    /// Looks until it is over; the last number is never.
+    /// Number of polls until the wait ends. With `u8::MAX` it never ends.
     pub(crate) polls: u8,
     pub(crate) then: After,
 }
 
-/// What comes after a wait.
+/// Decision after a wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum After {
     Pass,
@@ -42,10 +43,10 @@ pub(crate) enum After {
     Refuse,
 }
 
-/// What the next request is to meet; `None` where there is no middleware.
+/// Decision on the next request, or `None` without a middleware.
 pub(crate) type NextDecision = Rc<Cell<Option<Decision>>>;
 
-/// A middleware that a world can be made with, and how it is told what to do.
+/// A middleware that follows the decisions of the simulation.
 pub(crate) trait TestMiddleware: Middleware {
     fn with_decisions(next_decision: NextDecision) -> Self;
 }
@@ -54,7 +55,7 @@ impl TestMiddleware for () {
     fn with_decisions(_: NextDecision) -> Self {}
 }
 
-/// Does as the seed wants.
+/// Returns the decision that was set for the request.
 #[derive(Clone)]
 pub(crate) struct ScriptedMiddleware(NextDecision);
 
@@ -82,7 +83,7 @@ impl Middleware for ScriptedMiddleware {
     }
 
     async fn wait(&self, request: &mut RequestContext<'_>, next: Next<'_>) -> Result<(), TrackerError> {
-        let pause = *request.data().get::<Pause>().expect("it was kept");
+        let pause = *request.data().get::<Pause>().expect("`decide` has stored it");
         let mut polls = pause.polls;
         poll_fn(|context| {
             if polls == 0 {

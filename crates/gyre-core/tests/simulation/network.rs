@@ -1,4 +1,4 @@
-//! Owns the network: datagrams on their way, of which some are lost, come twice, too late, cut or changed.
+//! Owns the network. It delays datagrams, and may lose, repeat, reorder, truncate or alter them.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -8,21 +8,21 @@ use fastrand::Rng;
 use crate::log::Log;
 use crate::plan::{NetworkFaults, Permille};
 
-/// A datagram on its way.
+/// A datagram in the network.
 #[derive(Clone, Debug)]
 pub(crate) enum Packet {
     ToTracker { from: SocketAddr, bytes: Vec<u8> },
     ToClient { to: SocketAddr, bytes: Vec<u8> },
 }
 
-/// What is on its way, by when it arrives.
+/// All datagrams in the network, ordered by the time of arrival.
 pub(crate) struct Network {
     weather: NetworkFaults,
     in_flight: BTreeMap<(u64, u64), Packet>,
     sent: u64,
 }
 
-/// Whether something happens that does so often.
+/// Returns true with the probability `how_often`.
 pub(crate) fn happens(rng: &mut Rng, how_often: Permille) -> bool {
     rng.u16(..1_000) < how_often
 }
@@ -32,7 +32,7 @@ impl Network {
         Self { weather, in_flight: BTreeMap::new(), sent: 0 }
     }
 
-    /// Takes a datagram. What is changed on its way does not come twice, so that two alike are alike to the byte.
+    /// Sends a datagram. An altered or truncated one is not repeated as well, so repeated datagrams have the same bytes.
     pub(crate) fn send(&mut self, at_us: u64, mut packet: Packet, rng: &mut Rng, log: &Log) {
         if happens(rng, self.weather.lost) {
             return log.add("lost datagrams", 1);
@@ -61,7 +61,7 @@ impl Network {
         self.in_flight.insert((arrives, self.sent), packet);
     }
 
-    /// The next one that has arrived.
+    /// Removes the next datagram that has arrived.
     pub(crate) fn arrived(&mut self, at_us: u64) -> Option<Packet> {
         let first = self.in_flight.first_entry()?;
         (first.key().0 <= at_us).then(|| first.remove())

@@ -1,8 +1,9 @@
-//! Owns the naive tracker: what the swarms hold, done the plainest way, a worker's part beside another's.
+//! Owns the naive tracker: a plain model of the swarms in the table of each worker.
 //!
-//! It is exact wherever the tracker promises something exact, and learns from the tracker where that is free: when the
-//! sweep comes by within its time, whom it takes out when memory is short, whom a full table refuses. What it learns
-//! has to fit what the tracker counts of it, and what it is allowed to do.
+//! The model is exact wherever the tracker promises an exact result. Where the tracker is free to choose, the model
+//! follows it: when the sweep removes an expired peer within the allowed time, which peers are evicted when memory is
+//! short, and which announces a full table refuses. Each such choice must be permitted, and must agree with the counters
+//! of the tracker.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -14,7 +15,7 @@ use gyre_core::types::{Event, InfoHash, SwarmCounts};
 use crate::bytes::ClientAnnounce;
 use crate::rules::Rules;
 
-/// A table in which nothing has changed is looked at once in so many turns; a large one, once in more.
+/// Turns after which a small unchanged table is compared again. For a large table the number is higher.
 const MAX_TURNS_UNCOMPARED: usize = 16;
 
 /// A peer of a swarm.
@@ -22,11 +23,11 @@ const MAX_TURNS_UNCOMPARED: usize = 16;
 pub(crate) struct Peer {
     pub(crate) seeder: bool,
     pub(crate) id: [u8; 20],
-    /// The tick of its last announce; in the time of a process before this one it is negative.
+    /// Tick of the last announce. It is negative for a peer that announced to an earlier process.
     tick: i64,
-    /// When that was, if it was in this process's time.
+    /// Time of the last announce, if that was in this process.
     seen_us: Option<u64>,
-    /// Tells it from the same peer that left and came again.
+    /// Distinguishes the peer from an earlier one with the same address that left.
     pub(crate) serial: u64,
     last_found: u64,
 }
@@ -35,9 +36,9 @@ pub(crate) struct Peer {
 pub(crate) struct Swarm {
     pub(crate) peers: BTreeMap<SocketAddr, Peer>,
     pub(crate) downloaded: u32,
-    /// The tick in which it lost its last peer.
+    /// Tick in which the swarm lost its last peer.
     empty_since: i64,
-    /// How often a seeder became a leecher.
+    /// Number of times that a seeder became a leecher.
     pub(crate) demotions: u64,
     last_found: u64,
 }
@@ -49,7 +50,7 @@ impl Swarm {
     }
 }
 
-/// A worker's part.
+/// The swarms of one worker.
 #[derive(Default)]
 pub(crate) struct WorkerTable {
     pub(crate) swarms: BTreeMap<InfoHash, Swarm>,
@@ -57,16 +58,17 @@ pub(crate) struct WorkerTable {
     now_us: u64,
     pub(crate) completed: u64,
     pub(crate) refused: u64,
-    /// Peers that a leap of time took all at once, and that are still to be counted.
+    /// Peers that expired all at once when the clock jumped and that the tracker has not counted yet.
     expired_by_jump: u64,
-    /// Something was entered, or left, since all was compared; and how many turns ago that was.
+    /// Whether the table has changed since the last comparison.
     has_changed: bool,
+    /// Turns since the last comparison.
     turns: usize,
-    /// Swarms that had no peers then.
+    /// Swarms without peers at the last comparison.
     empty: Vec<InfoHash>,
 }
 
-/// What the sweep of a turn has counted.
+/// Peers that a sweep has removed, by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RemovedPeers {
     pub(crate) expired: u64,
@@ -74,18 +76,18 @@ pub(crate) struct RemovedPeers {
     pub(crate) denied: u64,
 }
 
-/// What a reply to an announce said.
+/// Values in the reply to an announce.
 pub(crate) struct ReplyValues<'a> {
     pub(crate) seeders: u32,
     pub(crate) leechers: u32,
-    /// Not by UDP.
+    /// `None` for UDP, whose replies do not have it.
     pub(crate) downloaded: Option<u32>,
     pub(crate) peers: &'a [SocketAddr],
-    /// What the peers call themselves, as far as that is said.
+    /// Peer ids, if the reply has them.
     pub(crate) ids: &'a [Option<[u8; 20]>],
 }
 
-/// How an announce is to be answered.
+/// Limits on the peers in a reply.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Terms {
     pub(crate) num_want: usize,
@@ -97,7 +99,7 @@ pub(crate) struct Oracle {
     timeout_us: u64,
     tick_us: u64,
     lifetime_ticks: i64,
-    /// Memory is limited: then peers may go before their time, and new ones be refused.
+    /// Memory is limited, so peers may be evicted before their timeout and new ones refused.
     pub(crate) is_limited: bool,
     pub(crate) tables: Vec<WorkerTable>,
     serial: u64,
@@ -106,7 +108,7 @@ pub(crate) struct Oracle {
 impl Oracle {
     pub(crate) fn new(workers: usize, timeout_secs: u32, is_limited: bool) -> Self {
         let timeout_us = u64::from(timeout_secs) * 1_000_000;
-        let tick_us = timeout_us.div_ceil(100).max(1_000_000); // a hundredth, a second at least
+        let tick_us = timeout_us.div_ceil(100).max(1_000_000); // a hundredth of the timeout, at least one second
         let lifetime_ticks = timeout_us.div_ceil(tick_us) as i64;
         let tables = (0..workers).map(|_| WorkerTable::default()).collect();
         Self { timeout_us, tick_us, lifetime_ticks, is_limited, tables, serial: 0 }
@@ -117,7 +119,7 @@ impl Oracle {
         &mut self.tables[worker]
     }
 
-    /// Time passes for a worker. If all of a timeout has gone by since it last looked nobody is left.
+    /// Advances the clock of a worker. Removes all peers if more than a timeout has passed since the last call.
     pub(crate) fn advance(&mut self, worker: usize, now_us: u64) {
         let table = &mut self.tables[worker];
         let tick = (now_us / self.tick_us) as i64;
@@ -130,20 +132,20 @@ impl Oracle {
     }
 
     fn is_expired(&self, table: &WorkerTable, peer: &Peer) -> bool {
-        let over = table.tick - peer.tick > self.lifetime_ticks;
+        let expired = table.tick - peer.tick > self.lifetime_ticks;
         if let Some(seen) = peer.seen_us {
             let age = table.now_us - seen;
-            assert!(!over || age > self.timeout_us, "over after {age} us");
-            assert!(over || age <= self.timeout_us + self.tick_us, "not over after {age} us");
+            assert!(!expired || age > self.timeout_us, "expired after {age} us");
+            assert!(expired || age <= self.timeout_us + self.tick_us, "not expired after {age} us");
         }
-        over
+        expired
     }
 
     pub(crate) fn counts(&self, worker: usize, info_hash: &InfoHash) -> SwarmCounts {
         self.tables[worker].swarms.get(info_hash).map(Swarm::counts).unwrap_or_default()
     }
 
-    /// Takes an announce, and holds the answer to it. Returns whether the peer was refused for want of memory.
+    /// Applies an announce and checks the reply to it. Returns whether the peer was refused because memory is short.
     pub(crate) fn announce(
         &mut self,
         worker: usize,
@@ -161,18 +163,19 @@ impl Oracle {
             "counts of {request:?}"
         );
         assert!(
-            values.downloaded.is_none_or(|values| values == counts.downloaded),
+            values.downloaded.is_none_or(|downloaded| downloaded == counts.downloaded),
             "downloads of {request:?}"
         );
         if refused || request.event == Event::Stopped {
-            assert!(values.peers.is_empty(), "whoever stops or is refused gets no peers");
+            assert!(values.peers.is_empty(), "peers in the reply to a stopped or refused announce");
             return refused;
         }
         self.check_peers(worker, request, terms, values);
         false
     }
 
-    /// Does what the announce says, unless the answer's counts say that there was no room and that may be.
+    /// Applies an announce, unless the counts in the reply say that it was refused and memory is limited.
+    /// Returns whether it was refused.
     fn apply(&mut self, worker: usize, request: &ClientAnnounce, values: &ReplyValues<'_>) -> bool {
         self.serial += 1;
         let (new, is_limited) = (self.serial, self.is_limited);
@@ -207,24 +210,24 @@ impl Oracle {
         false
     }
 
-    /// Holds the peers that were handed out to those that may and must be.
+    /// Checks the peers in a reply: each one is permitted, and their number is right.
     fn check_peers(&self, worker: usize, request: &ClientAnnounce, terms: Terms, values: &ReplyValues<'_>) {
         let table = &self.tables[worker];
         let swarm = &table.swarms[&request.info_hash];
         let mut given = values.peers.to_vec();
         given.sort_unstable();
         given.dedup();
-        assert_eq!(given.len(), values.peers.len(), "a peer was handed out twice");
+        assert_eq!(given.len(), values.peers.len(), "a peer is in the reply twice");
         for (peer, id) in values.peers.iter().zip(values.ids.iter().chain(std::iter::repeat(&None))) {
             let known = swarm.peers.get(peer).unwrap_or_else(|| panic!("{peer} is not in the swarm"));
-            assert!(*peer != request.peer, "the asker itself");
-            assert!(!(request.seeder && known.seeder), "a seeder for a seeder");
+            assert!(*peer != request.peer, "the reply has the client itself");
+            assert!(!(request.seeder && known.seeder), "a seeder gets a seeder");
             assert!(
                 terms.both_families || peer.is_ipv4() == request.peer.is_ipv4(),
-                "a peer of another family"
+                "a peer of the other address family"
             );
-            assert!(!self.is_expired(table, known), "{peer} has been gone since {:?}", known.seen_us);
-            assert!(id.is_none_or(|id| id == known.id), "{peer} does not call itself so");
+            assert!(!self.is_expired(table, known), "{peer} has expired, last seen at {:?}", known.seen_us);
+            assert!(id.is_none_or(|id| id == known.id), "{peer} has another peer id");
         }
         let may = |(peer, known): (&SocketAddr, &Peer)| {
             *peer != request.peer
@@ -233,14 +236,14 @@ impl Oracle {
         };
         let eligible = swarm.peers.iter().filter(|peer| may(*peer)).count();
         let overdue = swarm.peers.values().any(|peer| self.is_expired(table, peer));
-        // Those whose time is over count for the shares until the sweep has been there: a reply may be short.
+        // Expired peers count towards the number of peers until the sweep removes them, so a reply may have fewer.
         let wanted = terms.num_want.min(eligible);
-        assert!(values.peers.len() <= wanted, "{} peers of {wanted}", values.peers.len());
-        assert!(overdue || values.peers.len() == wanted, "{} peers of {wanted}", values.peers.len());
+        assert!(values.peers.len() <= wanted, "{} peers, wanted {wanted}", values.peers.len());
+        assert!(overdue || values.peers.len() == wanted, "{} peers, wanted {wanted}", values.peers.len());
     }
 
-    /// Whether a table has to be looked at after a turn in which the sweep took out so many: always if something may
-    /// have changed, now and then if nothing should have.
+    /// Returns whether the table must be compared after a turn in which the sweep removed `counted`. It must if something
+    /// may have changed; otherwise it is compared from time to time.
     pub(crate) fn needs_comparison(
         &mut self,
         worker: usize,
@@ -251,7 +254,7 @@ impl Oracle {
         let (lifetime_ticks, is_limited) = (self.lifetime_ticks, self.is_limited);
         let table = &mut self.tables[worker];
         table.turns += 1;
-        // That a swarm has gone which had no peers is not counted.
+        // The tracker does not count the removal of a swarm without peers.
         let may_go = |info_hash: &InfoHash| {
             let is_expired = table.tick - table.swarms[info_hash].empty_since > lifetime_ticks;
             is_limited || is_expired || !rules.permits_torrent(now_us, info_hash)
@@ -262,7 +265,7 @@ impl Oracle {
             || table.empty.iter().any(may_go)
     }
 
-    /// Compares all that a worker holds with what it should, after a turn in which the sweep took out so many.
+    /// Compares the table of a worker with the model, after a turn in which the sweep removed `counted`.
     pub(crate) fn compare(
         &mut self,
         worker: usize,
@@ -281,11 +284,15 @@ impl Oracle {
         let removed = self.remove_missing(worker, now_us, stamp, &denies);
         let expired_by_jump =
             if counted.expired == 0 { 0 } else { std::mem::take(&mut self.tables[worker].expired_by_jump) };
-        assert!(self.is_limited || removed.evicted == 0, "{} went before their time", removed.evicted);
+        assert!(
+            self.is_limited || removed.evicted == 0,
+            "{} peers were evicted without a memory limit",
+            removed.evicted
+        );
         assert_eq!(
             RemovedPeers { expired: removed.expired + expired_by_jump, ..removed },
             counted,
-            "who has gone, and what was counted"
+            "removed peers, and the counters of them"
         );
     }
 
@@ -293,33 +300,38 @@ impl Oracle {
         let (tick_us, most) = (self.tick_us, (now_us / self.tick_us) as i64);
         let table = &mut self.tables[worker];
         let (Saved::Swarm { info_hash, .. } | Saved::Peer { info_hash, .. }) = piece;
-        let Some(swarm) = table.swarms.get_mut(info_hash) else { panic!("a swarm that is none: {piece:?}") };
+        let Some(swarm) = table.swarms.get_mut(info_hash) else {
+            panic!("a swarm that the model does not have: {piece:?}")
+        };
         match piece {
             Saved::Swarm { downloaded, .. } => {
                 assert_eq!(*downloaded, swarm.downloaded, "downloads of {info_hash:?}");
                 assert!(
                     std::mem::replace(&mut swarm.last_found, stamp) != stamp,
-                    "{info_hash:?} is there twice"
+                    "{info_hash:?} is in the table twice"
                 );
             }
             Saved::Peer { peer, seeder, age_secs, .. } => {
                 let address = peer.unpack();
                 let Some(known) = swarm.peers.get_mut(&address) else {
-                    panic!("a peer that is none: {piece:?}")
+                    panic!("a peer that the model does not have: {piece:?}")
                 };
-                assert!(std::mem::replace(&mut known.last_found, stamp) != stamp, "{address} is there twice");
-                assert_eq!(*seeder, known.seeder, "the side of {address} in {info_hash:?}");
+                assert!(
+                    std::mem::replace(&mut known.last_found, stamp) != stamp,
+                    "{address} is in its swarm twice"
+                );
+                assert_eq!(*seeder, known.seeder, "whether {address} is a seeder in {info_hash:?}");
                 let age = |tick: i64| ((tick - known.tick) as u64 * tick_us / 1_000_000) as u32;
                 let (least, most) = (age(table.tick), age(most));
                 assert!(
                     (least..=most).contains(age_secs),
-                    "{address} is {least} to {most} s old, not {age_secs}"
+                    "{address} should be {least} to {most} s old, not {age_secs}"
                 );
             }
         }
     }
 
-    /// Lets those go that were not met; each has to have a reason.
+    /// Removes what the comparison did not find. Each removal must have a reason.
     fn remove_missing(
         &mut self,
         worker: usize,
@@ -340,7 +352,7 @@ impl Oracle {
                 left.push((*info_hash, *address));
             }
             if swarm.last_found != stamp && swarm.peers.is_empty() {
-                let over = tick - swarm.empty_since > self.lifetime_ticks;
+                let expired = tick - swarm.empty_since > self.lifetime_ticks;
                 assert!(
                     over || denies(info_hash) || self.is_limited,
                     "the downloads of {info_hash:?} are lost"
@@ -352,7 +364,7 @@ impl Oracle {
         left.iter().for_each(|(info_hash, address)| table.remove_peer(info_hash, address));
         ended.iter().for_each(|info_hash| drop(table.swarms.remove(info_hash)));
         for (info_hash, swarm) in &table.swarms {
-            assert!(swarm.last_found == stamp || self.is_limited, "{info_hash:?} is lost");
+            assert!(swarm.last_found == stamp || self.is_limited, "swarm {info_hash:?} is missing");
         }
         table.swarms.retain(|_, swarm| swarm.last_found == stamp);
         let empty = table.swarms.iter().filter(|(_, swarm)| swarm.peers.is_empty());
@@ -360,7 +372,7 @@ impl Oracle {
         removed
     }
 
-    /// How long the one has been over that has been so for the longest, by the clock.
+    /// Returns how long the most overdue peer has been expired, in microseconds of the clock.
     pub(crate) fn longest_overdue_us(&self, worker: usize, now_us: u64) -> u64 {
         let peers = self.tables[worker].swarms.values().flat_map(|swarm| swarm.peers.values());
         let overdue =
@@ -368,7 +380,7 @@ impl Oracle {
         overdue.max().unwrap_or(0)
     }
 
-    /// Enters a piece of a snapshot, beside what is known (`others_announced`) or before anything is.
+    /// Loads a piece of a snapshot. If the worker `is_serving`, newer entries of the table are kept.
     pub(crate) fn load(&mut self, worker: usize, now_us: u64, piece: &Saved, is_serving: bool) {
         self.advance(worker, now_us);
         self.serial += 1;
@@ -402,8 +414,8 @@ impl Oracle {
         }
     }
 
-    /// After pieces were loaded into a table of limited memory: those that are not there as they should be were
-    /// refused.
+    /// Removes or reverts the peers that a table with limited memory refused while pieces were loaded. They are found by
+    /// reading the table.
     pub(crate) fn apply_refusals(&mut self, worker: usize, engine: &Engine) {
         let mut there = BTreeMap::new();
         let mut swarms = Vec::new();
@@ -421,7 +433,7 @@ impl Oracle {
             swarm.peers.retain(|address, peer| {
                 let Some((seeder, age_secs)) = there.get(&(*info_hash, *address)) else { return false };
                 if *seeder != peer.seeder {
-                    // It was to change sides, and there was no room on the other one.
+                    // The peer was to become a seeder or leecher, and there was no memory for the change.
                     let age = (u64::from(*age_secs) * 1_000_000).div_ceil(tick_us) as i64;
                     *peer = Peer { seeder: *seeder, tick: table.tick - age, seen_us: None, ..*peer };
                 }

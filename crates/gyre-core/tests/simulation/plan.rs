@@ -1,64 +1,64 @@
-//! Owns what a seed decides at once: how large the world is, how fast its time goes, what goes wrong in it, how often.
+//! Owns the parameters of a simulation, which the seed decides at the start: size, speed and the rates of faults.
 
 use fastrand::Rng;
 
 use gyre_core::engine::Policy;
 use gyre_core::throttle::{Rate, SourceLimits};
 
-/// How datagrams find their worker.
+/// How a datagram is assigned to a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Steering {
     InfoHash,
     Chance,
 }
 
-/// How often something happens, in thousandths.
+/// A probability in thousandths.
 pub(crate) type Permille = u16;
 
-/// What a seed decides.
+/// The parameters of a simulation.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) steps: u32,
     pub(crate) workers: usize,
     pub(crate) steering: Steering,
-    /// Time between two steps, at most.
+    /// Longest time between two steps.
     pub(crate) step_us: u64,
     pub(crate) policy: Policy,
     pub(crate) window_secs: u32,
-    /// The secret of the connection ids outlives the process.
+    /// Whether the secret of the connection ids is kept over restarts.
     pub(crate) keeps_secret: bool,
     pub(crate) with_middleware: bool,
     pub(crate) limits: SourceLimits,
     pub(crate) clients: usize,
     pub(crate) swarms: usize,
-    /// So many hashes are asked for once and never again, as a flood would.
+    /// Requests for an info-hash that is used only once, as in a flood.
     pub(crate) unknown_hashes: Permille,
-    /// Requests by HTTP, of all.
+    /// Requests by HTTP.
     pub(crate) http: Permille,
     pub(crate) scrapes: Permille,
     pub(crate) stops: Permille,
-    /// Requests that are wrong in some way.
+    /// Invalid requests.
     pub(crate) junk: Permille,
     pub(crate) network: NetworkFaults,
     pub(crate) faults: Faults,
-    /// Pieces of one slice of a snapshot.
+    /// Pieces per slice of a snapshot.
     pub(crate) slice: usize,
-    /// Datagrams that wait in a socket.
+    /// Number of datagrams that fit into a socket.
     pub(crate) socket_room: usize,
 }
 
-/// What the network does to datagrams, in thousandths of them.
+/// Faults of the network, per datagram.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NetworkFaults {
     pub(crate) lost: Permille,
     pub(crate) repeated: Permille,
     pub(crate) truncated: Permille,
     pub(crate) altered: Permille,
-    /// The longest way.
+    /// Longest delay.
     pub(crate) delay_us: u64,
 }
 
-/// What else goes wrong, in thousandths of the steps.
+/// Other faults, per step.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Faults {
     pub(crate) stall: Permille,
@@ -69,17 +69,17 @@ pub(crate) struct Faults {
     pub(crate) restart: Permille,
 }
 
-/// Some of what goes wrong does not in half of the worlds, so that the rest is seen alone too.
+/// Draws a rate up to `most`, or 0 in half of the plans, so that other faults are also seen alone.
 fn sometimes(rng: &mut Rng, most: Permille) -> Permille {
     if rng.bool() { rng.u16(..=most) } else { 0 }
 }
 
-/// One of these.
+/// Draws an element of a slice.
 pub(crate) fn pick<T: Copy>(rng: &mut Rng, of: &[T]) -> T {
     of[rng.usize(..of.len())]
 }
 
-/// Some of what a source may ask for is limited.
+/// Draws limits per source.
 fn limits(rng: &mut Rng) -> SourceLimits {
     let mut rate = || -> Option<Rate> {
         let text = pick(rng, &["", "", "1/s:1", "2/s:5", "10/m:2", "100/s:100"]);

@@ -1,5 +1,5 @@
-//! Owns snapshots: written slice by slice while the worker goes on, held to what the table had meanwhile, read again by
-//! another process.
+//! Owns snapshots. A worker writes one in slices while it goes on. What it writes is checked against the model, and
+//! another process reads it.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,16 +14,16 @@ use gyre_core::types::InfoHash;
 
 use crate::check::Check;
 
-/// A worker's part of a snapshot, on its way to a file.
+/// The snapshot of one worker, while it is written.
 pub(crate) struct SnapshotPart {
     writer: SnapshotWriter,
     pub(crate) file: Vec<u8>,
-    /// Peers that announced some time ago are left out.
+    /// Whether old peers are left out.
     is_partial: bool,
-    /// Who was there when it began, each by its serial number.
+    /// Peers at the start of the snapshot, with their serial numbers.
     peers_at_start: BTreeMap<(InfoHash, SocketAddr), u64>,
     saved_peers: BTreeSet<(InfoHash, SocketAddr)>,
-    /// The swarm that the last slice ended in, and how often a seeder had become a leecher by then.
+    /// The swarm that the last slice ended in, with its count of seeders that became leechers.
     paused_in: Option<(InfoHash, u64)>,
     /// Swarms that a pause fell into, in which a seeder became a leecher meanwhile: of these one may be missed.
     may_miss_one: BTreeSet<InfoHash>,
@@ -54,12 +54,12 @@ impl SnapshotPart {
         }
     }
 
-    /// Whether all is written.
+    /// Returns whether everything is written.
     pub(crate) fn is_done(&self) -> bool {
         self.writer.is_done()
     }
 
-    /// Writes a slice of so many pieces at least; true at the end.
+    /// Writes a slice of at least `at_least` pieces. Returns whether it was the last one.
     pub(crate) fn slice(
         &mut self,
         worker: usize,
@@ -83,13 +83,15 @@ impl SnapshotPart {
         for piece in pieces(&self.file[start..], unix_secs) {
             let (Saved::Swarm { info_hash, .. } | Saved::Peer { info_hash, .. }) = piece;
             self.paused_in = demotions(&info_hash).map(|demotions| (info_hash, demotions));
-            let swarm = swarms.get(&info_hash).unwrap_or_else(|| panic!("a swarm that is none: {piece:?}"));
+            let swarm = swarms
+                .get(&info_hash)
+                .unwrap_or_else(|| panic!("a swarm that the model does not have: {piece:?}"));
             match piece {
-                // Where a slice begins in the middle of a swarm nothing is said of its downloads.
+                // A slice that starts inside a swarm has no downloads of it.
                 Saved::Swarm { downloaded, .. } => assert!([0, swarm.downloaded].contains(&downloaded)),
                 Saved::Peer { peer, seeder, .. } => {
                     let known = swarm.peers.get(&peer.unpack()).map(|known| known.seeder);
-                    assert_eq!(known, Some(seeder), "what was saved of {:?}", peer.unpack());
+                    assert_eq!(known, Some(seeder), "whether {:?} was saved as a seeder", peer.unpack());
                     self.saved_peers.insert((info_hash, peer.unpack()));
                 }
             }
@@ -100,7 +102,7 @@ impl SnapshotPart {
         self.is_done()
     }
 
-    /// Who was there all the time is in the file.
+    /// Checks that all peers that stayed from the start to the end are in the file.
     fn check_complete(&self, worker: usize, check: &Check) {
         if self.is_partial {
             return;
@@ -112,22 +114,22 @@ impl SnapshotPart {
             let saved_peers = self.saved_peers.contains(&(*hash, *address));
             assert!(
                 saved_peers || !stayed || self.may_miss_one.contains(hash),
-                "{address} of {hash:?} was not saved"
+                "peer {address} of {hash:?} was not saved"
             );
         }
     }
 }
 
-/// The pieces of some blocks.
+/// Returns the pieces in these blocks.
 fn pieces(blocks: &[u8], unix_secs: u64) -> Vec<Saved> {
     let file = [&file_head()[..], blocks].concat();
-    let mut reader = Reader::new(&file[..]).expect("a file's head");
+    let mut reader = Reader::new(&file[..]).expect("a valid file head");
     let mut pieces = Vec::new();
     while reader.read_block(unix_secs, &mut pieces).is_ok_and(|more| more) {}
     pieces
 }
 
-/// Deals the pieces of a file to the workers that own them now; says whether it was whole.
+/// Reads a file and returns its pieces by owner, and whether the file was undamaged.
 fn read_by_owner(file: &[u8], unix_secs: u64, owners: &Owners) -> (Vec<(usize, Vec<Saved>)>, bool) {
     let batches = RefCell::new(Vec::new());
     let give = |owner: gyre_core::types::WorkerId, batch: Vec<Saved>| {
@@ -138,7 +140,7 @@ fn read_by_owner(file: &[u8], unix_secs: u64, owners: &Owners) -> (Vec<(usize, V
 }
 
 impl Snapshot {
-    /// Has the engines of a new process begin with what was saved; returns how many peers that was.
+    /// Restores the snapshot into the engines of a new process. Returns the number of peers.
     pub(crate) fn restore(
         &self,
         now: Timestamp,
@@ -166,7 +168,7 @@ impl Snapshot {
         restored
     }
 
-    /// The pieces by the hand, for workers that serve already.
+    /// Returns the pieces by owner, for workers that already serve.
     pub(crate) fn batches(&self, unix_secs: u64, owners: &Owners) -> Vec<(usize, Vec<Saved>)> {
         self.files.iter().flat_map(|file| read_by_owner(file, unix_secs, owners).0).collect()
     }

@@ -1,5 +1,5 @@
-//! Owns requests that a worker answers in a task: those by HTTP, and those that the middleware waits with. Here the
-//! world is the executor.
+//! Owns requests that a worker answers in a task: HTTP requests, and requests for which the middleware waits. The world
+//! is the executor.
 
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
@@ -26,25 +26,25 @@ use crate::check::Check;
 use crate::middleware::refusal;
 use crate::watch::{Event, Events, WatchedMailbox};
 
-/// What a worker's tasks share.
+/// State that the tasks of a worker share.
 pub(crate) struct Shared {
     pub(crate) me: usize,
     pub(crate) engine: RefCell<Engine>,
     pub(crate) mesh: RefCell<WatchedMailbox>,
-    /// What has happened and is yet to be checked.
+    /// Events that are not checked yet.
     pub(crate) events: Events,
     pub(crate) check: Rc<RefCell<Check>>,
     pub(crate) now: Cell<Timestamp>,
 }
 
-/// What a client asks by HTTP.
+/// A request by HTTP.
 #[derive(Clone, Debug)]
 pub(crate) enum HttpRequest {
     Announce { request: ClientAnnounce, wants_ids: bool },
     Scrape(Vec<InfoHash>),
 }
 
-/// Set when a task is to be looked after.
+/// Set when a task must be polled.
 #[derive(Default)]
 pub(crate) struct WakeFlag(AtomicBool);
 
@@ -54,11 +54,11 @@ impl Wake for WakeFlag {
     }
 }
 
-/// A request in the hands of a task.
+/// A task that answers a request.
 pub(crate) struct Task {
     future: LocalBoxFuture<'static, ()>,
     woken: Arc<WakeFlag>,
-    /// When the middleware has waited for too long, if it waits.
+    /// When the middleware has waited too long, if it waits.
     pub(crate) deadline_us: Option<u64>,
     pub(crate) by_http: bool,
 }
@@ -73,7 +73,7 @@ impl Task {
         Self { future: Box::pin(future), woken, deadline_us, by_http }
     }
 
-    /// Looks after it, if somebody has woken it. True: it has come to its end.
+    /// Polls the task if it was woken. Returns whether it has ended.
     pub(crate) fn run(&mut self) -> bool {
         let is_woken = self.woken.0.swap(false, Ordering::Relaxed);
         let waker = Waker::from(self.woken.clone());
@@ -81,12 +81,12 @@ impl Task {
     }
 }
 
-/// When the middleware has waited with a request of now for too long.
+/// Returns the deadline of a wait that starts now.
 pub(crate) fn wait_deadline_us(now: Timestamp) -> u64 {
     now.as_micros() + WAIT_DEADLINE_MS * 1_000
 }
 
-/// A place among those who wait, given back when the task goes.
+/// A slot for a request that waits. It is returned on drop.
 struct WaitSlot<M: Middleware>(Rc<RefCell<Gate<M>>>);
 
 impl<M: Middleware> Drop for WaitSlot<M> {
@@ -104,7 +104,7 @@ impl Shared {
         self.check.borrow_mut()
     }
 
-    /// What came of asking: the answer, at once or later. `None`: there is none.
+    /// Returns the answer, or `None` if the worker is busy or has given up.
     async fn answer(&self, outcome: Outcome) -> Option<Answer> {
         match outcome {
             Outcome::Ready(answer) => Some(answer),
@@ -124,7 +124,7 @@ impl Shared {
             RequestContext::Scrape(asked) => {
                 self.check().check_scrape_outcome(self.me, now_us, &asked.query.info_hashes, outcome, events);
             }
-            RequestContext::Connect(_) => panic!("a connect asks nobody"),
+            RequestContext::Connect(_) => panic!("a connect sends no question"),
         }
     }
 }
@@ -146,7 +146,7 @@ impl task::Worker for Shared {
 
     fn observe(&self, step: Step<'_>) {
         if std::thread::panicking() {
-            return; // the check may be borrowed
+            return; // `check` may be borrowed
         }
         match step {
             Step::Asked(request, outcome) => self.check_outcome(request, outcome, self.events.take()),
@@ -187,7 +187,7 @@ fn http_query(request: &ClientAnnounce, wants_ids: bool) -> AnnounceQuery {
     }
 }
 
-/// Waits with a request that came by UDP.
+/// Runs the middleware for a request by UDP that waits.
 pub(crate) async fn wait<M: Middleware>(shared: Rc<Shared>, gate: Rc<RefCell<Gate<M>>>, waiting: Waiting) {
     let Waiting { mut request, passed, to } = waiting;
     let middleware = gate.borrow().middleware();
@@ -200,13 +200,13 @@ pub(crate) async fn wait<M: Middleware>(shared: Rc<Shared>, gate: Rc<RefCell<Gat
     let has_response = shared.engine.borrow_mut().end_wait(gate, &mut request, result, &to);
     let mut check = shared.check();
     match has_response {
-        false if was_busy => check.log.add("waits that found a busy tracker", 1), // counted already
+        false if was_busy => check.log.add("waits that found a busy tracker", 1), // already counted
         false => {
-            assert!(!refused && !sent, "silence");
+            assert!(!refused && !sent, "no response to a refused or passed request");
             check.bump(shared.me, Counter::Silenced);
         }
         true => {
-            let (_, response) = gate.answered().last().expect("it leaves with the next turn");
+            let (_, response) = gate.answered().last().expect("the response is queued for the next turn");
             if refused {
                 check.bump(shared.me, Counter::Refused);
                 let message = refusal(request.is_connect()).to_owned();
@@ -245,7 +245,7 @@ pub(crate) async fn answer<M: Middleware>(
         Verdict::Concluded(result) => conclude(&shared, &mut request, result),
         Verdict::Wait(passed) => {
             let has_slot = gate.borrow_mut().start_waiting();
-            assert!(has_slot, "the world has fewer requests than may wait");
+            assert!(has_slot, "the simulation has fewer requests than waiting slots");
             let middleware = gate.borrow().middleware();
             let _slot = WaitSlot(gate);
             let result = middleware.run(Some(passed), &mut request, &Swarms(&*shared)).await;
@@ -254,7 +254,7 @@ pub(crate) async fn answer<M: Middleware>(
     }
 }
 
-/// Holds whether the lists deny a request by HTTP.
+/// Returns whether the lists deny a request by HTTP, and checks it.
 fn denies(shared: &Shared, ip: IpAddr, http_request: &HttpRequest) -> bool {
     let (mut body, now) = (Vec::new(), shared.now.get());
     let query = match http_request {
@@ -272,7 +272,7 @@ fn denies(shared: &Shared, ip: IpAddr, http_request: &HttpRequest) -> bool {
         HttpRequest::Announce { request, .. } => check.denial_message(shared.me, now.as_micros(), request),
         HttpRequest::Scrape(_) => None,
     };
-    assert_eq!(denied, expected.is_some(), "whether the lists deny it");
+    assert_eq!(denied, expected.is_some(), "whether the lists deny the request");
     if let Some(mut reason) = expected {
         if reason.is_empty() {
             reason = gyre_core::limits::DEFAULT_DENY_REASON.to_owned();
@@ -284,7 +284,7 @@ fn denies(shared: &Shared, ip: IpAddr, http_request: &HttpRequest) -> bool {
     denied
 }
 
-/// Asks the swarms without a wait of the middleware's, and writes the answer.
+/// Asks the swarms for a request that did not wait, and writes the response.
 async fn pass(shared: &Shared, ip: IpAddr, http_request: &HttpRequest) {
     let now = shared.now.get();
     match http_request {
@@ -330,7 +330,7 @@ async fn pass(shared: &Shared, ip: IpAddr, http_request: &HttpRequest) {
     }
 }
 
-/// Holds a compact answer's body to what it is to say.
+/// Checks the body of a compact response to an announce.
 fn check_body(body: &[u8], counts: SwarmCounts, v4: &[u8], v6: &[u8]) {
     let SwarmCounts { seeders, leechers, downloaded } = counts;
     let head = format!("d8:completei{seeders}e10:downloadedi{downloaded}e11:external ip");
@@ -345,7 +345,7 @@ fn check_body(body: &[u8], counts: SwarmCounts, v4: &[u8], v6: &[u8]) {
     assert_eq!(bytes::peers(v4, false).len() + bytes::peers(v6, true).len(), v4.len() / 6 + v6.len() / 18);
 }
 
-/// Writes what the middleware has come to.
+/// Writes the response to the result of the middleware.
 fn conclude(shared: &Shared, request: &mut RequestContext<'_>, result: Result<(), TrackerError>) {
     let (refused, sent, mut body) = (result.is_err(), request.sent(), Vec::new());
     let status = shared.engine.borrow_mut().conclude_http(request, result, &mut body);
@@ -356,5 +356,5 @@ fn conclude(shared: &Shared, request: &mut RequestContext<'_>, result: Result<()
         (false, true) => check.log.add("HTTP responses after a wait", 1),
     }
     assert_eq!(status.as_u16(), if refused || sent { 200 } else { 403 });
-    assert_eq!(body.is_empty(), !refused && !sent, "a body");
+    assert_eq!(body.is_empty(), !refused && !sent, "whether the body is empty");
 }

@@ -1,4 +1,4 @@
-//! Owns what is known of requests that wait for other workers: whom they have asked, what has come back, since when.
+//! Owns the requests that wait for other workers: the questions they sent, the answers so far and their deadlines.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::task::Poll;
@@ -12,35 +12,35 @@ use crate::check::{Check, check_announce_fields};
 use crate::oracle::{ReplyValues, Terms};
 use crate::watch::{Event, MessageContent, Peers};
 
-/// How long a request waits, and how many of a worker may.
+/// Time after which a request gives up, and number of requests of one worker that may wait.
 const GATHER_DEADLINE_US: u64 = 1_000_000;
 const MAX_WAITS: usize = 4_096;
 
-/// Who waits.
+/// Source of a request that waits.
 #[derive(Clone, Debug)]
 enum Requester {
     Udp { to: Endpoint, transaction: u32 },
     Task,
 }
 
-/// A request that waits.
+/// A request that waits for answers of other workers.
 #[derive(Debug)]
 struct PendingWait {
     ticket: Ticket,
     opened_us: u64,
     who: Requester,
-    /// Workers that have yet to answer.
+    /// Workers that have not answered yet.
     missing: usize,
     counts: Vec<SwarmCounts>,
     announced: Option<(SwarmCounts, Peers)>,
     is_late: bool,
 }
 
-/// What a worker was asked.
+/// A question to another worker.
 #[derive(Debug)]
 struct SentQuestion {
     ticket: Ticket,
-    asked: QuestionContent,
+    content: QuestionContent,
 }
 
 #[derive(Debug)]
@@ -49,19 +49,19 @@ enum QuestionContent {
     Scrape(Vec<(InfoHash, u8)>),
 }
 
-/// How far a scrape has come at once.
+/// State of a scrape after its first step.
 enum ScrapeStart {
-    All(Vec<SwarmCounts>),
-    QuestionContent(Ticket),
+    Complete(Vec<SwarmCounts>),
+    Waiting(Ticket),
     Busy,
 }
 
-/// All that wait, by worker.
+/// All requests that wait, and the questions between workers.
 pub(crate) struct PendingWaits {
     waits: Vec<Vec<PendingWait>>,
-    /// By asker and owner, in their order.
+    /// Questions in the mesh, by sender and owner, in order.
     questions: BTreeMap<(usize, usize), VecDeque<SentQuestion>>,
-    /// What a worker has just taken from another, and must answer next.
+    /// The question that a worker has just received, with its sender. The next message must answer it.
     unanswered: Option<(usize, SentQuestion)>,
     timeouts: Vec<u64>,
 }
@@ -85,7 +85,7 @@ impl PendingWaits {
         Some(self.waits[worker].remove(at))
     }
 
-    /// A scrape by UDP that was gathered is answered.
+    /// Checks the reply to a scrape by UDP that waited for other workers.
     pub(crate) fn check_gathered_scrape(
         &mut self,
         worker: usize,
@@ -98,20 +98,22 @@ impl PendingWaits {
             client == *to && transaction == number && wait.missing == 0
         };
         let at = self.waits[worker].iter().position(matches_reply);
-        let at = at.unwrap_or_else(|| panic!("nobody at {} waits for the scrape {number:#x}", to.source));
-        assert_eq!(self.waits[worker].remove(at).counts, counts, "a gathered scrape");
+        let at = at.unwrap_or_else(|| {
+            panic!("no scrape of {} with the transaction {number:#x} is complete", to.source)
+        });
+        assert_eq!(self.waits[worker].remove(at).counts, counts, "counts of a gathered scrape");
     }
 
-    /// Nothing is left that somebody waits for.
+    /// Checks that no request waits and that no question is without an answer.
     pub(crate) fn check_nothing_pending(&self) {
-        assert!(self.waits.iter().all(Vec::is_empty), "who still waits: {:?}", self.waits);
+        assert!(self.waits.iter().all(Vec::is_empty), "requests that still wait: {:?}", self.waits);
         let lost: Vec<_> = self.questions.values().flatten().collect();
-        assert!(lost.is_empty() && self.unanswered.is_none(), "what was never answered: {lost:?}");
+        assert!(lost.is_empty() && self.unanswered.is_none(), "questions without an answer: {lost:?}");
     }
 }
 
 impl Check {
-    /// A scrape by UDP was taken in.
+    /// Checks the first step of a scrape by UDP.
     #[allow(clippy::too_many_arguments, reason = "all of it belongs to the request")]
     pub(crate) fn check_scrape(
         &mut self,
@@ -125,16 +127,16 @@ impl Check {
     ) {
         let who = Requester::Udp { to: *from, transaction };
         match (self.check_scrape_messages(worker, now_us, who, info_hashes, events), reply) {
-            (ScrapeStart::All(counts), Some(reply)) => {
+            (ScrapeStart::Complete(counts), Some(reply)) => {
                 assert_eq!(Reply::read(reply, from.source), (transaction, Reply::Scrape { counts }));
                 self.count_reply(worker, from, "UDP scrape replies");
             }
-            (ScrapeStart::QuestionContent(_) | ScrapeStart::Busy, None) => {}
-            (_, reply) => panic!("a scrape has led to {reply:?}"),
+            (ScrapeStart::Waiting(_) | ScrapeStart::Busy, None) => {}
+            (_, reply) => panic!("unexpected reply to a scrape: {reply:?}"),
         }
     }
 
-    /// Counts what is the worker's own, and holds what others were asked.
+    /// Counts the worker's own swarms, and checks the questions to the owners of the others.
     fn check_scrape_messages(
         &mut self,
         worker: usize,
@@ -155,11 +157,11 @@ impl Check {
             }
         }
         if foreign.is_empty() {
-            assert!(events.is_empty(), "nobody else is to be asked: {events:?}");
-            return ScrapeStart::All(counts);
+            assert!(events.is_empty(), "unexpected messages: {events:?}");
+            return ScrapeStart::Complete(counts);
         }
         if self.waits.waits[worker].len() >= MAX_WAITS {
-            assert!(events.is_empty(), "too many wait");
+            assert!(events.is_empty(), "questions although too many requests wait");
             self.bump(worker, Counter::DropGatherFull);
             return ScrapeStart::Busy;
         }
@@ -167,30 +169,35 @@ impl Check {
         for event in events {
             let Event::Posted { to, content: MessageContent::Scrape { ticket, swarms }, was_taken } = event
             else {
-                panic!("a scrape is asked for: {event:?}")
+                panic!("expected a scrape message, got {event:?}")
             };
-            let expected = foreign.remove(&to).unwrap_or_else(|| panic!("worker {to} is asked for nothing"));
+            let expected = foreign
+                .remove(&to)
+                .unwrap_or_else(|| panic!("worker {to} owns none of the swarms or was asked twice"));
             let swarms: Vec<_> = swarms.into_iter().map(|(hash, place, _)| (hash, place)).collect();
-            assert_eq!(swarms, expected, "swarms of worker {to}");
-            assert!(all_taken && asked.is_none_or(|other| other == ticket), "one wait for all");
+            assert_eq!(swarms, expected, "swarms in the question to worker {to}");
+            assert!(
+                all_taken && asked.is_none_or(|other| other == ticket),
+                "the questions of one scrape have different tickets"
+            );
             asked = Some(ticket);
             all_taken = self.count_post(worker, was_taken);
             if was_taken {
                 self.add_question(worker, to, ticket, QuestionContent::Scrape(swarms));
             }
         }
-        assert!(foreign.is_empty() || !all_taken, "owners that were not asked: {foreign:?}");
+        assert!(foreign.is_empty() || !all_taken, "owners without a question: {foreign:?}");
         match asked {
             Some(ticket) if all_taken => {
                 self.open_wait(worker, now_us, ticket, who, parts, counts);
-                ScrapeStart::QuestionContent(ticket)
+                ScrapeStart::Waiting(ticket)
             }
             _ => ScrapeStart::Busy,
         }
     }
 
-    fn add_question(&mut self, from: usize, to: usize, ticket: Ticket, asked: QuestionContent) {
-        self.waits.questions.entry((from, to)).or_default().push_back(SentQuestion { ticket, asked });
+    fn add_question(&mut self, from: usize, to: usize, ticket: Ticket, content: QuestionContent) {
+        self.waits.questions.entry((from, to)).or_default().push_back(SentQuestion { ticket, content });
     }
 
     fn open_wait(
@@ -202,12 +209,12 @@ impl Check {
         missing: usize,
         counts: Vec<SwarmCounts>,
     ) {
-        assert!(self.waits.find(worker, ticket).is_none(), "two with one ticket");
+        assert!(self.waits.find(worker, ticket).is_none(), "two requests have one ticket");
         let wait = PendingWait { ticket, opened_us, who, missing, counts, announced: None, is_late: false };
         self.waits.waits[worker].push(wait);
     }
 
-    /// A task has asked for an announce. Holds what came of it.
+    /// Checks the first step of an announce by a task.
     pub(crate) fn check_announce_outcome(
         &mut self,
         worker: usize,
@@ -234,7 +241,7 @@ impl Check {
                     },
                 ],
             ) if owner != worker => {
-                assert_eq!((*to, *how), (owner, source), "whom an announce goes to");
+                assert_eq!((*to, *how), (owner, source), "owner and source in the message");
                 check_announce_fields(announce, request, terms);
                 self.count_post(worker, *was_taken);
                 match outcome {
@@ -249,14 +256,14 @@ impl Check {
                         self.open_wait(worker, now_us, *ticket, Requester::Task, 1, Vec::new());
                     }
                     Outcome::Busy if !was_taken => {}
-                    other => panic!("an announce has led to {other:?}"),
+                    other => panic!("unexpected first step of an announce: {other:?}"),
                 }
             }
-            other => panic!("an announce has led to {other:?}"),
+            other => panic!("unexpected first step of an announce: {other:?}"),
         }
     }
 
-    /// A task has asked for a scrape. Holds what came of it.
+    /// Checks the first step of a scrape by a task.
     pub(crate) fn check_scrape_outcome(
         &mut self,
         worker: usize,
@@ -266,12 +273,12 @@ impl Check {
         events: Vec<Event>,
     ) {
         match (self.check_scrape_messages(worker, now_us, Requester::Task, info_hashes, events), outcome) {
-            (ScrapeStart::All(counts), Outcome::Ready(Answer::Scraped(values))) => {
+            (ScrapeStart::Complete(counts), Outcome::Ready(Answer::Scraped(values))) => {
                 assert_eq!(counts, values[..])
             }
-            (ScrapeStart::QuestionContent(ticket), Outcome::Waiting(waiting)) => assert_eq!(ticket, *waiting),
+            (ScrapeStart::Waiting(ticket), Outcome::Waiting(waiting)) => assert_eq!(ticket, *waiting),
             (ScrapeStart::Busy, Outcome::Busy) => {}
-            (_, other) => panic!("a scrape has led to {other:?}"),
+            (_, other) => panic!("unexpected first step of a scrape: {other:?}"),
         }
     }
 
@@ -294,14 +301,14 @@ impl Check {
         self.check_answer(worker, now_us, request, terms, &values);
     }
 
-    /// A worker has taken a question of another, or an answer.
+    /// Checks a question or an answer that a worker receives from another.
     pub(crate) fn check_taken(&mut self, worker: usize, from: usize, content: MessageContent) {
-        assert!(self.waits.unanswered.is_none(), "a question was not answered");
+        assert!(self.waits.unanswered.is_none(), "the last question has no answer");
         match content {
             MessageContent::Announce { ticket, announce, .. } => {
                 let question = self.take_question(from, worker, ticket);
-                let QuestionContent::Announce { request, terms } = &question.asked else {
-                    panic!("an announce: {question:?}")
+                let QuestionContent::Announce { request, terms } = &question.content else {
+                    panic!("expected an announce: {question:?}")
                 };
                 check_announce_fields(&announce, request, *terms);
                 self.waits.unanswered = Some((from, question));
@@ -312,29 +319,33 @@ impl Check {
             }
             MessageContent::Announced { ticket, counts, peers } => {
                 if let Some(wait) = self.waits.find(worker, ticket).filter(|wait| !wait.is_late) {
-                    assert!(wait.missing == 1 && wait.counts.is_empty(), "an answer to what was not asked");
+                    assert!(
+                        wait.missing == 1 && wait.counts.is_empty(),
+                        "an announce's answer to another question"
+                    );
                     (wait.missing, wait.announced) = (0, Some((counts, peers)));
                 }
             }
             MessageContent::Scraped { ticket, swarms } => {
                 if let Some(wait) = self.waits.find(worker, ticket).filter(|wait| !wait.is_late) {
                     swarms.iter().for_each(|(_, place, counts)| wait.counts[usize::from(*place)] = *counts);
-                    wait.missing = wait.missing.checked_sub(1).expect("an answer that was missing");
+                    wait.missing = wait.missing.checked_sub(1).expect("no more answers than questions");
                 }
             }
-            MessageContent::UdpAnnounce(_) => unreachable!("it waits for nobody"),
+            MessageContent::UdpAnnounce(_) => unreachable!("check_events handles it"),
         }
     }
 
-    /// The next question on the way between two workers has come.
+    /// Returns the next question in the queue between two workers.
     fn take_question(&mut self, from: usize, to: usize, ticket: Ticket) -> SentQuestion {
         let question = self.waits.questions.get_mut(&(from, to)).and_then(VecDeque::pop_front);
-        let question = question.unwrap_or_else(|| panic!("worker {from} has not asked {to} for {ticket:?}"));
-        assert_eq!(question.ticket, ticket, "out of order");
+        let question = question
+            .unwrap_or_else(|| panic!("worker {from} has sent no question {ticket:?} to worker {to}"));
+        assert_eq!(question.ticket, ticket, "questions are received out of order");
         question
     }
 
-    /// A worker has answered another.
+    /// Checks the answer of a worker to the last question.
     pub(crate) fn check_answer_message(
         &mut self,
         worker: usize,
@@ -343,10 +354,13 @@ impl Check {
         content: MessageContent,
         was_taken: bool,
     ) {
-        let (from, question) =
-            self.waits.unanswered.take().unwrap_or_else(|| panic!("an answer to nothing: {content:?}"));
-        assert_eq!(from, to, "the way back");
-        match (content, question.asked) {
+        let (from, question) = self
+            .waits
+            .unanswered
+            .take()
+            .unwrap_or_else(|| panic!("an answer without a question: {content:?}"));
+        assert_eq!(from, to, "receiver of the answer");
+        match (content, question.content) {
             (
                 MessageContent::Announced { ticket, counts, peers },
                 QuestionContent::Announce { request, terms },
@@ -358,46 +372,55 @@ impl Check {
                 assert_eq!(ticket, question.ticket);
                 let counted =
                     |(hash, place): (InfoHash, u8)| (hash, place, self.oracle.counts(worker, &hash));
-                assert_eq!(swarms, asked.into_iter().map(counted).collect::<Vec<_>>(), "a part of a scrape");
+                assert_eq!(
+                    swarms,
+                    asked.into_iter().map(counted).collect::<Vec<_>>(),
+                    "counts in the answer to a scrape"
+                );
             }
-            (content, asked) => panic!("{asked:?} was answered by {content:?}"),
+            (content, question) => panic!("unexpected answer to {question:?}: {content:?}"),
         }
         self.count_post(worker, was_taken);
     }
 
-    /// Some may have been given up in a turn; those must have waited for too long, the first first.
+    /// Checks the requests that a turn has given up: they were past their deadline, and the oldest were given up first.
     pub(crate) fn check_timeouts(&mut self, worker: usize, now_us: u64, engine: &Engine, is_finished: bool) {
         let all = engine.counters.get(Counter::DropGatherLate);
         let timeouts = all - std::mem::replace(&mut self.waits.timeouts[worker], all);
         self.log.add("gather timeouts", timeouts);
         let mut left = timeouts;
         self.waits.waits[worker].retain_mut(|wait| {
-            let needs_comparison =
+            let is_overdue =
                 wait.opened_us + GATHER_DEADLINE_US <= now_us && wait.missing > 0 && !wait.is_late;
-            if !needs_comparison || left == 0 {
-                assert!(!needs_comparison || !is_finished, "{wait:?} should have been given up");
+            if !is_overdue || left == 0 {
+                assert!(!is_overdue || !is_finished, "{wait:?} is past its deadline");
                 return true;
             }
             left -= 1;
             wait.is_late = true;
-            matches!(wait.who, Requester::Task) // who is told, and goes then
+            matches!(wait.who, Requester::Task) // it is removed when the task polls
         });
-        assert_eq!(left, 0, "given up before its time");
+        assert_eq!(left, 0, "requests were given up before their deadline");
     }
 
-    /// A task has looked for its answer.
+    /// Checks what a task gets when it polls for its answer.
     pub(crate) fn check_poll(&mut self, worker: usize, ticket: Ticket, polled: &Poll<Option<Answer>>) {
-        let wait = self.waits.find(worker, ticket).unwrap_or_else(|| panic!("nobody waits with {ticket:?}"));
+        let wait =
+            self.waits.find(worker, ticket).unwrap_or_else(|| panic!("no request waits with {ticket:?}"));
         let is_ready = wait.missing == 0;
         match polled {
-            Poll::Pending => assert!(!is_ready && !wait.is_late, "there is an answer"),
-            Poll::Ready(None) => assert!(wait.is_late, "it was not given up"),
+            Poll::Pending => assert!(!is_ready && !wait.is_late, "the task should have its answer"),
+            Poll::Ready(None) => assert!(wait.is_late, "the request was not given up"),
             Poll::Ready(Some(Answer::Scraped(counts))) => {
                 assert!(is_ready && wait.announced.is_none());
-                assert_eq!(wait.counts, counts[..], "a gathered scrape");
+                assert_eq!(wait.counts, counts[..], "counts of a gathered scrape");
             }
             Poll::Ready(Some(Answer::Announced { counts, peers })) => {
-                assert_eq!(wait.announced, Some((*counts, Peers::of(peers))), "an announce's answer");
+                assert_eq!(
+                    wait.announced,
+                    Some((*counts, Peers::of(peers))),
+                    "counts and peers of an announce"
+                );
             }
         }
         if polled.is_ready() {
@@ -405,7 +428,7 @@ impl Check {
         }
     }
 
-    /// A task has gone, whether it had its answer or not.
+    /// Removes the wait of a task that has ended, with or without its answer.
     pub(crate) fn remove_wait(&mut self, worker: usize, ticket: Ticket) {
         let was_open = self.waits.remove(worker, ticket).is_some();
         self.log.add("abandoned waits", u64::from(was_open));

@@ -1,4 +1,4 @@
-//! Owns the eyes on an engine: whatever leaves it and comes to it from other workers is written down, in its order.
+//! Owns the recording of events: all replies, and all messages that a worker sends and receives, in order.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -8,7 +8,7 @@ use gyre_core::engine::{Endpoint, Mailbox, Message, PeerList, Post, ScrapeJob, S
 use gyre_core::mesh::Mesh;
 use gyre_core::types::{Announce, InfoHash, SwarmCounts, WorkerId};
 
-/// What a message says.
+/// Content of a message between workers.
 #[derive(Clone, Debug)]
 pub(crate) enum MessageContent {
     UdpAnnounce(UdpAnnounce),
@@ -18,7 +18,7 @@ pub(crate) enum MessageContent {
     Scraped { ticket: Ticket, swarms: Vec<(InfoHash, u8, SwarmCounts)> },
 }
 
-/// Peers as they are handed out, and what they call themselves where that is said.
+/// Peers of a reply, with their peer ids if the reply has them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Peers {
     pub(crate) addresses: Vec<SocketAddr>,
@@ -27,20 +27,24 @@ pub(crate) struct Peers {
 
 impl Peers {
     pub(crate) fn of(list: &PeerList) -> Self {
-        assert_eq!((list.v4.len(), list.v6.len()), (list.v4_ids.len(), list.v6_ids.len()), "an id for each");
+        assert_eq!(
+            (list.v4.len(), list.v6.len()),
+            (list.v4_ids.len(), list.v6_ids.len()),
+            "number of addresses and ids"
+        );
         let (addresses, ids) = list.iter().map(|(address, id)| (address, id.map(|id| id.0))).unzip();
         Self { addresses, ids }
     }
 }
 
-/// What happened.
+/// A recorded event.
 #[derive(Clone, Debug)]
 pub(crate) enum Event {
-    /// A datagram left.
+    /// A reply by UDP.
     Reply { to: Endpoint, bytes: Vec<u8> },
-    /// A message was given to the mesh, which took it or not.
+    /// A message to another worker, and whether the mesh took it.
     Posted { to: usize, content: MessageContent, was_taken: bool },
-    /// A message came.
+    /// A message from another worker.
     Took { from: usize, content: MessageContent },
 }
 
@@ -50,7 +54,7 @@ impl MessageContent {
         match message {
             Message::UdpAnnounce(announce) => Self::UdpAnnounce(*announce),
             Message::Announce { ticket, announce, source, peers } => {
-                assert!(peers.is_empty(), "a list that is to be filled is empty");
+                assert!(peers.is_empty(), "the list of an unanswered announce has peers");
                 Self::Announce { ticket: *ticket, announce: *announce, source: *source }
             }
             Message::Announced { ticket, counts, peers } => {
@@ -62,14 +66,14 @@ impl MessageContent {
     }
 }
 
-/// What has happened and is yet to be checked.
+/// Events that are not checked yet.
 pub(crate) type Events = Rc<RefCell<Vec<Event>>>;
 
-/// A worker's end of the mesh, watched.
+/// A worker's end of the mesh that records all messages.
 pub(crate) struct WatchedMailbox {
     mesh: Mesh,
     events: Events,
-    /// Messages were posted, and their receivers were not told.
+    /// Whether messages were posted since the last flush.
     pub(crate) unflushed: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Owns a simulated worker: an engine, its end of the mesh, a socket and tasks. The engine's own turn runs here, as it
+//! Owns a simulated worker: an engine, its end of the mesh, a socket and tasks. The turn of the engine runs here as it
 //! does on a worker's thread.
 
 use std::cell::{Cell, RefCell};
@@ -25,20 +25,20 @@ use crate::saving::SnapshotPart;
 use crate::tasks::{HttpRequest, Shared, Task, answer, wait, wait_deadline_us};
 use crate::watch::{Event, Events, WatchedMailbox};
 
-/// What a worker is told.
+/// A command for a worker.
 pub(crate) enum Order {
     Access(Rules),
     Load(Vec<Saved>),
 }
 
-/// A datagram in a socket, and what the middleware will think of it.
+/// A datagram in a socket, and the decision of the middleware on it.
 pub(crate) struct Datagram {
     pub(crate) from: Endpoint,
     pub(crate) bytes: Vec<u8>,
     pub(crate) decision: Option<Decision>,
 }
 
-/// A datagram that leaves.
+/// A datagram from the tracker, and its receiver.
 pub(crate) type SentDatagram = (Endpoint, Vec<u8>);
 
 /// A worker.
@@ -51,7 +51,7 @@ pub(crate) struct Worker<M: TestMiddleware> {
     pub(crate) tasks: Vec<Task>,
     pub(crate) stalled_until_us: u64,
     pub(crate) save: Option<SnapshotPart>,
-    /// There is more to do, whatever comes.
+    /// Whether the last turn left work to do.
     pub(crate) unfinished: bool,
 }
 
@@ -80,13 +80,13 @@ impl<M: TestMiddleware> Worker<M> {
         }
     }
 
-    /// Whether nothing is left to do, nor to wait for.
+    /// Returns whether the worker has no work and waits for nothing.
     pub(crate) fn is_idle(&self) -> bool {
         let waits = self.unfinished || self.shared.engine.borrow().is_waiting();
         self.socket.is_empty() && self.orders.is_empty() && self.tasks.is_empty() && !waits
     }
 
-    /// Runs a turn; what leaves is added to `out`.
+    /// Runs a turn. Datagrams that leave are added to `out`.
     pub(crate) fn turn(&mut self, now: Timestamp, out: &mut Vec<SentDatagram>) {
         self.shared.now.set(now);
         let shared = self.shared.clone();
@@ -105,9 +105,9 @@ impl<M: TestMiddleware> Worker<M> {
         };
         let (engine, mesh) = (&mut *shared.engine.borrow_mut(), &mut *shared.mesh.borrow_mut());
         let turned = engine.turn(now, &mut self.gate.borrow_mut(), mesh, &mut thread);
-        let turned = turned.expect("no source of datagrams fails here");
-        assert!(thread.socket.replies.is_empty(), "replies that this turn has not submitted");
-        assert!(!mesh.unflushed, "messages that this turn has told nobody of");
+        let turned = turned.expect("the simulated socket does not fail");
+        assert!(thread.socket.replies.is_empty(), "replies that the turn has not submitted");
+        assert!(!mesh.unflushed, "messages without a flush");
         for waiting in thread.to_wait {
             let future = wait(shared.clone(), self.gate.clone(), waiting);
             self.tasks.push(Task::new(future, Some(wait_deadline_us(now)), false));
@@ -140,7 +140,7 @@ impl<M: TestMiddleware> Worker<M> {
         }
     }
 
-    /// Lets tasks run, as the runtime does between two turns; some clients by HTTP go away meanwhile.
+    /// Runs tasks, as the runtime does between two turns. Some HTTP clients may close their connection meanwhile.
     pub(crate) fn run_tasks(&mut self, now: Timestamp, rng: &mut Rng, clients_may_leave: bool) {
         self.shared.now.set(now);
         let mut kept = Vec::new();
@@ -150,7 +150,7 @@ impl<M: TestMiddleware> Worker<M> {
                 let mut check = self.shared.check.borrow_mut();
                 check.bump(self.shared.me, Counter::DropWaitLate);
                 check.log.add("middleware timeouts", 1);
-                self.shared.engine.borrow_mut().counters.bump(Counter::DropWaitLate); // the worker's own
+                self.shared.engine.borrow_mut().counters.bump(Counter::DropWaitLate); // the real worker counts it, not the engine
                 continue;
             }
             let leaves = clients_may_leave && task.by_http && rng.u8(..20) == 0;
@@ -206,20 +206,20 @@ impl<'a> Host for Thread<'a> {
     }
 
     fn publish(&mut self, _: Timestamp, _: &mut Counters, fault: Option<TrackerError>) {
-        assert_eq!(fault, None, "no middleware fails here");
+        assert_eq!(fault, None, "the simulated middleware does not fail");
     }
 }
 
-/// A worker's socket during a turn: each datagram is judged as the engine takes it.
+/// A worker's socket during a turn. It checks each datagram as the engine takes it.
 struct Socket<'a> {
     shared: &'a Shared,
     next_decision: &'a NextDecision,
     received: &'a mut VecDeque<Datagram>,
-    /// Swarms were loaded in this turn.
+    /// Whether swarms were loaded in this turn.
     has_loaded: bool,
     /// Replies that are not submitted yet.
     replies: Vec<SentDatagram>,
-    /// Where they leave.
+    /// Replies that were submitted.
     out: &'a mut Vec<SentDatagram>,
 }
 

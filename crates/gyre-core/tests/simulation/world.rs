@@ -1,4 +1,4 @@
-//! Owns a simulated tracker with its clients and its network: the clock, what happens next, and what goes wrong.
+//! Owns a simulated tracker with its clients and its network: the clock, the order of events and the faults.
 
 use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr};
@@ -31,25 +31,25 @@ use crate::worker::{Datagram as Arrived, Order, Worker};
 
 /// Time of day at which the first process starts.
 const FIRST_DAY_US: u64 = 1_800_000_077_250_000;
-/// Workers sleep for no longer.
+/// Longest sleep of a worker.
 const HOUSEKEEPING_US: u64 = HOUSEKEEPING_INTERVAL_MS * 1_000;
-/// Turns of a worker that wakes, at most: slices of the sweep that it has slept through.
+/// Largest number of turns of a worker that wakes: the slices of the sweep that it has missed.
 const TURNS_TO_CATCH_UP: u64 = SWEEP_SLICES_PER_SECOND * HOUSEKEEPING_INTERVAL_MS / 1_000;
-/// Turns that a tracker gets to come to rest.
+/// Largest number of turns until all requests are finished.
 const MAX_TURNS_TO_FINISH: u32 = 20_000;
 
-/// A tracker, and everything around it.
+/// A tracker with its clients and its network.
 pub(crate) struct World<M: TestMiddleware> {
     pub(crate) plan: Plan,
     pub(crate) rng: Rng,
-    /// Microseconds since the world began.
+    /// Microseconds since the start of the simulation.
     at_us: u64,
-    /// When the workers wake next, whatever comes.
+    /// When all workers wake next.
     next_wake_us: u64,
-    /// When the process was started, in the world's time and in that of day.
+    /// When the process was started, in time of the simulation and in Unix time.
     process_started_us: u64,
     started_unix_us: u64,
-    /// Steps of the time of day since then.
+    /// Sum of the steps of the wall clock since then.
     wall_step_us: i64,
     pub(crate) check: Rc<RefCell<Check>>,
     pub(crate) workers: Vec<Worker<M>>,
@@ -58,19 +58,19 @@ pub(crate) struct World<M: TestMiddleware> {
     swarms: Vec<InfoHash>,
     rules: Rules,
     secret: [u8; 16],
-    /// When the snapshot was begun that is being written.
+    /// When the snapshot in progress was started.
     snapshot_began_unix_secs: Option<u64>,
     pub(crate) snapshot: Option<Snapshot>,
 }
 
-/// Nobody waits for it: here workers wake when the world says so.
+/// A bell that wakes no worker. In the simulation workers wake when the world runs them.
 struct SilentBell;
 
 impl Bell for SilentBell {
     fn ring(&self) {}
 }
 
-/// What a process begins with.
+/// Parameters of a new process.
 struct ProcessStart {
     started_unix_us: u64,
     owners: Owners,
@@ -105,7 +105,7 @@ impl<M: TestMiddleware> World<M> {
         }
     }
 
-    /// Starts a process, perhaps with what another one has left.
+    /// Creates the workers of a process, which may restore a snapshot.
     fn create_workers(
         plan: &Plan,
         rng: &mut Rng,
@@ -147,7 +147,7 @@ impl<M: TestMiddleware> World<M> {
         self.check.borrow().log.note(kind, what);
     }
 
-    /// Lets the world go on for a step.
+    /// Runs one step.
     pub(crate) fn step(&mut self) {
         self.advance();
         self.deliver();
@@ -183,7 +183,7 @@ impl<M: TestMiddleware> World<M> {
         }
     }
 
-    /// Time passes. However little there is to do, workers wake now and then, and go on until they have caught up.
+    /// Advances the clock. Workers wake at least once per housekeeping interval, and then run until they have caught up.
     fn advance(&mut self) {
         let until_us = self.at_us + self.rng.u64(..=self.plan.step_us);
         while self.next_wake_us <= until_us {
@@ -201,7 +201,7 @@ impl<M: TestMiddleware> World<M> {
         self.at_us = until_us;
     }
 
-    /// What has arrived goes to sockets and clients.
+    /// Delivers datagrams that have arrived to sockets and clients.
     fn deliver(&mut self) {
         while let Some(packet) = self.network.arrived(self.at_us) {
             match packet {
@@ -240,7 +240,7 @@ impl<M: TestMiddleware> World<M> {
         self.workers[worker].socket.push_back(Arrived { from, bytes, decision });
     }
 
-    /// What the middleware will think of a request.
+    /// Draws the decision of the middleware on a request.
     fn decision(&mut self) -> Option<Decision> {
         let polls = [0, 1, 3, 30, u8::MAX][self.rng.usize(..5)];
         let then = [After::Pass, After::Pass, After::Stop, After::Refuse][self.rng.usize(..4)];
@@ -301,7 +301,7 @@ impl<M: TestMiddleware> World<M> {
         self.ask(worker, ip, http_request);
     }
 
-    /// A request by HTTP reaches a worker; one that is stalled takes it later, as the kernel keeps it.
+    /// Hands a request by HTTP to a worker. A stalled worker does not take it, and the request is dropped.
     fn ask(&mut self, worker: usize, ip: IpAddr, http_request: HttpRequest) {
         if self.workers[worker].stalled_until_us > self.at_us {
             return self.check.borrow().log.add("HTTP requests to a stalled worker", 1);
@@ -310,13 +310,13 @@ impl<M: TestMiddleware> World<M> {
         self.workers[worker].ask(now, ip, http_request, decision);
     }
 
-    /// Time leaps, as it does for a machine that was asleep, or the time of day is set.
+    /// Lets the clock jump, as after a suspend of the machine, or sets the wall clock.
     fn jump(&mut self) {
         if self.rng.bool() {
             let timeout_us = u64::from(self.plan.policy.peer_timeout_secs) * 1_000_000;
             self.at_us += self.rng.u64(..2 * timeout_us);
             self.note("clock jumps", format_args!("to {} us", self.at_us));
-            // Who slept wakes and catches up before the next one can come.
+            // Workers wake and catch up before the clock can jump again.
             (0..self.workers.len()).for_each(|worker| self.turn(worker, true));
         } else {
             self.wall_step_us += self.rng.i64(-400_000_000..400_000_000);
@@ -324,7 +324,7 @@ impl<M: TestMiddleware> World<M> {
         }
     }
 
-    /// More than a queue or a list has room for, all at once, to workers that stand still.
+    /// Sends one worker more requests than its queues and lists can hold, while the other workers are stalled.
     fn burst(&mut self) {
         let one = self.rng.usize(..self.workers.len());
         let asks = pick(&mut self.rng, &[1_500, 3_000, 9_000]);
@@ -343,7 +343,7 @@ impl<M: TestMiddleware> World<M> {
         }
     }
 
-    /// Other lists, of which each worker learns when it comes to it.
+    /// Changes the access lists. Each worker applies them when it reads its orders.
     fn change_access(&mut self) {
         let sources: Vec<IpAddr> = self.clients.iter().map(|client| client.source.ip()).collect();
         let started = self.started_unix_us / 1_000_000;
@@ -366,7 +366,7 @@ impl<M: TestMiddleware> World<M> {
         }
     }
 
-    /// Writes a slice of what a worker saves; the last one makes the snapshot.
+    /// Writes a slice of a worker's snapshot. The last slice completes the snapshot.
     fn save_slice(&mut self, number: usize) {
         let unix_secs = self.unix_us() / 1_000_000;
         let worker = &mut self.workers[number];
@@ -388,16 +388,16 @@ impl<M: TestMiddleware> World<M> {
 /// How a process ends.
 #[derive(Clone, Copy, Debug)]
 enum ProcessEnd {
-    /// It has finished, and left everything.
+    /// It finishes its requests and saves a snapshot.
     Stopped,
-    /// It is dead; the last snapshot is left.
+    /// It is killed. Only the last snapshot is left.
     Killed,
-    /// Another took its sockets over while it finished, and gets what it knows of late.
+    /// Another process takes over its sockets, and gets the recent part of its tables later.
     TakenOver,
 }
 
 impl<M: TestMiddleware> World<M> {
-    /// The process ends, and another one begins, with another number of workers.
+    /// Ends the process and starts another one, perhaps with another number of workers.
     fn restart(&mut self) {
         let end = [ProcessEnd::Stopped, ProcessEnd::Killed, ProcessEnd::TakenOver][self.rng.usize(..3)];
         let kind = match end {
@@ -436,7 +436,7 @@ impl<M: TestMiddleware> World<M> {
         let owners = Owners::new(self.plan.workers, [self.rng.u32(..), self.rng.u32(..), self.rng.u32(..)]);
         let process = ProcessStart { started_unix_us: self.started_unix_us, owners, secret: self.secret };
         self.log_drop_counts();
-        self.workers.clear(); // whoever still waits there goes
+        self.workers.clear(); // this also drops the requests that still wait
         let (log, issued) = {
             let mut check = self.check.borrow_mut();
             (check.log.clone(), std::mem::take(&mut check.issued))
@@ -458,7 +458,7 @@ impl<M: TestMiddleware> World<M> {
         }
     }
 
-    /// Notes what a process has counted of what it did not answer.
+    /// Adds the counters of requests without a reply to the log.
     fn log_drop_counts(&self) {
         for worker in &self.workers {
             let engine = worker.shared.engine.borrow();
@@ -468,7 +468,7 @@ impl<M: TestMiddleware> World<M> {
         }
     }
 
-    /// Some of a file is not what was written.
+    /// Damages a file of the snapshot in a third of the calls.
     fn damage_snapshot(&mut self) {
         if let Some(snapshot) = self.snapshot.as_mut().filter(|_| self.rng.u8(..3) == 0) {
             let file = self.rng.usize(..snapshot.files.len());
@@ -483,7 +483,7 @@ impl<M: TestMiddleware> World<M> {
         }
     }
 
-    /// All tables as they stand, or what is young of them.
+    /// Saves all tables, or only the peers that announced in the last `max_age_secs`.
     fn save_all(&mut self, max_age_secs: Option<u32>) -> Snapshot {
         let unix_secs = self.unix_us() / 1_000_000;
         let save_one = |(number, worker): (usize, &Worker<M>)| {
@@ -496,19 +496,19 @@ impl<M: TestMiddleware> World<M> {
         Snapshot { files, began_unix_secs: unix_secs }
     }
 
-    /// Takes nothing more in, and lets the workers finish. Nothing may be left that somebody waits for.
+    /// Takes no new requests and lets the workers finish. Then no request may wait.
     pub(crate) fn finish_requests(&mut self) {
         self.workers.iter_mut().for_each(|worker| worker.stalled_until_us = 0);
         let deadline = self.at_us + (WAIT_DEADLINE_MS + 5_000) * 1_000;
         let mut idle = 0;
         for turn in 0.. {
-            assert!(turn < MAX_TURNS_TO_FINISH, "the workers do not come to rest");
+            assert!(turn < MAX_TURNS_TO_FINISH, "requests do not finish");
             (0..self.workers.len()).for_each(|worker| self.turn(worker, true));
             idle = if self.workers.iter().all(Worker::is_idle) { idle + 1 } else { 0 };
             if idle > 3 {
-                break; // what the last turns have posted has come, too, and its answers
+                break; // messages of the last turns and their answers have arrived
             }
-            // Those who wait for the middleware wait for long.
+            // Waits of the middleware are long, so time passes faster later.
             self.at_us +=
                 if turn < 300 { 1_000 } else { 100_000 }.min(deadline.saturating_sub(self.at_us).max(1_000));
         }
@@ -518,7 +518,7 @@ impl<M: TestMiddleware> World<M> {
         self.check.borrow().check_nothing_pending();
     }
 
-    /// Comes to rest, and then everybody's time passes: nobody is left.
+    /// Finishes all requests and lets all peers expire.
     pub(crate) fn end(&mut self) {
         self.finish_requests();
         let timeout_us = u64::from(self.plan.policy.peer_timeout_secs) * 1_000_000;
@@ -528,7 +528,7 @@ impl<M: TestMiddleware> World<M> {
             (0..self.workers.len()).for_each(|worker| self.turn(worker, true));
         }
         for turn in 0.. {
-            assert!(turn < MAX_TURNS_TO_FINISH, "some have outlived their time");
+            assert!(turn < MAX_TURNS_TO_FINISH, "peers do not expire");
             let is_empty = |table: &WorkerTable| table.swarms.values().all(|swarm| swarm.peers.is_empty());
             if self.check.borrow().oracle.tables.iter().all(is_empty) {
                 break;
