@@ -1,5 +1,5 @@
-//! Owns the checks of the tracker against the model. Each request gets one reply, as the model expects it, or is counted
-//! as dropped. The counters of each worker have the expected values, and no request waits without a reason.
+//! Owns the checks of the tracker against the model. Each request gets one reply, as the model expects it, or is
+//! counted as dropped. The counters of each worker have the expected values, and no request waits without a reason.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -60,7 +60,7 @@ pub(crate) enum Expected {
     /// No reply.
     Silence,
     /// The middleware waits before it decides.
-    PendingWaits,
+    Wait,
     Connect {
         transaction: u32,
     },
@@ -96,8 +96,8 @@ pub(crate) struct Check {
     pub(crate) policy: Policy,
     window_secs: u32,
     started_unix_us: u64,
-    /// Connection ids that were issued to addresses, with their time window. They depend only on the secret, the address
-    /// and the window.
+    /// Connection ids that were issued to addresses, with their time window. They depend only on the secret, the
+    /// address and the window.
     pub(crate) issued: BTreeMap<(IpAddr, u64), u64>,
     /// Access lists, by worker.
     pub(crate) rules: Vec<Rules>,
@@ -146,7 +146,7 @@ impl Check {
         self.expected_counters[worker].bump(counter);
     }
 
-    pub(crate) fn bump_of(&mut self, worker: usize, ip: IpAddr, [v4, v6]: [Counter; 2]) {
+    pub(crate) fn bump_by_family(&mut self, worker: usize, ip: IpAddr, [v4, v6]: [Counter; 2]) {
         self.bump(worker, if ip.is_ipv4() { v4 } else { v6 });
     }
 
@@ -173,13 +173,13 @@ impl Check {
     }
 
     /// Returns whether a connection id is valid. It is in its own window and the next one.
-    fn knows(&self, now_us: u64, ip: IpAddr, id: u64) -> bool {
+    fn is_valid_id(&self, now_us: u64, ip: IpAddr, id: u64) -> bool {
         let window = self.window(now_us);
         self.issued.get(&(ip, id)).is_some_and(|issued| window == *issued || window == issued + 1)
     }
 
-    /// Returns the expected result of a datagram and counts it, given the decision of the middleware and the limit that the
-    /// source exceeds.
+    /// Returns the expected result of a datagram and counts it, given the decision of the middleware and the limit that
+    /// the source exceeds.
     pub(crate) fn expect(
         &mut self,
         worker: usize,
@@ -199,7 +199,7 @@ impl Check {
             Datagram::NoMagic => return self.expect_silence(worker, Counter::BadMagic),
             Datagram::NoAction => return self.expect_silence(worker, Counter::BadAction),
             Datagram::Connect { transaction } => {
-                self.bump_of(worker, ip, [Counter::UdpConnectV4, Counter::UdpConnectV6]);
+                self.bump_by_family(worker, ip, [Counter::UdpConnectV4, Counter::UdpConnectV6]);
                 if !permitted {
                     return self.expect_silence(worker, Counter::DeniedSource);
                 }
@@ -209,7 +209,7 @@ impl Check {
                 (Expected::Connect { transaction }, transaction)
             }
             Datagram::Announce { id, transaction, request, options_are_good } => {
-                self.bump_of(worker, ip, [Counter::UdpAnnounceV4, Counter::UdpAnnounceV6]);
+                self.bump_by_family(worker, ip, [Counter::UdpAnnounceV4, Counter::UdpAnnounceV6]);
                 let limited = limited.filter(|limited| *limited != Counter::LimitedScrape);
                 if let Some(counter) = self.rejection(worker, now_us, ip, id, limited) {
                     return self.expect_silence(worker, counter);
@@ -223,7 +223,7 @@ impl Check {
                 (Expected::Announce { transaction, request }, transaction)
             }
             Datagram::Scrape { id, transaction, info_hashes } => {
-                self.bump_of(worker, ip, [Counter::UdpScrapeV4, Counter::UdpScrapeV6]);
+                self.bump_by_family(worker, ip, [Counter::UdpScrapeV4, Counter::UdpScrapeV6]);
                 let limited = limited.filter(|limited| *limited != Counter::LimitedAnnounce);
                 if let Some(counter) = self.rejection(worker, now_us, ip, id, limited) {
                     return self.expect_silence(worker, counter);
@@ -239,7 +239,7 @@ impl Check {
                 let message = refusal(matches!(expected, Expected::Connect { .. }));
                 Expected::Refusal { transaction, message: message.to_owned() }
             }
-            Some(Decision::Wait(_)) => Expected::PendingWaits,
+            Some(Decision::Wait(_)) => Expected::Wait,
         }
     }
 
@@ -253,7 +253,7 @@ impl Check {
         limited: Option<Counter>,
     ) -> Option<Counter> {
         let is_banned = limited == Some(Counter::LimitedBanned);
-        match (self.rules[worker].permits_source(ip), self.knows(now_us, ip, id)) {
+        match (self.rules[worker].permits_source(ip), self.is_valid_id(now_us, ip, id)) {
             _ if is_banned => limited,
             (false, _) => Some(Counter::DeniedSource),
             (true, false) => Some(Counter::BadConnectionId),
@@ -327,7 +327,7 @@ impl Check {
             assert!(events.is_empty(), "unexpected messages: {events:?}");
         }
         match (expected, reply) {
-            (Expected::Silence | Expected::PendingWaits, None) => {}
+            (Expected::Silence | Expected::Wait, None) => {}
             (Expected::Connect { transaction }, Some(reply)) => {
                 assert!(
                     matches!(Reply::read(reply, from.source), (number, Reply::Connect { .. }) if number == transaction)
@@ -359,7 +359,7 @@ impl Check {
     /// Counts a reply by UDP.
     pub(crate) fn count_reply(&mut self, worker: usize, to: &Endpoint, kind: &'static str) {
         self.log.add(kind, 1);
-        self.bump_of(worker, to.source.ip(), [Counter::UdpRepliesV4, Counter::UdpRepliesV6]);
+        self.bump_by_family(worker, to.source.ip(), [Counter::UdpRepliesV4, Counter::UdpRepliesV6]);
     }
 
     /// Adds a response by UDP after a wait of the middleware. It leaves with the next turn.
@@ -443,7 +443,7 @@ impl Check {
                     }
                     _ => self.check_announce_reply(worker, now_us, &to, &bytes),
                 },
-                Event::Took { from, content: MessageContent::UdpAnnounce(message) } => {
+                Event::Received { from, content: MessageContent::UdpAnnounce(message) } => {
                     let key = (message.to.source, message.transaction_id);
                     let open = self.open.get_mut(&key).and_then(|open| {
                         open.iter_mut().find(|open| open.is_in_mesh && open.to == message.to)
@@ -455,7 +455,7 @@ impl Check {
                     self.unanswered[worker] += 1;
                     self.log.add("forwarded announces", 1);
                 }
-                Event::Took { from, content } => self.check_taken(worker, from, content),
+                Event::Received { from, content } => self.check_received(worker, from, content),
                 Event::Posted { to, content, was_taken } => {
                     self.check_answer_message(worker, now_us, to, content, was_taken)
                 }
@@ -582,8 +582,8 @@ impl Check {
 
 /// Checks the announce in a message between workers against the one that the client sent.
 pub(crate) fn check_announce_fields(announce: &Announce, request: &ClientAnnounce, terms: Terms) {
-    let values = (announce.info_hash, announce.peer_id.0, announce.peer, announce.event, announce.seeder);
+    let received = (announce.info_hash, announce.peer_id.0, announce.peer, announce.event, announce.seeder);
     let peer = PeerAddr::new(request.peer.ip(), request.peer.port());
-    assert_eq!(values, (request.info_hash, request.peer_id, peer, request.event, request.seeder));
+    assert_eq!(received, (request.info_hash, request.peer_id, peer, request.event, request.seeder));
     assert_eq!(usize::from(announce.num_want), terms.num_want, "num_want");
 }

@@ -1,5 +1,5 @@
-//! Owns the log of a run: the last events, for reading after a failure, the number of events of each kind, and a hash of
-//! all events, which is the same in each run of a seed.
+//! Owns the log of a run: the last events, for reading after a failure, the number of events of each kind, and a hash
+//! of all events, which is the same in each run of a seed.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};

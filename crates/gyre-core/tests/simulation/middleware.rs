@@ -11,8 +11,8 @@ use gyre_core::error::{Code, TrackerError};
 
 const REFUSAL: &str = "refused by a test";
 
-/// Returns the error message for a refused request. For a connect it is shorter, since the reply must not be larger than
-/// the request.
+/// Returns the error message for a refused request. For a connect it is shorter, since the reply must not be larger
+/// than the request.
 pub(crate) fn refusal(of_connect: bool) -> &'static str {
     if of_connect { &REFUSAL[..16 - 8] } else { REFUSAL }
 }
@@ -46,7 +46,7 @@ pub(crate) enum After {
 /// Decision on the next request, or `None` without a middleware.
 pub(crate) type NextDecision = Rc<Cell<Option<Decision>>>;
 
-/// A middleware that follows the decisions of the simulation.
+/// A middleware that the simulation can run with.
 pub(crate) trait TestMiddleware: Middleware {
     fn with_decisions(next_decision: NextDecision) -> Self;
 }
@@ -55,7 +55,7 @@ impl TestMiddleware for () {
     fn with_decisions(_: NextDecision) -> Self {}
 }
 
-/// Returns the decision that was set for the request.
+/// A middleware that returns the decision set for the request.
 #[derive(Clone)]
 pub(crate) struct ScriptedMiddleware(NextDecision);
 

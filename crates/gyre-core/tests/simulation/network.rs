@@ -32,7 +32,8 @@ impl Network {
         Self { weather, in_flight: BTreeMap::new(), sent: 0 }
     }
 
-    /// Sends a datagram. An altered or truncated one is not repeated as well, so repeated datagrams have the same bytes.
+    /// Sends a datagram. An altered or truncated one is not repeated as well, so repeated datagrams have the same
+    /// bytes.
     pub(crate) fn send(&mut self, at_us: u64, mut packet: Packet, rng: &mut Rng, log: &Log) {
         if happens(rng, self.weather.lost) {
             return log.add("lost datagrams", 1);

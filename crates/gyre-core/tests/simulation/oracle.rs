@@ -2,8 +2,8 @@
 //!
 //! The model is exact wherever the tracker promises an exact result. Where the tracker is free to choose, the model
 //! follows it: when the sweep removes an expired peer within the allowed time, which peers are evicted when memory is
-//! short, and which announces a full table refuses. Each such choice must be permitted, and must agree with the counters
-//! of the tracker.
+//! short, and which announces a full table refuses. Each such choice must be permitted, and must agree with the
+//! counters of the tracker.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -180,30 +180,30 @@ impl Oracle {
         self.serial += 1;
         let (new, is_limited) = (self.serial, self.is_limited);
         let table = self.changed_table(worker);
-        let was =
+        let previous =
             table.swarms.get(&request.info_hash).and_then(|swarm| swarm.peers.get(&request.peer)).copied();
         if request.event == Event::Stopped {
-            if was.is_some() {
+            if previous.is_some() {
                 table.remove_peer(&request.info_hash, &request.peer);
             }
             return false;
         }
         let before = table.swarms.get(&request.info_hash).map(Swarm::counts).unwrap_or_default();
         let was_refused = is_limited
-            && was.is_none_or(|was| was.seeder != request.seeder)
+            && previous.is_none_or(|previous| previous.seeder != request.seeder)
             && (values.seeders, values.leechers) == (before.seeders, before.leechers);
         if was_refused {
             table.refused += 1;
             return true;
         }
         let swarm = table.swarms.entry(request.info_hash).or_default();
-        let was_seeder = was.is_some_and(|was| was.seeder);
+        let was_seeder = previous.is_some_and(|previous| previous.seeder);
         swarm.demotions += u64::from(was_seeder && !request.seeder);
         if request.event == Event::Completed && request.seeder && !was_seeder {
             swarm.downloaded += 1;
             table.completed += 1;
         }
-        let serial = was.map_or(new, |was| was.serial);
+        let serial = previous.map_or(new, |previous| previous.serial);
         let (tick, seen_us) = (table.tick, Some(table.now_us));
         let peer = Peer { seeder: request.seeder, id: request.peer_id, tick, seen_us, serial, last_found: 0 };
         swarm.peers.insert(request.peer, peer);
@@ -229,12 +229,12 @@ impl Oracle {
             assert!(!self.is_expired(table, known), "{peer} has expired, last seen at {:?}", known.seen_us);
             assert!(id.is_none_or(|id| id == known.id), "{peer} has another peer id");
         }
-        let may = |(peer, known): (&SocketAddr, &Peer)| {
+        let is_eligible = |(peer, known): (&SocketAddr, &Peer)| {
             *peer != request.peer
                 && !(request.seeder && known.seeder)
                 && (terms.both_families || peer.is_ipv4() == request.peer.is_ipv4())
         };
-        let eligible = swarm.peers.iter().filter(|peer| may(*peer)).count();
+        let eligible = swarm.peers.iter().filter(|peer| is_eligible(*peer)).count();
         let overdue = swarm.peers.values().any(|peer| self.is_expired(table, peer));
         // Expired peers count towards the number of peers until the sweep removes them, so a reply may have fewer.
         let wanted = terms.num_want.min(eligible);
@@ -242,8 +242,8 @@ impl Oracle {
         assert!(overdue || values.peers.len() == wanted, "{} peers, wanted {wanted}", values.peers.len());
     }
 
-    /// Returns whether the table must be compared after a turn in which the sweep removed `counted`. It must if something
-    /// may have changed; otherwise it is compared from time to time.
+    /// Returns whether the table must be compared after a turn in which the sweep removed `counted`. It must if
+    /// something may have changed; otherwise it is compared from time to time.
     pub(crate) fn needs_comparison(
         &mut self,
         worker: usize,
@@ -297,7 +297,7 @@ impl Oracle {
     }
 
     fn check_saved(&mut self, worker: usize, now_us: u64, stamp: u64, piece: &Saved) {
-        let (tick_us, most) = (self.tick_us, (now_us / self.tick_us) as i64);
+        let (tick_us, latest_tick) = (self.tick_us, (now_us / self.tick_us) as i64);
         let table = &mut self.tables[worker];
         let (Saved::Swarm { info_hash, .. } | Saved::Peer { info_hash, .. }) = piece;
         let Some(swarm) = table.swarms.get_mut(info_hash) else {
@@ -322,7 +322,7 @@ impl Oracle {
                 );
                 assert_eq!(*seeder, known.seeder, "whether {address} is a seeder in {info_hash:?}");
                 let age = |tick: i64| ((tick - known.tick) as u64 * tick_us / 1_000_000) as u32;
-                let (least, most) = (age(table.tick), age(most));
+                let (least, most) = (age(table.tick), age(latest_tick));
                 assert!(
                     (least..=most).contains(age_secs),
                     "{address} should be {least} to {most} s old, not {age_secs}"
@@ -340,7 +340,7 @@ impl Oracle {
         denies: &dyn Fn(&InfoHash) -> bool,
     ) -> RemovedPeers {
         let (mut removed, tick) = (RemovedPeers::default(), (now_us / self.tick_us) as i64);
-        let (mut left, mut ended) = (Vec::new(), Vec::new());
+        let (mut removed_peers, mut removed_swarms) = (Vec::new(), Vec::new());
         let table = &self.tables[worker];
         for (info_hash, swarm) in &table.swarms {
             for (address, peer) in swarm.peers.iter().filter(|(_, peer)| peer.last_found != stamp) {
@@ -349,20 +349,20 @@ impl Oracle {
                     (false, true) => removed.expired += 1,
                     (false, false) => removed.evicted += 1,
                 }
-                left.push((*info_hash, *address));
+                removed_peers.push((*info_hash, *address));
             }
             if swarm.last_found != stamp && swarm.peers.is_empty() {
                 let expired = tick - swarm.empty_since > self.lifetime_ticks;
                 assert!(
-                    over || denies(info_hash) || self.is_limited,
+                    expired || denies(info_hash) || self.is_limited,
                     "the downloads of {info_hash:?} are lost"
                 );
-                ended.push(*info_hash);
+                removed_swarms.push(*info_hash);
             }
         }
         let table = &mut self.tables[worker];
-        left.iter().for_each(|(info_hash, address)| table.remove_peer(info_hash, address));
-        ended.iter().for_each(|info_hash| drop(table.swarms.remove(info_hash)));
+        removed_peers.iter().for_each(|(info_hash, address)| table.remove_peer(info_hash, address));
+        removed_swarms.iter().for_each(|info_hash| drop(table.swarms.remove(info_hash)));
         for (info_hash, swarm) in &table.swarms {
             assert!(swarm.last_found == stamp || self.is_limited, "swarm {info_hash:?} is missing");
         }
@@ -414,15 +414,15 @@ impl Oracle {
         }
     }
 
-    /// Removes or reverts the peers that a table with limited memory refused while pieces were loaded. They are found by
-    /// reading the table.
+    /// Removes or reverts the peers that a table with limited memory refused while pieces were loaded. They are found
+    /// by reading the table.
     pub(crate) fn apply_refusals(&mut self, worker: usize, engine: &Engine) {
-        let mut there = BTreeMap::new();
+        let mut saved = BTreeMap::new();
         let mut swarms = Vec::new();
         for piece in engine.save(Position::default()) {
             match piece {
                 Saved::Peer { info_hash, peer, seeder, age_secs } => {
-                    there.insert((info_hash, peer.unpack()), (seeder, age_secs));
+                    saved.insert((info_hash, peer.unpack()), (seeder, age_secs));
                 }
                 Saved::Swarm { info_hash, downloaded } => swarms.push((info_hash, downloaded)),
             }
@@ -431,7 +431,7 @@ impl Oracle {
         let table = &mut self.tables[worker];
         for (info_hash, swarm) in &mut table.swarms {
             swarm.peers.retain(|address, peer| {
-                let Some((seeder, age_secs)) = there.get(&(*info_hash, *address)) else { return false };
+                let Some((seeder, age_secs)) = saved.get(&(*info_hash, *address)) else { return false };
                 if *seeder != peer.seeder {
                     // The peer was to become a seeder or leecher, and there was no memory for the change.
                     let age = (u64::from(*age_secs) * 1_000_000).div_ceil(tick_us) as i64;

@@ -91,8 +91,8 @@ pub(crate) struct Seeds {
 }
 
 impl Seeds {
-    /// Reads the seeds from the environment: `GYRE_SIM_SEED` for one seed, or `GYRE_SIM_SEEDS` for the number of seeds and
-    /// `GYRE_SIM_FROM` for the first one (default 0).
+    /// Reads the seeds from the environment: `GYRE_SIM_SEED` for one seed, or `GYRE_SIM_SEEDS` for the number of seeds
+    /// and `GYRE_SIM_FROM` for the first one (default 0).
     pub(crate) fn from_env() -> Self {
         let number =
             |name| std::env::var(name).ok().map(|text| text.parse().expect("the variable is not a number"));

@@ -25,8 +25,8 @@ pub(crate) struct SnapshotPart {
     saved_peers: BTreeSet<(InfoHash, SocketAddr)>,
     /// The swarm that the last slice ended in, with its count of seeders that became leechers.
     paused_in: Option<(InfoHash, u64)>,
-    /// Swarms that a pause fell into, in which a seeder became a leecher meanwhile: of these one may be missed.
-    may_miss_one: BTreeSet<InfoHash>,
+    /// Swarms in which a seeder became a leecher while the snapshot paused inside them. It may miss a peer of them.
+    may_miss_peers: BTreeSet<InfoHash>,
 }
 
 /// A snapshot: a file for each worker that wrote it.
@@ -50,7 +50,7 @@ impl SnapshotPart {
             peers_at_start: peers.collect(),
             saved_peers: BTreeSet::new(),
             paused_in: None,
-            may_miss_one: BTreeSet::new(),
+            may_miss_peers: BTreeSet::new(),
         }
     }
 
@@ -73,7 +73,7 @@ impl SnapshotPart {
         if let Some((hash, before)) = self.paused_in
             && demotions(&hash) != Some(before)
         {
-            self.may_miss_one.insert(hash);
+            self.may_miss_peers.insert(hash);
         }
         if self.is_done() {
             return true;
@@ -111,9 +111,9 @@ impl SnapshotPart {
         for ((hash, address), serial) in &self.peers_at_start {
             let stayed = swarms.get(hash).and_then(|swarm| swarm.peers.get(address));
             let stayed = stayed.is_some_and(|peer| peer.serial == *serial);
-            let saved_peers = self.saved_peers.contains(&(*hash, *address));
+            let was_saved = self.saved_peers.contains(&(*hash, *address));
             assert!(
-                saved_peers || !stayed || self.may_miss_one.contains(hash),
+                was_saved || !stayed || self.may_miss_peers.contains(hash),
                 "peer {address} of {hash:?} was not saved"
             );
         }

@@ -118,7 +118,7 @@ impl Shared {
         match request {
             RequestContext::Announce(asked) => {
                 let source = if asked.is_source_udp() { Source::Udp } else { Source::Http };
-                let request = client_announce_of(asked.ip, &asked.query);
+                let request = client_announce(asked.ip, &asked.query);
                 self.check().check_announce_outcome(self.me, now_us, &request, source, outcome, &events);
             }
             RequestContext::Scrape(asked) => {
@@ -161,7 +161,7 @@ impl task::Worker for Shared {
     }
 }
 
-fn client_announce_of(ip: IpAddr, query: &AnnounceQuery) -> ClientAnnounce {
+fn client_announce(ip: IpAddr, query: &AnnounceQuery) -> ClientAnnounce {
     ClientAnnounce {
         info_hash: query.info_hash,
         peer_id: query.peer_id.0,
@@ -239,8 +239,8 @@ pub(crate) async fn answer<M: Middleware>(
             RequestContext::Scrape(ScrapeRequest::http(ip, "/scrape?a=1", query))
         }
     };
-    let check_datagram = gate.borrow().ask(&mut request);
-    match check_datagram {
+    let verdict = gate.borrow().ask(&mut request);
+    match verdict {
         Verdict::Pass => pass(&shared, ip, &http_request).await,
         Verdict::Concluded(result) => conclude(&shared, &mut request, result),
         Verdict::Wait(passed) => {

@@ -28,7 +28,7 @@ enum Requester {
 struct PendingWait {
     ticket: Ticket,
     opened_us: u64,
-    who: Requester,
+    requester: Requester,
     /// Workers that have not answered yet.
     missing: usize,
     counts: Vec<SwarmCounts>,
@@ -94,7 +94,7 @@ impl PendingWaits {
         counts: &[SwarmCounts],
     ) {
         let matches_reply = |wait: &PendingWait| {
-            let Requester::Udp { to: client, transaction } = wait.who else { return false };
+            let Requester::Udp { to: client, transaction } = wait.requester else { return false };
             client == *to && transaction == number && wait.missing == 0
         };
         let at = self.waits[worker].iter().position(matches_reply);
@@ -125,8 +125,8 @@ impl Check {
         reply: Option<&[u8]>,
         events: Vec<Event>,
     ) {
-        let who = Requester::Udp { to: *from, transaction };
-        match (self.check_scrape_messages(worker, now_us, who, info_hashes, events), reply) {
+        let requester = Requester::Udp { to: *from, transaction };
+        match (self.check_scrape_messages(worker, now_us, requester, info_hashes, events), reply) {
             (ScrapeStart::Complete(counts), Some(reply)) => {
                 assert_eq!(Reply::read(reply, from.source), (transaction, Reply::Scrape { counts }));
                 self.count_reply(worker, from, "UDP scrape replies");
@@ -141,7 +141,7 @@ impl Check {
         &mut self,
         worker: usize,
         now_us: u64,
-        who: Requester,
+        requester: Requester,
         info_hashes: &[InfoHash],
         events: Vec<Event>,
     ) -> ScrapeStart {
@@ -165,7 +165,7 @@ impl Check {
             self.bump(worker, Counter::DropGatherFull);
             return ScrapeStart::Busy;
         }
-        let (parts, mut all_taken, mut asked) = (foreign.len(), true, None);
+        let (owners, mut all_taken, mut asked) = (foreign.len(), true, None);
         for event in events {
             let Event::Posted { to, content: MessageContent::Scrape { ticket, swarms }, was_taken } = event
             else {
@@ -189,7 +189,7 @@ impl Check {
         assert!(foreign.is_empty() || !all_taken, "owners without a question: {foreign:?}");
         match asked {
             Some(ticket) if all_taken => {
-                self.open_wait(worker, now_us, ticket, who, parts, counts);
+                self.open_wait(worker, now_us, ticket, requester, owners, counts);
                 ScrapeStart::Waiting(ticket)
             }
             _ => ScrapeStart::Busy,
@@ -205,12 +205,13 @@ impl Check {
         worker: usize,
         opened_us: u64,
         ticket: Ticket,
-        who: Requester,
+        requester: Requester,
         missing: usize,
         counts: Vec<SwarmCounts>,
     ) {
         assert!(self.waits.find(worker, ticket).is_none(), "two requests have one ticket");
-        let wait = PendingWait { ticket, opened_us, who, missing, counts, announced: None, is_late: false };
+        let wait =
+            PendingWait { ticket, opened_us, requester, missing, counts, announced: None, is_late: false };
         self.waits.waits[worker].push(wait);
     }
 
@@ -236,12 +237,12 @@ impl Check {
                 [
                     Event::Posted {
                         to,
-                        content: MessageContent::Announce { ticket, announce, source: how },
+                        content: MessageContent::Announce { ticket, announce, source: sent_source },
                         was_taken,
                     },
                 ],
             ) if owner != worker => {
-                assert_eq!((*to, *how), (owner, source), "owner and source in the message");
+                assert_eq!((*to, *sent_source), (owner, source), "owner and source in the message");
                 check_announce_fields(announce, request, terms);
                 self.count_post(worker, *was_taken);
                 match outcome {
@@ -273,8 +274,8 @@ impl Check {
         events: Vec<Event>,
     ) {
         match (self.check_scrape_messages(worker, now_us, Requester::Task, info_hashes, events), outcome) {
-            (ScrapeStart::Complete(counts), Outcome::Ready(Answer::Scraped(values))) => {
-                assert_eq!(counts, values[..])
+            (ScrapeStart::Complete(counts), Outcome::Ready(Answer::Scraped(answered))) => {
+                assert_eq!(counts, answered[..])
             }
             (ScrapeStart::Waiting(ticket), Outcome::Waiting(waiting)) => assert_eq!(ticket, *waiting),
             (ScrapeStart::Busy, Outcome::Busy) => {}
@@ -302,7 +303,7 @@ impl Check {
     }
 
     /// Checks a question or an answer that a worker receives from another.
-    pub(crate) fn check_taken(&mut self, worker: usize, from: usize, content: MessageContent) {
+    pub(crate) fn check_received(&mut self, worker: usize, from: usize, content: MessageContent) {
         assert!(self.waits.unanswered.is_none(), "the last question has no answer");
         match content {
             MessageContent::Announce { ticket, announce, .. } => {
@@ -398,7 +399,7 @@ impl Check {
             }
             left -= 1;
             wait.is_late = true;
-            matches!(wait.who, Requester::Task) // it is removed when the task polls
+            matches!(wait.requester, Requester::Task) // it is removed when the task polls
         });
         assert_eq!(left, 0, "requests were given up before their deadline");
     }

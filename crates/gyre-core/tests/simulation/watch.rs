@@ -45,7 +45,7 @@ pub(crate) enum Event {
     /// A message to another worker, and whether the mesh took it.
     Posted { to: usize, content: MessageContent, was_taken: bool },
     /// A message from another worker.
-    Took { from: usize, content: MessageContent },
+    Received { from: usize, content: MessageContent },
 }
 
 impl MessageContent {
@@ -98,7 +98,7 @@ impl Mailbox for WatchedMailbox {
     fn take(&mut self) -> Option<(WorkerId, Message)> {
         let (from, message) = self.mesh.take()?;
         let content = MessageContent::of(&message);
-        self.events.borrow_mut().push(Event::Took { from: from.index(), content });
+        self.events.borrow_mut().push(Event::Received { from: from.index(), content });
         Some((from, message))
     }
 

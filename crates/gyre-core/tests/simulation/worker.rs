@@ -123,7 +123,7 @@ impl<M: TestMiddleware> Worker<M> {
     }
 
     /// Takes a request by HTTP, between two turns.
-    pub(crate) fn ask(
+    pub(crate) fn handle_http(
         &mut self,
         now: Timestamp,
         ip: std::net::IpAddr,
@@ -150,7 +150,7 @@ impl<M: TestMiddleware> Worker<M> {
                 let mut check = self.shared.check.borrow_mut();
                 check.bump(self.shared.me, Counter::DropWaitLate);
                 check.log.add("middleware timeouts", 1);
-                self.shared.engine.borrow_mut().counters.bump(Counter::DropWaitLate); // the real worker counts it, not the engine
+                self.shared.engine.borrow_mut().counters.bump(Counter::DropWaitLate); // as the worker does
                 continue;
             }
             let leaves = clients_may_leave && task.by_http && rng.u8(..20) == 0;

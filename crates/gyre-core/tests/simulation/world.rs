@@ -183,7 +183,8 @@ impl<M: TestMiddleware> World<M> {
         }
     }
 
-    /// Advances the clock. Workers wake at least once per housekeeping interval, and then run until they have caught up.
+    /// Advances the clock. Workers wake at least once per housekeeping interval, and then run until they have caught
+    /// up.
     fn advance(&mut self) {
         let until_us = self.at_us + self.rng.u64(..=self.plan.step_us);
         while self.next_wake_us <= until_us {
@@ -298,16 +299,16 @@ impl<M: TestMiddleware> World<M> {
         };
         let ip = client.source.ip();
         self.note("HTTP requests", format_args!("worker {worker}: {ip} {http_request:?}"));
-        self.ask(worker, ip, http_request);
+        self.deliver_http(worker, ip, http_request);
     }
 
     /// Hands a request by HTTP to a worker. A stalled worker does not take it, and the request is dropped.
-    fn ask(&mut self, worker: usize, ip: IpAddr, http_request: HttpRequest) {
+    fn deliver_http(&mut self, worker: usize, ip: IpAddr, http_request: HttpRequest) {
         if self.workers[worker].stalled_until_us > self.at_us {
             return self.check.borrow().log.add("HTTP requests to a stalled worker", 1);
         }
         let (now, decision) = (self.now(), self.decision());
-        self.workers[worker].ask(now, ip, http_request, decision);
+        self.workers[worker].handle_http(now, ip, http_request, decision);
     }
 
     /// Lets the clock jump, as after a suspend of the machine, or sets the wall clock.
@@ -327,19 +328,19 @@ impl<M: TestMiddleware> World<M> {
     /// Sends one worker more requests than its queues and lists can hold, while the other workers are stalled.
     fn burst(&mut self) {
         let one = self.rng.usize(..self.workers.len());
-        let asks = pick(&mut self.rng, &[1_500, 3_000, 9_000]);
-        self.note("bursts", format_args!("{asks} requests to worker {one}"));
+        let requests = pick(&mut self.rng, &[1_500, 3_000, 9_000]);
+        self.note("bursts", format_args!("{requests} requests to worker {one}"));
         for worker in (0..self.workers.len()).filter(|worker| *worker != one) {
             self.workers[worker].stalled_until_us = self.at_us + 500_000;
         }
         self.workers[one].stalled_until_us = 0;
-        for _ in 0..asks {
+        for _ in 0..requests {
             let client = self.rng.usize(..self.clients.len());
             let ip = self.clients[client].source.ip();
             let mut request: ClientAnnounce =
                 self.clients[client].announce(&self.plan, &self.swarms, &mut self.rng);
             request.info_hash.0[..4].copy_from_slice(&self.rng.u32(..).to_be_bytes());
-            self.ask(one, ip, HttpRequest::Announce { request, wants_ids: false });
+            self.deliver_http(one, ip, HttpRequest::Announce { request, wants_ids: false });
         }
     }
 
