@@ -1,5 +1,5 @@
-//! Owns the checks of the tracker: each request is answered once, with what the oracle expects, or is counted as
-//! dropped or denied. The counters of each worker agree with that, and no request waits that is not known.
+//! Owns the checks of the tracker against the model. Each request gets one reply, as the model expects it, or is
+//! counted as dropped. The counters of each worker have the expected values, and no request waits without a reason.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -11,17 +11,17 @@ use gyre_core::types::{Announce, InfoHash, PeerAddr};
 
 use crate::bytes::{ClientAnnounce, Datagram, Reply};
 use crate::log::Log;
-use crate::oracle::{Answered, Gone, Oracle, Terms};
+use crate::middleware::{Decision, refusal};
+use crate::oracle::{Oracle, RemovedPeers, ReplyValues, Terms};
 use crate::rules::Rules;
-use crate::verdict::{Verdict, refusal};
-use crate::waits::Waits;
-use crate::watch::{Content, Event};
+use crate::waits::PendingWaits;
+use crate::watch::{Event, MessageContent};
 
-/// What is counted of sources that ask for too much.
+/// Counters of requests that the limits per source reject.
 pub(crate) const LIMITS: [Counter; 4] =
     [Counter::LimitedConnect, Counter::LimitedAnnounce, Counter::LimitedScrape, Counter::LimitedBanned];
 
-/// Counters that are known in advance, one by one.
+/// Counters whose exact values are known.
 const KNOWN: [Counter; 29] = [
     LIMITS[0],
     LIMITS[1],
@@ -54,13 +54,13 @@ const KNOWN: [Counter; 29] = [
     Counter::MeshHops,
 ];
 
-/// What a datagram has to lead to.
+/// Expected result of a datagram.
 #[derive(Clone, Debug)]
 pub(crate) enum Expected {
-    /// No answer.
+    /// No reply.
     Silence,
-    /// The middleware waits with it.
-    Waits,
+    /// The middleware waits before it decides.
+    Wait,
     Connect {
         transaction: u32,
     },
@@ -70,7 +70,7 @@ pub(crate) enum Expected {
     },
     Announce {
         transaction: u32,
-        wish: ClientAnnounce,
+        request: ClientAnnounce,
     },
     Scrape {
         transaction: u32,
@@ -78,17 +78,17 @@ pub(crate) enum Expected {
     },
 }
 
-/// An announce by UDP without an answer yet.
-struct Open {
-    wish: ClientAnnounce,
+/// An announce by UDP without a reply so far.
+struct OpenAnnounce {
+    request: ClientAnnounce,
     terms: Terms,
     owner: usize,
     to: Endpoint,
-    /// In a queue between two workers.
-    travels: bool,
+    /// Whether it is in the mesh queue between two workers.
+    is_in_mesh: bool,
 }
 
-/// All that is known of a process and what it owes.
+/// Expected state of a process.
 pub(crate) struct Check {
     pub(crate) log: Log,
     pub(crate) oracle: Oracle,
@@ -96,18 +96,19 @@ pub(crate) struct Check {
     pub(crate) policy: Policy,
     window_secs: u32,
     started_unix_us: u64,
-    /// Connection ids that were given to addresses, each with its window. The secret makes an id the same each time.
+    /// Connection ids that were issued to addresses, with their time window. They depend only on the secret, the
+    /// address and the window.
     pub(crate) issued: BTreeMap<(IpAddr, u64), u64>,
-    /// By worker.
+    /// Access lists, by worker.
     pub(crate) rules: Vec<Rules>,
-    pub(crate) expected: Vec<Counters>,
-    open: BTreeMap<(SocketAddr, u32), VecDeque<Open>>,
-    /// By worker: announces that its turn has yet to answer.
+    pub(crate) expected_counters: Vec<Counters>,
+    open: BTreeMap<(SocketAddr, u32), VecDeque<OpenAnnounce>>,
+    /// Announces that the turn must still answer, by worker.
     unanswered: Vec<usize>,
-    pub(crate) waits: Waits,
-    /// By worker: responses by UDP of requests that have waited, which leave with the next turn.
-    waited: Vec<Vec<(Endpoint, Vec<u8>)>>,
-    gone: Vec<Gone>,
+    pub(crate) waits: PendingWaits,
+    /// Responses by UDP after a wait of the middleware, by worker. They leave with the next turn.
+    late_responses: Vec<Vec<(Endpoint, Vec<u8>)>>,
+    removed: Vec<RemovedPeers>,
 }
 
 impl Check {
@@ -128,12 +129,12 @@ impl Check {
             started_unix_us,
             issued: BTreeMap::new(),
             rules: vec![Rules::default(); workers],
-            expected: vec![Counters::default(); workers],
+            expected_counters: vec![Counters::default(); workers],
             open: BTreeMap::new(),
             unanswered: vec![0; workers],
-            waits: Waits::new(workers),
-            waited: vec![Vec::new(); workers],
-            gone: vec![Gone::default(); workers],
+            waits: PendingWaits::new(workers),
+            late_responses: vec![Vec::new(); workers],
+            removed: vec![RemovedPeers::default(); workers],
         }
     }
 
@@ -142,21 +143,21 @@ impl Check {
     }
 
     pub(crate) fn bump(&mut self, worker: usize, counter: Counter) {
-        self.expected[worker].bump(counter);
+        self.expected_counters[worker].bump(counter);
     }
 
-    pub(crate) fn bump_of(&mut self, worker: usize, ip: IpAddr, [v4, v6]: [Counter; 2]) {
+    pub(crate) fn bump_by_family(&mut self, worker: usize, ip: IpAddr, [v4, v6]: [Counter; 2]) {
         self.bump(worker, if ip.is_ipv4() { v4 } else { v6 });
     }
 
-    /// Peers that an announce gets.
-    pub(crate) fn terms(&self, wish: &ClientAnnounce, by_udp: bool) -> Terms {
-        let most = match (by_udp, wish.peer.is_ipv4()) {
+    /// Returns how many peers an announce gets.
+    pub(crate) fn terms(&self, request: &ClientAnnounce, by_udp: bool) -> Terms {
+        let most = match (by_udp, request.peer.is_ipv4()) {
             (true, true) => 242,
             (true, false) => 79,
             (false, _) => usize::MAX,
         };
-        let wanted = usize::from(wish.num_want.unwrap_or(50)).min(self.policy.max_peers.into());
+        let wanted = usize::from(request.num_want.unwrap_or(50)).min(self.policy.max_peers.into());
         Terms { num_want: wanted.min(most), both_families: !by_udp }
     }
 
@@ -164,86 +165,86 @@ impl Check {
         (self.started_unix_us + now_us) / 1_000_000 / u64::from(self.window_secs)
     }
 
-    /// An id was given to an address.
+    /// Notes that a connection id was issued to an address.
     pub(crate) fn issue(&mut self, now_us: u64, ip: IpAddr, id: u64) {
         let window = self.window(now_us);
         let before = self.issued.insert((ip, id), window);
-        assert!(before.is_none_or(|before| before == window), "an id of two windows");
+        assert!(before.is_none_or(|before| before == window), "a connection id is issued in two windows");
     }
 
-    /// An id holds in its window and the next.
-    fn knows(&self, now_us: u64, ip: IpAddr, id: u64) -> bool {
+    /// Returns whether a connection id is valid. It is in its own window and the next one.
+    fn is_valid_id(&self, now_us: u64, ip: IpAddr, id: u64) -> bool {
         let window = self.window(now_us);
         self.issued.get(&(ip, id)).is_some_and(|issued| window == *issued || window == issued + 1)
     }
 
-    /// What a datagram has to lead to, the middleware being of this next_verdict, and the source over this limit.
-    pub(crate) fn judge(
+    /// Returns the expected result of a datagram and counts it, given the decision of the middleware and the limit that
+    /// the source exceeds.
+    pub(crate) fn expect(
         &mut self,
         worker: usize,
         now_us: u64,
         from: &Endpoint,
         bytes: &[u8],
-        verdict: Option<Verdict>,
+        decision: Option<Decision>,
         limited: Option<Counter>,
     ) -> Expected {
         let ip = from.source.ip();
         if from.source.port() == 0 {
-            return self.silence(worker, Counter::BadSourcePort);
+            return self.expect_silence(worker, Counter::BadSourcePort);
         }
         let permitted = self.rules[worker].permits_source(ip);
-        let (fate, transaction) = match Datagram::read(bytes, ip) {
-            Datagram::Short => return self.silence(worker, Counter::BadShort),
-            Datagram::NoMagic => return self.silence(worker, Counter::BadMagic),
-            Datagram::NoAction => return self.silence(worker, Counter::BadAction),
+        let (expected, transaction) = match Datagram::read(bytes, ip) {
+            Datagram::Short => return self.expect_silence(worker, Counter::BadShort),
+            Datagram::NoMagic => return self.expect_silence(worker, Counter::BadMagic),
+            Datagram::NoAction => return self.expect_silence(worker, Counter::BadAction),
             Datagram::Connect { transaction } => {
-                self.bump_of(worker, ip, [Counter::UdpConnectV4, Counter::UdpConnectV6]);
+                self.bump_by_family(worker, ip, [Counter::UdpConnectV4, Counter::UdpConnectV6]);
                 if !permitted {
-                    return self.silence(worker, Counter::DeniedSource);
+                    return self.expect_silence(worker, Counter::DeniedSource);
                 }
                 if limited == Some(Counter::LimitedConnect) {
-                    return self.silence(worker, Counter::LimitedConnect);
+                    return self.expect_silence(worker, Counter::LimitedConnect);
                 }
                 (Expected::Connect { transaction }, transaction)
             }
-            Datagram::Announce { id, transaction, wish, options_are_good } => {
-                self.bump_of(worker, ip, [Counter::UdpAnnounceV4, Counter::UdpAnnounceV6]);
+            Datagram::Announce { id, transaction, request, options_are_good } => {
+                self.bump_by_family(worker, ip, [Counter::UdpAnnounceV4, Counter::UdpAnnounceV6]);
                 let limited = limited.filter(|limited| *limited != Counter::LimitedScrape);
-                if let Some(counter) = self.shuts_out(worker, now_us, ip, id, limited) {
-                    return self.silence(worker, counter);
+                if let Some(counter) = self.rejection(worker, now_us, ip, id, limited) {
+                    return self.expect_silence(worker, counter);
                 }
-                if let Some(fate) = self.deny(worker, now_us, transaction, &wish) {
-                    return fate;
+                if let Some(expected) = self.expect_refusal(worker, now_us, transaction, &request) {
+                    return expected;
                 }
                 if !options_are_good {
                     self.bump(worker, Counter::BadOptions);
                 }
-                (Expected::Announce { transaction, wish }, transaction)
+                (Expected::Announce { transaction, request }, transaction)
             }
             Datagram::Scrape { id, transaction, info_hashes } => {
-                self.bump_of(worker, ip, [Counter::UdpScrapeV4, Counter::UdpScrapeV6]);
+                self.bump_by_family(worker, ip, [Counter::UdpScrapeV4, Counter::UdpScrapeV6]);
                 let limited = limited.filter(|limited| *limited != Counter::LimitedAnnounce);
-                if let Some(counter) = self.shuts_out(worker, now_us, ip, id, limited) {
-                    return self.silence(worker, counter);
+                if let Some(counter) = self.rejection(worker, now_us, ip, id, limited) {
+                    return self.expect_silence(worker, counter);
                 }
                 (Expected::Scrape { transaction, info_hashes }, transaction)
             }
         };
-        match verdict {
-            None | Some(Verdict::Pass) => fate,
-            Some(Verdict::Stop) => self.silence(worker, Counter::Silenced),
-            Some(Verdict::Refuse) => {
+        match decision {
+            None | Some(Decision::Pass) => expected,
+            Some(Decision::Stop) => self.expect_silence(worker, Counter::Silenced),
+            Some(Decision::Refuse) => {
                 self.bump(worker, Counter::Refused);
-                let message = refusal(matches!(fate, Expected::Connect { .. }));
+                let message = refusal(matches!(expected, Expected::Connect { .. }));
                 Expected::Refusal { transaction, message: message.to_owned() }
             }
-            Some(Verdict::Wait(_)) => Expected::Waits,
+            Some(Decision::Wait(_)) => Expected::Wait,
         }
     }
 
-    /// Returns the counter of a request with a connection id that is not answered. For rate limits the tracker's own
-    /// counter is believed.
-    fn shuts_out(
+    /// Returns why a request with a connection id gets no reply. `limited` is what the tracker itself counted.
+    fn rejection(
         &self,
         worker: usize,
         now_us: u64,
@@ -252,7 +253,7 @@ impl Check {
         limited: Option<Counter>,
     ) -> Option<Counter> {
         let is_banned = limited == Some(Counter::LimitedBanned);
-        match (self.rules[worker].permits_source(ip), self.knows(now_us, ip, id)) {
+        match (self.rules[worker].permits_source(ip), self.is_valid_id(now_us, ip, id)) {
             _ if is_banned => limited,
             (false, _) => Some(Counter::DeniedSource),
             (true, false) => Some(Counter::BadConnectionId),
@@ -260,26 +261,26 @@ impl Check {
         }
     }
 
-    fn silence(&mut self, worker: usize, counter: Counter) -> Expected {
+    fn expect_silence(&mut self, worker: usize, counter: Counter) -> Expected {
         self.bump(worker, counter);
-        self.log.add("rejected", 1);
+        self.log.add("datagrams without a reply", 1);
         Expected::Silence
     }
 
-    /// What an announce is told that is not to be entered.
-    fn deny(
+    /// Returns the expected result of an announce that is invalid or that the lists deny.
+    fn expect_refusal(
         &mut self,
         worker: usize,
         now_us: u64,
         transaction: u32,
-        wish: &ClientAnnounce,
+        request: &ClientAnnounce,
     ) -> Option<Expected> {
-        if wish.peer.port() == 0 {
+        if request.peer.port() == 0 {
             self.bump(worker, Counter::BadAnnouncePort);
             self.bump(worker, Counter::Refused);
             return Some(Expected::Refusal { transaction, message: "invalid parameter: port".into() });
         }
-        let message = self.denial(worker, now_us, wish)?;
+        let message = self.denial_message(worker, now_us, request)?;
         if message.is_empty() {
             return Some(Expected::Silence);
         }
@@ -287,41 +288,46 @@ impl Check {
         Some(Expected::Refusal { transaction, message })
     }
 
-    /// What an announce is told that the lists deny; counts it.
-    pub(crate) fn denial(&mut self, worker: usize, now_us: u64, wish: &ClientAnnounce) -> Option<String> {
+    /// Returns the message for an announce that the lists deny, and counts it. An empty message means no reply.
+    pub(crate) fn denial_message(
+        &mut self,
+        worker: usize,
+        now_us: u64,
+        request: &ClientAnnounce,
+    ) -> Option<String> {
         let rules = &self.rules[worker];
-        let (counter, message) = if !rules.permits_torrent(now_us, &wish.info_hash) {
+        let (counter, message) = if !rules.permits_torrent(now_us, &request.info_hash) {
             (Counter::DeniedTorrent, rules.reason.clone())
-        } else if !rules.permits_client(&wish.peer_id) {
+        } else if !rules.permits_client(&request.peer_id) {
             (Counter::DeniedClient, "this client is not allowed".to_owned())
         } else {
             return None;
         };
         self.bump(worker, counter);
-        self.log.add("denied", 1);
+        self.log.add("denied announces", 1);
         Some(message)
     }
 
-    /// Holds what a datagram has led to: its answer there and then, and what was said to other workers.
-    pub(crate) fn judged(
+    /// Checks the result of a datagram: the immediate reply and the messages to other workers.
+    pub(crate) fn check_datagram(
         &mut self,
         worker: usize,
         now_us: u64,
         from: &Endpoint,
-        fate: Expected,
+        expected: Expected,
         reply: Option<&[u8]>,
         events: Vec<Event>,
     ) {
-        let owner = match &fate {
-            Expected::Announce { wish, .. } => Some(self.owner(&wish.info_hash)),
+        let owner = match &expected {
+            Expected::Announce { request, .. } => Some(self.owner(&request.info_hash)),
             _ => None,
         };
         let is_foreign = owner.is_some_and(|owner| owner != worker);
-        if !is_foreign && !matches!(fate, Expected::Scrape { .. }) {
-            assert!(events.is_empty(), "no other worker must be told: {events:?}");
+        if !is_foreign && !matches!(expected, Expected::Scrape { .. }) {
+            assert!(events.is_empty(), "unexpected messages: {events:?}");
         }
-        match (fate, reply) {
-            (Expected::Silence | Expected::Waits, None) => {}
+        match (expected, reply) {
+            (Expected::Silence | Expected::Wait, None) => {}
             (Expected::Connect { transaction }, Some(reply)) => {
                 assert!(
                     matches!(Reply::read(reply, from.source), (number, Reply::Connect { .. }) if number == transaction)
@@ -329,214 +335,223 @@ impl Check {
                 if let (_, Reply::Connect { id }) = Reply::read(reply, from.source) {
                     self.issue(now_us, from.source.ip(), id);
                 }
-                self.replied(worker, from, "answered connects");
+                self.count_reply(worker, from, "UDP connect replies");
             }
             (Expected::Refusal { transaction, message }, Some(reply)) => {
                 assert_eq!(Reply::read(reply, from.source), (transaction, Reply::Error { message }));
-                self.replied(worker, from, "refusals");
+                self.count_reply(worker, from, "UDP error replies");
             }
-            (Expected::Announce { transaction, wish }, None) => {
-                self.opened(worker, from, transaction, wish, &events);
+            (Expected::Announce { transaction, request }, None) => {
+                self.open_announce(worker, from, transaction, request, &events);
             }
-            (Expected::Announce { transaction, wish }, Some(reply)) => {
-                assert!(!is_foreign, "another worker's swarm");
-                self.opened(worker, from, transaction, wish, &events);
-                self.announce_answered(worker, now_us, from, reply);
+            (Expected::Announce { transaction, request }, Some(reply)) => {
+                assert!(!is_foreign, "an immediate reply from the wrong worker");
+                self.open_announce(worker, from, transaction, request, &events);
+                self.check_announce_reply(worker, now_us, from, reply);
             }
             (Expected::Scrape { transaction, info_hashes }, reply) => {
-                self.scrape_asked(worker, now_us, from, transaction, &info_hashes, reply, events);
+                self.check_scrape(worker, now_us, from, transaction, &info_hashes, reply, events);
             }
-            (fate, reply) => panic!("{fate:?} has led to {reply:?}"),
+            (expected, reply) => panic!("expected {expected:?}, got {reply:?}"),
         }
     }
 
-    /// A reply by UDP has left.
-    pub(crate) fn replied(&mut self, worker: usize, to: &Endpoint, kind: &'static str) {
+    /// Counts a reply by UDP.
+    pub(crate) fn count_reply(&mut self, worker: usize, to: &Endpoint, kind: &'static str) {
         self.log.add(kind, 1);
-        self.bump_of(worker, to.source.ip(), [Counter::UdpRepliesV4, Counter::UdpRepliesV6]);
+        self.bump_by_family(worker, to.source.ip(), [Counter::UdpRepliesV4, Counter::UdpRepliesV6]);
     }
 
-    /// A request by UDP has waited; its response leaves with the next turn.
-    pub(crate) fn waited(&mut self, worker: usize, to: &Endpoint, response: &[u8]) {
-        self.waited[worker].push((*to, response.to_vec()));
+    /// Adds a response by UDP after a wait of the middleware. It leaves with the next turn.
+    pub(crate) fn add_late_response(&mut self, worker: usize, to: &Endpoint, response: &[u8]) {
+        self.late_responses[worker].push((*to, response.to_vec()));
     }
 
-    /// Whether a reply is the response to a request that has waited.
-    fn has_waited(&mut self, worker: usize, to: &Endpoint, bytes: &[u8]) -> bool {
-        let waited = &mut self.waited[worker];
+    /// Removes a reply from the expected late responses. Returns whether it was one.
+    fn take_late_response(&mut self, worker: usize, to: &Endpoint, bytes: &[u8]) -> bool {
+        let waited = &mut self.late_responses[worker];
         let at = waited.iter().position(|(client, response)| client == to && response == bytes);
         at.map(|at| waited.remove(at)).is_some()
     }
 
-    /// Notes an announce by UDP that its owner will answer.
-    fn opened(
+    /// Adds an announce by UDP that its owner must answer.
+    fn open_announce(
         &mut self,
         worker: usize,
         from: &Endpoint,
         transaction: u32,
-        wish: ClientAnnounce,
+        request: ClientAnnounce,
         events: &[Event],
     ) {
-        let owner = self.owner(&wish.info_hash);
-        let terms = self.terms(&wish, true);
-        let travels = owner != worker;
-        let open = Open { wish, terms, owner, to: *from, travels };
-        if !travels {
+        let owner = self.owner(&request.info_hash);
+        let terms = self.terms(&request, true);
+        let is_in_mesh = owner != worker;
+        let open = OpenAnnounce { request, terms, owner, to: *from, is_in_mesh };
+        if !is_in_mesh {
             self.unanswered[owner] += 1;
             self.open.entry((from.source, transaction)).or_default().push_back(open);
             return;
         }
-        let [Event::Posted { to, words: Content::UdpAnnounce(message), was_taken }] = events else {
-            panic!("an announce goes to its owner, once: {events:?}")
+        let [Event::Posted { to, content: MessageContent::UdpAnnounce(message), was_taken }] = events else {
+            panic!("expected one message to the owner, got {events:?}")
         };
-        assert_eq!(*to, owner, "the wrong worker");
-        self.check_message(message, from, transaction, &open);
-        if self.posted(worker, *was_taken) {
+        assert_eq!(*to, owner, "the message goes to the wrong worker");
+        self.check_udp_message(message, from, transaction, &open);
+        if self.count_post(worker, *was_taken) {
             self.open.entry((from.source, transaction)).or_default().push_back(open);
         }
     }
 
-    /// Counts what the mesh took, or did not.
-    pub(crate) fn posted(&mut self, worker: usize, was_taken: bool) -> bool {
+    /// Counts a message that the mesh has taken or refused. Returns `was_taken`.
+    pub(crate) fn count_post(&mut self, worker: usize, was_taken: bool) -> bool {
         self.bump(worker, if was_taken { Counter::MeshHops } else { Counter::DropMeshFull });
         was_taken
     }
 
-    fn check_message(&self, message: &UdpAnnounce, from: &Endpoint, transaction: u32, open: &Open) {
+    fn check_udp_message(
+        &self,
+        message: &UdpAnnounce,
+        from: &Endpoint,
+        transaction: u32,
+        open: &OpenAnnounce,
+    ) {
         assert_eq!(
             (message.to, message.transaction_id),
             (*from, transaction),
-            "the announce of another client"
+            "client and transaction of the message"
         );
         self.check_interval(message.interval_secs);
-        check_announce(&message.announce, &open.wish, open.terms);
+        check_announce_fields(&message.announce, &open.request, open.terms);
     }
 
     pub(crate) fn check_interval(&self, secs: u32) {
         let interval = self.policy.announce_interval_secs;
-        assert!((interval..=interval + interval / 16).contains(&secs), "an interval of {secs} s");
+        assert!((interval..=interval + interval / 16).contains(&secs), "interval of {secs} s");
     }
 
-    /// Holds what has happened in a part of a worker's turn.
-    pub(crate) fn happened(&mut self, worker: usize, now_us: u64, events: Vec<Event>) {
+    /// Checks the events of a part of a turn.
+    pub(crate) fn check_events(&mut self, worker: usize, now_us: u64, events: Vec<Event>) {
         for event in events {
             match event {
-                Event::Reply { to, bytes } if self.has_waited(worker, &to, &bytes) => {
-                    self.replied(worker, &to, "answered after a wait");
+                Event::Reply { to, bytes } if self.take_late_response(worker, &to, &bytes) => {
+                    self.count_reply(worker, &to, "UDP replies after a wait");
                 }
                 Event::Reply { to, bytes } => match Reply::read(&bytes, to.source) {
                     (transaction, Reply::Scrape { counts }) => {
-                        self.waits.scrape_answered(worker, &to, transaction, &counts);
-                        self.replied(worker, &to, "gathered scrapes");
+                        self.waits.check_gathered_scrape(worker, &to, transaction, &counts);
+                        self.count_reply(worker, &to, "gathered scrape replies");
                     }
-                    _ => self.announce_answered(worker, now_us, &to, &bytes),
+                    _ => self.check_announce_reply(worker, now_us, &to, &bytes),
                 },
-                Event::Took { from, words: Content::UdpAnnounce(message) } => {
+                Event::Received { from, content: MessageContent::UdpAnnounce(message) } => {
                     let key = (message.to.source, message.transaction_id);
-                    let open = self
-                        .open
-                        .get_mut(&key)
-                        .and_then(|open| open.iter_mut().find(|open| open.travels && open.to == message.to));
-                    let open = open.unwrap_or_else(|| {
-                        panic!("{from} has sent an announce that no client sent: {message:?}")
+                    let open = self.open.get_mut(&key).and_then(|open| {
+                        open.iter_mut().find(|open| open.is_in_mesh && open.to == message.to)
                     });
-                    assert_eq!(open.owner, worker, "it came to the wrong worker");
-                    open.travels = false;
+                    let open =
+                        open.unwrap_or_else(|| panic!("worker {from} sent an unknown announce: {message:?}"));
+                    assert_eq!(open.owner, worker, "the message came to the wrong worker");
+                    open.is_in_mesh = false;
                     self.unanswered[worker] += 1;
                     self.log.add("forwarded announces", 1);
                 }
-                Event::Took { from, words } => self.took(worker, from, words),
-                Event::Posted { to, words, was_taken } => self.answered(worker, now_us, to, words, was_taken),
+                Event::Received { from, content } => self.check_received(worker, from, content),
+                Event::Posted { to, content, was_taken } => {
+                    self.check_answer_message(worker, now_us, to, content, was_taken)
+                }
             }
         }
     }
 
-    /// An announce by UDP was answered.
-    fn announce_answered(&mut self, worker: usize, now_us: u64, to: &Endpoint, bytes: &[u8]) {
+    /// Checks the reply to an announce by UDP.
+    fn check_announce_reply(&mut self, worker: usize, now_us: u64, to: &Endpoint, bytes: &[u8]) {
         let (transaction, reply) = Reply::read(bytes, to.source);
         let Reply::Announce { interval_secs, seeders, leechers, peers } = reply else {
-            panic!("no client asked for {reply:?}")
+            panic!("unexpected reply: {reply:?}")
         };
         let key = (to.source, transaction);
         let waiting = self.open.get_mut(&key).filter(|open| !open.is_empty());
-        let waiting =
-            waiting.unwrap_or_else(|| panic!("no client at {} asked for {transaction:#x}", to.source));
-        let at = waiting.iter().position(|open| !open.travels && open.owner == worker && open.to == *to);
-        let at = at.unwrap_or_else(|| panic!("worker {worker} answers what it was not asked"));
-        let open = waiting.remove(at).expect("it was found");
+        let waiting = waiting
+            .unwrap_or_else(|| panic!("no announce of {} has the transaction {transaction:#x}", to.source));
+        let at = waiting.iter().position(|open| !open.is_in_mesh && open.owner == worker && open.to == *to);
+        let at = at.unwrap_or_else(|| panic!("worker {worker} answers an announce that it does not have"));
+        let open = waiting.remove(at).expect("the position was found");
         if waiting.is_empty() {
             self.open.remove(&key);
         }
-        assert_eq!(open.to, *to, "the way back");
+        assert_eq!(open.to, *to, "address of the reply");
         self.unanswered[worker] -= 1;
         self.check_interval(interval_secs);
-        let said = Answered { seeders, leechers, downloaded: None, peers: &peers, ids: &[] };
-        self.announced(worker, now_us, &open.wish, open.terms, &said);
-        self.replied(worker, to, "answered announces");
+        let values = ReplyValues { seeders, leechers, downloaded: None, peers: &peers, ids: &[] };
+        self.check_answer(worker, now_us, &open.request, open.terms, &values);
+        self.count_reply(worker, to, "UDP announce replies");
     }
 
-    /// The owner of a swarm has taken an announce.
-    pub(crate) fn announced(
+    /// Checks the answer of the owner of a swarm to an announce.
+    pub(crate) fn check_answer(
         &mut self,
         worker: usize,
         now_us: u64,
-        wish: &ClientAnnounce,
+        request: &ClientAnnounce,
         terms: Terms,
-        said: &Answered<'_>,
+        values: &ReplyValues<'_>,
     ) {
-        let was_refused = self.oracle.announce(worker, now_us, wish, terms, said);
-        self.log.add("refused by a full table", u64::from(was_refused));
-        self.log.add("peers handed out", said.peers.len() as u64);
+        let was_refused = self.oracle.announce(worker, now_us, request, terms, values);
+        self.log.add("announces refused by a full table", u64::from(was_refused));
+        self.log.add("peers returned", values.peers.len() as u64);
     }
 
-    /// After a turn: all is answered that had to be, counted as it was, and in the table that is in the oracle's.
-    pub(crate) fn after_turn(&mut self, worker: usize, now_us: u64, engine: &Engine, swept: bool) {
-        assert_eq!(self.unanswered[worker], 0, "announces that this turn has not answered");
-        assert!(self.waited[worker].is_empty(), "responses that this turn has not sent");
+    /// Checks a worker after a turn: all announces are answered, the counters are right and the table is as expected.
+    pub(crate) fn check_turn(&mut self, worker: usize, now_us: u64, engine: &Engine, swept: bool) {
+        assert_eq!(self.unanswered[worker], 0, "announces without an answer after the turn");
+        assert!(self.late_responses[worker].is_empty(), "responses that the turn has not sent");
         self.check_counters(worker, engine);
         let counted = |counter| engine.counters.get(counter);
-        let all = Gone {
+        let all = RemovedPeers {
             expired: counted(Counter::ExpiredPeers),
             evicted: counted(Counter::EvictedPeers),
             denied: counted(Counter::DeniedPeers),
         };
-        let before = std::mem::replace(&mut self.gone[worker], all);
-        let gone = Gone {
+        let before = std::mem::replace(&mut self.removed[worker], all);
+        let removed = RemovedPeers {
             expired: all.expired - before.expired,
             evicted: all.evicted - before.evicted,
             denied: all.denied - before.denied,
         };
         if swept {
-            self.oracle.pass(worker, now_us);
+            self.oracle.advance(worker, now_us);
         }
-        if self.oracle.is_due(worker, now_us, gone, &self.rules[worker]) {
-            self.oracle.compare(worker, now_us, engine, gone, &self.rules[worker]);
+        if self.oracle.needs_comparison(worker, now_us, removed, &self.rules[worker]) {
+            self.oracle.compare(worker, now_us, engine, removed, &self.rules[worker]);
         }
-        for (kind, count) in
-            [("expired", gone.expired), ("evicted", gone.evicted), ("swept as denied", gone.denied)]
-        {
+        for (kind, count) in [
+            ("expired peers", removed.expired),
+            ("evicted peers", removed.evicted),
+            ("denied peers removed", removed.denied),
+        ] {
             self.log.add(kind, count);
         }
     }
 
-    /// Checks the counters, and whether requests wait.
+    /// Checks the counters, and whether the worker waits for others.
     pub(crate) fn check_counters(&self, worker: usize, engine: &Engine) {
         for counter in KNOWN {
-            let (counted, expected) = (engine.counters.get(counter), self.expected[worker].get(counter));
+            let (counted, expected) =
+                (engine.counters.get(counter), self.expected_counters[worker].get(counter));
             assert_eq!(counted, expected, "{counter:?} of worker {worker}");
         }
         assert_eq!(
             engine.is_waiting(),
             self.waits.is_waiting(worker),
-            "whether worker {worker} waits for others"
+            "worker {worker} waits for other workers"
         );
     }
 
-    /// Holds what a worker has published of how things stand.
+    /// Checks the gauges that a worker has published.
     pub(crate) fn check_gauges(&self, worker: usize, now_us: u64, engine: &Engine) {
-        let part = &self.oracle.parts[worker];
+        let table = &self.oracle.tables[worker];
         let (mut swarms, mut seeders, mut leechers, mut v6) = (0, 0, 0, 0);
-        for swarm in part.swarms.values() {
+        for swarm in table.swarms.values() {
             let counts = swarm.counts();
             swarms += u64::from(!swarm.peers.is_empty());
             seeders += u64::from(counts.seeders);
@@ -548,27 +563,27 @@ impl Check {
             (Counter::Seeders, seeders),
             (Counter::Leechers, leechers),
             (Counter::V6Peers, v6),
-            (Counter::Completed, part.completed),
-            (Counter::DropTableFull, part.refused),
+            (Counter::Completed, table.completed),
+            (Counter::DropTableFull, table.refused),
         ] {
             assert_eq!(engine.counters.get(counter), value, "{counter:?} of worker {worker}");
         }
         let (overdue, lag) =
             (self.oracle.longest_overdue_us(worker, now_us), engine.counters.get(Counter::SweepLagMs));
-        assert!(overdue / 1_000 <= lag, "a peer has outlived its time by {overdue} us, the lag is {lag} ms");
+        assert!(overdue / 1_000 <= lag, "a peer is overdue by {overdue} us, the lag is {lag} ms");
     }
 
     /// Checks that no request waits.
-    pub(crate) fn check_quiet(&self) {
-        assert!(self.open.is_empty(), "announces without an answer: {:?}", self.open.keys());
-        self.waits.check_quiet();
+    pub(crate) fn check_nothing_pending(&self) {
+        assert!(self.open.is_empty(), "announces without a reply: {:?}", self.open.keys());
+        self.waits.check_nothing_pending();
     }
 }
 
-/// Holds what a worker tells another of an announce to what the client has said.
-pub(crate) fn check_announce(announce: &Announce, wish: &ClientAnnounce, terms: Terms) {
-    let said = (announce.info_hash, announce.peer_id.0, announce.peer, announce.event, announce.seeder);
-    let peer = PeerAddr::new(wish.peer.ip(), wish.peer.port());
-    assert_eq!(said, (wish.info_hash, wish.peer_id, peer, wish.event, wish.seeder));
-    assert_eq!(usize::from(announce.num_want), terms.num_want, "peers wanted");
+/// Checks the announce in a message between workers against the one that the client sent.
+pub(crate) fn check_announce_fields(announce: &Announce, request: &ClientAnnounce, terms: Terms) {
+    let received = (announce.info_hash, announce.peer_id.0, announce.peer, announce.event, announce.seeder);
+    let peer = PeerAddr::new(request.peer.ip(), request.peer.port());
+    assert_eq!(received, (request.info_hash, request.peer_id, peer, request.event, request.seeder));
+    assert_eq!(usize::from(announce.num_want), terms.num_want, "num_want");
 }

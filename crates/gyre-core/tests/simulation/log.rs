@@ -1,15 +1,15 @@
-//! Owns the log of a run: the last events, which explain a failure, how many there were of each
-//! kind, and a hash of all of them, which two runs of one seed have in common.
+//! Owns the log of a run: the last events, for reading after a failure, the number of events of each kind, and a hash
+//! of all events, which is the same in each run of a seed.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::{Arguments, Write as _};
 use std::rc::Rc;
 
-/// Events that are shown of a run that has failed.
-const SHOWN: usize = 60;
+/// Number of events that are printed after a failure.
+const SHOWN_EVENTS: usize = 60;
 
-/// The events of a run, wherever they are noted.
+/// The events of a run. Clones share them.
 #[derive(Clone, Default)]
 pub(crate) struct Log(Rc<RefCell<Events>>);
 
@@ -21,11 +21,11 @@ struct Events {
 }
 
 impl Log {
-    /// Notes an event of this kind.
+    /// Logs an event.
     pub(crate) fn note(&self, kind: &'static str, what: Arguments<'_>) {
         let events = &mut *self.0.borrow_mut();
         let mut line = match events.last.len() {
-            SHOWN => events.last.pop_front().unwrap_or_default(),
+            SHOWN_EVENTS => events.last.pop_front().unwrap_or_default(),
             _ => String::new(),
         };
         line.clear();
@@ -37,7 +37,7 @@ impl Log {
         *events.counts.entry(kind).or_default() += 1;
     }
 
-    /// Counts events without details.
+    /// Counts events without logging them.
     pub(crate) fn add(&self, kind: &'static str, more: u64) {
         *self.0.borrow_mut().counts.entry(kind).or_default() += more;
     }
@@ -46,7 +46,7 @@ impl Log {
         self.0.borrow().hash
     }
 
-    /// What has happened, and how often.
+    /// Returns the number of events by kind, without zeros.
     pub(crate) fn counts(&self) -> BTreeMap<&'static str, u64> {
         self.0
             .borrow()
@@ -57,7 +57,7 @@ impl Log {
             .collect()
     }
 
-    /// The last events, one to a line.
+    /// Returns the last events, one per line.
     pub(crate) fn last(&self) -> String {
         self.0.borrow().last.iter().fold(String::new(), |text, line| text + "  " + line + "\n")
     }

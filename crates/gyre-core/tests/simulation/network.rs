@@ -1,4 +1,4 @@
-//! Owns the network: datagrams on their way, of which some are lost, come twice, too late, cut or changed.
+//! Owns the network. It delays datagrams, and may lose, repeat, reorder, truncate or alter them.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -6,64 +6,65 @@ use std::net::SocketAddr;
 use fastrand::Rng;
 
 use crate::log::Log;
-use crate::plan::{Permille, Weather};
+use crate::plan::{NetworkFaults, Permille};
 
-/// A datagram on its way.
+/// A datagram in the network.
 #[derive(Clone, Debug)]
 pub(crate) enum Packet {
     ToTracker { from: SocketAddr, bytes: Vec<u8> },
     ToClient { to: SocketAddr, bytes: Vec<u8> },
 }
 
-/// What is on its way, by when it arrives.
+/// All datagrams in the network, ordered by the time of arrival.
 pub(crate) struct Network {
-    weather: Weather,
-    on_the_way: BTreeMap<(u64, u64), Packet>,
+    weather: NetworkFaults,
+    in_flight: BTreeMap<(u64, u64), Packet>,
     sent: u64,
 }
 
-/// Whether an event of this frequency happens now.
+/// Returns true with the probability `how_often`.
 pub(crate) fn happens(rng: &mut Rng, how_often: Permille) -> bool {
     rng.u16(..1_000) < how_often
 }
 
 impl Network {
-    pub(crate) fn new(weather: Weather) -> Self {
-        Self { weather, on_the_way: BTreeMap::new(), sent: 0 }
+    pub(crate) fn new(weather: NetworkFaults) -> Self {
+        Self { weather, in_flight: BTreeMap::new(), sent: 0 }
     }
 
-    /// Takes a datagram. What is changed on its way does not come twice, so that two alike are alike to the byte.
+    /// Sends a datagram. An altered or truncated one is not repeated as well, so repeated datagrams have the same
+    /// bytes.
     pub(crate) fn send(&mut self, at_us: u64, mut packet: Packet, rng: &mut Rng, log: &Log) {
         if happens(rng, self.weather.lost) {
-            return log.add("lost", 1);
+            return log.add("lost datagrams", 1);
         }
         let (Packet::ToTracker { bytes, .. } | Packet::ToClient { bytes, .. }) = &mut packet;
         if happens(rng, self.weather.truncated) {
             bytes.truncate(rng.usize(..bytes.len().max(1)));
-            log.add("truncated", 1);
+            log.add("truncated datagrams", 1);
         } else if happens(rng, self.weather.altered) && !bytes.is_empty() {
             let at = rng.usize(..bytes.len());
             bytes[at] ^= 1 << rng.u8(..8);
-            log.add("altered", 1);
+            log.add("altered datagrams", 1);
         } else if happens(rng, self.weather.repeated) {
             self.put(at_us, packet.clone(), rng, log);
-            log.add("repeated", 1);
+            log.add("repeated datagrams", 1);
         }
         self.put(at_us, packet, rng, log);
     }
 
     fn put(&mut self, at_us: u64, packet: Packet, rng: &mut Rng, log: &Log) {
         let arrives = at_us + rng.u64(..=self.weather.delay_us);
-        if self.on_the_way.last_key_value().is_some_and(|((last, _), _)| *last > arrives) {
-            log.add("reordered", 1);
+        if self.in_flight.last_key_value().is_some_and(|((last, _), _)| *last > arrives) {
+            log.add("reordered datagrams", 1);
         }
         self.sent += 1;
-        self.on_the_way.insert((arrives, self.sent), packet);
+        self.in_flight.insert((arrives, self.sent), packet);
     }
 
-    /// The next one that has arrived.
+    /// Removes the next datagram that has arrived.
     pub(crate) fn arrived(&mut self, at_us: u64) -> Option<Packet> {
-        let first = self.on_the_way.first_entry()?;
+        let first = self.in_flight.first_entry()?;
         (first.key().0 <= at_us).then(|| first.remove())
     }
 }

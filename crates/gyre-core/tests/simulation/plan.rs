@@ -1,64 +1,64 @@
-//! Owns what a seed decides at once: how large the world is, how fast its time goes, what goes wrong in it, how often.
+//! Owns the parameters of a simulation, which the seed decides at the start: size, speed and the rates of faults.
 
 use fastrand::Rng;
 
 use gyre_core::engine::Policy;
 use gyre_core::throttle::{Rate, SourceLimits};
 
-/// How datagrams find their worker.
+/// How a datagram is assigned to a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Steering {
     InfoHash,
     Chance,
 }
 
-/// How often something happens, in thousandths.
+/// A probability in thousandths.
 pub(crate) type Permille = u16;
 
-/// What a seed decides.
+/// The parameters of a simulation.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) steps: u32,
     pub(crate) workers: usize,
     pub(crate) steering: Steering,
-    /// Time between two steps, at most.
+    /// Longest time between two steps.
     pub(crate) step_us: u64,
     pub(crate) policy: Policy,
     pub(crate) window_secs: u32,
-    /// The secret of the connection ids outlives the process.
+    /// Whether the secret of the connection ids is kept over restarts.
     pub(crate) keeps_secret: bool,
     pub(crate) with_middleware: bool,
     pub(crate) limits: SourceLimits,
     pub(crate) clients: usize,
     pub(crate) swarms: usize,
-    /// Frequency of info-hashes that are asked for once and never again, as in a flood.
-    pub(crate) strangers: Permille,
-    /// Requests by HTTP, of all.
+    /// Requests for an info-hash that is used only once, as in a flood.
+    pub(crate) unknown_hashes: Permille,
+    /// Requests by HTTP.
     pub(crate) http: Permille,
     pub(crate) scrapes: Permille,
     pub(crate) stops: Permille,
-    /// Requests that are wrong in some way.
+    /// Invalid requests.
     pub(crate) junk: Permille,
-    pub(crate) network: Weather,
+    pub(crate) network: NetworkFaults,
     pub(crate) faults: Faults,
-    /// Pieces of one slice of a snapshot.
+    /// Pieces per slice of a snapshot.
     pub(crate) slice: usize,
-    /// Datagrams that wait in a socket.
+    /// Number of datagrams that fit into a socket.
     pub(crate) socket_room: usize,
 }
 
-/// What the network does to datagrams, in thousandths of them.
+/// Faults of the network, per datagram.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Weather {
+pub(crate) struct NetworkFaults {
     pub(crate) lost: Permille,
     pub(crate) repeated: Permille,
     pub(crate) truncated: Permille,
     pub(crate) altered: Permille,
-    /// The longest way.
+    /// Longest delay.
     pub(crate) delay_us: u64,
 }
 
-/// What else goes wrong, in thousandths of the steps.
+/// Other faults, per step.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Faults {
     pub(crate) stall: Permille,
@@ -69,20 +69,20 @@ pub(crate) struct Faults {
     pub(crate) restart: Permille,
 }
 
-/// Some of what goes wrong does not in half of the worlds, so that the rest is seen alone too.
+/// Draws a rate up to `most`, or 0 in half of the plans, so that other faults are also seen alone.
 fn sometimes(rng: &mut Rng, most: Permille) -> Permille {
     if rng.bool() { rng.u16(..=most) } else { 0 }
 }
 
-/// One of these.
-pub(crate) fn one<T: Copy>(rng: &mut Rng, of: &[T]) -> T {
+/// Draws an element of a slice.
+pub(crate) fn pick<T: Copy>(rng: &mut Rng, of: &[T]) -> T {
     of[rng.usize(..of.len())]
 }
 
-/// Some of what a source may ask for is limited.
+/// Draws limits per source.
 fn limits(rng: &mut Rng) -> SourceLimits {
     let mut rate = || -> Option<Rate> {
-        let text = one(rng, &["", "", "1/s:1", "2/s:5", "10/m:2", "100/s:100"]);
+        let text = pick(rng, &["", "", "1/s:1", "2/s:5", "10/m:2", "100/s:100"]);
         text.parse().ok()
     };
     let (connects, announces, scrapes, http_requests, wrong_ids) = (rate(), rate(), rate(), rate(), rate());
@@ -92,8 +92,8 @@ fn limits(rng: &mut Rng) -> SourceLimits {
         scrapes,
         http_requests,
         wrong_ids,
-        ban_secs: one(rng, &[1, 60]),
-        network_share: one(rng, &[0, 3]),
+        ban_secs: pick(rng, &[1, 60]),
+        network_share: pick(rng, &[0, 3]),
         ..SourceLimits::default()
     }
 }
@@ -106,10 +106,10 @@ impl Plan {
             false => usize::MAX,
         };
         let policy = Policy {
-            announce_interval_secs: one(rng, &[1, 15, 16, 1_800]),
+            announce_interval_secs: pick(rng, &[1, 15, 16, 1_800]),
             min_interval_secs: 900,
-            max_peers: one(rng, &[0, 1, 30, 50, 200]),
-            peer_timeout_secs: one(rng, &[1, 7, 30, 100, 150, 3_825]),
+            max_peers: pick(rng, &[0, 1, 30, 50, 200]),
+            peer_timeout_secs: pick(rng, &[1, 7, 30, 100, 150, 3_825]),
             table_bytes,
         };
         let workers = if rng.u8(..40) == 0 { rng.usize(9..20) } else { rng.usize(1..=6) };
@@ -117,25 +117,25 @@ impl Plan {
             steps: if is_short_of_memory { 6_000 } else { rng.u32(500..3_000) },
             workers,
             steering: if rng.bool() { Steering::InfoHash } else { Steering::Chance },
-            step_us: one(rng, &[2_000, 20_000, 200_000, 2_000_000]),
+            step_us: pick(rng, &[2_000, 20_000, 200_000, 2_000_000]),
             policy,
-            window_secs: one(rng, &[10, 60, 120]),
+            window_secs: pick(rng, &[10, 60, 120]),
             keeps_secret: rng.u8(..4) > 0,
             with_middleware: rng.u8(..3) == 0,
             limits: if rng.u8(..4) == 0 { limits(rng) } else { SourceLimits::default() },
-            clients: one(rng, &[3, 20, 80, 300]),
-            swarms: one(rng, &[1, 3, 12, 60]),
-            strangers: if is_short_of_memory { 900 } else { sometimes(rng, 100) },
+            clients: pick(rng, &[3, 20, 80, 300]),
+            swarms: pick(rng, &[1, 3, 12, 60]),
+            unknown_hashes: if is_short_of_memory { 900 } else { sometimes(rng, 100) },
             http: sometimes(rng, 600),
             scrapes: rng.u16(..250),
             stops: rng.u16(..150),
             junk: sometimes(rng, 200),
-            network: Weather {
+            network: NetworkFaults {
                 lost: sometimes(rng, 150),
                 repeated: sometimes(rng, 150),
                 truncated: sometimes(rng, 50),
                 altered: sometimes(rng, 50),
-                delay_us: one(rng, &[0, 3_000, 100_000, 3_000_000]),
+                delay_us: pick(rng, &[0, 3_000, 100_000, 3_000_000]),
             },
             faults: Faults {
                 stall: sometimes(rng, 12),
@@ -145,8 +145,8 @@ impl Plan {
                 snapshot: sometimes(rng, 20),
                 restart: sometimes(rng, 3),
             },
-            slice: one(rng, &[1, 3, 20, 200, 2_048]),
-            socket_room: one(rng, &[8, 500]),
+            slice: pick(rng, &[1, 3, 20, 200, 2_048]),
+            socket_room: pick(rng, &[8, 500]),
         }
     }
 }

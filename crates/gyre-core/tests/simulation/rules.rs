@@ -1,4 +1,4 @@
-//! Owns access lists in two forms: those of the tracker, and a naive one.
+//! Owns access lists: as plain sets for the model, and converted to the form of the tracker.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -9,22 +9,22 @@ use fastrand::Rng;
 use gyre_core::access::{Access, Clients, Entries, Hashes, Sources};
 use gyre_core::types::InfoHash;
 
-/// The clients and torrents that are allowed.
+/// Access lists, as plain sets.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Rules {
-    /// Without it every torrent is allowed.
+    /// Allowed torrents. `None` allows all.
     allowed: Option<BTreeSet<InfoHash>>,
-    /// Each with its end in seconds since 1970, if it has one.
+    /// Denied torrents, with the Unix time in seconds at which the entry ends, if it does.
     denied: BTreeMap<InfoHash, Option<u64>>,
     clients: BTreeSet<[u8; 4]>,
     sources: BTreeSet<IpAddr>,
-    /// What is said to those whose torrent is not; nothing if it is empty.
+    /// Message for announces of denied torrents. If it is empty they get no reply.
     pub(crate) reason: String,
     started_unix_secs: u64,
 }
 
 impl Rules {
-    /// Draws lists over these torrents, clients and addresses.
+    /// Draws lists of these torrents, clients and addresses.
     pub(crate) fn draw(
         rng: &mut Rng,
         started_unix_secs: u64,
@@ -35,7 +35,7 @@ impl Rules {
     ) -> Self {
         let mut rules = Self { started_unix_secs, ..Self::default() };
         if rng.u8(..4) == 0 {
-            return rules; // everything is allowed again
+            return rules; // everything is allowed
         }
         if rng.u8(..4) == 0 {
             rules.allowed = Some(hashes.iter().filter(|_| rng.u8(..4) > 0).copied().collect());
@@ -51,7 +51,7 @@ impl Rules {
         rules
     }
 
-    /// Returns the lists of the tracker.
+    /// Returns the lists in the form of the tracker.
     pub(crate) fn access(&self) -> Arc<Access> {
         let mut access = Access {
             torrent_reason: self.reason.clone(),
@@ -70,20 +70,20 @@ impl Rules {
         }
         if !self.clients.is_empty() {
             let mut clients = Clients::default();
-            self.clients.iter().for_each(|client| clients.enter(&[client]).expect("a client's name"));
+            self.clients.iter().for_each(|client| clients.enter(&[client]).expect("a valid prefix"));
             access.clients.deny.push(Arc::new(clients.finish()));
         }
         if !self.sources.is_empty() {
             let mut sources = Sources::default();
             for source in &self.sources {
-                sources.enter(&[source.to_string().as_bytes()]).expect("an address");
+                sources.enter(&[source.to_string().as_bytes()]).expect("a valid address");
             }
             access.sources.deny.push(Arc::new(sources.finish()));
         }
         Arc::new(access)
     }
 
-    /// The same lists in a process that was started at another time.
+    /// Returns the lists for a process with another start time.
     pub(crate) fn of_process(&self, started_unix_secs: u64) -> Self {
         Self { started_unix_secs, ..self.clone() }
     }

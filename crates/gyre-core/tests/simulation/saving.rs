@@ -1,5 +1,5 @@
-//! Owns snapshots: written slice by slice while the worker goes on, held to what the table had meanwhile, read again by
-//! another process.
+//! Owns snapshots. A worker writes one in slices while it goes on. What it writes is checked against the model, and
+//! another process reads it.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,19 +14,19 @@ use gyre_core::types::InfoHash;
 
 use crate::check::Check;
 
-/// A worker's part of a snapshot, on its way to a file.
-pub(crate) struct Save {
+/// The snapshot of one worker, while it is written.
+pub(crate) struct SnapshotPart {
     writer: SnapshotWriter,
     pub(crate) file: Vec<u8>,
-    /// Peers that announced some time ago are left out.
+    /// Whether old peers are left out.
     is_partial: bool,
-    /// The peers at its start, each with its serial number.
-    there: BTreeMap<(InfoHash, SocketAddr), u64>,
-    met: BTreeSet<(InfoHash, SocketAddr)>,
-    /// The swarm that the last slice ended in, and how often a seeder had become a leecher by then.
+    /// Peers at the start of the snapshot, with their serial numbers.
+    peers_at_start: BTreeMap<(InfoHash, SocketAddr), u64>,
+    saved_peers: BTreeSet<(InfoHash, SocketAddr)>,
+    /// The swarm that the last slice ended in, with its count of seeders that became leechers.
     paused_in: Option<(InfoHash, u64)>,
-    /// Swarms that a pause fell into, in which a seeder became a leecher meanwhile: of these one may be missed.
-    excused: BTreeSet<InfoHash>,
+    /// Swarms in which a seeder became a leecher while the snapshot paused inside them. It may miss a peer of them.
+    may_miss_peers: BTreeSet<InfoHash>,
 }
 
 /// A snapshot: a file for each worker that wrote it.
@@ -36,30 +36,30 @@ pub(crate) struct Snapshot {
     pub(crate) began_unix_secs: u64,
 }
 
-impl Save {
-    pub(crate) fn begin(worker: usize, check: &Check, young_secs: Option<u32>) -> Self {
-        let swarms = &check.oracle.parts[worker].swarms;
+impl SnapshotPart {
+    pub(crate) fn begin(worker: usize, check: &Check, max_age_secs: Option<u32>) -> Self {
+        let swarms = &check.oracle.tables[worker].swarms;
         let peers = swarms.iter().flat_map(|(hash, swarm)| {
             swarm.peers.iter().map(|(address, peer)| ((*hash, *address), peer.serial))
         });
         let mut file = Vec::new();
         Self {
-            writer: SnapshotWriter::start(young_secs, &mut file),
+            writer: SnapshotWriter::start(max_age_secs, &mut file),
             file,
-            is_partial: young_secs.is_some(),
-            there: peers.collect(),
-            met: BTreeSet::new(),
+            is_partial: max_age_secs.is_some(),
+            peers_at_start: peers.collect(),
+            saved_peers: BTreeSet::new(),
             paused_in: None,
-            excused: BTreeSet::new(),
+            may_miss_peers: BTreeSet::new(),
         }
     }
 
-    /// Whether all is written.
+    /// Returns whether everything is written.
     pub(crate) fn is_done(&self) -> bool {
         self.writer.is_done()
     }
 
-    /// Writes a slice of at least `at_least` pieces. Returns true at the end.
+    /// Writes a slice of at least `at_least` pieces. Returns whether it was the last one.
     pub(crate) fn slice(
         &mut self,
         worker: usize,
@@ -68,12 +68,12 @@ impl Save {
         at_least: usize,
         unix_secs: u64,
     ) -> bool {
-        let swarms = &check.oracle.parts[worker].swarms;
-        let relapses = |hash: &InfoHash| swarms.get(hash).map(|swarm| swarm.relapses);
+        let swarms = &check.oracle.tables[worker].swarms;
+        let demotions = |hash: &InfoHash| swarms.get(hash).map(|swarm| swarm.demotions);
         if let Some((hash, before)) = self.paused_in
-            && relapses(&hash) != Some(before)
+            && demotions(&hash) != Some(before)
         {
-            self.excused.insert(hash);
+            self.may_miss_peers.insert(hash);
         }
         if self.is_done() {
             return true;
@@ -82,59 +82,65 @@ impl Save {
         engine.save_slice(&mut self.writer, at_least, unix_secs, &mut self.file);
         for piece in pieces(&self.file[start..], unix_secs) {
             let (Saved::Swarm { info_hash, .. } | Saved::Peer { info_hash, .. }) = piece;
-            self.paused_in = relapses(&info_hash).map(|relapses| (info_hash, relapses));
-            let swarm = swarms.get(&info_hash).unwrap_or_else(|| panic!("an unknown swarm: {piece:?}"));
+            self.paused_in = demotions(&info_hash).map(|demotions| (info_hash, demotions));
+            let swarm = swarms
+                .get(&info_hash)
+                .unwrap_or_else(|| panic!("a swarm that the model does not have: {piece:?}"));
             match piece {
-                // Where a slice begins in the middle of a swarm nothing is said of its downloads.
+                // A slice that starts inside a swarm has no downloads of it.
                 Saved::Swarm { downloaded, .. } => assert!([0, swarm.downloaded].contains(&downloaded)),
                 Saved::Peer { peer, seeder, .. } => {
                     let known = swarm.peers.get(&peer.unpack()).map(|known| known.seeder);
-                    assert_eq!(known, Some(seeder), "what was saved of {:?}", peer.unpack());
-                    self.met.insert((info_hash, peer.unpack()));
+                    assert_eq!(known, Some(seeder), "whether {:?} was saved as a seeder", peer.unpack());
+                    self.saved_peers.insert((info_hash, peer.unpack()));
                 }
             }
         }
         if self.is_done() {
-            self.hold(worker, check);
+            self.check_complete(worker, check);
         }
         self.is_done()
     }
 
-    /// Checks that the file has all peers that were there all the time.
-    fn hold(&self, worker: usize, check: &Check) {
+    /// Checks that all peers that stayed from the start to the end are in the file.
+    fn check_complete(&self, worker: usize, check: &Check) {
         if self.is_partial {
             return;
         }
-        let swarms = &check.oracle.parts[worker].swarms;
-        for ((hash, address), serial) in &self.there {
+        let swarms = &check.oracle.tables[worker].swarms;
+        for ((hash, address), serial) in &self.peers_at_start {
             let stayed = swarms.get(hash).and_then(|swarm| swarm.peers.get(address));
             let stayed = stayed.is_some_and(|peer| peer.serial == *serial);
-            let met = self.met.contains(&(*hash, *address));
-            assert!(met || !stayed || self.excused.contains(hash), "{address} of {hash:?} was not saved");
+            let was_saved = self.saved_peers.contains(&(*hash, *address));
+            assert!(
+                was_saved || !stayed || self.may_miss_peers.contains(hash),
+                "peer {address} of {hash:?} was not saved"
+            );
         }
     }
 }
 
-/// The pieces of some blocks.
+/// Returns the pieces in these blocks.
 fn pieces(blocks: &[u8], unix_secs: u64) -> Vec<Saved> {
     let file = [&file_head()[..], blocks].concat();
-    let mut reader = Reader::new(&file[..]).expect("a file's head");
+    let mut reader = Reader::new(&file[..]).expect("a valid file head");
     let mut pieces = Vec::new();
     while reader.read_block(unix_secs, &mut pieces).is_ok_and(|more| more) {}
     pieces
 }
 
-/// Deals the pieces of a file to the workers that own them now; says whether it was whole.
-fn dealt(file: &[u8], unix_secs: u64, owners: &Owners) -> (Vec<(usize, Vec<Saved>)>, bool) {
-    let hands = RefCell::new(Vec::new());
-    let give =
-        |owner: gyre_core::types::WorkerId, hand: Vec<Saved>| hands.borrow_mut().push((owner.index(), hand));
+/// Reads a file and returns its pieces by owner, and whether the file was undamaged.
+fn read_by_owner(file: &[u8], unix_secs: u64, owners: &Owners) -> (Vec<(usize, Vec<Saved>)>, bool) {
+    let batches = RefCell::new(Vec::new());
+    let give = |owner: gyre_core::types::WorkerId, batch: Vec<Saved>| {
+        batches.borrow_mut().push((owner.index(), batch))
+    };
     let read = distribute(file, unix_secs, owners, give);
-    (hands.into_inner(), read.is_ok())
+    (batches.into_inner(), read.is_ok())
 }
 
 impl Snapshot {
-    /// Has the engines of a new process begin with what was saved; returns how many peers that was.
+    /// Restores the snapshot into the engines of a new process. Returns the number of peers.
     pub(crate) fn restore(
         &self,
         now: Timestamp,
@@ -144,26 +150,26 @@ impl Snapshot {
     ) -> u64 {
         let mut restored = 0;
         for file in &self.files {
-            let (hands, is_whole) = dealt(file, unix_secs, &check.owners);
-            check.log.add("damaged files", u64::from(!is_whole));
-            for (owner, hand) in hands {
-                for piece in &hand {
+            let (batches, is_whole) = read_by_owner(file, unix_secs, &check.owners);
+            check.log.add("damaged snapshot files", u64::from(!is_whole));
+            for (owner, batch) in batches {
+                for piece in &batch {
                     check.oracle.load(owner, now.as_micros(), piece, false);
                 }
-                restored += engines[owner].restore(now, hand);
+                restored += engines[owner].restore(now, batch);
             }
         }
         for (worker, engine) in engines.iter_mut().enumerate() {
             engine.gauge(now);
             if check.oracle.is_limited {
-                check.oracle.learn_refused(worker, engine);
+                check.oracle.apply_refusals(worker, engine);
             }
         }
         restored
     }
 
-    /// The pieces by the hand, for workers that serve already.
-    pub(crate) fn hands(&self, unix_secs: u64, owners: &Owners) -> Vec<(usize, Vec<Saved>)> {
-        self.files.iter().flat_map(|file| dealt(file, unix_secs, owners).0).collect()
+    /// Returns the pieces by owner, for workers that already serve.
+    pub(crate) fn batches(&self, unix_secs: u64, owners: &Owners) -> Vec<(usize, Vec<Saved>)> {
+        self.files.iter().flat_map(|file| read_by_owner(file, unix_secs, owners).0).collect()
     }
 }

@@ -1,5 +1,5 @@
-//! Owns requests that a worker answers in a task: those by HTTP, and those that the middleware waits with. Here the
-//! world is the executor.
+//! Owns requests that a worker answers in a task: HTTP requests, and requests for which the middleware waits. The world
+//! is the executor.
 
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
@@ -13,7 +13,7 @@ use gyre_core::counters::Counter;
 use gyre_core::engine::context::{AnnounceRequest, RequestContext, Response, ScrapeRequest};
 use gyre_core::engine::middleware::Middleware;
 use gyre_core::engine::task::{self, Step, Swarms};
-use gyre_core::engine::{Answer, Engine, Gate, Outcome, Source, Verdict as Judged, Waiting};
+use gyre_core::engine::{Answer, Engine, Gate, Outcome, Source, Verdict, Waiting};
 use gyre_core::error::{Code, TrackerError};
 use gyre_core::limits::WAIT_DEADLINE_MS;
 use gyre_core::throttle::Limited;
@@ -23,42 +23,42 @@ use gyre_core::wire::query::{AnnounceQuery, ScrapeQuery};
 
 use crate::bytes::{self, ClientAnnounce, Reply};
 use crate::check::Check;
-use crate::verdict::refusal;
-use crate::watch::{Event, Events, Watched};
+use crate::middleware::refusal;
+use crate::watch::{Event, Events, WatchedMailbox};
 
-/// What a worker's tasks share.
+/// State that the tasks of a worker share.
 pub(crate) struct Shared {
     pub(crate) me: usize,
     pub(crate) engine: RefCell<Engine>,
-    pub(crate) mesh: RefCell<Watched>,
-    /// What has happened and is yet to be checked.
+    pub(crate) mesh: RefCell<WatchedMailbox>,
+    /// Events that are not checked yet.
     pub(crate) events: Events,
     pub(crate) check: Rc<RefCell<Check>>,
     pub(crate) now: Cell<Timestamp>,
 }
 
-/// What a client asks by HTTP.
+/// A request by HTTP.
 #[derive(Clone, Debug)]
-pub(crate) enum Asking {
-    Announce { wish: ClientAnnounce, wants_ids: bool },
+pub(crate) enum HttpRequest {
+    Announce { request: ClientAnnounce, wants_ids: bool },
     Scrape(Vec<InfoHash>),
 }
 
-/// Set when a task is woken.
+/// Set when a task must be polled.
 #[derive(Default)]
-pub(crate) struct Flag(AtomicBool);
+pub(crate) struct WakeFlag(AtomicBool);
 
-impl Wake for Flag {
+impl Wake for WakeFlag {
     fn wake(self: Arc<Self>) {
         self.0.store(true, Ordering::Relaxed);
     }
 }
 
-/// A request in the hands of a task.
+/// A task that answers a request.
 pub(crate) struct Task {
     future: LocalBoxFuture<'static, ()>,
-    woken: Arc<Flag>,
-    /// When the middleware has waited for too long, if it waits.
+    woken: Arc<WakeFlag>,
+    /// When the middleware has waited too long, if it waits.
     pub(crate) deadline_us: Option<u64>,
     pub(crate) by_http: bool,
 }
@@ -69,11 +69,11 @@ impl Task {
         deadline_us: Option<u64>,
         by_http: bool,
     ) -> Self {
-        let woken = Arc::new(Flag(AtomicBool::new(true)));
+        let woken = Arc::new(WakeFlag(AtomicBool::new(true)));
         Self { future: Box::pin(future), woken, deadline_us, by_http }
     }
 
-    /// Polls the task if it was woken. Returns true at its end.
+    /// Polls the task if it was woken. Returns whether it has ended.
     pub(crate) fn run(&mut self) -> bool {
         let is_woken = self.woken.0.swap(false, Ordering::Relaxed);
         let waker = Waker::from(self.woken.clone());
@@ -81,15 +81,15 @@ impl Task {
     }
 }
 
-/// When the middleware has waited with a request of now for too long.
+/// Returns the deadline of a wait that starts now.
 pub(crate) fn wait_deadline_us(now: Timestamp) -> u64 {
     now.as_micros() + WAIT_DEADLINE_MS * 1_000
 }
 
-/// A place among those who wait, given back when the task goes.
-struct Place<M: Middleware>(Rc<RefCell<Gate<M>>>);
+/// A slot for a request that waits. It is returned on drop.
+struct WaitSlot<M: Middleware>(Rc<RefCell<Gate<M>>>);
 
-impl<M: Middleware> Drop for Place<M> {
+impl<M: Middleware> Drop for WaitSlot<M> {
     fn drop(&mut self) {
         self.0.borrow_mut().end_waiting();
     }
@@ -104,7 +104,7 @@ impl Shared {
         self.check.borrow_mut()
     }
 
-    /// What came of asking: the answer, at once or later. `None`: there is none.
+    /// Returns the answer, or `None` if the worker is busy or has given up.
     async fn answer(&self, outcome: Outcome) -> Option<Answer> {
         match outcome {
             Outcome::Ready(answer) => Some(answer),
@@ -113,24 +113,24 @@ impl Shared {
         }
     }
 
-    fn check_ask(&self, request: &RequestContext<'_>, outcome: &Outcome, events: Vec<Event>) {
+    fn check_outcome(&self, request: &RequestContext<'_>, outcome: &Outcome, events: Vec<Event>) {
         let now_us = self.now_us();
         match request {
             RequestContext::Announce(asked) => {
                 let source = if asked.is_source_udp() { Source::Udp } else { Source::Http };
-                let wish = announce_of(asked.ip, &asked.query);
-                self.check().announce_asked(self.me, now_us, &wish, source, outcome, &events);
+                let request = client_announce(asked.ip, &asked.query);
+                self.check().check_announce_outcome(self.me, now_us, &request, source, outcome, &events);
             }
             RequestContext::Scrape(asked) => {
-                self.check().scrape_asked_by_task(self.me, now_us, &asked.query.info_hashes, outcome, events);
+                self.check().check_scrape_outcome(self.me, now_us, &asked.query.info_hashes, outcome, events);
             }
-            RequestContext::Connect(_) => panic!("a connect asks no swarm"),
+            RequestContext::Connect(_) => panic!("a connect sends no question"),
         }
     }
 }
 
 impl task::Worker for Shared {
-    type Mailbox = Watched;
+    type Mailbox = WatchedMailbox;
 
     fn now(&self) -> Timestamp {
         self.now.get()
@@ -140,18 +140,18 @@ impl task::Worker for Shared {
         &self.engine
     }
 
-    fn mailbox(&self) -> &RefCell<Watched> {
+    fn mailbox(&self) -> &RefCell<WatchedMailbox> {
         &self.mesh
     }
 
     fn observe(&self, step: Step<'_>) {
         if std::thread::panicking() {
-            return; // the check may be borrowed
+            return; // `check` may be borrowed
         }
         match step {
-            Step::Ask(request, outcome) => self.check_ask(request, outcome, self.events.take()),
-            Step::Polled(ticket, polled) => self.check().polled(self.me, ticket, polled),
-            Step::Abandoned(ticket) => self.check().abandoned(self.me, ticket),
+            Step::Ask(request, outcome) => self.check_outcome(request, outcome, self.events.take()),
+            Step::Polled(ticket, polled) => self.check().check_poll(self.me, ticket, polled),
+            Step::Abandoned(ticket) => self.check().remove_wait(self.me, ticket),
             Step::Responded(request, Response::Connect(connect)) => {
                 let ip = request.connection().ip();
                 self.check().issue(self.now_us(), ip, connect.connection_id);
@@ -161,7 +161,7 @@ impl task::Worker for Shared {
     }
 }
 
-fn announce_of(ip: IpAddr, query: &AnnounceQuery) -> ClientAnnounce {
+fn client_announce(ip: IpAddr, query: &AnnounceQuery) -> ClientAnnounce {
     ClientAnnounce {
         info_hash: query.info_hash,
         peer_id: query.peer_id.0,
@@ -172,26 +172,26 @@ fn announce_of(ip: IpAddr, query: &AnnounceQuery) -> ClientAnnounce {
     }
 }
 
-fn query_of(wish: &ClientAnnounce, wants_ids: bool) -> AnnounceQuery {
+fn http_query(request: &ClientAnnounce, wants_ids: bool) -> AnnounceQuery {
     AnnounceQuery {
-        info_hash: wish.info_hash,
-        peer_id: PeerId(wish.peer_id),
-        port: wish.peer.port(),
+        info_hash: request.info_hash,
+        peer_id: PeerId(request.peer_id),
+        port: request.peer.port(),
         uploaded: 0,
         downloaded: 0,
-        left: Some(u64::from(!wish.seeder)),
-        event: wish.event,
-        num_want: wish.num_want,
+        left: Some(u64::from(!request.seeder)),
+        event: request.event,
+        num_want: request.num_want,
         compact: !wants_ids,
         no_peer_id: false,
     }
 }
 
-/// Waits with a request that came by UDP.
+/// Runs the middleware for a request by UDP that waits.
 pub(crate) async fn wait<M: Middleware>(shared: Rc<Shared>, gate: Rc<RefCell<Gate<M>>>, waiting: Waiting) {
     let Waiting { mut request, passed, to } = waiting;
     let middleware = gate.borrow().middleware();
-    let _place = Place(gate.clone());
+    let _slot = WaitSlot(gate.clone());
     let result = middleware.run(Some(passed), &mut request, &Swarms(&*shared)).await;
     let is_busy = |error: &TrackerError| error.code() == Code::Unavailable;
     let was_busy = result.as_ref().is_err_and(is_busy);
@@ -200,19 +200,19 @@ pub(crate) async fn wait<M: Middleware>(shared: Rc<Shared>, gate: Rc<RefCell<Gat
     let has_response = shared.engine.borrow_mut().end_wait(gate, &mut request, result, &to);
     let mut check = shared.check();
     match has_response {
-        false if was_busy => check.log.add("waited in vain", 1), // counted already
+        false if was_busy => check.log.add("waits that found a busy tracker", 1), // already counted
         false => {
-            assert!(!refused && !sent, "silence");
+            assert!(!refused && !sent, "no response to a refused or passed request");
             check.bump(shared.me, Counter::Silenced);
         }
         true => {
-            let (_, response) = gate.answered().last().expect("it leaves with the next turn");
+            let (_, response) = gate.answered().last().expect("the response is queued for the next turn");
             if refused {
                 check.bump(shared.me, Counter::Refused);
                 let message = refusal(request.is_connect()).to_owned();
                 assert_eq!(Reply::read(response, to.source).1, Reply::Error { message });
             }
-            check.waited(shared.me, &to, response);
+            check.add_late_response(shared.me, &to, response);
         }
     }
 }
@@ -222,57 +222,57 @@ pub(crate) async fn answer<M: Middleware>(
     shared: Rc<Shared>,
     gate: Rc<RefCell<Gate<M>>>,
     ip: IpAddr,
-    asking: Asking,
+    http_request: HttpRequest,
 ) {
     let now = shared.now.get();
     let permitted = shared.engine.borrow_mut().is_within_rate(now, ip, Limited::HttpRequest);
-    if !permitted || denies(&shared, ip, &asking) {
+    if !permitted || denies(&shared, ip, &http_request) {
         return;
     }
-    let mut request = match &asking {
-        Asking::Announce { wish, wants_ids } => {
-            let query = query_of(wish, *wants_ids);
+    let mut request = match &http_request {
+        HttpRequest::Announce { request, wants_ids } => {
+            let query = http_query(request, *wants_ids);
             RequestContext::Announce(AnnounceRequest::http(ip, "/announce?a=1", query))
         }
-        Asking::Scrape(info_hashes) => {
+        HttpRequest::Scrape(info_hashes) => {
             let query = Box::new(ScrapeQuery { info_hashes: info_hashes.iter().copied().collect() });
             RequestContext::Scrape(ScrapeRequest::http(ip, "/scrape?a=1", query))
         }
     };
-    let judged = gate.borrow().ask(&mut request);
-    match judged {
-        Judged::Pass => pass(&shared, ip, &asking).await,
-        Judged::Concluded(result) => conclude(&shared, &mut request, result),
-        Judged::Wait(passed) => {
-            let has_place = gate.borrow_mut().start_waiting();
-            assert!(has_place, "the world has fewer requests than may wait");
+    let verdict = gate.borrow().ask(&mut request);
+    match verdict {
+        Verdict::Pass => pass(&shared, ip, &http_request).await,
+        Verdict::Concluded(result) => conclude(&shared, &mut request, result),
+        Verdict::Wait(passed) => {
+            let has_slot = gate.borrow_mut().start_waiting();
+            assert!(has_slot, "the simulation has fewer requests than waiting slots");
             let middleware = gate.borrow().middleware();
-            let _place = Place(gate);
+            let _slot = WaitSlot(gate);
             let result = middleware.run(Some(passed), &mut request, &Swarms(&*shared)).await;
             conclude(&shared, &mut request, result);
         }
     }
 }
 
-/// Holds whether the lists deny a request by HTTP.
-fn denies(shared: &Shared, ip: IpAddr, asking: &Asking) -> bool {
+/// Returns whether the lists deny a request by HTTP, and checks it.
+fn denies(shared: &Shared, ip: IpAddr, http_request: &HttpRequest) -> bool {
     let (mut body, now) = (Vec::new(), shared.now.get());
-    let query = match asking {
-        Asking::Announce { wish, .. } => Some(query_of(wish, false)),
-        Asking::Scrape(_) => None,
+    let query = match http_request {
+        HttpRequest::Announce { request, .. } => Some(http_query(request, false)),
+        HttpRequest::Scrape(_) => None,
     };
     let denied = shared.engine.borrow_mut().deny_http(now, ip, query.as_ref(), &mut body);
     let mut check = shared.check();
     let permitted = check.rules[shared.me].permits_source(ip);
-    let expected = match asking {
+    let expected = match http_request {
         _ if !permitted => {
             check.bump(shared.me, Counter::DeniedSource);
             Some("this address is not allowed".to_owned())
         }
-        Asking::Announce { wish, .. } => check.denial(shared.me, now.as_micros(), wish),
-        Asking::Scrape(_) => None,
+        HttpRequest::Announce { request, .. } => check.denial_message(shared.me, now.as_micros(), request),
+        HttpRequest::Scrape(_) => None,
     };
-    assert_eq!(denied, expected.is_some(), "whether the lists deny it");
+    assert_eq!(denied, expected.is_some(), "whether the lists deny the request");
     if let Some(mut reason) = expected {
         if reason.is_empty() {
             reason = gyre_core::limits::DEFAULT_DENY_REASON.to_owned();
@@ -284,19 +284,26 @@ fn denies(shared: &Shared, ip: IpAddr, asking: &Asking) -> bool {
     denied
 }
 
-/// Asks the swarms without a wait of the middleware's, and writes the answer.
-async fn pass(shared: &Shared, ip: IpAddr, asking: &Asking) {
+/// Asks the swarms for a request that did not wait, and writes the response.
+async fn pass(shared: &Shared, ip: IpAddr, http_request: &HttpRequest) {
     let now = shared.now.get();
-    match asking {
-        Asking::Announce { wish, wants_ids } => {
-            let query = query_of(wish, *wants_ids);
+    match http_request {
+        HttpRequest::Announce { request, wants_ids } => {
+            let query = http_query(request, *wants_ids);
             let outcome = task::ask(shared, now, |engine, now, mesh| {
                 engine.announce(now, ip, &query, Source::Http, mesh)
             });
             let events = shared.events.take();
-            shared.check().announce_asked(shared.me, now.as_micros(), wish, Source::Http, &outcome, &events);
+            shared.check().check_announce_outcome(
+                shared.me,
+                now.as_micros(),
+                request,
+                Source::Http,
+                &outcome,
+                &events,
+            );
             let Some(Answer::Announced { counts, peers }) = shared.answer(outcome).await else {
-                return shared.check().log.add("503", 1);
+                return shared.check().log.add("HTTP responses 503", 1);
             };
             let (v4, v6) = (peers.v4.as_flattened().to_vec(), peers.v6.as_flattened().to_vec());
             let mut body = Vec::new();
@@ -305,25 +312,25 @@ async fn pass(shared: &Shared, ip: IpAddr, asking: &Asking) {
             if !wants_ids {
                 check_body(&body, counts, &v4, &v6);
             }
-            shared.check().log.add("answered announces by HTTP", 1);
+            shared.check().log.add("HTTP announce responses", 1);
         }
-        Asking::Scrape(info_hashes) => {
+        HttpRequest::Scrape(info_hashes) => {
             let query = ScrapeQuery { info_hashes: info_hashes.iter().copied().collect() };
             let outcome = task::ask(shared, now, |engine, now, mesh| engine.scrape(now, &query, mesh));
             let events = shared.events.take();
-            shared.check().scrape_asked_by_task(shared.me, now.as_micros(), info_hashes, &outcome, events);
+            shared.check().check_scrape_outcome(shared.me, now.as_micros(), info_hashes, &outcome, events);
             let Some(Answer::Scraped(counts)) = shared.answer(outcome).await else {
-                return shared.check().log.add("503", 1);
+                return shared.check().log.add("HTTP responses 503", 1);
             };
             let mut body = Vec::new();
             shared.engine.borrow_mut().write_scraped(&mut body, &query, counts);
             assert!(body.starts_with(b"d5:filesd20:") && body.ends_with(b"eee"));
-            shared.check().log.add("answered scrapes by HTTP", 1);
+            shared.check().log.add("HTTP scrape responses", 1);
         }
     }
 }
 
-/// Holds a compact answer's body to what it is to say.
+/// Checks the body of a compact response to an announce.
 fn check_body(body: &[u8], counts: SwarmCounts, v4: &[u8], v6: &[u8]) {
     let SwarmCounts { seeders, leechers, downloaded } = counts;
     let head = format!("d8:completei{seeders}e10:downloadedi{downloaded}e11:external ip");
@@ -338,7 +345,7 @@ fn check_body(body: &[u8], counts: SwarmCounts, v4: &[u8], v6: &[u8]) {
     assert_eq!(bytes::peers(v4, false).len() + bytes::peers(v6, true).len(), v4.len() / 6 + v6.len() / 18);
 }
 
-/// Writes what the middleware has come to.
+/// Writes the response to the result of the middleware.
 fn conclude(shared: &Shared, request: &mut RequestContext<'_>, result: Result<(), TrackerError>) {
     let (refused, sent, mut body) = (result.is_err(), request.sent(), Vec::new());
     let status = shared.engine.borrow_mut().conclude_http(request, result, &mut body);
@@ -346,8 +353,8 @@ fn conclude(shared: &Shared, request: &mut RequestContext<'_>, result: Result<()
     match (refused, sent) {
         (true, _) => check.bump(shared.me, Counter::Refused),
         (false, false) => check.bump(shared.me, Counter::Silenced),
-        (false, true) => check.log.add("answered by HTTP after a wait", 1),
+        (false, true) => check.log.add("HTTP responses after a wait", 1),
     }
     assert_eq!(status.as_u16(), if refused || sent { 200 } else { 403 });
-    assert_eq!(body.is_empty(), !refused && !sent, "a body");
+    assert_eq!(body.is_empty(), !refused && !sent, "whether the body is empty");
 }

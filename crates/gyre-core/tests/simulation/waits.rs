@@ -1,5 +1,4 @@
-//! Owns the expected state of requests that wait for other workers: the workers they asked, the answers so far,
-//! since when.
+//! Owns the requests that wait for other workers: the questions they sent, the answers so far and their deadlines.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::task::Poll;
@@ -9,112 +8,114 @@ use gyre_core::engine::{Answer, Endpoint, Engine, Outcome, Source, Ticket};
 use gyre_core::types::{InfoHash, SwarmCounts};
 
 use crate::bytes::{ClientAnnounce, Reply};
-use crate::check::{Check, check_announce};
-use crate::oracle::{Answered, Terms};
-use crate::watch::{Content, Event, Peers};
+use crate::check::{Check, check_announce_fields};
+use crate::oracle::{ReplyValues, Terms};
+use crate::watch::{Event, MessageContent, Peers};
 
-/// How long a request waits, and how many of a worker may.
-const DEADLINE_US: u64 = 1_000_000;
-const MOST: usize = 4_096;
+/// Time after which a request gives up, and number of requests of one worker that may wait.
+const GATHER_DEADLINE_US: u64 = 1_000_000;
+const MAX_WAITS: usize = 4_096;
 
-/// The waiting client.
+/// Source of a request that waits.
 #[derive(Clone, Debug)]
-enum Waiter {
+enum Requester {
     Udp { to: Endpoint, transaction: u32 },
     Task,
 }
 
-/// A request that waits.
+/// A request that waits for answers of other workers.
 #[derive(Debug)]
-struct Wait {
+struct PendingWait {
     ticket: Ticket,
     opened_us: u64,
-    client: Waiter,
-    /// Workers that have yet to answer.
+    requester: Requester,
+    /// Workers that have not answered yet.
     missing: usize,
     counts: Vec<SwarmCounts>,
     announced: Option<(SwarmCounts, Peers)>,
     is_late: bool,
 }
 
-/// What a worker was asked.
+/// A question to another worker.
 #[derive(Debug)]
-struct Flight {
+struct SentQuestion {
     ticket: Ticket,
-    request: Inquiry,
+    content: QuestionContent,
 }
 
 #[derive(Debug)]
-enum Inquiry {
-    Announce { wish: ClientAnnounce, terms: Terms },
+enum QuestionContent {
+    Announce { request: ClientAnnounce, terms: Terms },
     Scrape(Vec<(InfoHash, u8)>),
 }
 
-/// How far a scrape has come at once.
-enum Spread {
-    All(Vec<SwarmCounts>),
+/// State of a scrape after its first step.
+enum ScrapeStart {
+    Complete(Vec<SwarmCounts>),
     Waiting(Ticket),
     Busy,
 }
 
-/// All that wait, by worker.
-pub(crate) struct Waits {
-    waits: Vec<Vec<Wait>>,
-    /// By asker and owner, in their order.
-    flights: BTreeMap<(usize, usize), VecDeque<Flight>>,
-    /// What a worker has just taken from another, and must answer next.
-    in_hand: Option<(usize, Flight)>,
-    late: Vec<u64>,
+/// All requests that wait, and the questions between workers.
+pub(crate) struct PendingWaits {
+    waits: Vec<Vec<PendingWait>>,
+    /// Questions in the mesh, by sender and owner, in order.
+    questions: BTreeMap<(usize, usize), VecDeque<SentQuestion>>,
+    /// The question that a worker has just received, with its sender. The next message must answer it.
+    unanswered: Option<(usize, SentQuestion)>,
+    timeouts: Vec<u64>,
 }
 
-impl Waits {
+impl PendingWaits {
     pub(crate) fn new(workers: usize) -> Self {
         let waits = (0..workers).map(|_| Vec::new()).collect();
-        Self { waits, flights: BTreeMap::new(), in_hand: None, late: vec![0; workers] }
+        Self { waits, questions: BTreeMap::new(), unanswered: None, timeouts: vec![0; workers] }
     }
 
     pub(crate) fn is_waiting(&self, worker: usize) -> bool {
         !self.waits[worker].is_empty()
     }
 
-    fn find(&mut self, worker: usize, ticket: Ticket) -> Option<&mut Wait> {
+    fn find(&mut self, worker: usize, ticket: Ticket) -> Option<&mut PendingWait> {
         self.waits[worker].iter_mut().find(|wait| wait.ticket == ticket)
     }
 
-    fn remove(&mut self, worker: usize, ticket: Ticket) -> Option<Wait> {
+    fn remove(&mut self, worker: usize, ticket: Ticket) -> Option<PendingWait> {
         let at = self.waits[worker].iter().position(|wait| wait.ticket == ticket)?;
         Some(self.waits[worker].remove(at))
     }
 
-    /// A scrape by UDP that was gathered is answered.
-    pub(crate) fn scrape_answered(
+    /// Checks the reply to a scrape by UDP that waited for other workers.
+    pub(crate) fn check_gathered_scrape(
         &mut self,
         worker: usize,
         to: &Endpoint,
         number: u32,
         counts: &[SwarmCounts],
     ) {
-        let is_it = |wait: &Wait| {
-            let Waiter::Udp { to: asker, transaction } = wait.client else { return false };
-            asker == *to && transaction == number && wait.missing == 0
+        let matches_reply = |wait: &PendingWait| {
+            let Requester::Udp { to: client, transaction } = wait.requester else { return false };
+            client == *to && transaction == number && wait.missing == 0
         };
-        let at = self.waits[worker].iter().position(is_it);
-        let at = at.unwrap_or_else(|| panic!("no client at {} waits for the scrape {number:#x}", to.source));
-        assert_eq!(self.waits[worker].remove(at).counts, counts, "a gathered scrape");
+        let at = self.waits[worker].iter().position(matches_reply);
+        let at = at.unwrap_or_else(|| {
+            panic!("no scrape of {} with the transaction {number:#x} is complete", to.source)
+        });
+        assert_eq!(self.waits[worker].remove(at).counts, counts, "counts of a gathered scrape");
     }
 
-    /// Checks that no request waits.
-    pub(crate) fn check_quiet(&self) {
-        assert!(self.waits.iter().all(Vec::is_empty), "who still waits: {:?}", self.waits);
-        let lost: Vec<_> = self.flights.values().flatten().collect();
-        assert!(lost.is_empty() && self.in_hand.is_none(), "what was never answered: {lost:?}");
+    /// Checks that no request waits and that no question is without an answer.
+    pub(crate) fn check_nothing_pending(&self) {
+        assert!(self.waits.iter().all(Vec::is_empty), "requests that still wait: {:?}", self.waits);
+        let lost: Vec<_> = self.questions.values().flatten().collect();
+        assert!(lost.is_empty() && self.unanswered.is_none(), "questions without an answer: {lost:?}");
     }
 }
 
 impl Check {
-    /// A scrape by UDP was taken in.
+    /// Checks the first step of a scrape by UDP.
     #[allow(clippy::too_many_arguments, reason = "all of it belongs to the request")]
-    pub(crate) fn scrape_asked(
+    pub(crate) fn check_scrape(
         &mut self,
         worker: usize,
         now_us: u64,
@@ -124,26 +125,26 @@ impl Check {
         reply: Option<&[u8]>,
         events: Vec<Event>,
     ) {
-        let who = Waiter::Udp { to: *from, transaction };
-        match (self.spread(worker, now_us, who, info_hashes, events), reply) {
-            (Spread::All(counts), Some(reply)) => {
+        let requester = Requester::Udp { to: *from, transaction };
+        match (self.check_scrape_messages(worker, now_us, requester, info_hashes, events), reply) {
+            (ScrapeStart::Complete(counts), Some(reply)) => {
                 assert_eq!(Reply::read(reply, from.source), (transaction, Reply::Scrape { counts }));
-                self.replied(worker, from, "answered scrapes");
+                self.count_reply(worker, from, "UDP scrape replies");
             }
-            (Spread::Waiting(_) | Spread::Busy, None) => {}
-            (_, reply) => panic!("a scrape has led to {reply:?}"),
+            (ScrapeStart::Waiting(_) | ScrapeStart::Busy, None) => {}
+            (_, reply) => panic!("unexpected reply to a scrape: {reply:?}"),
         }
     }
 
-    /// Counts what is the worker's own, and holds what others were asked.
-    fn spread(
+    /// Counts the worker's own swarms, and checks the questions to the owners of the others.
+    fn check_scrape_messages(
         &mut self,
         worker: usize,
         now_us: u64,
-        client: Waiter,
+        requester: Requester,
         info_hashes: &[InfoHash],
         events: Vec<Event>,
-    ) -> Spread {
+    ) -> ScrapeStart {
         let mut foreign = BTreeMap::<usize, Vec<(InfoHash, u8)>>::new();
         let mut counts = Vec::new();
         for (place, info_hash) in info_hashes.iter().enumerate() {
@@ -156,41 +157,47 @@ impl Check {
             }
         }
         if foreign.is_empty() {
-            assert!(events.is_empty(), "no other worker must be asked: {events:?}");
-            return Spread::All(counts);
+            assert!(events.is_empty(), "unexpected messages: {events:?}");
+            return ScrapeStart::Complete(counts);
         }
-        if self.waits.waits[worker].len() >= MOST {
-            assert!(events.is_empty(), "too many wait");
+        if self.waits.waits[worker].len() >= MAX_WAITS {
+            assert!(events.is_empty(), "questions although too many requests wait");
             self.bump(worker, Counter::DropGatherFull);
-            return Spread::Busy;
+            return ScrapeStart::Busy;
         }
-        let (parts, mut all_taken, mut asked) = (foreign.len(), true, None);
+        let (owners, mut all_taken, mut asked) = (foreign.len(), true, None);
         for event in events {
-            let Event::Posted { to, words: Content::Scrape { ticket, swarms }, was_taken } = event else {
-                panic!("a scrape is asked for: {event:?}")
+            let Event::Posted { to, content: MessageContent::Scrape { ticket, swarms }, was_taken } = event
+            else {
+                panic!("expected a scrape message, got {event:?}")
             };
-            let expected = foreign.remove(&to).unwrap_or_else(|| panic!("worker {to} is asked for nothing"));
+            let expected = foreign
+                .remove(&to)
+                .unwrap_or_else(|| panic!("worker {to} owns none of the swarms or was asked twice"));
             let swarms: Vec<_> = swarms.into_iter().map(|(hash, place, _)| (hash, place)).collect();
-            assert_eq!(swarms, expected, "swarms of worker {to}");
-            assert!(all_taken && asked.is_none_or(|other| other == ticket), "one wait for all");
+            assert_eq!(swarms, expected, "swarms in the question to worker {to}");
+            assert!(
+                all_taken && asked.is_none_or(|other| other == ticket),
+                "the questions of one scrape have different tickets"
+            );
             asked = Some(ticket);
-            all_taken = self.posted(worker, was_taken);
+            all_taken = self.count_post(worker, was_taken);
             if was_taken {
-                self.fly(worker, to, ticket, Inquiry::Scrape(swarms));
+                self.add_question(worker, to, ticket, QuestionContent::Scrape(swarms));
             }
         }
-        assert!(foreign.is_empty() || !all_taken, "owners that were not asked: {foreign:?}");
+        assert!(foreign.is_empty() || !all_taken, "owners without a question: {foreign:?}");
         match asked {
             Some(ticket) if all_taken => {
-                self.open_wait(worker, now_us, ticket, client, parts, counts);
-                Spread::Waiting(ticket)
+                self.open_wait(worker, now_us, ticket, requester, owners, counts);
+                ScrapeStart::Waiting(ticket)
             }
-            _ => Spread::Busy,
+            _ => ScrapeStart::Busy,
         }
     }
 
-    fn fly(&mut self, from: usize, to: usize, ticket: Ticket, request: Inquiry) {
-        self.waits.flights.entry((from, to)).or_default().push_back(Flight { ticket, request });
+    fn add_question(&mut self, from: usize, to: usize, ticket: Ticket, content: QuestionContent) {
+        self.waits.questions.entry((from, to)).or_default().push_back(SentQuestion { ticket, content });
     }
 
     fn open_wait(
@@ -198,30 +205,31 @@ impl Check {
         worker: usize,
         opened_us: u64,
         ticket: Ticket,
-        client: Waiter,
+        requester: Requester,
         missing: usize,
         counts: Vec<SwarmCounts>,
     ) {
-        assert!(self.waits.find(worker, ticket).is_none(), "two with one ticket");
-        let wait = Wait { ticket, opened_us, client, missing, counts, announced: None, is_late: false };
+        assert!(self.waits.find(worker, ticket).is_none(), "two requests have one ticket");
+        let wait =
+            PendingWait { ticket, opened_us, requester, missing, counts, announced: None, is_late: false };
         self.waits.waits[worker].push(wait);
     }
 
-    /// A task has asked for an announce. Holds what came of it.
-    pub(crate) fn announce_asked(
+    /// Checks the first step of an announce by a task.
+    pub(crate) fn check_announce_outcome(
         &mut self,
         worker: usize,
         now_us: u64,
-        wish: &ClientAnnounce,
+        request: &ClientAnnounce,
         source: Source,
         outcome: &Outcome,
         events: &[Event],
     ) {
-        let (owner, terms) = (self.owner(&wish.info_hash), self.terms(wish, source == Source::Udp));
-        let is_full = self.waits.waits[worker].len() >= MOST;
+        let (owner, terms) = (self.owner(&request.info_hash), self.terms(request, source == Source::Udp));
+        let is_full = self.waits.waits[worker].len() >= MAX_WAITS;
         match (outcome, events) {
             (Outcome::Ready(Answer::Announced { counts, peers }), []) if owner == worker => {
-                self.announced_by_list(worker, now_us, wish, terms, *counts, &Peers::of(peers));
+                self.check_peer_list(worker, now_us, request, terms, *counts, &Peers::of(peers));
             }
             (Outcome::Busy, []) if is_full && owner != worker => self.bump(worker, Counter::DropGatherFull),
             (
@@ -229,30 +237,35 @@ impl Check {
                 [
                     Event::Posted {
                         to,
-                        words: Content::Announce { ticket, announce, source: how },
+                        content: MessageContent::Announce { ticket, announce, source: sent_source },
                         was_taken,
                     },
                 ],
             ) if owner != worker => {
-                assert_eq!((*to, *how), (owner, source), "the worker that an announce goes to");
-                check_announce(announce, wish, terms);
-                self.posted(worker, *was_taken);
+                assert_eq!((*to, *sent_source), (owner, source), "owner and source in the message");
+                check_announce_fields(announce, request, terms);
+                self.count_post(worker, *was_taken);
                 match outcome {
                     Outcome::Waiting(waiting) if *was_taken => {
                         assert_eq!(waiting, ticket);
-                        self.fly(worker, owner, *ticket, Inquiry::Announce { wish: wish.clone(), terms });
-                        self.open_wait(worker, now_us, *ticket, Waiter::Task, 1, Vec::new());
+                        self.add_question(
+                            worker,
+                            owner,
+                            *ticket,
+                            QuestionContent::Announce { request: request.clone(), terms },
+                        );
+                        self.open_wait(worker, now_us, *ticket, Requester::Task, 1, Vec::new());
                     }
                     Outcome::Busy if !was_taken => {}
-                    other => panic!("an announce has led to {other:?}"),
+                    other => panic!("unexpected first step of an announce: {other:?}"),
                 }
             }
-            other => panic!("an announce has led to {other:?}"),
+            other => panic!("unexpected first step of an announce: {other:?}"),
         }
     }
 
-    /// A task has asked for a scrape. Holds what came of it.
-    pub(crate) fn scrape_asked_by_task(
+    /// Checks the first step of a scrape by a task.
+    pub(crate) fn check_scrape_outcome(
         &mut self,
         worker: usize,
         now_us: u64,
@@ -260,134 +273,155 @@ impl Check {
         outcome: &Outcome,
         events: Vec<Event>,
     ) {
-        match (self.spread(worker, now_us, Waiter::Task, info_hashes, events), outcome) {
-            (Spread::All(counts), Outcome::Ready(Answer::Scraped(said))) => assert_eq!(counts, said[..]),
-            (Spread::Waiting(ticket), Outcome::Waiting(waiting)) => assert_eq!(ticket, *waiting),
-            (Spread::Busy, Outcome::Busy) => {}
-            (_, other) => panic!("a scrape has led to {other:?}"),
+        match (self.check_scrape_messages(worker, now_us, Requester::Task, info_hashes, events), outcome) {
+            (ScrapeStart::Complete(counts), Outcome::Ready(Answer::Scraped(answered))) => {
+                assert_eq!(counts, answered[..])
+            }
+            (ScrapeStart::Waiting(ticket), Outcome::Waiting(waiting)) => assert_eq!(ticket, *waiting),
+            (ScrapeStart::Busy, Outcome::Busy) => {}
+            (_, other) => panic!("unexpected first step of a scrape: {other:?}"),
         }
     }
 
-    fn announced_by_list(
+    fn check_peer_list(
         &mut self,
         worker: usize,
         now_us: u64,
-        wish: &ClientAnnounce,
+        request: &ClientAnnounce,
         terms: Terms,
         counts: SwarmCounts,
         peers: &Peers,
     ) {
-        let said = Answered {
+        let values = ReplyValues {
             seeders: counts.seeders,
             leechers: counts.leechers,
             downloaded: Some(counts.downloaded),
             peers: &peers.addresses,
             ids: &peers.ids,
         };
-        self.announced(worker, now_us, wish, terms, &said);
+        self.check_answer(worker, now_us, request, terms, &values);
     }
 
-    /// A worker has taken a question of another, or an answer.
-    pub(crate) fn took(&mut self, worker: usize, from: usize, words: Content) {
-        assert!(self.waits.in_hand.is_none(), "a question was not answered");
-        match words {
-            Content::Announce { ticket, announce, .. } => {
-                let flight = self.land(from, worker, ticket);
-                let Inquiry::Announce { wish, terms } = &flight.request else {
-                    panic!("an announce: {flight:?}")
+    /// Checks a question or an answer that a worker receives from another.
+    pub(crate) fn check_received(&mut self, worker: usize, from: usize, content: MessageContent) {
+        assert!(self.waits.unanswered.is_none(), "the last question has no answer");
+        match content {
+            MessageContent::Announce { ticket, announce, .. } => {
+                let question = self.take_question(from, worker, ticket);
+                let QuestionContent::Announce { request, terms } = &question.content else {
+                    panic!("expected an announce: {question:?}")
                 };
-                check_announce(&announce, wish, *terms);
-                self.waits.in_hand = Some((from, flight));
+                check_announce_fields(&announce, request, *terms);
+                self.waits.unanswered = Some((from, question));
             }
-            Content::Scrape { ticket, .. } => {
-                let flight = self.land(from, worker, ticket);
-                self.waits.in_hand = Some((from, flight));
+            MessageContent::Scrape { ticket, .. } => {
+                let question = self.take_question(from, worker, ticket);
+                self.waits.unanswered = Some((from, question));
             }
-            Content::Announced { ticket, counts, peers } => {
+            MessageContent::Announced { ticket, counts, peers } => {
                 if let Some(wait) = self.waits.find(worker, ticket).filter(|wait| !wait.is_late) {
-                    assert!(wait.missing == 1 && wait.counts.is_empty(), "an answer to what was not asked");
+                    assert!(
+                        wait.missing == 1 && wait.counts.is_empty(),
+                        "an announce's answer to another question"
+                    );
                     (wait.missing, wait.announced) = (0, Some((counts, peers)));
                 }
             }
-            Content::Scraped { ticket, swarms } => {
+            MessageContent::Scraped { ticket, swarms } => {
                 if let Some(wait) = self.waits.find(worker, ticket).filter(|wait| !wait.is_late) {
                     swarms.iter().for_each(|(_, place, counts)| wait.counts[usize::from(*place)] = *counts);
-                    wait.missing = wait.missing.checked_sub(1).expect("an answer that was missing");
+                    wait.missing = wait.missing.checked_sub(1).expect("no more answers than questions");
                 }
             }
-            Content::UdpAnnounce(_) => unreachable!("it waits for no worker"),
+            MessageContent::UdpAnnounce(_) => unreachable!("check_events handles it"),
         }
     }
 
-    /// The next question on the way between two workers has come.
-    fn land(&mut self, from: usize, to: usize, ticket: Ticket) -> Flight {
-        let flight = self.waits.flights.get_mut(&(from, to)).and_then(VecDeque::pop_front);
-        let flight = flight.unwrap_or_else(|| panic!("worker {from} has not asked {to} for {ticket:?}"));
-        assert_eq!(flight.ticket, ticket, "out of order");
-        flight
+    /// Returns the next question in the queue between two workers.
+    fn take_question(&mut self, from: usize, to: usize, ticket: Ticket) -> SentQuestion {
+        let question = self.waits.questions.get_mut(&(from, to)).and_then(VecDeque::pop_front);
+        let question = question
+            .unwrap_or_else(|| panic!("worker {from} has sent no question {ticket:?} to worker {to}"));
+        assert_eq!(question.ticket, ticket, "questions are received out of order");
+        question
     }
 
-    /// A worker has answered another.
-    pub(crate) fn answered(
+    /// Checks the answer of a worker to the last question.
+    pub(crate) fn check_answer_message(
         &mut self,
         worker: usize,
         now_us: u64,
         to: usize,
-        words: Content,
+        content: MessageContent,
         was_taken: bool,
     ) {
-        let (from, flight) =
-            self.waits.in_hand.take().unwrap_or_else(|| panic!("an answer to nothing: {words:?}"));
-        assert_eq!(from, to, "the way back");
-        match (words, flight.request) {
-            (Content::Announced { ticket, counts, peers }, Inquiry::Announce { wish, terms }) => {
-                assert_eq!(ticket, flight.ticket);
-                self.announced_by_list(worker, now_us, &wish, terms, counts, &peers);
+        let (from, question) = self
+            .waits
+            .unanswered
+            .take()
+            .unwrap_or_else(|| panic!("an answer without a question: {content:?}"));
+        assert_eq!(from, to, "receiver of the answer");
+        match (content, question.content) {
+            (
+                MessageContent::Announced { ticket, counts, peers },
+                QuestionContent::Announce { request, terms },
+            ) => {
+                assert_eq!(ticket, question.ticket);
+                self.check_peer_list(worker, now_us, &request, terms, counts, &peers);
             }
-            (Content::Scraped { ticket, swarms }, Inquiry::Scrape(asked)) => {
-                assert_eq!(ticket, flight.ticket);
+            (MessageContent::Scraped { ticket, swarms }, QuestionContent::Scrape(asked)) => {
+                assert_eq!(ticket, question.ticket);
                 let counted =
                     |(hash, place): (InfoHash, u8)| (hash, place, self.oracle.counts(worker, &hash));
-                assert_eq!(swarms, asked.into_iter().map(counted).collect::<Vec<_>>(), "a part of a scrape");
+                assert_eq!(
+                    swarms,
+                    asked.into_iter().map(counted).collect::<Vec<_>>(),
+                    "counts in the answer to a scrape"
+                );
             }
-            (words, asked) => panic!("{asked:?} was answered by {words:?}"),
+            (content, question) => panic!("unexpected answer to {question:?}: {content:?}"),
         }
-        self.posted(worker, was_taken);
+        self.count_post(worker, was_taken);
     }
 
-    /// Some may have been given up in a turn; those must have waited for too long, the first first.
-    pub(crate) fn check_late(&mut self, worker: usize, now_us: u64, engine: &Engine, is_finished: bool) {
+    /// Checks the requests that a turn has given up: they were past their deadline, and the oldest were given up first.
+    pub(crate) fn check_timeouts(&mut self, worker: usize, now_us: u64, engine: &Engine, is_finished: bool) {
         let all = engine.counters.get(Counter::DropGatherLate);
-        let late = all - std::mem::replace(&mut self.waits.late[worker], all);
-        self.log.add("gathered too late", late);
-        let mut left = late;
+        let timeouts = all - std::mem::replace(&mut self.waits.timeouts[worker], all);
+        self.log.add("gather timeouts", timeouts);
+        let mut left = timeouts;
         self.waits.waits[worker].retain_mut(|wait| {
-            let is_due = wait.opened_us + DEADLINE_US <= now_us && wait.missing > 0 && !wait.is_late;
-            if !is_due || left == 0 {
-                assert!(!is_due || !is_finished, "{wait:?} should have been given up");
+            let is_overdue =
+                wait.opened_us + GATHER_DEADLINE_US <= now_us && wait.missing > 0 && !wait.is_late;
+            if !is_overdue || left == 0 {
+                assert!(!is_overdue || !is_finished, "{wait:?} is past its deadline");
                 return true;
             }
             left -= 1;
             wait.is_late = true;
-            matches!(wait.client, Waiter::Task) // it is woken, and ends then
+            matches!(wait.requester, Requester::Task) // it is removed when the task polls
         });
-        assert_eq!(left, 0, "given up before its time");
+        assert_eq!(left, 0, "requests were given up before their deadline");
     }
 
-    /// A task has looked for its answer.
-    pub(crate) fn polled(&mut self, worker: usize, ticket: Ticket, polled: &Poll<Option<Answer>>) {
+    /// Checks what a task gets when it polls for its answer.
+    pub(crate) fn check_poll(&mut self, worker: usize, ticket: Ticket, polled: &Poll<Option<Answer>>) {
         let wait =
             self.waits.find(worker, ticket).unwrap_or_else(|| panic!("no request waits with {ticket:?}"));
         let is_ready = wait.missing == 0;
         match polled {
-            Poll::Pending => assert!(!is_ready && !wait.is_late, "there is an answer"),
-            Poll::Ready(None) => assert!(wait.is_late, "it was not given up"),
+            Poll::Pending => assert!(!is_ready && !wait.is_late, "the task should have its answer"),
+            Poll::Ready(None) => assert!(wait.is_late, "the request was not given up"),
             Poll::Ready(Some(Answer::Scraped(counts))) => {
                 assert!(is_ready && wait.announced.is_none());
-                assert_eq!(wait.counts, counts[..], "a gathered scrape");
+                assert_eq!(wait.counts, counts[..], "counts of a gathered scrape");
             }
             Poll::Ready(Some(Answer::Announced { counts, peers })) => {
-                assert_eq!(wait.announced, Some((*counts, Peers::of(peers))), "an announce's answer");
+                assert_eq!(
+                    wait.announced,
+                    Some((*counts, Peers::of(peers))),
+                    "counts and peers of an announce"
+                );
             }
         }
         if polled.is_ready() {
@@ -395,9 +429,9 @@ impl Check {
         }
     }
 
-    /// A task has gone, whether it had its answer or not.
-    pub(crate) fn abandoned(&mut self, worker: usize, ticket: Ticket) {
+    /// Removes the wait of a task that has ended, with or without its answer.
+    pub(crate) fn remove_wait(&mut self, worker: usize, ticket: Ticket) {
         let was_open = self.waits.remove(worker, ticket).is_some();
-        self.log.add("abandoned", u64::from(was_open));
+        self.log.add("abandoned waits", u64::from(was_open));
     }
 }

@@ -1,4 +1,4 @@
-//! Owns the eyes on an engine: whatever leaves it and comes to it from other workers is written down, in its order.
+//! Owns the recording of events: all replies, and all messages that a worker sends and receives, in order.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -8,9 +8,9 @@ use gyre_core::engine::{Endpoint, Mailbox, Message, PeerList, Post, ScrapeJob, S
 use gyre_core::mesh::Mesh;
 use gyre_core::types::{Announce, InfoHash, SwarmCounts, WorkerId};
 
-/// What a message says.
+/// Content of a message between workers.
 #[derive(Clone, Debug)]
-pub(crate) enum Content {
+pub(crate) enum MessageContent {
     UdpAnnounce(UdpAnnounce),
     Announce { ticket: Ticket, announce: Announce, source: Source },
     Announced { ticket: Ticket, counts: SwarmCounts, peers: Peers },
@@ -18,7 +18,7 @@ pub(crate) enum Content {
     Scraped { ticket: Ticket, swarms: Vec<(InfoHash, u8, SwarmCounts)> },
 }
 
-/// Peers as they are handed out, and what they call themselves where that is said.
+/// Peers of a reply, with their peer ids if the reply has them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Peers {
     pub(crate) addresses: Vec<SocketAddr>,
@@ -27,30 +27,34 @@ pub(crate) struct Peers {
 
 impl Peers {
     pub(crate) fn of(list: &PeerList) -> Self {
-        assert_eq!((list.v4.len(), list.v6.len()), (list.v4_ids.len(), list.v6_ids.len()), "an id for each");
+        assert_eq!(
+            (list.v4.len(), list.v6.len()),
+            (list.v4_ids.len(), list.v6_ids.len()),
+            "number of addresses and ids"
+        );
         let (addresses, ids) = list.iter().map(|(address, id)| (address, id.map(|id| id.0))).unzip();
         Self { addresses, ids }
     }
 }
 
-/// What happened.
+/// A recorded event.
 #[derive(Clone, Debug)]
 pub(crate) enum Event {
-    /// A datagram left.
+    /// A reply by UDP.
     Reply { to: Endpoint, bytes: Vec<u8> },
-    /// A message was given to the mesh, which took it or not.
-    Posted { to: usize, words: Content, was_taken: bool },
-    /// A message came.
-    Took { from: usize, words: Content },
+    /// A message to another worker, and whether the mesh took it.
+    Posted { to: usize, content: MessageContent, was_taken: bool },
+    /// A message from another worker.
+    Received { from: usize, content: MessageContent },
 }
 
-impl Content {
+impl MessageContent {
     fn of(message: &Message) -> Self {
         let swarms = |job: &ScrapeJob| job.swarms.to_vec();
         match message {
             Message::UdpAnnounce(announce) => Self::UdpAnnounce(*announce),
             Message::Announce { ticket, announce, source, peers } => {
-                assert!(peers.is_empty(), "a list is empty before it is filled");
+                assert!(peers.is_empty(), "the list of an unanswered announce has peers");
                 Self::Announce { ticket: *ticket, announce: *announce, source: *source }
             }
             Message::Announced { ticket, counts, peers } => {
@@ -62,39 +66,39 @@ impl Content {
     }
 }
 
-/// What has happened and is yet to be checked.
+/// Events that are not checked yet.
 pub(crate) type Events = Rc<RefCell<Vec<Event>>>;
 
-/// A worker's end of the mesh, watched.
-pub(crate) struct Watched {
+/// A worker's end of the mesh that records all messages.
+pub(crate) struct WatchedMailbox {
     mesh: Mesh,
     events: Events,
-    /// Messages were posted, and their receivers were not told.
+    /// Whether messages were posted since the last flush.
     pub(crate) unflushed: bool,
 }
 
-impl Watched {
+impl WatchedMailbox {
     pub(crate) fn new(mesh: Mesh, events: Events) -> Self {
         Self { mesh, events, unflushed: false }
     }
 }
 
-impl Post for Watched {
+impl Post for WatchedMailbox {
     fn post(&mut self, to: WorkerId, message: Message) -> Result<(), Message> {
-        let words = Content::of(&message);
+        let content = MessageContent::of(&message);
         let posted = self.mesh.post(to, message);
         self.unflushed |= posted.is_ok();
-        let event = Event::Posted { to: to.index(), words, was_taken: posted.is_ok() };
+        let event = Event::Posted { to: to.index(), content, was_taken: posted.is_ok() };
         self.events.borrow_mut().push(event);
         posted
     }
 }
 
-impl Mailbox for Watched {
+impl Mailbox for WatchedMailbox {
     fn take(&mut self) -> Option<(WorkerId, Message)> {
         let (from, message) = self.mesh.take()?;
-        let words = Content::of(&message);
-        self.events.borrow_mut().push(Event::Took { from: from.index(), words });
+        let content = MessageContent::of(&message);
+        self.events.borrow_mut().push(Event::Received { from: from.index(), content });
         Some((from, message))
     }
 

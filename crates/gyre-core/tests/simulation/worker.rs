@@ -1,4 +1,4 @@
-//! Owns a simulated worker: an engine, its end of the mesh, a socket and tasks. The engine's own turn runs here, as it
+//! Owns a simulated worker: an engine, its end of the mesh, a socket and tasks. The turn of the engine runs here as it
 //! does on a worker's thread.
 
 use std::cell::{Cell, RefCell};
@@ -19,58 +19,58 @@ use gyre_core::swarm::Saved;
 use gyre_core::time::Timestamp;
 
 use crate::check::{Check, LIMITS};
+use crate::middleware::{Decision, NextDecision, TestMiddleware};
 use crate::rules::Rules;
-use crate::saving::Save;
-use crate::tasks::{Asking, Shared, Task, answer, wait, wait_deadline_us};
-use crate::verdict::{NextVerdict, ScriptedBy, Verdict};
-use crate::watch::{Event, Events, Watched};
+use crate::saving::SnapshotPart;
+use crate::tasks::{HttpRequest, Shared, Task, answer, wait, wait_deadline_us};
+use crate::watch::{Event, Events, WatchedMailbox};
 
-/// What a worker is told.
+/// A command for a worker.
 pub(crate) enum Order {
     Access(Rules),
     Load(Vec<Saved>),
 }
 
-/// A datagram in a socket, and what the middleware will think of it.
+/// A datagram in a socket, and the decision of the middleware on it.
 pub(crate) struct Datagram {
     pub(crate) from: Endpoint,
     pub(crate) bytes: Vec<u8>,
-    pub(crate) verdict: Option<Verdict>,
+    pub(crate) decision: Option<Decision>,
 }
 
-/// A datagram that leaves.
-pub(crate) type Departure = (Endpoint, Vec<u8>);
+/// A datagram from the tracker, and its receiver.
+pub(crate) type SentDatagram = (Endpoint, Vec<u8>);
 
 /// A worker.
-pub(crate) struct Worker<M: ScriptedBy> {
+pub(crate) struct Worker<M: TestMiddleware> {
     pub(crate) shared: Rc<Shared>,
     gate: Rc<RefCell<Gate<M>>>,
-    next_verdict: NextVerdict,
+    next_decision: NextDecision,
     pub(crate) socket: VecDeque<Datagram>,
     pub(crate) orders: VecDeque<Order>,
     pub(crate) tasks: Vec<Task>,
     pub(crate) stalled_until_us: u64,
-    pub(crate) save: Option<Save>,
-    /// There is more to do, whatever comes.
+    pub(crate) save: Option<SnapshotPart>,
+    /// Whether the last turn left work to do.
     pub(crate) unfinished: bool,
 }
 
-impl<M: ScriptedBy> Worker<M> {
+impl<M: TestMiddleware> Worker<M> {
     pub(crate) fn new(me: usize, engine: Engine, mesh: Mesh, check: Rc<RefCell<Check>>) -> Self {
-        let next_verdict = NextVerdict::default();
+        let next_decision = NextDecision::default();
         let events = Events::default();
         let shared = Shared {
             me,
             engine: RefCell::new(engine),
-            mesh: RefCell::new(Watched::new(mesh, events.clone())),
+            mesh: RefCell::new(WatchedMailbox::new(mesh, events.clone())),
             events,
             check,
             now: Cell::default(),
         };
         Self {
             shared: Rc::new(shared),
-            gate: Rc::new(RefCell::new(Gate::new(M::scripted(next_verdict.clone())))),
-            next_verdict,
+            gate: Rc::new(RefCell::new(Gate::new(M::with_decisions(next_decision.clone())))),
+            next_decision,
             socket: VecDeque::new(),
             orders: VecDeque::new(),
             tasks: Vec::new(),
@@ -80,21 +80,21 @@ impl<M: ScriptedBy> Worker<M> {
         }
     }
 
-    /// Whether nothing is left to do, nor to wait for.
+    /// Returns whether the worker has no work and waits for nothing.
     pub(crate) fn is_idle(&self) -> bool {
         let waits = self.unfinished || self.shared.engine.borrow().is_waiting();
         self.socket.is_empty() && self.orders.is_empty() && self.tasks.is_empty() && !waits
     }
 
-    /// Runs a turn; what leaves is added to `out`.
-    pub(crate) fn turn(&mut self, now: Timestamp, out: &mut Vec<Departure>) {
+    /// Runs a turn. Datagrams that leave are added to `out`.
+    pub(crate) fn turn(&mut self, now: Timestamp, out: &mut Vec<SentDatagram>) {
         self.shared.now.set(now);
         let shared = self.shared.clone();
         let (me, now_us) = (shared.me, now.as_micros());
         let mut thread = Thread {
             socket: Socket {
                 shared: &shared,
-                next_verdict: &self.next_verdict,
+                next_decision: &self.next_decision,
                 received: &mut self.socket,
                 has_loaded: false,
                 replies: Vec::new(),
@@ -105,43 +105,43 @@ impl<M: ScriptedBy> Worker<M> {
         };
         let (engine, mesh) = (&mut *shared.engine.borrow_mut(), &mut *shared.mesh.borrow_mut());
         let turned = engine.turn(now, &mut self.gate.borrow_mut(), mesh, &mut thread);
-        let turned = turned.expect("no source of datagrams fails here");
-        assert!(thread.socket.replies.is_empty(), "replies that this turn has not submitted");
-        assert!(!mesh.unflushed, "messages whose receivers this turn has not told");
+        let turned = turned.expect("the simulated socket does not fail");
+        assert!(thread.socket.replies.is_empty(), "replies that the turn has not submitted");
+        assert!(!mesh.unflushed, "messages without a flush");
         for waiting in thread.to_wait {
             let future = wait(shared.clone(), self.gate.clone(), waiting);
             self.tasks.push(Task::new(future, Some(wait_deadline_us(now)), false));
         }
         self.unfinished = turned.unfinished;
         let mut check = shared.check.borrow_mut();
-        check.happened(me, now_us, shared.events.take());
-        check.check_late(me, now_us, engine, !turned.unfinished);
-        check.after_turn(me, now_us, engine, turned.swept);
+        check.check_events(me, now_us, shared.events.take());
+        check.check_timeouts(me, now_us, engine, !turned.unfinished);
+        check.check_turn(me, now_us, engine, turned.swept);
         if turned.published {
             check.check_gauges(me, now_us, engine);
         }
     }
 
     /// Takes a request by HTTP, between two turns.
-    pub(crate) fn ask(
+    pub(crate) fn handle_http(
         &mut self,
         now: Timestamp,
         ip: std::net::IpAddr,
-        asking: Asking,
-        verdict: Option<Verdict>,
+        http_request: HttpRequest,
+        decision: Option<Decision>,
     ) {
         self.shared.now.set(now);
-        self.next_verdict.set(verdict);
-        let waits = matches!(verdict, Some(Verdict::Wait(_)));
-        let future = answer(self.shared.clone(), self.gate.clone(), ip, asking);
+        self.next_decision.set(decision);
+        let waits = matches!(decision, Some(Decision::Wait(_)));
+        let future = answer(self.shared.clone(), self.gate.clone(), ip, http_request);
         let mut task = Task::new(future, waits.then(|| wait_deadline_us(now)), true);
         if !task.run() {
             self.tasks.push(task);
         }
     }
 
-    /// Lets tasks run, as the runtime does between two turns; some clients by HTTP go away meanwhile.
-    pub(crate) fn run_tasks(&mut self, now: Timestamp, rng: &mut Rng, impatient: bool) {
+    /// Runs tasks, as the runtime does between two turns. Some HTTP clients may close their connection meanwhile.
+    pub(crate) fn run_tasks(&mut self, now: Timestamp, rng: &mut Rng, clients_may_leave: bool) {
         self.shared.now.set(now);
         let mut kept = Vec::new();
         for mut task in std::mem::take(&mut self.tasks) {
@@ -149,11 +149,11 @@ impl<M: ScriptedBy> Worker<M> {
                 drop(task);
                 let mut check = self.shared.check.borrow_mut();
                 check.bump(self.shared.me, Counter::DropWaitLate);
-                check.log.add("waited too long", 1);
-                self.shared.engine.borrow_mut().counters.bump(Counter::DropWaitLate); // the worker's own
+                check.log.add("middleware timeouts", 1);
+                self.shared.engine.borrow_mut().counters.bump(Counter::DropWaitLate); // as the worker does
                 continue;
             }
-            let leaves = impatient && task.by_http && rng.u8(..20) == 0;
+            let leaves = clients_may_leave && task.by_http && rng.u8(..20) == 0;
             if !leaves && (rng.u8(..4) == 0 || !task.run()) {
                 kept.push(task);
             }
@@ -187,7 +187,7 @@ impl<'a> Host for Thread<'a> {
             }
             Order::Load(saved) => {
                 let now_us = shared.now.get().as_micros();
-                check.oracle.pass(shared.me, now_us);
+                check.oracle.advance(shared.me, now_us);
                 for piece in &saved {
                     check.oracle.load(shared.me, now_us, piece, true);
                 }
@@ -206,21 +206,21 @@ impl<'a> Host for Thread<'a> {
     }
 
     fn publish(&mut self, _: Timestamp, _: &mut Counters, fault: Option<TrackerError>) {
-        assert_eq!(fault, None, "no middleware fails here");
+        assert_eq!(fault, None, "the simulated middleware does not fail");
     }
 }
 
-/// A worker's socket during a turn: each datagram is judged as the engine takes it.
+/// A worker's socket during a turn. It checks each datagram as the engine takes it.
 struct Socket<'a> {
     shared: &'a Shared,
-    next_verdict: &'a NextVerdict,
+    next_decision: &'a NextDecision,
     received: &'a mut VecDeque<Datagram>,
-    /// Swarms were loaded in this turn.
+    /// Whether swarms were loaded in this turn.
     has_loaded: bool,
     /// Replies that are not submitted yet.
-    replies: Vec<Departure>,
-    /// Where they leave.
-    out: &'a mut Vec<Departure>,
+    replies: Vec<SentDatagram>,
+    /// Replies that were submitted.
+    out: &'a mut Vec<SentDatagram>,
 }
 
 impl Datagrams for Socket<'_> {
@@ -233,22 +233,22 @@ impl Datagrams for Socket<'_> {
         let (me, now_us) = (shared.me, shared.now.get().as_micros());
         let mut check = shared.check.borrow_mut();
         if self.has_loaded && check.oracle.is_limited {
-            check.oracle.learn_refused(me, intake.engine());
+            check.oracle.apply_refusals(me, intake.engine());
         }
         while taken.completions < at_most
-            && let Some(Datagram { from, bytes, verdict }) = self.received.pop_front()
+            && let Some(Datagram { from, bytes, decision }) = self.received.pop_front()
         {
             taken.completions += 1;
-            self.next_verdict.set(verdict);
+            self.next_decision.set(decision);
             let limits = |intake: &Intake<'_, M, P>| LIMITS.map(|limit| intake.engine().counters.get(limit));
             let before = limits(intake);
             let mut reply = [0xa5; UDP_REPLY_MAX_BYTES];
             let length = intake.take(&from, &bytes, &mut reply);
             let after = limits(intake);
             let limited = (0..LIMITS.len()).find(|at| after[*at] > before[*at]).map(|at| LIMITS[at]);
-            let fate = check.judge(me, now_us, &from, &bytes, verdict, limited);
+            let expected = check.expect(me, now_us, &from, &bytes, decision, limited);
             let answer = length.map(|length| &reply[..length]);
-            check.judged(me, now_us, &from, fate, answer, shared.events.take());
+            check.check_datagram(me, now_us, &from, expected, answer, shared.events.take());
             self.replies.extend(answer.map(|answer| (from, answer.to_vec())));
         }
         Ok(taken)
