@@ -457,7 +457,7 @@ impl Check {
                 }
                 Event::Received { from, content } => self.check_received(worker, from, content),
                 Event::Posted { to, content, was_taken } => {
-                    self.check_answer_message(worker, now_us, to, content, was_taken)
+                    self.check_answer_message(worker, now_us, to, content, was_taken);
                 }
             }
         }

@@ -133,7 +133,7 @@ fn pieces(blocks: &[u8], unix_secs: u64) -> Vec<Saved> {
 fn read_by_owner(file: &[u8], unix_secs: u64, owners: &Owners) -> (Vec<(usize, Vec<Saved>)>, bool) {
     let batches = RefCell::new(Vec::new());
     let give = |owner: gyre_core::types::WorkerId, batch: Vec<Saved>| {
-        batches.borrow_mut().push((owner.index(), batch))
+        batches.borrow_mut().push((owner.index(), batch));
     };
     let read = distribute(file, unix_secs, owners, give);
     (batches.into_inner(), read.is_ok())

@@ -275,7 +275,7 @@ impl Check {
     ) {
         match (self.check_scrape_messages(worker, now_us, Requester::Task, info_hashes, events), outcome) {
             (ScrapeStart::Complete(counts), Outcome::Ready(Answer::Scraped(answered))) => {
-                assert_eq!(counts, answered[..])
+                assert_eq!(counts, answered[..]);
             }
             (ScrapeStart::Waiting(ticket), Outcome::Waiting(waiting)) => assert_eq!(ticket, *waiting),
             (ScrapeStart::Busy, Outcome::Busy) => {}
