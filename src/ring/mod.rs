@@ -163,7 +163,7 @@ impl UdpRing {
     ///
     /// # Errors
     ///
-    /// If a socket can't be received from (any more); on a kernel without multishot receives the first turn says so.
+    /// If receiving from a socket fails permanently. A kernel without multishot receives fails at the first call.
     pub fn take(
         &mut self,
         budget: usize,
@@ -180,7 +180,7 @@ impl UdpRing {
             let socket = match Tag::decode(completion.user_data()) {
                 Tag::Receive(socket) => socket,
                 Tag::Reply => {
-                    self.received.send_failed += 1; // those that succeed are silent
+                    self.received.send_failed += 1; // a successful reply has no completion
                     continue;
                 }
                 Tag::Cancel => continue,
@@ -217,7 +217,7 @@ impl UdpRing {
                                 self.replies.use_next();
                             }
                         }
-                        None => self.received.send_failed += 1, // the kernel takes nothing: better not to answer at all
+                        None => self.received.send_failed += 1, // the kernel accepts nothing: drop the request
                     }
                 }
                 None => self.received.truncated += 1,

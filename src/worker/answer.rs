@@ -9,7 +9,7 @@ use http::StatusCode;
 use super::client::Client;
 use super::connections::Phase;
 use super::http::Connection;
-use super::waiting::Place;
+use super::waiting::WaitSlot;
 use crate::counters::{Counter, Kind};
 use crate::engine::context::{AnnounceRequest, RequestContext, ScrapeRequest, Terms};
 use crate::engine::middleware::Middleware;
@@ -275,7 +275,7 @@ impl<'a, M: Middleware> Exchange<'a, M> {
         out: &mut Vec<u8>,
     ) -> Result<Answered, Status> {
         let (connection, app) = (self.connection, self.connection.app);
-        let Some(_place) = Place::take(app) else { return Err(Status::Unavailable) };
+        let Some(_slot) = WaitSlot::take(app) else { return Err(Status::Unavailable) };
         if !connection.flush(out).await {
             return Err(Status::Unavailable); // the client will not read it
         }

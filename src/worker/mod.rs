@@ -205,16 +205,16 @@ async fn serve<M: Middleware>(setup: Setup, program: Program<M>, ready: impl FnO
         busy_poll: setup.busy_poll,
         orders: setup.orders,
         late: None,
-        doors: Vec::new(),
+        listeners: Vec::new(),
         submission: None,
     };
     driver.turn(setup.clock.now())?; // a kernel that can't do it says so here
     for (number, listener) in setup.listeners.into_iter().enumerate() {
         let acceptor = Acceptor::new(listener.try_clone()?)?;
         let accepting = tokio_uring::spawn(http::accept(app.clone(), acceptor, number));
-        driver.doors.push(Door { listener, accepting });
+        driver.listeners.push(OpenListener { listener, accepting });
     }
-    let ticking = tokio_uring::spawn(tick(setup.doorbell));
+    let ticking = tokio_uring::spawn(ring_periodically(setup.doorbell));
     ready();
     let ended = driver.run(&sleeper).await;
     ticking.abort();
@@ -222,7 +222,7 @@ async fn serve<M: Middleware>(setup: Setup, program: Program<M>, ready: impl FnO
 }
 
 /// Wakes a worker without requests every [`HOUSEKEEPING_INTERVAL_MS`] for the work that depends on time alone.
-async fn tick(doorbell: Arc<Doorbell>) {
+async fn ring_periodically(doorbell: Arc<Doorbell>) {
     loop {
         tokio::time::sleep(Duration::from_millis(HOUSEKEEPING_INTERVAL_MS)).await;
         doorbell.ring();
@@ -235,10 +235,10 @@ fn kernel_drops(ring: &UdpRing) -> u64 {
 }
 
 /// Pause of a worker that has finished before it checks again whether the others have.
-const NAP: Duration = Duration::from_millis(1);
+const FINISH_POLL_INTERVAL: Duration = Duration::from_millis(1);
 
 /// A listener, and the task that takes connections from it.
-struct Door {
+struct OpenListener {
     listener: TcpListener,
     accepting: JoinHandle<()>,
 }
@@ -257,7 +257,7 @@ struct Driver<M> {
     /// Drops of the sockets before the start.
     drops_before: u64,
     /// The listeners. Empty once the worker ends.
-    doors: Vec<Door>,
+    listeners: Vec<OpenListener>,
     /// A no-op in flight. It completes once everything that HTTP queued before it has been submitted.
     submission: Option<Pin<Box<dyn Future<Output = io::Result<()>>>>>,
 }
@@ -351,7 +351,7 @@ impl<M: Middleware> Driver<M> {
         let grace = Duration::from_millis(SHUTDOWN_GRACE_MS);
         self.app.shared.stopping.set(true);
         self.ring.stop_receiving();
-        self.doors.drain(..).for_each(|door| door.accepting.abort());
+        self.listeners.drain(..).for_each(|listener| listener.accepting.abort());
         self.app.shared.connections.borrow_mut().close_idle();
         let mut finished = false;
         loop {
@@ -374,11 +374,11 @@ impl<M: Middleware> Driver<M> {
             }
             match worked {
                 true => self.pass().await?,
-                false => tokio::time::sleep(NAP).await, // no sleep: the others' progress rings no doorbell
+                false => tokio::time::sleep(FINISH_POLL_INTERVAL).await, // no sleep: the others' progress rings no doorbell
             }
         }
         // The tasks whose connections were closed just now see it in their next step.
-        tokio::time::sleep(NAP).await;
+        tokio::time::sleep(FINISH_POLL_INTERVAL).await;
         self.app.shared.engine.borrow_mut().publish_soon();
         self.turn(self.app.shared.clock.now())?;
         if let Some(LateSnapshot { file, young_secs, done }) = self.late {

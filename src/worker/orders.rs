@@ -86,7 +86,7 @@ impl<M> Driver<M> {
     /// Copies of the descriptors of all sockets.
     fn sockets(&self) -> io::Result<Vec<OwnedFd>> {
         let udp = self.ring.sockets().map(|socket| socket.as_fd().try_clone_to_owned());
-        udp.chain(self.doors.iter().map(|door| door.listener.as_fd().try_clone_to_owned())).collect()
+        udp.chain(self.listeners.iter().map(|open| open.listener.as_fd().try_clone_to_owned())).collect()
     }
 }
 

@@ -100,7 +100,7 @@ fn read_all(mut stream: TcpStream) -> String {
 }
 
 #[test]
-fn an_idle_connection_is_closed_without_a_word() {
+fn an_idle_connection_is_closed_without_a_response() {
     let (heard, left) = after_deadline(HTTP_IDLE_DEADLINE_MS, Phase::Idle, |address| {
         read_all(TcpStream::connect(address).unwrap())
     });
@@ -119,7 +119,7 @@ fn a_request_that_does_not_end_gets_a_408() {
 }
 
 #[test]
-fn who_does_not_take_the_answers_is_cut_off() {
+fn a_client_that_does_not_read_its_responses_is_disconnected() {
     let (sent, left) = after_deadline(HTTP_WRITE_DEADLINE_MS, Phase::Write, |address| {
         let mut stream = TcpStream::connect(address).unwrap();
         let request = b"GET /health HTTP/1.1\r\nHost: t\r\n\r\n".repeat(1_000);
@@ -135,7 +135,7 @@ fn who_does_not_take_the_answers_is_cut_off() {
 
 /// Has a client send what is left of a request while the worker stands still; then `meanwhile` happens before the
 /// worker gets to read it. Returns what the client hears until the end of its connection.
-fn heard_of_what_comes_at_the_last_moment(
+fn responses_to_late_requests(
     begun: &'static str,
     rest: &'static str,
     meanwhile: impl FnOnce(&mut Connections),
@@ -172,11 +172,10 @@ fn heard_of_what_comes_at_the_last_moment(
 
 #[test]
 fn a_request_that_comes_as_its_connection_makes_room_is_answered() {
-    let heard =
-        heard_of_what_comes_at_the_last_moment("", "GET /health HTTP/1.1\r\nHost: t\r\n\r\n", |all| {
-            all.set_limits(ConnectionLimits { open: 0, refused: 1 });
-            assert_eq!(all.evicted(), 1);
-        });
+    let heard = responses_to_late_requests("", "GET /health HTTP/1.1\r\nHost: t\r\n\r\n", |all| {
+        all.set_limits(ConnectionLimits { open: 0, refused: 1 });
+        assert_eq!(all.evicted(), 1);
+    });
     assert!(heard.ends_with("ok\n"), "{heard}");
 }
 
@@ -185,9 +184,9 @@ fn a_request_that_comes_as_its_connection_makes_room_is_answered() {
 fn a_request_that_came_in_time_is_answered_by_a_worker_that_comes_late() {
     let (begun, rest) = ("GET /health HTTP/1.1\r\n", "Host: t\r\n\r\n");
     let late = |all: &mut Connections| assert!(!all.reap(Timestamp::from_secs(1_000)));
-    let heard = heard_of_what_comes_at_the_last_moment(begun, rest, late);
+    let heard = responses_to_late_requests(begun, rest, late);
     assert!(heard.ends_with("ok\n"), "{heard}");
-    let heard = heard_of_what_comes_at_the_last_moment(begun, "Host", late);
+    let heard = responses_to_late_requests(begun, "Host", late);
     assert!(heard.starts_with("HTTP/1.1 408 "), "{heard}");
 }
 
@@ -224,7 +223,7 @@ async fn never(_: &mut RequestContext<'_>, _: Next<'_>) -> Result<(), TrackerErr
 }
 
 #[test]
-fn who_waits_too_long_by_udp_gets_no_answer() {
+fn a_request_by_udp_that_waits_too_long_gets_no_response() {
     tokio_uring::start(async {
         tokio::time::pause(); // from now on it passes when nothing else is to do
         let shared = shared();
@@ -252,7 +251,7 @@ fn who_waits_too_long_by_udp_gets_no_answer() {
 }
 
 #[test]
-fn who_waits_too_long_by_http_gets_a_503_and_what_came_meanwhile_its_answer() {
+fn a_request_by_http_that_waits_too_long_gets_a_503_and_the_next_one_its_response() {
     tokio_uring::start(async {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -313,7 +312,7 @@ fn what_is_due_keeps_a_worker_awake() {
             orders: crossbeam::channel::never(),
             late: None,
             drops_before: 0,
-            doors: Vec::new(),
+            listeners: Vec::new(),
             submission: None,
         };
         let peers = 40 * TURN_SWEEP as u32;

@@ -13,9 +13,9 @@ use crate::engine::task::Swarms;
 use crate::limits::WAIT_DEADLINE_MS;
 
 /// A place among those who wait, given back when the task goes.
-pub(super) struct Place<'a, M: Middleware>(&'a App<M>);
+pub(super) struct WaitSlot<'a, M: Middleware>(&'a App<M>);
 
-impl<'a, M: Middleware> Place<'a, M> {
+impl<'a, M: Middleware> WaitSlot<'a, M> {
     /// `None`, and counted: too many wait.
     pub(super) fn take(app: &'a App<M>) -> Option<Self> {
         let free = app.gate.borrow_mut().start_waiting();
@@ -24,18 +24,18 @@ impl<'a, M: Middleware> Place<'a, M> {
     }
 }
 
-impl<M: Middleware> Drop for Place<'_, M> {
+impl<M: Middleware> Drop for WaitSlot<'_, M> {
     fn drop(&mut self) {
         self.0.gate.borrow_mut().end_waiting();
     }
 }
 
-/// Lets the middleware wait with a request that came by UDP; what it comes to leaves with the next turn.
+/// Lets the middleware wait with a request by UDP. Its response leaves with the next turn.
 pub(super) async fn wait<M: Middleware>(app: Rc<App<M>>, waiting: Waiting) {
     let Waiting { mut request, passed, to } = waiting;
     let shared = &app.shared;
     let _guard = PanicGuard(shared.clone());
-    let _place = Place(&app); // the gate has taken it
+    let _slot = WaitSlot(&app); // the gate has taken it
     let middleware = app.gate.borrow().middleware();
     let ended = {
         let swarms = Swarms(&**shared);

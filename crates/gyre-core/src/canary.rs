@@ -1,6 +1,6 @@
 //! Owns deliberate bugs, which prove that the simulation of the tracker (tests/simulation) finds such bugs. They exist
-//! only with the feature `canary`, which no released program has, and a test enables one of them for its own thread.
-//! Without the feature `on` is the constant `false`, and the compiler removes them.
+//! only with the feature `canary`, which no released program has. A test enables one of them for its own thread.
+//! Without the feature `on` always returns `false`, and the compiler removes them.
 
 #[cfg(all(feature = "canary", not(debug_assertions)))]
 compile_error!(
@@ -20,7 +20,7 @@ pub enum Canary {
     RepliesTwice,
     /// Each slice of a snapshot lacks its first entry.
     SavesLess,
-    /// A turn skips one of its steps: requests whose answers are late are not given up.
+    /// A turn skips one of its steps: requests do not time out.
     SkipsDeadlines,
     /// A turn swaps two of its steps: replies are submitted before messages are taken.
     SubmitsEarly,
@@ -47,7 +47,7 @@ thread_local! {
     static AWAKE: std::cell::Cell<Option<Canary>> = const { std::cell::Cell::new(None) };
 }
 
-/// Enables a bug on this thread, or disables all.
+/// Enables a bug on this thread. With `None` it disables all bugs.
 #[cfg(feature = "canary")]
 pub fn wake(canary: Option<Canary>) {
     AWAKE.set(canary);

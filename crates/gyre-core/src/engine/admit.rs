@@ -26,7 +26,7 @@ impl Engine {
         self.update_guarded();
     }
 
-    /// Replaces the limits of what each source may ask for. What sources have used up stays so if there were limits.
+    /// Replaces the rate limits of sources. If there were limits before, what sources have used up stays used up.
     pub fn set_source_limits(&mut self, limits: &SourceLimits) {
         match &mut self.throttle {
             _ if limits.is_open() => self.throttle = None,
@@ -40,12 +40,12 @@ impl Engine {
         self.is_guarded = self.access.is_some() || self.throttle.is_some();
     }
 
-    /// Whether a connect of this address is admitted; counts it if not.
+    /// Returns whether a connect from this address is admitted. Counts it if not.
     pub(super) fn admit_connect(&mut self, now: Timestamp, ip: IpAddr) -> bool {
         self.is_allowed(ip) && self.is_within_rate(now, ip, Limited::Connect)
     }
 
-    /// Whether an announce or scrape by UDP is admitted: the client has shown by its connection id that it receives at
+    /// Returns whether an announce or scrape by UDP is admitted: the connection id proves that the client receives at
     /// its address, the lists allow the address, and it is within its rate. Counts it if not.
     #[inline]
     pub(super) fn admit<const GUARDED: bool>(
@@ -63,7 +63,7 @@ impl Engine {
         if GUARDED { self.admit_verified(now, client, valid, limited) } else { valid }
     }
 
-    /// Counts a verified id against the rate, a wrong one towards a ban.
+    /// Counts a request with a valid id against the rate of its source, and a wrong id towards a ban.
     fn admit_verified(&mut self, now: Timestamp, client: IpAddr, valid: bool, limited: Limited) -> bool {
         if valid {
             return self.is_within_rate(now, client, limited);
@@ -73,21 +73,21 @@ impl Engine {
         false
     }
 
-    /// Whether an address is banned for wrong connection ids; counts its request.
+    /// Returns whether an address is banned because of wrong connection ids. Counts its request if so.
     fn is_banned(&mut self, now: Timestamp, client: IpAddr) -> bool {
         let banned = self.throttle.as_ref().is_some_and(|throttle| throttle.bans(now, client));
         self.counters.add(Counter::LimitedBanned, u64::from(banned));
         banned
     }
 
-    /// Whether the lists allow requests of this address; counts those that they don't.
+    /// Returns whether the lists allow requests from this address. Counts the request if not.
     pub(super) fn is_allowed(&mut self, ip: IpAddr) -> bool {
         let allowed = self.access.as_ref().is_none_or(|access| access.permits_source(ip));
         self.counters.add(Counter::DeniedSource, u64::from(!allowed));
         allowed
     }
 
-    /// Whether a request or a new connection is within the rate of its source; counts those that are not.
+    /// Returns whether a request or a new connection is within the rate of its source. Counts it if not.
     pub fn is_within_rate(&mut self, now: Timestamp, ip: IpAddr, limited: Limited) -> bool {
         let Some(throttle) = &mut self.throttle else { return true };
         let within = throttle.permits(now, limited, ip);
@@ -95,7 +95,7 @@ impl Engine {
         within
     }
 
-    /// Why the lists deny an announce, if they do; counts it.
+    /// Returns the reason for which the lists deny an announce, and counts it. `None`: they allow it.
     fn denial(&mut self, now: Timestamp, info_hash: &InfoHash, peer_id: &PeerId) -> Option<&str> {
         let access = self.access.as_ref()?;
         let denied = access.check_announce(now, info_hash, peer_id)?;
@@ -106,8 +106,8 @@ impl Engine {
         Some(access.reason(denied))
     }
 
-    /// Denies an announce by UDP, if the lists say so. Returns the length of the response, if there is one: with an
-    /// empty reason the client gets no answer.
+    /// Denies an announce by UDP if the lists don't allow it. `None`: it is allowed. `Some(None)`: it is denied without
+    /// a response, because the reason is empty. Otherwise the length of the response.
     pub(super) fn deny_udp(
         &mut self,
         now: Timestamp,
@@ -120,8 +120,8 @@ impl Engine {
         Some(length)
     }
 
-    /// Denies a request by HTTP, if the lists say so: writes the body of the response and returns true. HTTP needs a
-    /// response, so an empty reason is replaced by the default one.
+    /// Denies a request by HTTP if the lists don't allow it: writes the body of the response and returns true. HTTP
+    /// needs a response, so the default reason replaces an empty one.
     pub fn deny_http(
         &mut self,
         now: Timestamp,
@@ -143,7 +143,7 @@ impl Engine {
     }
 }
 
-/// The counter of requests over the limit.
+/// Returns the counter of requests over this limit.
 fn limited_counter(limited: Limited) -> Counter {
     match limited {
         Limited::Connect => Counter::LimitedConnect,

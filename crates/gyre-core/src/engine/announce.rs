@@ -1,5 +1,5 @@
-//! Owns the step in which an announce meets its swarm: at once if the swarm is this worker's own, by a message to its
-//! owner otherwise.
+//! Owns the step in which an announce updates its swarm: at once if this worker owns the swarm, otherwise by a message
+//! to the owner.
 
 use std::net::IpAddr;
 
@@ -22,7 +22,7 @@ use crate::wire::query::AnnounceQuery;
 use crate::wire::udp::{self, Options};
 
 impl Engine {
-    /// Takes an admitted announce by UDP.
+    /// Processes an admitted announce by UDP. Returns the length of the response in `out` if it is there already.
     #[inline]
     pub(super) fn udp_announce<const GUARDED: bool>(
         &mut self,
@@ -55,7 +55,7 @@ impl Engine {
                 Ok(RequestContext::Announce(passed)) => {
                     (self.announce_of(passed.ip, &passed.query, Source::Udp), passed.terms.interval_secs)
                 }
-                Ok(_) => unreachable!("an announce stays one"),
+                Ok(_) => unreachable!("middleware doesn't replace an announce"),
                 Err(concluded) => return concluded,
             },
         };
@@ -74,7 +74,7 @@ impl Engine {
         None
     }
 
-    /// Answers an announce for a swarm of this worker's own.
+    /// Answers an announce for one of this worker's swarms. Returns the length of the response.
     #[inline]
     fn answer_udp_announce(&mut self, now: Timestamp, request: &UdpAnnounce, out: &mut ReplyBuffer) -> usize {
         put_udp_announce(out, request.transaction_id, request.interval_secs, |peers| {
@@ -82,12 +82,12 @@ impl Engine {
         })
     }
 
-    /// Answers the announces that datagrams and messages of this turn have left. The table is prefetched for all of a
-    /// group, so that they wait for memory together.
+    /// Answers the announces that this turn's datagrams and messages have queued. They are processed in groups: the
+    /// table is prefetched for all of a group, so that their memory accesses overlap.
     pub fn answer_announces(&mut self, now: Timestamp, replies: &mut impl Replies) {
         let mut announces = std::mem::take(&mut self.announces);
         if let Some(first) = announces.first() {
-            self.clients.note(now, &first.announce.peer_id); // one of a turn is sample enough
+            self.clients.note(now, &first.announce.peer_id); // one for each turn is enough of a sample
         }
         for group in announces.chunks(LOOK_AHEAD) {
             let mut ahead = [Lookahead::default(); LOOK_AHEAD];
@@ -107,7 +107,7 @@ impl Engine {
         self.announces = announces;
     }
 
-    /// Takes an announce of the peer at this address, from a task that can wait for another worker.
+    /// Processes an announce of the peer at this address, for a task that can wait for another worker.
     pub fn announce(
         &mut self,
         now: Timestamp,
@@ -140,7 +140,7 @@ impl Engine {
         Outcome::Waiting(ticket)
     }
 
-    /// Asks a swarm of this worker's own, and fills the list.
+    /// Announces to one of this worker's swarms and fills the list with its peers. Returns the swarm's counts.
     pub(super) fn fill(
         &mut self,
         now: Timestamp,
@@ -155,7 +155,7 @@ impl Engine {
         }
     }
 
-    /// What the swarm has to know of an announce.
+    /// Returns the part of an announce that the swarm needs.
     #[inline]
     fn announce_of(&self, ip: IpAddr, query: &AnnounceQuery, source: Source) -> Announce {
         let peer = PeerAddr::new(ip, query.port);

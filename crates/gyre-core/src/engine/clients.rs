@@ -69,7 +69,7 @@ mod tests {
     fn id(client: u16) -> PeerId {
         let mut id = [b'-'; 20];
         id[1..3].copy_from_slice(&client.to_be_bytes());
-        id[12..14].copy_from_slice(&client.to_le_bytes()); // its own random part
+        id[12..14].copy_from_slice(&client.to_le_bytes()); // the random part
         PeerId(id)
     }
 
@@ -97,7 +97,7 @@ mod tests {
         for (halves, left) in [vec![2], vec![1], vec![], vec![]].into_iter().enumerate() {
             let now = Timestamp::from_secs(CLIENTS_HALF_LIFE_S * (halves as u64 + 1));
             clients.fade(now);
-            clients.fade(now); // not again
+            clients.fade(now); // no effect: the next fade is not due
             assert_eq!(met(&clients), left);
         }
     }

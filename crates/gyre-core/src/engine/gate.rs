@@ -1,4 +1,4 @@
-//! Owns the middleware of a worker, and the requests that it waits with.
+//! Owns the middleware of a worker, and the UDP requests that wait in middleware.
 
 use std::rc::Rc;
 
@@ -8,53 +8,52 @@ use crate::engine::middleware::{Middleware, Then};
 use crate::error::TrackerError;
 use crate::limits::MAX_WAITING;
 
-/// A worker's middleware.
+/// A worker's middleware and its waiting requests.
 pub struct Gate<M> {
-    /// The tasks of requests that wait share it.
+    /// Shared with the tasks of waiting requests.
     middleware: Rc<M>,
     /// Requests by UDP of this turn that need a task.
     to_wait: Vec<Waiting>,
     /// Number of requests that wait, `to_wait` among them.
     waiting: usize,
-    /// Responses by UDP of requests that have waited. They leave with the next turn, so there are at most as many as
-    /// requests may wait.
+    /// UDP responses to requests that have waited. The next turn sends them, so there are at most [`MAX_WAITING`].
     answered: Vec<(Endpoint, Box<[u8]>)>,
 }
 
-/// A request by UDP that a middleware waits with.
+/// A UDP request for which a middleware waits.
 #[derive(Debug)]
 pub struct Waiting {
     /// The request.
     pub request: RequestContext<'static>,
-    /// Number of middlewares that have passed it on; the next one waits.
+    /// Number of middlewares that have passed it on. The next one waits.
     pub passed: usize,
     /// Where the response goes.
     pub to: Endpoint,
 }
 
-/// What the middlewares decided about a request.
+/// The decision of the middlewares about a request.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// The swarm is asked.
+    /// The request goes on to the swarm.
     Pass,
     /// A response was sent, the client gets none, or the request is refused.
     Concluded(Result<(), TrackerError>),
-    /// The middleware after this number of others has to wait.
+    /// The middleware after this number of others must wait.
     Wait(usize),
 }
 
 impl<M> Gate<M> {
-    /// A gate at which no request waits.
+    /// Creates a gate without waiting requests.
     pub fn new(middleware: M) -> Self {
         Self { middleware: Rc::new(middleware), to_wait: Vec::new(), waiting: 0, answered: Vec::new() }
     }
 
-    /// Returns the middleware, for a task that waits with it.
+    /// Returns the middleware, for the task of a waiting request.
     pub fn middleware(&self) -> Rc<M> {
         self.middleware.clone()
     }
 
-    /// Takes one of the [`MAX_WAITING`] places for requests that wait. Returns false if all are taken.
+    /// Takes one of the [`MAX_WAITING`] places for waiting requests. Returns false if all are taken.
     pub fn start_waiting(&mut self) -> bool {
         let free = self.waiting < MAX_WAITING;
         self.waiting += usize::from(free);
@@ -66,7 +65,7 @@ impl<M> Gate<M> {
         self.waiting -= 1;
     }
 
-    /// Returns the number of requests that wait.
+    /// Returns the number of waiting requests.
     pub fn waiting(&self) -> usize {
         self.waiting
     }
@@ -76,7 +75,7 @@ impl<M> Gate<M> {
         self.to_wait.pop()
     }
 
-    /// Keeps a request by UDP for [`next_waiting`](Self::next_waiting). Returns false if too many wait.
+    /// Queues a UDP request for [`next_waiting`](Self::next_waiting). Returns false if all places are taken.
     pub(super) fn keep(&mut self, request: RequestContext<'_>, passed: usize, to: &Endpoint) -> bool {
         let free = self.start_waiting();
         if free {
@@ -85,7 +84,7 @@ impl<M> Gate<M> {
         free
     }
 
-    /// Keeps the response to a request that has waited for [`send_answered`](Self::send_answered).
+    /// Queues the response to a request that has waited, for [`send_answered`](Self::send_answered).
     pub(super) fn answer(&mut self, to: &Endpoint, response: &[u8]) {
         self.answered.push((*to, response.into()));
     }
@@ -108,7 +107,7 @@ impl<M> Gate<M> {
 }
 
 impl<M: Middleware> Gate<M> {
-    /// Asks the middlewares, as far as they can decide at once.
+    /// Runs the middlewares until one of them must wait.
     #[inline]
     pub fn ask(&self, request: &mut RequestContext<'_>) -> Verdict {
         let mut passed = 0;

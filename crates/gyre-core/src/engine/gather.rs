@@ -77,7 +77,7 @@ impl Gathers {
         self.open(now, asker, Gathered::Scrape { counts, missing: parts })
     }
 
-    /// Opens a wait of a task for an announce. `None`: too many wait.
+    /// Opens a wait of a task for an announce. `None`: all [`MAX_GATHERS`] slots are taken.
     pub(super) fn open_announce(&mut self, now: Timestamp) -> Option<Ticket> {
         self.open(now, Asker::Http { waker: None }, Gathered::Announce(None))
     }
@@ -180,7 +180,7 @@ impl Gathers {
                 Asker::Udp { .. } => self.close(ticket),
                 Asker::Http { waker } => {
                     if slot.gathered.is_ready() {
-                        continue; // its task just has not run yet
+                        continue; // its task has not run yet
                     }
                     slot.gathered = Gathered::Late;
                     wake(waker);
@@ -268,7 +268,7 @@ fn wake(waker: &mut Option<Waker>) {
 
 /// Empty boxes for reuse.
 #[derive(Default)]
-pub(super) struct Pool<T>(#[allow(clippy::vec_box, reason = "it is the boxes that are reused")] Vec<Box<T>>);
+pub(super) struct Pool<T>(#[allow(clippy::vec_box, reason = "the boxes are reused")] Vec<Box<T>>);
 
 impl<T: Default> Pool<T> {
     pub(super) fn take(&mut self) -> Box<T> {

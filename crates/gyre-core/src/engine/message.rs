@@ -1,7 +1,7 @@
-//! Owns the messages between workers, and the two traits through which messages and replies leave an engine.
+//! Owns the messages between workers, and the traits through which messages and responses leave an engine.
 //!
-//! A message has a fixed size. What is larger travels in a box that the sender lends and gets back with the answer, so
-//! that after the first few requests nothing is allocated.
+//! A message has a fixed size. Larger data is in a box that the sender lends and gets back with the answer. After the
+//! first few requests nothing is allocated any more.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -11,27 +11,27 @@ use crate::engine::peers::PeerList;
 use crate::limits::{MAX_SCRAPE_HASHES, UDP_REPLY_MAX_BYTES};
 use crate::types::{Announce, InfoHash, SwarmCounts, WorkerId};
 
-/// Where a datagram came from and where its answer must leave from.
+/// The source of a datagram, and the local address that its response must be sent from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     /// The client's address.
     pub source: SocketAddr,
-    /// The address that it wrote to, where the socket is bound to a wildcard: the answer must come from there.
+    /// The destination address of the datagram, if the socket is bound to a wildcard. The response must come from it.
     pub local: Option<IpAddr>,
-    /// Which of the listen addresses; the same number with every worker.
+    /// Index of the listen address, the same in every worker.
     pub socket: u8,
 }
 
-/// How a request came.
+/// The protocol of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// As a datagram (BEP 15).
+    /// UDP (BEP 15).
     Udp,
-    /// By HTTP (BEP 3).
+    /// HTTP (BEP 3).
     Http,
 }
 
-/// Names a request that waits. The serial number keeps a late answer from the next request in the same slot.
+/// Identifies a waiting request. The serial number keeps a late answer from the next request in the same slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ticket {
     pub(super) slot: u32,
@@ -41,40 +41,40 @@ pub struct Ticket {
 /// A message from one worker to another.
 #[derive(Debug)]
 pub enum Message {
-    /// An announce by UDP that another worker received: the owner of its swarm answers it.
+    /// An announce by UDP that another worker received. The owner of its swarm answers the client.
     UdpAnnounce(UdpAnnounce),
-    /// An announce by HTTP: the owner fills the list and sends it back.
+    /// An announce of a task (HTTP, or middleware that waits). The owner fills the list and sends it back.
     Announce {
-        /// For the way back.
+        /// The waiting request.
         ticket: Ticket,
         /// The announce.
         announce: Announce,
-        /// How it came: a client that asked by UDP is given peers of its own family alone.
+        /// Its protocol: a UDP client gets only peers of its own address family.
         source: Source,
-        /// Empty, to be filled.
+        /// An empty list for the owner to fill.
         peers: Box<PeerList>,
     },
     /// The answer to `Announce`.
     Announced {
-        /// As it came.
+        /// The ticket of the `Announce`.
         ticket: Ticket,
         /// The swarm's counts.
         counts: SwarmCounts,
         /// The peers.
         peers: Box<PeerList>,
     },
-    /// A part of a scrape: the owner counts its swarms and sends it back.
+    /// A part of a scrape. The owner fills in the counts of its swarms and sends it back.
     Scrape {
-        /// For the way back.
+        /// The waiting request.
         ticket: Ticket,
         /// The swarms to count.
         job: Box<ScrapeJob>,
     },
     /// The answer to `Scrape`.
     Scraped {
-        /// As it came.
+        /// The ticket of the `Scrape`.
         ticket: Ticket,
-        /// The swarms, counted.
+        /// The swarms with their counts.
         job: Box<ScrapeJob>,
     },
 }
@@ -84,27 +84,27 @@ const _: () = assert!(size_of::<Message>() <= 160, "a queue between two workers 
 /// An announce by UDP on its way to the worker that owns its swarm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UdpAnnounce {
-    /// The announce, its connection id checked.
+    /// The announce. Its connection id is checked.
     pub announce: Announce,
-    /// The client's number for the request.
+    /// The client's transaction id.
     pub transaction_id: u32,
-    /// Seconds to the next announce.
+    /// Seconds until the next announce.
     pub interval_secs: u32,
     /// Where the response goes.
     pub to: Endpoint,
 }
 
-/// Those swarms of a scrape that one worker owns.
+/// The swarms of a scrape that one worker owns.
 #[derive(Clone, Debug, Default)]
 pub struct ScrapeJob {
-    /// A swarm, its place in the scrape, and its counts once they are known.
+    /// A swarm, its index in the scrape, and its counts once they are known.
     pub swarms: ArrayVec<(InfoHash, u8, SwarmCounts), MAX_SCRAPE_HASHES>,
 }
 
-/// The counts of a scrape, in the order asked.
+/// The counts of a scrape, in the order of its info-hashes.
 pub type ScrapeCounts = ArrayVec<SwarmCounts, MAX_SCRAPE_HASHES>;
 
-/// What one or several workers' swarms answered to a request in a task.
+/// The swarms' answer to a request in a task, from one or several workers.
 #[derive(Debug)]
 pub enum Answer {
     /// To an announce.
@@ -130,15 +130,15 @@ pub trait Post {
 
 /// Carries messages both ways.
 pub trait Mailbox: Post {
-    /// Takes one message, if there is one, with its sender. Senders take turns.
+    /// Takes the next message, if there is one, and returns it with its sender. Senders take turns.
     fn take(&mut self) -> Option<(WorkerId, Message)>;
 
-    /// Tells the receivers of the messages that were posted since the last flush, and wakes those that sleep.
+    /// Notifies the receivers of the messages that were posted since the last flush, and wakes those that sleep.
     fn flush(&mut self);
 }
 
-/// Sends UDP responses to requests that came in another way than by the datagram at hand.
+/// Sends UDP responses that are not written while their datagram is processed.
 pub trait Replies {
-    /// Sends what `write` puts into the buffer; it returns the length.
+    /// Sends a response. `write` writes it into the buffer and returns its length.
     fn reply(&mut self, to: &Endpoint, write: impl FnOnce(&mut [u8; UDP_REPLY_MAX_BYTES]) -> usize);
 }

@@ -1,4 +1,5 @@
-//! Owns what stands between a request and the swarm: functions that look, change, answer or refuse, one after another.
+//! Owns middleware: functions that run in order before a request reaches the swarm. They inspect the request,
+//! change it, answer it or refuse it.
 //!
 //! ```text
 //! request ──► decide ──► decide ──► ... ──► swarm ──► response        at once, on the stack, no allocation
@@ -7,8 +8,8 @@
 //!                          ◄────────────────────────────┘               in a task: the response can still be changed
 //! ```
 //!
-//! A plain function is a middleware, and so is what [`from_async`] makes of an async one. Those who can often decide at
-//! once but not always (a cache before a database) implement [`Middleware`] themselves.
+//! A plain function is a middleware. [`from_async`] makes one from an async function. A middleware that can decide
+//! often but not always at once (a cache before a database) implements [`Middleware`] itself.
 
 use std::fmt::Debug;
 
@@ -19,7 +20,7 @@ use crate::engine::context::{Action, RequestContext};
 use crate::error::Code;
 use crate::error::TrackerError;
 
-/// What is to become of a request.
+/// The next step of a request.
 ///
 /// ```
 /// # use gyre_core as gyre;
@@ -31,7 +32,7 @@ use crate::error::TrackerError;
 ///     match request.connection().ip().is_loopback() {
 ///         true => Ok(Then::Next),
 ///         false if request.is_source_udp() => Ok(Then::Stop), // no answer
-///         false => Err(TrackerError::new(Code::AccessDenied, "from here alone")),
+///         false => Err(TrackerError::new(Code::AccessDenied, "only from this machine")),
 ///     }
 /// }
 /// # fn is_middleware(_: impl gyre::engine::middleware::Middleware) {}
@@ -39,20 +40,20 @@ use crate::error::TrackerError;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Then {
-    /// The next middleware gets it, and in the end the swarm, unless an answer was sent.
+    /// The request goes on to the next middleware, and after the last one to the swarm, unless a response was sent.
     Next,
     /// No other middleware gets it. The response is what was sent. If nothing was sent, UDP sends nothing and HTTP a
     /// 403.
     Stop,
-    /// [`Middleware::wait`] goes on with it, in a task.
+    /// [`Middleware::wait`] continues with the request in a task.
     Wait,
 }
 
-/// What a middleware decides. An error refuses the request: `failure reason` (BEP 3) or an error packet (BEP 15).
+/// The decision of a middleware. An error refuses the request: `failure reason` (BEP 3) or an error packet (BEP 15).
 pub type Flow = Result<Then, TrackerError>;
 
-/// Stands between requests and the swarm. Each worker has one clone of its own, which `decide` and `wait` share: what a
-/// clone keeps in a [`RefCell`](std::cell::RefCell), as a cache, is the worker's, and needs no lock.
+/// Runs before a request reaches the swarm. Each worker has its own clone, which `decide` and `wait` share. A clone can
+/// keep data in a [`RefCell`](std::cell::RefCell), such as a cache. It belongs to one worker and needs no lock.
 ///
 /// ```
 /// # use gyre_core as gyre;
@@ -74,33 +75,33 @@ pub type Flow = Result<Then, TrackerError>;
 ///     }
 ///
 ///     async fn wait(&self, request: &mut RequestContext<'_>, next: Next<'_>) -> Result<(), TrackerError> {
-///         // ... a database is asked here ...
+///         // ... query a database here ...
 ///         next.run(request).await
 ///     }
 /// }
 /// ```
 pub trait Middleware: Clone + 'static {
-    /// Whether there is nothing to run at all.
+    /// Whether there is no middleware at all.
     #[doc(hidden)]
     const IS_NONE: bool = false;
-    /// Of how many middlewares it is made.
+    /// Number of middlewares that it consists of.
     #[doc(hidden)]
     const STEPS: usize = 1;
 
-    /// Looks at a request before the swarm does.
+    /// Decides about a request at once, before the swarm sees it.
     ///
     /// # Errors
     ///
     /// Refuses the request.
     fn decide(&self, request: &mut RequestContext<'_>) -> Flow;
 
-    /// Goes on with a request for which [`decide`](Self::decide) said [`Then::Wait`]. The worker does other things
-    /// meanwhile. `next.run` asks those who come after and the swarm; then
-    /// [`response_mut`](RequestContext::response_mut) has their answer.
+    /// Continues with a request for which [`decide`](Self::decide) returned [`Then::Wait`]. The worker processes other
+    /// requests meanwhile. `next.run` runs the next middlewares and the swarm. After it,
+    /// [`response_mut`](RequestContext::response_mut) returns their response.
     ///
     /// # Errors
     ///
-    /// Refuses the request, if no answer was sent.
+    /// Refuses the request, if no response was sent.
     fn wait(
         &self,
         request: &mut RequestContext<'_>,
@@ -109,7 +110,8 @@ pub trait Middleware: Clone + 'static {
         next.run(request)
     }
 
-    /// All in order until one doesn't pass the request on; counts those that did.
+    /// Runs the middlewares in order until one doesn't return [`Then::Next`]. Adds the number of those that did to
+    /// `passed`.
     #[doc(hidden)]
     #[inline]
     fn decide_all(&self, request: &mut RequestContext<'_>, passed: &mut usize) -> Flow {
@@ -138,14 +140,14 @@ pub trait Middleware: Clone + 'static {
     }
 }
 
-/// Those who come after.
+/// The rest of the chain.
 #[doc(hidden)]
 pub trait Rest {
     fn run<'a>(&'a self, request: &'a mut RequestContext<'_>)
     -> LocalBoxFuture<'a, Result<(), TrackerError>>;
 }
 
-/// Those who come after a middleware, the swarm at the end.
+/// The middlewares after the current one, with the swarm at the end.
 pub struct Next<'a>(&'a dyn Rest);
 
 impl Debug for Next<'_> {
@@ -155,17 +157,17 @@ impl Debug for Next<'_> {
 }
 
 impl Next<'_> {
-    /// Has them answer the request. Those who have answered it already save them the work.
+    /// Runs the next middlewares and the swarm. If a response was sent already, the swarm is skipped.
     ///
     /// # Errors
     ///
-    /// One of them refuses it, or the swarm can't be asked at the moment ([`Code::Unavailable`]).
+    /// A middleware refuses the request, or the swarm is not available at the moment ([`Code::Unavailable`]).
     pub async fn run(self, request: &mut RequestContext<'_>) -> Result<(), TrackerError> {
         self.0.run(request).await
     }
 }
 
-/// No middleware: requests go to the swarm as they are, at no cost.
+/// No middleware: requests go to the swarm unchanged, at no cost.
 impl Middleware for () {
     const IS_NONE: bool = true;
     const STEPS: usize = 0;
@@ -197,7 +199,7 @@ where
     #[inline]
     fn decide(&self, request: &mut RequestContext<'_>) -> Flow {
         match self(request) {
-            Ok(Then::Wait) => Err(TrackerError::internal("a plain function has nothing to wait with")),
+            Ok(Then::Wait) => Err(TrackerError::internal("a plain function can't return Then::Wait")),
             flow => flow,
         }
     }
@@ -219,7 +221,7 @@ where
 ///     assert!(request.data().get::<Seen>().is_some());
 ///     Ok(Then::Next)
 /// };
-/// // The same as `.middleware(first).middleware(second)`.
+/// // Like `.middleware(first).middleware(second)`.
 /// let both = Chain::new(first, second);
 /// # fn is_middleware(_: impl gyre::engine::middleware::Middleware) {}
 /// # is_middleware(both);
@@ -231,7 +233,7 @@ pub struct Chain<A, B> {
 }
 
 impl<A, B> Chain<A, B> {
-    /// The one before the other.
+    /// Creates a chain of two middlewares.
     pub fn new(first: A, second: B) -> Self {
         Self { first, second }
     }
@@ -268,7 +270,7 @@ impl<A: Middleware, B: Middleware> Middleware for Chain<A, B> {
     }
 }
 
-/// A middleware and those after it.
+/// A middleware and the rest of the chain after it.
 struct Tail<'a, M> {
     middleware: &'a M,
     last: &'a dyn Rest,
@@ -283,13 +285,14 @@ impl<M: Middleware> Rest for Tail<'_, M> {
     }
 }
 
-/// What [`from_async`] makes.
+/// The middleware that [`from_async`] returns.
 #[derive(Clone, Copy, Debug)]
 pub struct Async<F>(F);
 
-/// Makes a middleware of an async function of the request and those who come after. Each request takes a task and its
-/// memory while the function waits; at most [`MAX_WAITING`](crate::limits::MAX_WAITING) of a worker may wait at a time,
-/// each at most [`WAIT_DEADLINE_MS`](crate::limits::WAIT_DEADLINE_MS). Past that HTTP gives 503 and UDP drops.
+/// Makes a middleware from an async function of the request and the rest of the chain. Each request needs a task and
+/// its memory while the function waits. At most [`MAX_WAITING`](crate::limits::MAX_WAITING) requests of a worker wait
+/// at a time, each for at most [`WAIT_DEADLINE_MS`](crate::limits::WAIT_DEADLINE_MS). Beyond these limits an HTTP
+/// client gets status 503, and a UDP request is dropped.
 ///
 /// ```
 /// # use gyre_core as gyre;
@@ -326,14 +329,14 @@ where
     }
 }
 
-/// What [`on`] makes.
+/// The middleware that [`on`] returns.
 #[derive(Clone, Copy, Debug)]
 pub struct On<M> {
     action: Action,
     middleware: M,
 }
 
-/// Makes a middleware that sees the requests of one action alone: others pass at once.
+/// Makes a middleware that runs only for requests of one action. Other requests go on to the next middleware.
 ///
 /// ```
 /// # use gyre_core as gyre;

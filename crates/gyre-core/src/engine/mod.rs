@@ -1,16 +1,16 @@
-//! Owns what a request means: a pure [`Engine`] that takes requests and messages and says what to answer.
+//! Owns the [`Engine`], which processes the requests of one worker and the messages between workers.
 //!
-//! It knows no socket and no clock. A worker's thread, or a simulation, hands it what came in and the time. What leaves
-//! goes through the traits [`Post`] (to another worker) and [`Replies`] (responses by UDP).
+//! It uses no sockets and no clock. A worker's thread or a simulation passes the input and the time to it. Output goes
+//! through the traits [`Post`] (messages to another worker) and [`Replies`] (responses by UDP).
 //!
 //! | step | file |
 //! |---|---|
-//! | the order of all steps, and how much each may do in a turn | `turn` |
-//! | a datagram or a message is read | `receive` |
-//! | the client is admitted: connection id, lists, rates; the middleware is asked | `admit`, `gate`, [`middleware`] |
-//! | the swarm is asked, here or at the worker that owns it | `announce`, `scrape`, `gather` |
+//! | the order of all steps, and the limit of each in a turn | `turn` |
+//! | a datagram or a message is parsed | `receive` |
+//! | connection id, access lists and rates are checked, the middleware runs | `admit`, `gate`, [`middleware`] |
+//! | the swarm is updated and read, here or at the worker that owns it | `announce`, `scrape`, `gather` |
 //! | the response is written | `reply` |
-//! | a request that has to wait does so in a task | `task` |
+//! | a request that must wait continues in a task | `task` |
 
 mod admit;
 mod announce;
@@ -102,7 +102,7 @@ pub struct Engine {
     throttle: Option<Box<Throttle>>,
     /// Whether there are lists or limits.
     is_guarded: bool,
-    /// As in [`Seeds::table`].
+    /// The key of [`Seeds::table`].
     table_key: [u8; 16],
     gathers: Gathers,
     /// Announces by UDP for swarms of this worker's own that this turn has not answered yet.
@@ -114,7 +114,7 @@ pub struct Engine {
     next_sweep: Timestamp,
     /// When the counters are published next.
     next_publish: Timestamp,
-    /// The last fault of the program that a request met, until it is logged.
+    /// The last internal error of a request, until it is logged.
     fault: Option<TrackerError>,
     /// The counters of this worker.
     pub counters: Counters,

@@ -1,4 +1,4 @@
-//! Owns the peers of an answer, as they travel between workers and through middleware.
+//! Owns the peer list of a response, which workers send to each other and middleware can change.
 
 use std::net::SocketAddr;
 
@@ -8,7 +8,7 @@ use crate::limits::MAX_PEERS;
 use crate::swarm::PeerSink;
 use crate::types::{Family, PEER_V4_BYTES, PEER_V6_BYTES, PeerAddr, PeerId, unpack_v4, unpack_v6};
 
-/// The peers of an answer: at most [`MAX_PEERS`] of each family, packed as they are sent.
+/// The peers of a response: at most [`MAX_PEERS`] of each address family, in compact form.
 ///
 /// ```
 /// # use gyre_core as gyre;
@@ -22,9 +22,9 @@ use crate::types::{Family, PEER_V4_BYTES, PEER_V6_BYTES, PeerAddr, PeerId, unpac
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PeerList {
-    /// Packed IPv4 peers.
+    /// Compact IPv4 peers.
     pub v4: ArrayVec<[u8; PEER_V4_BYTES], MAX_PEERS>,
-    /// Packed IPv6 peers.
+    /// Compact IPv6 peers.
     pub v6: ArrayVec<[u8; PEER_V6_BYTES], MAX_PEERS>,
     /// Peer ids of the IPv4 peers: all zeros where they are not known.
     pub v4_ids: ArrayVec<PeerId, MAX_PEERS>,
@@ -96,7 +96,7 @@ fn put_ids(list: &mut ArrayVec<PeerId, MAX_PEERS>, peers: usize, ids: &[[u8; 20]
     list.extend((0..peers).map(|at| ids.get(at).map_or(PeerId::UNKNOWN, |id| PeerId(*id))));
 }
 
-/// The same list for a client that is given peers of its own family alone, as UDP does (BEP 15).
+/// Fills a list with peers of the client's address family only, as UDP needs it (BEP 15).
 pub(super) struct OwnFamily<'a>(pub(super) &'a mut PeerList);
 
 impl PeerSink for OwnFamily<'_> {
@@ -112,7 +112,7 @@ impl PeerSink for OwnFamily<'_> {
 }
 
 impl PeerList {
-    /// The packed peers of one family.
+    /// Returns the compact peers of one address family.
     pub(super) fn packed(&self, family: Family) -> &[u8] {
         match family {
             Family::V4 => self.v4.as_flattened(),

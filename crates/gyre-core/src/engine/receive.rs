@@ -1,4 +1,4 @@
-//! Owns what an engine receives: a datagram or a message is read here, and handed to the step that it is for.
+//! Owns the input of an engine: parses datagrams and messages and passes them to the next step.
 
 use std::net::IpAddr;
 
@@ -16,19 +16,19 @@ use crate::time::Timestamp;
 use crate::types::{Family, WorkerId};
 use crate::wire::udp::{self, Malformed, Request};
 
-/// Whether requests pass a middleware at all. This is known at compile time: without one all of it is left out.
+/// Returns whether the gate has a middleware. This is a constant, so the compiler removes the branch that is not taken.
 #[inline]
 pub(super) const fn passes<M: Middleware>(_: &Gate<M>) -> bool {
     !M::IS_NONE
 }
 
 impl Engine {
-    /// Takes a datagram. A request of an admitted client passes the middleware. Returns the length of the response in
-    /// `out`. `None`: there is no response, or it comes with [`answer_announces`](Self::answer_announces), or from a
-    /// task ([`Gate::next_waiting`]).
+    /// Processes a datagram. A request from an admitted client goes through the middleware. Returns the length of the
+    /// response in `out`. `None`: there is no response, or [`answer_announces`](Self::answer_announces) sends it, or a
+    /// task does ([`Gate::next_waiting`]).
     ///
-    /// Before a client has shown by its connection id that it receives at its address, it gets no more bytes than it
-    /// sent: a connect gets its 16 bytes back, all other datagrams nothing (BEP 15).
+    /// Until its connection id proves that a client receives at its address, it gets no more bytes than it sent: a
+    /// connect gets a response of 16 bytes, all other datagrams get no response (BEP 15).
     #[inline]
     pub fn datagram(
         &mut self,
@@ -45,7 +45,7 @@ impl Engine {
         }
     }
 
-    /// Takes a datagram, with lists or limits (`GUARDED`) or compiled without any.
+    /// Processes a datagram. It is compiled twice: with access lists and rate limits (`GUARDED`) and without.
     #[inline]
     fn take<const GUARDED: bool>(
         &mut self,
@@ -118,8 +118,8 @@ impl Engine {
         Some(udp::put_connect(out, transaction_id, self.ids.issue(now, ip)))
     }
 
-    /// Passes a request through the middleware. `Err`: the swarm is not asked; it holds the length of the response, if
-    /// there is one.
+    /// Passes a request through the middleware. `Err`: the request doesn't go on to the swarm. It has the length of the
+    /// response, if there is one.
     #[inline]
     pub(super) fn pass<'a>(
         &mut self,
@@ -143,8 +143,8 @@ impl Engine {
         }
     }
 
-    /// Takes a message of another worker. Announces by UDP are answered with the next
-    /// [`answer_announces`](Self::answer_announces).
+    /// Processes a message from another worker. The next [`answer_announces`](Self::answer_announces) answers its
+    /// announces by UDP.
     pub fn receive(
         &mut self,
         now: Timestamp,
@@ -178,8 +178,8 @@ impl Engine {
         }
     }
 
-    /// Posts a message. One that finds the queue full is counted as dropped; on the way back the deadline of the asking
-    /// worker does the rest.
+    /// Posts a message. If the queue is full, the message is dropped and counted. If it was an answer, the waiting
+    /// request times out at the other worker.
     pub(super) fn post_or_drop(&mut self, to: WorkerId, message: Message, mesh: &mut impl Post) {
         self.counters.bump(match mesh.post(to, message) {
             Ok(()) => Counter::MeshHops,

@@ -1,4 +1,4 @@
-//! Owns the last step, in which a response is written: what the swarms answered, or what a middleware decided.
+//! Owns the last step, which writes the response: the swarms' answer or the decision of a middleware.
 
 use std::net::IpAddr;
 
@@ -24,13 +24,13 @@ use crate::wire::bencode::{self, AnnounceReply, Form, Peers, put_failure};
 use crate::wire::query::{AnnounceQuery, ScrapeQuery};
 use crate::wire::udp;
 
-/// A buffer that holds any response by UDP.
+/// A buffer for a response by UDP of any length.
 pub type ReplyBuffer = [u8; UDP_REPLY_MAX_BYTES];
 
-/// What a client is told of a fault of the program.
+/// The error message for clients after an internal error.
 const INTERNAL: &str = "internal error";
 
-/// Writes the chosen peers into the reply, where they are sent from.
+/// Writes the selected peers directly into the response.
 pub(super) struct PackedPeers<'a> {
     out: &'a mut ReplyBuffer,
     length: usize,
@@ -58,7 +58,7 @@ impl PeerSink for PackedPeers<'_> {
     }
 }
 
-/// Writes the response to an announce by UDP, whose peers `announce` puts; returns its length.
+/// Writes the response to an announce by UDP, with the peers from `announce`. Returns its length.
 #[inline]
 pub(super) fn put_udp_announce<'a>(
     out: &'a mut ReplyBuffer,
@@ -102,7 +102,8 @@ impl Engine {
         self.gathers.give_counts(counts);
     }
 
-    /// Makes a response of what the swarms answered, which middleware can change. `None` is the answer to a connect.
+    /// Makes a response from the swarms' answer, which middleware can change. With `None` it is the response to a
+    /// connect.
     pub fn respond(
         &mut self,
         now: Timestamp,
@@ -131,15 +132,15 @@ impl Engine {
         }
     }
 
-    /// Writes the response that a middleware decided on, as a datagram; returns its length. `None`: the client gets no
-    /// answer.
+    /// Writes the response that a middleware decided on as a datagram. Returns its length. `None`: the client gets no
+    /// response.
     pub fn conclude_udp(
         &mut self,
         request: &mut RequestContext<'_>,
         result: Result<(), TrackerError>,
         out: &mut ReplyBuffer,
     ) -> Option<usize> {
-        let transaction_id = request.transaction_id().expect("a request by UDP has a number");
+        let transaction_id = request.transaction_id().expect("a request by UDP has a transaction id");
         let (sent, family) = (request.take_sent(), request.family());
         let Some(response) = self.concluded(sent, result).map(|sent| sent.response) else {
             self.counters.bump(Counter::Silenced);
@@ -159,11 +160,11 @@ impl Engine {
                 length
             }
         };
-        // A client that has not shown that it receives at its address gets no more bytes than it sent.
+        // A client that has not proved that it receives at its address gets no more bytes than it sent.
         Some(if request.is_connect() { length.min(UDP_CONNECT_REPLY_BYTES) } else { length })
     }
 
-    /// Writes the response that a middleware decided on, as the body of a response by HTTP; returns its status.
+    /// Writes the response that a middleware decided on as the body of a response by HTTP. Returns its status.
     pub fn conclude_http(
         &mut self,
         request: &mut RequestContext<'_>,
@@ -197,14 +198,14 @@ impl Engine {
         status
     }
 
-    /// Returns what is sent in the end: the response that was sent, or else the refusal.
+    /// Returns the final response: the response that a middleware sent, otherwise its error.
     fn concluded(&mut self, sent: Option<Box<Sent>>, result: Result<(), TrackerError>) -> Option<Sent> {
         match (sent, result) {
             (Some(sent), _) => Some(*sent),
             (None, Ok(())) => None,
             (None, Err(error)) => {
                 let error = match error.code().is_fault() {
-                    // Clients are not told what went wrong on this side.
+                    // Internal errors are logged, not sent to clients.
                     true => {
                         self.counters.bump(Counter::Faults);
                         self.fault = Some(error);
@@ -217,7 +218,7 @@ impl Engine {
         }
     }
 
-    /// Gives back the box that a scrape borrowed.
+    /// Returns the box of a scrape to its pool.
     pub(super) fn give_query(&mut self, request: RequestContext<'_>) {
         if let RequestContext::Scrape(scrape) = request {
             let mut query: Box<ScrapeQuery> = scrape.query;
@@ -227,8 +228,8 @@ impl Engine {
     }
 }
 
-/// Writes the response to an announce by UDP that a middleware could change, with the peers of the client's family;
-/// returns its length.
+/// Writes the response to an announce by UDP after middleware, with the peers of the client's address family. Returns
+/// its length.
 fn put_announced(
     out: &mut ReplyBuffer,
     transaction_id: u32,
@@ -247,7 +248,7 @@ fn put_announced(
     end
 }
 
-/// Writes the body of a response to an announce by HTTP that a middleware could change.
+/// Writes the body of the response to an announce by HTTP after middleware.
 fn put_announce(out: &mut Vec<u8>, ip: IpAddr, query: &AnnounceQuery, response: &AnnounceResponse) {
     let reply = AnnounceReply {
         counts: response.counts,
@@ -261,7 +262,7 @@ fn put_announce(out: &mut Vec<u8>, ip: IpAddr, query: &AnnounceQuery, response: 
     bencode::put_announce(out, &reply);
 }
 
-/// Writes the body of the response to a scrape by HTTP. Hashes beyond the counts are left out.
+/// Writes the body of the response to a scrape by HTTP. Info-hashes without counts are left out.
 fn put_scrape(out: &mut Vec<u8>, query: &ScrapeQuery, counts: &ScrapeCounts) {
     let mut swarms: ArrayVec<(InfoHash, SwarmCounts), MAX_SCRAPE_HASHES> =
         query.info_hashes.iter().copied().zip(counts.iter().copied()).collect();
@@ -272,7 +273,7 @@ fn packed(peers: &PeerList) -> Peers<'_> {
     Peers { v4: &peers.v4, v6: &peers.v6, v4_ids: &peers.v4_ids, v6_ids: &peers.v6_ids }
 }
 
-/// The form in which a client wants its peers.
+/// Returns the form of the peer list that a client requests.
 pub(super) fn form(query: &AnnounceQuery) -> Form {
     match (query.compact, query.no_peer_id) {
         (true, _) => Form::Compact,

@@ -1,8 +1,8 @@
-//! Owns the paths: which one means what, and where a private tracker's passkey stands in it.
+//! Owns the paths of the tracker: the resource that a path names, and the passkey of a private tracker in it.
 
 use crate::limits::HTTP_PASSKEY_BYTES;
 
-/// What a path asks for.
+/// The resource that a path names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route<'a> {
     /// `/announce`, `/:passkey/announce`
@@ -15,14 +15,14 @@ pub enum Route<'a> {
         /// The passkey, if the path has one.
         passkey: Option<&'a str>,
     },
-    /// `/health`: whether the worker answers at all.
+    /// `/health`: the health check of the worker.
     Health,
-    /// Nothing that is here.
+    /// Any other path.
     NotFound,
 }
 
 impl<'a> Route<'a> {
-    /// Reads a path.
+    /// Parses a path.
     pub fn of(path: &'a str) -> Self {
         let Some(path) = path.strip_prefix('/') else {
             return Self::NotFound;
@@ -41,7 +41,7 @@ impl<'a> Route<'a> {
     }
 }
 
-/// The passkey of a path that announces or scrapes, if it has one.
+/// Returns the passkey of an announce or scrape path, if it has one.
 pub(super) fn passkey(path: &str) -> Option<&str> {
     match Route::of(path) {
         Route::Announce { passkey } | Route::Scrape { passkey } => passkey,
@@ -49,7 +49,7 @@ pub(super) fn passkey(path: &str) -> Option<&str> {
     }
 }
 
-/// A passkey is 1 to [`HTTP_PASSKEY_BYTES`] letters, digits, `-` and `_`.
+/// Returns whether a text is a valid passkey: 1 to [`HTTP_PASSKEY_BYTES`] letters, digits, `-` and `_`.
 pub(super) fn is_passkey(text: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
     (1..=HTTP_PASSKEY_BYTES).contains(&text.len()) && text.bytes().all(allowed)
@@ -60,14 +60,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_mean_what_they_should() {
+    fn each_path_names_its_route() {
         assert_eq!(Route::of("/announce"), Route::Announce { passkey: None });
         assert_eq!(Route::of("/scrape"), Route::Scrape { passkey: None });
         assert_eq!(Route::of("/0a-B_9/announce"), Route::Announce { passkey: Some("0a-B_9") });
         assert_eq!(Route::of("/0aB9/scrape"), Route::Scrape { passkey: Some("0aB9") });
         assert_eq!(Route::of("/health"), Route::Health);
         let long = format!("/{}/announce", "x".repeat(HTTP_PASSKEY_BYTES + 1));
-        for nothing in [
+        for unknown in [
             "",
             "/",
             "//announce",
@@ -79,7 +79,7 @@ mod tests {
             "/../announce",
             &long,
         ] {
-            assert_eq!(Route::of(nothing), Route::NotFound, "{nothing}");
+            assert_eq!(Route::of(unknown), Route::NotFound, "{unknown}");
         }
     }
 }

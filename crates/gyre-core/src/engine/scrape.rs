@@ -1,5 +1,5 @@
-//! Owns the step in which the swarms of a scrape are counted: this worker's own at once, the others by messages to
-//! their owners, whose answers are gathered.
+//! Owns the step in which the counts of a scrape's swarms are read: those of this worker at once, the others by
+//! messages to their owners, whose answers are gathered.
 
 use arrayvec::ArrayVec;
 
@@ -19,18 +19,18 @@ use crate::types::{Family, InfoHash, SwarmCounts, WorkerId};
 use crate::wire::query::ScrapeQuery;
 use crate::wire::udp;
 
-/// How far the counting of a scrape's swarms has come.
+/// The state of a scrape after this worker's swarms were read.
 enum Counted {
-    /// All are this worker's own.
+    /// All counts are there: this worker owns all swarms.
     All(Box<ScrapeCounts>),
     /// Other workers were asked.
     Waiting(Ticket),
-    /// There is no room to ask them; this is counted already.
+    /// The queues or the slots are full. The counters have it already.
     Busy,
 }
 
 impl Engine {
-    /// Takes an admitted scrape by UDP.
+    /// Processes an admitted scrape by UDP. Returns the length of the response in `out` if it is there already.
     pub(super) fn udp_scrape(
         &mut self,
         now: Timestamp,
@@ -56,7 +56,7 @@ impl Engine {
                 let info_hashes = scrape.query.info_hashes.iter().copied();
                 self.count_udp(now, from, request.transaction_id, info_hashes, out, mesh)
             }
-            _ => unreachable!("a scrape stays one"),
+            _ => unreachable!("middleware doesn't replace a scrape"),
         };
         self.give_query(context);
         length
@@ -77,11 +77,11 @@ impl Engine {
                 self.gathers.give_counts(counts);
                 Some(length)
             }
-            Counted::Waiting(_) | Counted::Busy => None, // the last part to come sends it; or it is dropped
+            Counted::Waiting(_) | Counted::Busy => None, // sent with the last part, or dropped
         }
     }
 
-    /// Takes a scrape, from a task that can wait for other workers.
+    /// Processes a scrape for a task that can wait for other workers.
     pub fn scrape(&mut self, now: Timestamp, query: &ScrapeQuery, mesh: &mut impl Post) -> Outcome {
         let info_hashes = query.info_hashes.iter().copied();
         let asker = Asker::Http { waker: None };
@@ -92,8 +92,8 @@ impl Engine {
         }
     }
 
-    /// Takes the counts of another worker. The last ones complete the scrape: its task is woken, or its reply by UDP
-    /// leaves.
+    /// Processes the counts from another worker. The last part completes the scrape: its task is woken, or its response
+    /// by UDP is sent.
     pub(super) fn scraped(&mut self, ticket: Ticket, job: Box<ScrapeJob>, replies: &mut impl Replies) {
         let whole = self.gathers.scraped(ticket, job);
         if let Some(UdpScrape { to, transaction_id, counts }) = whole {
@@ -103,7 +103,7 @@ impl Engine {
         }
     }
 
-    /// Counts the swarms, in the order of the request.
+    /// Reads the counts of the swarms, in the order of the request.
     fn count_swarms(
         &mut self,
         now: Timestamp,
@@ -139,7 +139,7 @@ impl Engine {
         }
     }
 
-    /// Sends each owner its part. If one can't be asked the others are not asked either.
+    /// Sends each owner its part. If one queue is full, the remaining owners get no message.
     fn ask_owners(
         &mut self,
         ticket: Ticket,
@@ -156,7 +156,7 @@ impl Engine {
                     full = true;
                     self.gathers.give_job(job);
                 }
-                Some(_) => unreachable!("the mesh gives back what it was given"),
+                Some(_) => unreachable!("the mesh returns the refused message"),
             }
         }
         if full {

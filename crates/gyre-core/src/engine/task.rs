@@ -1,5 +1,5 @@
-//! Owns requests that are answered in a task, which can wait: for other workers, and for async middleware. HTTP
-//! requests are answered so, and requests by UDP that a middleware waits with.
+//! Owns requests that are answered in a task, which can wait for other workers and for async middleware. All HTTP
+//! requests run in tasks, and the UDP requests for which a middleware waits.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -18,18 +18,18 @@ use crate::limits::UDP_REPLY_MAX_BYTES;
 use crate::time::Timestamp;
 use crate::types::Family;
 
-/// How far a request has come.
+/// The state of a request after the swarm was asked.
 #[derive(Debug)]
 pub enum Outcome {
-    /// It is answered.
+    /// The answer is there.
     Ready(Answer),
     /// Other workers were asked: see [`answer`].
     Waiting(Ticket),
-    /// There is no room to ask them; this is counted already.
+    /// The queues or the slots are full. The counters have it already.
     Busy,
 }
 
-/// What a task sees of its worker. A borrow never lasts over an `await`.
+/// The worker of a task. A borrow is never held across an `await`.
 pub trait Worker {
     /// The worker's end of the mesh.
     type Mailbox: Mailbox;
@@ -43,7 +43,7 @@ pub trait Worker {
     /// Returns the worker's end of the mesh.
     fn mailbox(&self) -> &RefCell<Self::Mailbox>;
 
-    /// Is told of each step. It does nothing, and costs nothing, unless a test implements it.
+    /// Is called at each step. It does nothing and costs nothing, unless a test implements it.
     #[inline(always)]
     fn observe(&self, _step: Step<'_>) {}
 }
@@ -55,13 +55,13 @@ pub enum Step<'a> {
     Ask(&'a RequestContext<'a>, &'a Outcome),
     /// A ticket was polled.
     Polled(Ticket, &'a Poll<Option<Answer>>),
-    /// A ticket was given up, or is settled.
+    /// A ticket was closed: its request was given up or has its answer.
     Abandoned(Ticket),
     /// A response was made, before middleware can change it.
     Responded(&'a RequestContext<'a>, &'a Response),
 }
 
-/// Asks the engine, and tells the workers that messages were posted to.
+/// Asks the engine, and notifies the workers that got messages.
 pub fn ask<W: Worker>(
     worker: &W,
     now: Timestamp,
@@ -73,7 +73,7 @@ pub fn ask<W: Worker>(
     outcome
 }
 
-/// Waits for what other workers were asked. `None`: their answer is late.
+/// Waits for the answers of other workers. `None`: the deadline has passed.
 pub async fn answer(worker: &impl Worker, ticket: Ticket) -> Option<Answer> {
     let _abandon = Abandon { worker, ticket };
     poll_fn(|context| {
@@ -84,7 +84,7 @@ pub async fn answer(worker: &impl Worker, ticket: Ticket) -> Option<Answer> {
     .await
 }
 
-/// Gives up a wait when its task is dropped.
+/// Closes a wait when its task ends or is dropped.
 struct Abandon<'a, W: Worker> {
     worker: &'a W,
     ticket: Ticket,
@@ -92,7 +92,7 @@ struct Abandon<'a, W: Worker> {
 
 impl<W: Worker> Drop for Abandon<'_, W> {
     fn drop(&mut self) {
-        // It is borrowed only while a panic unwinds the test that caused it.
+        // The engine is still borrowed only while a panic in a test unwinds.
         if let Ok(mut engine) = self.worker.engine().try_borrow_mut() {
             engine.abandon(self.ticket);
             drop(engine);
@@ -101,7 +101,7 @@ impl<W: Worker> Drop for Abandon<'_, W> {
     }
 }
 
-/// What comes after the last middleware of a task: the swarms.
+/// The last step of a request in a task, after all middlewares: the swarms.
 pub struct Swarms<'a, W>(pub &'a W);
 
 impl<W: Worker> Rest for Swarms<'_, W> {
@@ -139,11 +139,11 @@ fn unavailable() -> TrackerError {
 }
 
 impl Engine {
-    /// Asks the swarms of an announce or a scrape that a middleware has passed on.
+    /// Asks the swarms of an announce or a scrape that the middleware has passed on.
     ///
     /// # Panics
     ///
-    /// If it is a connect, which has no swarm.
+    /// If the request is a connect, which has no swarm.
     fn ask(&mut self, now: Timestamp, request: &RequestContext<'_>, mesh: &mut impl Post) -> Outcome {
         match request {
             RequestContext::Announce(announce) => {
@@ -155,19 +155,19 @@ impl Engine {
         }
     }
 
-    /// Polls what an [`Outcome::Waiting`] request waits for; `None` if it is late. Poll a ticket until it is ready, or
-    /// [`abandon`](Self::abandon) it.
+    /// Polls the answer to an [`Outcome::Waiting`] request. `None`: the deadline has passed. Poll a ticket until it is
+    /// ready, or [`abandon`](Self::abandon) it.
     pub fn poll(&mut self, ticket: Ticket, context: &Context<'_>) -> Poll<Option<Answer>> {
         self.gathers.poll(ticket, context)
     }
 
-    /// Gives up a ticket.
+    /// Closes a ticket: its answer is no longer needed.
     pub fn abandon(&mut self, ticket: Ticket) {
         self.gathers.close(ticket);
     }
 
-    /// Ends the wait of a middleware with a request by UDP: what it decided leaves with the next turn. Returns true if
-    /// there is something to send.
+    /// Ends the task of a UDP request for which a middleware has waited. The next turn sends the response. Returns true
+    /// if there is one.
     pub fn end_wait<M>(
         &mut self,
         gate: &mut Gate<M>,
@@ -176,7 +176,7 @@ impl Engine {
         to: &Endpoint,
     ) -> bool {
         if result.as_ref().is_err_and(|error| error.code() == Code::Unavailable) {
-            return false; // counted already; silence makes the client ask again
+            return false; // counted already; without a response the client retries
         }
         let mut out = [0; UDP_REPLY_MAX_BYTES];
         let Some(length) = self.conclude_udp(request, result, &mut out) else { return false };
@@ -185,13 +185,13 @@ impl Engine {
         true
     }
 
-    /// Whether requests of this worker wait for others.
+    /// Returns whether requests wait for other workers.
     pub fn is_waiting(&self) -> bool {
         !self.gathers.is_empty()
     }
 
-    /// Gives up requests that have waited too long for other workers, at most
-    /// [`TURN_GATHERS`](crate::limits::TURN_GATHERS) of them. Returns true if there are more.
+    /// Times out requests whose deadline for answers of other workers has passed, at most
+    /// [`TURN_GATHERS`](crate::limits::TURN_GATHERS). Returns true if there are more.
     pub fn expire_gathers(&mut self, now: Timestamp) -> bool {
         let late = self.gathers.expire(now);
         self.counters.add(Counter::DropGatherLate, late as u64);

@@ -214,7 +214,7 @@ fn an_announce_is_answered_wherever_it_arrives() {
 }
 
 #[test]
-fn what_is_wrong_is_silently_counted() {
+fn invalid_datagrams_are_counted_without_a_response() {
     let mut net = Net::new(1);
     let id = net.id(client(0));
     let connect = |net: &mut Net, from| net.request(0, from, Request::Connect { transaction_id: 1 });
@@ -486,7 +486,7 @@ fn rate(text: &str) -> Option<Rate> {
 }
 
 #[test]
-fn who_asks_for_more_than_it_may_gets_no_answer() {
+fn requests_over_the_rate_get_no_response() {
     let mut net = limited(&SourceLimits {
         connects: rate("1/m:4"),
         announces: rate("1/m:3"),
@@ -515,7 +515,7 @@ fn who_asks_for_more_than_it_may_gets_no_answer() {
 }
 
 #[test]
-fn who_sends_too_many_wrong_ids_is_not_listened_to_for_a_time() {
+fn too_many_wrong_ids_ban_an_address_for_a_time() {
     let mut net =
         limited(&SourceLimits { wrong_ids: rate("1/m:14"), ban_secs: 20, ..SourceLimits::default() });
     let [bad, good] = [1, 2].map(|host| SocketAddr::from((Ipv4Addr::new(192, 0, 2, host), 1_000)));

@@ -1,18 +1,18 @@
-//! Owns the turn of a worker: the order of its steps, and how much each of them may do. The driver of a worker's thread
-//! runs it, and so does the simulation.
+//! Owns the turn of a worker: the order of its steps, and the limit of each step. The driver of a worker's thread runs
+//! it, and so does the simulation.
 //!
 //! | step | bounded by |
 //! |---|---|
-//! | orders of the process: lists, limits, swarms to load | one load |
-//! | datagrams: admitted and answered, or kept for the next step | [`TURN_DATAGRAMS`] |
-//! | announces of this worker's own swarms, together | as above |
-//! | requests that the middleware waits with: tasks are started, finished ones answered | as above, [`MAX_WAITING`] |
-//! | messages of other workers, and the announces among them | [`TURN_MESSAGES`] |
-//! | requests whose answers from other workers are late | [`TURN_GATHERS`] |
-//! | a slice of the sweep, if it is time for one | [`TURN_SWEEP`] |
-//! | what the thread itself looks after | [`Host::tend`] |
-//! | gauges and counters, four times a second | |
-//! | replies are handed to the kernel, the workers that messages were posted to are told | |
+//! | take orders from the process: lists, limits, swarms to load | one load |
+//! | receive datagrams: admit and answer them, or queue them for the next steps | [`TURN_DATAGRAMS`] |
+//! | answer the announces of this worker's swarms together | as above |
+//! | start tasks for requests that wait in middleware, send responses of finished ones | as above, [`MAX_WAITING`] |
+//! | take messages from other workers, and answer the announces among them | [`TURN_MESSAGES`] |
+//! | time out requests that wait for other workers | [`TURN_GATHERS`] |
+//! | sweep a slice of the table, if one is due | [`TURN_SWEEP`] |
+//! | do the thread's other work | [`Host::tend`] |
+//! | publish gauges and counters, four times a second | |
+//! | submit the responses to the kernel, notify the workers that got messages | |
 //!
 //! [`MAX_WAITING`]: crate::limits::MAX_WAITING
 //! [`TURN_GATHERS`]: crate::limits::TURN_GATHERS
@@ -36,41 +36,41 @@ use crate::swarm::{Saved, Swept};
 use crate::throttle::SourceLimits;
 use crate::time::Timestamp;
 
-/// Where datagrams come from and where replies leave: a worker's UDP ring, or another source.
+/// Receives datagrams and sends responses: a worker's UDP ring, or another source.
 pub trait Datagrams: Replies {
-    /// Hands at most `at_most` received datagrams to the intake, and sends the replies that it writes at once.
+    /// Passes at most `at_most` received datagrams to the intake, and sends the responses that it writes.
     ///
     /// # Errors
     ///
-    /// What keeps the source from going on.
+    /// The source failed and can't continue.
     fn receive<M: Middleware, P: Post>(
         &mut self,
         at_most: usize,
         intake: &mut Intake<'_, M, P>,
     ) -> io::Result<Received>;
 
-    /// Hands all replies to the kernel.
+    /// Submits all responses to the kernel.
     ///
     /// # Errors
     ///
-    /// What keeps the source from going on.
+    /// The source failed and can't continue.
     fn submit(&mut self) -> io::Result<()>;
 }
 
-/// What a source of datagrams did since it was last asked.
+/// The statistics of a source of datagrams since the last call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Received {
-    /// Completions taken, those of datagrams among them.
+    /// Number of completions, including those of datagrams.
     pub completions: usize,
-    /// Replies that the kernel did not take.
+    /// Number of responses that the kernel did not accept.
     pub send_failed: u64,
-    /// Datagrams longer than any request, dropped.
+    /// Number of datagrams that were dropped because they are longer than any request.
     pub truncated: u64,
     /// Receives that ended early because buffers or queue space ran out, and were started again.
     pub overflows: u64,
 }
 
-/// Takes the datagrams of a turn one by one.
+/// Processes the datagrams of a turn one by one.
 pub struct Intake<'a, M, P> {
     now: Timestamp,
     engine: &'a mut Engine,
@@ -79,21 +79,21 @@ pub struct Intake<'a, M, P> {
 }
 
 impl<M: Middleware, P: Post> Intake<'_, M, P> {
-    /// Takes a datagram: see [`Engine::datagram`].
+    /// Processes a datagram: see [`Engine::datagram`].
     #[inline]
     pub fn take(&mut self, from: &Endpoint, datagram: &[u8], out: &mut ReplyBuffer) -> Option<usize> {
         self.engine.datagram(self.now, from, datagram, out, self.mesh, self.gate)
     }
 
-    /// Returns the engine as it stands before the next datagram.
+    /// Returns the engine in its state before the next datagram.
     pub fn engine(&self) -> &Engine {
         self.engine
     }
 }
 
-/// The thread that a turn runs on, beside its mail.
+/// The thread that a turn runs on, except for its mailbox.
 pub trait Host {
-    /// Its source of datagrams.
+    /// The type of its source of datagrams.
     type Datagrams: Datagrams;
 
     /// Returns its source of datagrams.
@@ -102,40 +102,40 @@ pub trait Host {
     /// Returns the next order for the engine, if there is one.
     fn next_order(&mut self) -> Option<Order>;
 
-    /// Starts a task in which the middleware waits with a request.
+    /// Starts a task for a request for which a middleware waits.
     fn start_wait(&mut self, waiting: Waiting);
 
-    /// Looks after what is the thread's own. Returns true if it has to go on in the next turn.
+    /// Does the thread's other work. Returns true if it must continue in the next turn.
     fn tend(&mut self, now: Timestamp) -> bool;
 
-    /// Publishes the counters, four times a second, with the last fault that a request met since the last time.
+    /// Publishes the counters, four times a second, with the last internal error of a request since the previous call.
     fn publish(&mut self, now: Timestamp, counters: &mut Counters, fault: Option<TrackerError>);
 }
 
-/// What the rest of the process tells an engine.
+/// An order from the rest of the process to an engine.
 pub enum Order {
     /// Replaces the access lists.
     Access(Arc<Access>),
-    /// Replaces the policy for announces, as far as it can change.
+    /// Replaces the policy for announces: see [`Engine::set_policy`].
     Policy(Policy),
-    /// Replaces the limits of what each source may ask for.
+    /// Replaces the rate limits of sources.
     SourceLimits(Arc<SourceLimits>),
-    /// Enters what was saved, as far as it isn't known better.
+    /// Loads saved swarms. Newer entries of the table are kept.
     Load(Vec<Saved>),
-    /// Answers a question.
+    /// Runs a function that reads the engine.
     Ask(Box<dyn FnOnce(&Engine) + Send>),
 }
 
-/// What a turn did.
+/// The result of a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Turned {
-    /// There were datagrams or messages.
+    /// Whether there were completions or messages.
     pub worked: bool,
-    /// It was time for a slice of the sweep.
+    /// Whether a slice of the sweep was due.
     pub swept: bool,
-    /// The counters were published.
+    /// Whether the counters were published.
     pub published: bool,
-    /// Something that is due has to go on in the next turn.
+    /// Whether work that is due must continue in the next turn.
     pub unfinished: bool,
 }
 
@@ -144,7 +144,7 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// Those of the source of datagrams.
+    /// The source of datagrams failed.
     pub fn turn<M: Middleware, H: Host>(
         &mut self,
         now: Timestamp,
@@ -183,12 +183,12 @@ impl Engine {
         Ok(Turned { worked: received.completions > 0 || messages > 0, swept, published, unfinished })
     }
 
-    /// Has the next turn publish the counters.
+    /// Makes the next turn publish the counters.
     pub fn publish_soon(&mut self) {
         self.next_publish = Timestamp::default();
     }
 
-    /// Follows the orders. Returns true if more may be left: a load takes a turn of its own.
+    /// Executes the orders. Returns true if there may be more: a load is the last order of its turn.
     #[inline]
     fn take_orders(&mut self, now: Timestamp, host: &mut impl Host) -> bool {
         while let Some(order) = host.next_order() {
@@ -207,7 +207,7 @@ impl Engine {
         false
     }
 
-    /// Takes messages of other workers. Returns how many it took.
+    /// Processes messages from other workers. Returns their number.
     fn take_messages(
         &mut self,
         now: Timestamp,
@@ -225,14 +225,14 @@ impl Engine {
         messages
     }
 
-    /// Does the slice of the sweep that is due. Returns true if it is time for the next.
+    /// Runs the slice of the sweep that is due. Returns true if the next one is due too.
     fn sweep_next(&mut self, now: Timestamp) -> bool {
         let swept = self.sweep(now);
-        // Slices that a busy or sleeping worker is behind with are made up for, one a turn, up to a lap.
+        // A worker that was busy or asleep catches up on missed slices, one in each turn, until the end of a lap.
         let step = Duration::from_micros(1_000_000 / SWEEP_SLICES_PER_SECOND);
         let behind = now.since(self.next_sweep) >= Duration::from_millis(2 * HOUSEKEEPING_INTERVAL_MS);
         self.next_sweep = match swept {
-            Swept { is_short: true, .. } => now, // the next new peer may find no memory
+            Swept { is_short: true, .. } => now, // there may be no memory for the next new peer
             Swept { lap_ended, .. } if lap_ended || behind => now + step,
             _ => self.next_sweep + step,
         };
