@@ -374,7 +374,8 @@ impl<M: Middleware> Driver<M> {
             }
             match worked {
                 true => self.pass().await?,
-                false => tokio::time::sleep(FINISH_POLL_INTERVAL).await, // no sleep: the others' progress rings no doorbell
+                // The progress of the others rings no doorbell.
+                false => tokio::time::sleep(FINISH_POLL_INTERVAL).await,
             }
         }
         // The tasks whose connections were closed just now see it in their next step.
