@@ -103,9 +103,7 @@ pub enum ServerError {
     #[error("--take-over failed: {0}; the running tracker keeps serving")]
     TakeOver(#[source] io::Error),
     /// The admin listener can't be started.
-    #[error(
-        "can't start the admin listener: {0}; change its address with --admin, or disable it with --no-admin"
-    )]
+    #[error("can't start the admin listener: {}; --no-admin disables it", admin_cause(.0))]
     Admin(Box<Self>),
     /// The token can't be used.
     #[error("can't use the token in {}: {source}", path.display())]
@@ -166,11 +164,22 @@ impl ServerError {
     }
 }
 
-fn bind_cure(error: &io::Error, protocol: &str) -> String {
+/// Returns the message of an error of the admin listener. An error about its address names its option, not `--http`.
+fn admin_cause(error: &ServerError) -> String {
+    match error {
+        ServerError::Bind { protocol, address, source } => {
+            format!("can't serve {protocol} on {address}: {source}{}", bind_cure(source, "admin"))
+        }
+        error => error.to_string(),
+    }
+}
+
+/// Returns how to fix a socket that can't be bound, starting with `; `, or an empty string. `option` names its address.
+fn bind_cure(error: &io::Error, option: &str) -> String {
     match error.raw_os_error() {
         Some(libc::EADDRINUSE) => {
             format!(
-                "; stop the other process (`ss -lntup` shows it), or choose another address with --{protocol}"
+                "; stop the other process (`ss -lntup` shows it), or choose another address with --{option}"
             )
         }
         Some(libc::EACCES | libc::EPERM) => {
@@ -180,7 +189,7 @@ fn bind_cure(error: &io::Error, protocol: &str) -> String {
             "; this machine does not have that address (`ip addr` lists its addresses)".into()
         }
         Some(libc::EAFNOSUPPORT) => {
-            format!("; the kernel does not support IPv6, use only IPv4 addresses with --{protocol}")
+            format!("; the kernel does not support IPv6, use only IPv4 addresses with --{option}")
         }
         Some(libc::EMFILE | libc::ENFILE) => "; raise the limit of open files (`ulimit -n`)".into(),
         _ => String::new(),
