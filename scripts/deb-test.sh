@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Proves what the Debian package promises: it installs, its programs, pages, completions and unit are good, it serves
-# with the file of options that it brings, an upgrade keeps what an operator has changed, and a purge leaves nothing.
+# with the configuration file that it brings, an upgrade keeps what an operator has changed, and a purge leaves nothing.
 #
 #     deb-test.sh [FILE.deb]      by default the one that scripts/deb.sh builds
 #

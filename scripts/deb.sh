@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds the Debian package with the profile `dist`, and prints its path; options go to cargo-deb, which is installed if it
-# isn't there. The package's file of options, man pages and completions are made by the programs themselves; Cargo.toml
+# isn't there. The package's configuration file, man pages and completions are made by the programs themselves; Cargo.toml
 # lists all of its files. DEB_PROFILE=test packs the programs that `cargo test` has built, to try the package.
 set -euo pipefail
 cd "$(dirname "$0")/.."

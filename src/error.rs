@@ -54,7 +54,7 @@ pub enum ServerError {
         cure: &'static str,
     },
     /// A list can't be read.
-    #[error("{}:{source}", path.display())]
+    #[error("{}:{source}{}", path.display(), list_cure(source))]
     List {
         /// The file.
         path: PathBuf,
@@ -103,9 +103,7 @@ pub enum ServerError {
     #[error("--take-over failed: {0}; the running tracker keeps serving")]
     TakeOver(#[source] io::Error),
     /// The admin listener can't be started.
-    #[error(
-        "can't start the admin listener: {0}; change its address with --admin, or disable it with --no-admin"
-    )]
+    #[error("can't start the admin listener: {}; --no-admin disables it", admin_cause(.0))]
     Admin(Box<Self>),
     /// The token can't be used.
     #[error("can't use the token in {}: {source}", path.display())]
@@ -166,11 +164,22 @@ impl ServerError {
     }
 }
 
-fn bind_cure(error: &io::Error, protocol: &str) -> String {
+/// Returns the message of an error of the admin listener. An error about its address names its option, not `--http`.
+fn admin_cause(error: &ServerError) -> String {
+    match error {
+        ServerError::Bind { protocol, address, source } => {
+            format!("can't serve {protocol} on {address}: {source}{}", bind_cure(source, "admin"))
+        }
+        error => error.to_string(),
+    }
+}
+
+/// Returns how to fix a socket that can't be bound, starting with `; `, or an empty string. `option` names its address.
+fn bind_cure(error: &io::Error, option: &str) -> String {
     match error.raw_os_error() {
         Some(libc::EADDRINUSE) => {
             format!(
-                "; stop the other process (`ss -lntup` shows it), or choose another address with --{protocol}"
+                "; stop the other process (`ss -lntup` shows it), or choose another address with --{option}"
             )
         }
         Some(libc::EACCES | libc::EPERM) => {
@@ -180,7 +189,7 @@ fn bind_cure(error: &io::Error, protocol: &str) -> String {
             "; this machine does not have that address (`ip addr` lists its addresses)".into()
         }
         Some(libc::EAFNOSUPPORT) => {
-            format!("; the kernel does not support IPv6, use only IPv4 addresses with --{protocol}")
+            format!("; the kernel does not support IPv6, use only IPv4 addresses with --{option}")
         }
         Some(libc::EMFILE | libc::ENFILE) => "; raise the limit of open files (`ulimit -n`)".into(),
         _ => String::new(),
@@ -189,14 +198,33 @@ fn bind_cure(error: &io::Error, protocol: &str) -> String {
 
 fn user_cure(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
-        Some(libc::EPERM) => "; only root can switch to another user",
+        Some(libc::EPERM) => {
+            "; switching to another user requires root with CAP_SETUID and CAP_SETGID; root can be kept with \
+             --allow-root, without --user"
+        }
+        Some(libc::EINVAL) => {
+            "; the user namespace (of a container) does not map this user or its group; choose another user with \
+             --user, or keep root with --allow-root, without --user"
+        }
         _ => "",
     }
 }
 
 fn state_cure(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::PermissionDenied => "; change its owner to the user that gyre runs as (`chown -R`)",
+        io::ErrorKind::PermissionDenied => {
+            "; change its owner to the user that gyre runs as (`chown -R`), which also needs access to the \
+             directories above it"
+        }
+        _ => "",
+    }
+}
+
+fn list_cure(error: &ListError) -> &'static str {
+    match error {
+        ListError::Io(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            "; the user that gyre runs as needs the right to read it, and access to the directories above it"
+        }
         _ => "",
     }
 }
@@ -219,5 +247,19 @@ pub(crate) fn ring_cure(error: &io::Error) -> &'static str {
         }
         Some(libc::EMFILE | libc::ENFILE) => "; raise the limit of open files (`ulimit -n`)",
         _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_switch_of_the_user_names_the_way_to_keep_root() {
+        for (code, reason) in [(libc::EPERM, "CAP_SETUID"), (libc::EINVAL, "user namespace")] {
+            let source = io::Error::from_raw_os_error(code);
+            let text = ServerError::User { name: "nobody".to_owned(), source }.to_string();
+            assert!(text.contains(reason) && text.contains("--allow-root"), "{text}");
+        }
     }
 }

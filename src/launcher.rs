@@ -58,7 +58,7 @@ pub fn run(arguments: &[OsString]) -> io::Result<()> {
     for order in io::stdin().lock().bytes() {
         order?;
         if is_running.swap(true, Ordering::AcqRel) {
-            say("a successor is already taking over");
+            say("a new process is already taking over");
             continue;
         }
         match Command::new(&program).args(arguments).stdin(Stdio::null()).spawn() {
@@ -69,7 +69,7 @@ pub fn run(arguments: &[OsString]) -> io::Result<()> {
             }
             Err(error) => {
                 is_running.store(false, Ordering::Release);
-                say(&format!("error: can't start a successor: {}: {error}", program.display()));
+                say(&format!("error: can't start a new process: {}: {error}", program.display()));
             }
         }
     }
@@ -80,7 +80,7 @@ pub fn run(arguments: &[OsString]) -> io::Result<()> {
 fn watch(mut successor: Child, is_running: &AtomicBool) {
     let ended = successor.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
     is_running.store(false, Ordering::Release);
-    say(&format!("error: the successor has ended ({ended}); the old process keeps serving"));
+    say(&format!("error: the new process has ended ({ended}); the old process keeps serving"));
 }
 
 fn say(line: &str) {

@@ -269,10 +269,10 @@ fn reload(tracker: &mut Tracker, started: &Serve, config: &mut Config, filter: &
 /// Starts another process that takes over from this one.
 fn start_successor(launcher: Option<&mut Launcher>) {
     let Some(launcher) = launcher else {
-        return tracing::error!("can't start a successor without --state-dir");
+        return tracing::error!("can't take over without --state-dir");
     };
     if let Err(error) = launcher.launch() {
-        tracing::error!("can't start a successor: {error}");
+        tracing::error!("can't start a new process to take over: {error}");
     }
 }
 

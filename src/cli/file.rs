@@ -225,7 +225,7 @@ fn find<'a>(options: &'a Command, name: &str) -> Option<&'a Arg> {
 }
 
 /// Returns the message of an error in one line.
-fn reason(error: &clap::Error) -> String {
+pub(super) fn reason(error: &clap::Error) -> String {
     let text = error.to_string();
     let first = text.split("\n\n").next().unwrap_or_default().trim_start_matches("error: ");
     first.split_whitespace().collect::<Vec<_>>().join(" ")

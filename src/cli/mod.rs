@@ -35,7 +35,7 @@ pub struct Cli {
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
     /// It can't be parsed, or asks for help.
-    #[error(transparent)]
+    #[error("{}", file::reason(.0))]
     Usage(#[from] clap::Error),
     /// The configuration file is not valid.
     #[error(transparent)]

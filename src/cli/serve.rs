@@ -28,7 +28,7 @@ use crate::types::parse_network;
 const WORKERS: &str = "Workers";
 const ANNOUNCES: &str = "Announces";
 const LIMITS: &str = "Limits";
-const SOURCES: &str = "Limits of each source";
+const SOURCES: &str = "Rate limits";
 const LISTS: &str = "Lists";
 const STATE: &str = "State";
 const PRIVILEGES: &str = "Privileges";

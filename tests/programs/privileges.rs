@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -164,6 +164,26 @@ fn a_state_directory_of_another_user_is_an_error_with_a_fix() {
     let state = directory.path().display();
     let said = serve(&format!("{ANYWHERE} --user {SOMEBODY} --state-dir {state}")).ends_with(1);
     assert!(said.contains("--state-dir: ") && said.contains("chown -R"), "{said}");
+}
+
+#[test]
+fn paths_that_the_new_user_can_not_reach_are_errors_with_a_fix() {
+    if !is_root() {
+        return;
+    }
+    let directory = TempDir::new();
+    let closed = directory.path().join("closed");
+    fs::create_dir(&closed).unwrap();
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).unwrap();
+    // The directory is created for the user, but the user can't enter its parent.
+    let state = closed.join("state");
+    let said = serve(&format!("{ANYWHERE} --user {SOMEBODY} --state-dir {}", state.display())).ends_with(1);
+    assert!(said.contains("--state-dir: ") && said.contains("directories above"), "{said}");
+
+    let list = directory.file("deny", b"");
+    fs::set_permissions(&list, fs::Permissions::from_mode(0o600)).unwrap();
+    let said = serve(&format!("{ANYWHERE} --user {SOMEBODY} --deny-hashes {list}")).ends_with(1);
+    assert!(said.contains(&format!("{list}: ")) && said.contains("the user that gyre runs as"), "{said}");
 }
 
 #[test]

@@ -241,7 +241,7 @@ pub enum ConfigError {
     #[error("--cores is empty: name at least one core")]
     NoCores,
     /// Neither UDP nor HTTP is served.
-    #[error("nothing to serve: --no-udp and --no-http exclude each other")]
+    #[error("nothing to serve: there is no address for UDP and none for HTTP; remove --no-udp or --no-http")]
     NothingToServe,
     /// More addresses than a worker's ring can number.
     #[error("--{protocol} has {given} addresses; at most {MAX_LISTENERS} are allowed")]

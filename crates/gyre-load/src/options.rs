@@ -245,9 +245,9 @@ pub(crate) struct CommonOptions {
     #[arg(long)]
     ipv6: bool,
 
-    /// Requests per second (open loop), or `max` for as fast as replies arrive (closed loop). An open loop sends on
-    /// schedule whether replies arrive or not, and counts latency from when a request was due. By HTTP, due requests
-    /// wait until --connections and --pipeline have room
+    /// Requests per second (open loop), or `max` for as fast as replies arrive (closed loop; a flood does not wait for
+    /// replies). An open loop sends on schedule whether replies arrive or not, and counts latency from when a request
+    /// was due. By HTTP, due requests wait until --connections and --pipeline have room
     #[arg(long, default_value = "max", value_name = "N|max")]
     pub(crate) rate: Rate,
 
