@@ -11,11 +11,11 @@ pub use gyre_core::limits::{
     DEFAULT_ANNOUNCE_INTERVAL_S, DEFAULT_BAN_S, DEFAULT_CONNECTION_ID_WINDOW_S, DEFAULT_DENY_REASON,
     DEFAULT_HTTP_CONNECTIONS, DEFAULT_MIN_INTERVAL_S, DEFAULT_NETWORK_SHARE, DEFAULT_PEERS,
     DEFAULT_RECEIVE_BUFFER_BYTES, DEFAULT_SNAPSHOT_INTERVAL_S, DEFAULT_STATS_INTERVAL_S, EXEMPT_NETWORKS_MAX,
-    GATHER_DEADLINE_MS, HOUSEKEEPING_INTERVAL_MS, HTTP_BODY_SKIP_BYTES, HTTP_CONNECTIONS_RANGE,
-    HTTP_HEAD_MAX_BYTES, HTTP_HEADERS_MAX, HTTP_PASSKEY_BYTES, INDEX_LOAD, INTERVAL_SPREAD_DIVISOR,
-    LOOK_AHEAD, MAX_FAILURE_BYTES, MAX_GATHERS, MAX_INTERVAL_S, MAX_LISTENERS, MAX_MEMORY_RANGE_BYTES,
-    MAX_PEERS, MAX_PEERS_RANGE, MAX_SCRAPE_HASHES, MAX_URL_DATA_BYTES, MAX_WAITING, MAX_WORKERS,
-    MESH_INBOX_BYTES, MESH_QUEUE_MAX, MESH_QUEUE_MIN, MIN_INTERVAL_RANGE_S, NETWORK_SHARE_RANGE,
+    FULL_TURN_DATAGRAMS, GATHER_DEADLINE_MS, HOUSEKEEPING_INTERVAL_MS, HTTP_BODY_SKIP_BYTES,
+    HTTP_CONNECTIONS_RANGE, HTTP_HEAD_MAX_BYTES, HTTP_HEADERS_MAX, HTTP_PASSKEY_BYTES, INDEX_LOAD,
+    INTERVAL_SPREAD_DIVISOR, LOOK_AHEAD, MAX_FAILURE_BYTES, MAX_GATHERS, MAX_INTERVAL_S, MAX_LISTENERS,
+    MAX_MEMORY_RANGE_BYTES, MAX_PEERS, MAX_PEERS_RANGE, MAX_SCRAPE_HASHES, MAX_URL_DATA_BYTES, MAX_WAITING,
+    MAX_WORKERS, MESH_INBOX_BYTES, MESH_QUEUE_MAX, MESH_QUEUE_MIN, MIN_INTERVAL_RANGE_S, NETWORK_SHARE_RANGE,
     OVERDUE_SPLITS, PEER_TIMEOUT_RANGE_S, POOLED_BOXES, PROXY_HEADER_MAX_BYTES, RATE_BURST_RANGE,
     RATE_BURST_S, RATE_REQUESTS_RANGE, RECEIVE_BUFFER_RANGE_BYTES, SHORT_SLICES, SNAPSHOT_BLOCK_MAX_BYTES,
     SNAPSHOT_INTERVAL_RANGE_S, SNAPSHOT_SLICE, STATS_INTERVAL_RANGE_S, SWEEP_CLEANING_COST,
@@ -38,25 +38,34 @@ pub use gyre_web::limits::{
     WEB_WRITE_BYTES, WEB_ZSTD_LEVEL, WEB_ZSTD_WINDOW_LOG_BYTES,
 };
 
-// ---- a worker's UDP ring ----
+// ---- a worker's ring ----
 
 /// Received datagrams that can wait in a worker's ring.
 pub const RECEIVE_BUFFERS: u16 = 256;
-/// Replies in one submission.
+/// UDP responses in one submission.
 pub const REPLY_SLOTS: usize = 128;
-/// Entries of the submission queue: all replies, and for each socket a receive and its cancellation.
-pub const SUBMISSION_ENTRIES: u32 = 512;
-/// Entries of the completion queue: a completion for each receive buffer, and for each reply that fails.
-pub const COMPLETION_ENTRIES: u32 = 1024;
+/// Buffers for received bytes of TCP connections. They are in use from a receive until the end of its turn.
+pub const TCP_BUFFERS: u16 = 128;
+/// Size of such a buffer: several requests of usual clients.
+pub const TCP_RECEIVE_BYTES: usize = 2_048;
+/// Entries of the submission queue. Those of TCP that find no room wait for the next submission.
+pub const SUBMISSION_ENTRIES: u32 = 1_024;
+/// Entries that are kept free for all responses by UDP, for each socket a poll, a receive and its cancellation, and the
+/// doorbell.
+pub const UDP_RESERVED_ENTRIES: usize = REPLY_SLOTS + 3 * MAX_LISTENERS + 1;
+/// Entries of the completion queue. More completions wait in the kernel.
+pub const COMPLETION_ENTRIES: u32 = 2_048;
 /// Consecutive failures of a receive, for any reason, after which the ring gives up.
 pub const RECEIVE_FAILURES_MAX: u32 = 1_000;
 /// System calls for one submission. What is left after them waits for the next turn.
 pub const SUBMIT_TRIES: usize = 4;
+/// Pause between two checks whether the operations of a ring have ended.
+pub const RING_DRAIN_STEP_MS: u64 = 5;
 
-const _: () = assert!(RECEIVE_BUFFERS.is_power_of_two());
-const _: () = assert!(REPLY_SLOTS + 3 * MAX_LISTENERS <= SUBMISSION_ENTRIES as usize);
-const _: () =
-    assert!(RECEIVE_BUFFERS as usize + REPLY_SLOTS + 3 * MAX_LISTENERS <= COMPLETION_ENTRIES as usize);
+const _: () = assert!(RECEIVE_BUFFERS.is_power_of_two() && TCP_BUFFERS.is_power_of_two());
+const _: () = assert!(2 * UDP_RESERVED_ENTRIES <= SUBMISSION_ENTRIES as usize);
+// All completions of UDP fit: one for each buffer, each response that fails, and the end of each receive.
+const _: () = assert!(RECEIVE_BUFFERS as usize + UDP_RESERVED_ENTRIES <= COMPLETION_ENTRIES as usize);
 
 // ---- the table ----
 
@@ -127,9 +136,8 @@ pub const TOP_SURVEY_TIMEOUT_S: u64 = 60;
 
 // ---- HTTP ----
 
-/// Size of a connection's read buffer, initially and while idle: an announce with the headers of usual clients, which
-/// are 300 to 550 bytes. With its task (0.9 KiB) and list entries an idle connection takes 2 KiB.
-pub const HTTP_READ_BYTES: usize = 640;
+/// Initial size of a reply buffer.
+pub const HTTP_REPLY_BYTES: usize = 640;
 /// Replies to pipelined requests are collected up to this size before they are written.
 pub const HTTP_WRITE_BATCH_BYTES: usize = 16 * 1024;
 /// A reply buffer that grew larger is freed, not pooled. A whole batch and one more reply fit.
@@ -155,19 +163,17 @@ pub const HTTP_BACKLOG: i32 = 1024;
 /// Connections beyond a worker's limit that get a 503 at the same time, fewer where descriptors are scarce. Any more
 /// are closed without a response.
 pub const HTTP_REFUSALS: usize = 64;
-/// A worker at its limit leaves new connections in the kernel while idle ones are being closed to make room. This is
-/// the pause between two checks for room.
-pub const HTTP_ROOM_PAUSE_MS: u64 = 1;
 /// Entries of the runtime's submission queue. Its completion queue has twice as many.
-pub const RUNTIME_RING_ENTRIES: u32 = 1024;
+pub const RUNTIME_RING_ENTRIES: u32 = 256;
 /// Pause after a failed accept (no descriptors, no memory).
 pub const HTTP_ACCEPT_PAUSE_MS: u64 = 50;
+/// Connections that are taken from the kernel in one turn.
+pub const TURN_ACCEPTS: usize = 64;
 /// Connections whose deadlines are checked in one turn.
 pub const TURN_CONNECTIONS: usize = 512;
 /// Time in which the deadlines of all connections are checked once.
 pub const HTTP_REAP_INTERVAL_MS: u64 = 500;
 
-const _: () = assert!(HTTP_READ_BYTES <= HTTP_HEAD_MAX_BYTES);
 // The largest reply: MAX_PEERS entries of an uncompact list, the longest being
 // `d2:ip39:` + 39 + `7:peer id20:` + 20 + `4:porti65535ee` = 8 + 39 + 12 + 20 + 14 = 93 bytes, and 512 for the rest.
 const _: () = assert!(HTTP_WRITE_BATCH_BYTES + MAX_PEERS * 93 + 512 <= HTTP_POOLED_BUFFER_BYTES);

@@ -10,9 +10,8 @@ use super::{Finding, parse};
 use crate::config::Config;
 use crate::error::ring_cure;
 use crate::limits::{DEFAULT_HTTP_CONNECTIONS, TURN_DATAGRAMS, WORKER_RING_BYTES};
-use crate::ring::{RingSocket, UdpRing};
+use crate::ring::{Ring, RingSocket};
 use crate::server::{default_memory_bytes, descriptors_needed, table_bytes};
-use crate::sys::Doorbell;
 use crate::text::size;
 
 /// The oldest kernel with all io_uring features that the ring uses.
@@ -263,7 +262,7 @@ pub(super) fn try_ring() -> io::Result<()> {
     let receive = || {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
         let (address, sender) = (socket.local_addr()?, socket.try_clone()?);
-        let mut ring = UdpRing::new(vec![RingSocket { socket, wildcard: false }], &Doorbell::new()?)?;
+        let mut ring = Ring::new(vec![RingSocket { socket, wildcard: false }])?;
         sender.send_to(b"doctor", address)?;
         for _ in 0..100 {
             ring.submit()?;

@@ -9,9 +9,6 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use io_uring::Submitter;
 use io_uring::types::BufRingEntry;
 
-use super::recv::RECEIVE_BYTES;
-use crate::limits::RECEIVE_BUFFERS;
-
 /// Alignment that the kernel requires of the ring of entries.
 const PAGE_BYTES: usize = 4096;
 
@@ -37,37 +34,51 @@ impl Drop for SharedMemory {
     }
 }
 
-/// [`RECEIVE_BUFFERS`] buffers of `RECEIVE_BYTES` bytes. A buffer belongs to the kernel until a completion names it,
+/// Buffers of one size. A buffer belongs to the kernel until a completion names it,
 /// then to the process until it is recycled.
 pub struct ReceiveBuffers {
     entries: SharedMemory,
     data: SharedMemory,
+    count: u16,
+    /// Size of a buffer in bytes.
+    bytes: usize,
     tail: u16,
 }
 
 impl ReceiveBuffers {
-    /// Registers the buffers and gives all of them to the kernel.
+    /// Registers `count` buffers of `bytes` bytes, and gives all of them to the kernel.
     ///
     /// # Errors
     ///
     /// As io_uring_register(2).
     ///
+    /// # Panics
+    ///
+    /// If `count` is not a power of two.
+    ///
     /// # Safety
     ///
     /// The kernel writes into the buffers while receives of this group are in flight. All of them must have ended
     /// before the buffers are dropped.
-    pub unsafe fn register(submitter: &Submitter<'_>, group: u16) -> io::Result<Self> {
-        let count = usize::from(RECEIVE_BUFFERS);
+    pub unsafe fn register(
+        submitter: &Submitter<'_>,
+        group: u16,
+        count: u16,
+        bytes: usize,
+    ) -> io::Result<Self> {
+        assert!(count.is_power_of_two(), "{count} buffers");
         let mut buffers = Self {
-            entries: SharedMemory::new(count * size_of::<BufRingEntry>()),
-            data: SharedMemory::new(count * RECEIVE_BYTES),
+            entries: SharedMemory::new(usize::from(count) * size_of::<BufRingEntry>()),
+            data: SharedMemory::new(usize::from(count) * bytes),
+            count,
+            bytes,
             tail: 0,
         };
         let entries = buffers.entries.start.as_ptr() as u64;
-        // SAFETY: there are `RECEIVE_BUFFERS` page-aligned entries, owned by the buffers. The buffers outlive the
-        // ring's use of them, since the ring drains its receives before it is dropped.
-        unsafe { submitter.register_buf_ring_with_flags(entries, RECEIVE_BUFFERS, group, 0)? };
-        (0..RECEIVE_BUFFERS).for_each(|buffer| buffers.recycle(buffer));
+        // SAFETY: there are `count` page-aligned entries, owned by the buffers. The buffers outlive the ring's use of
+        // them, since the ring drains its receives before it is dropped.
+        unsafe { submitter.register_buf_ring_with_flags(entries, count, group, 0)? };
+        (0..count).for_each(|buffer| buffers.recycle(buffer));
         buffers.publish();
         Ok(buffers)
     }
@@ -79,7 +90,7 @@ impl ReceiveBuffers {
     /// If the number or the length is out of range.
     pub fn filled(&self, buffer: u16, length: usize) -> &[u8] {
         let start = self.start_of(buffer);
-        assert!(length <= RECEIVE_BYTES, "a completion of {length} bytes in a buffer of {RECEIVE_BYTES}");
+        assert!(length <= self.bytes, "a completion of {length} bytes in a buffer of {}", self.bytes);
         // SAFETY: within the allocation, initialized (zeroed at first), and not written to by the kernel between the
         // completion and `recycle`, which takes `&mut self` and so ends this borrow.
         unsafe { std::slice::from_raw_parts(start, length) }
@@ -88,7 +99,7 @@ impl ReceiveBuffers {
     /// Returns a buffer to the kernel, which sees it after [`publish`](Self::publish).
     pub fn recycle(&mut self, buffer: u16) {
         let start = self.start_of(buffer);
-        let place = usize::from(self.tail % RECEIVE_BUFFERS);
+        let place = usize::from(self.tail % self.count);
         let entries = self.entries.start.cast::<BufRingEntry>();
         // SAFETY: `place` is within the entries.
         let entry = unsafe { entries.add(place) };
@@ -96,7 +107,7 @@ impl ReceiveBuffers {
         // in the reserved field of entry 0, which the setters don't touch.
         let entry = unsafe { &mut *entry.as_ptr() };
         entry.set_addr(start as u64);
-        entry.set_len(RECEIVE_BYTES as u32);
+        entry.set_len(self.bytes as u32);
         entry.set_bid(buffer);
         self.tail = self.tail.wrapping_add(1);
     }
@@ -112,8 +123,8 @@ impl ReceiveBuffers {
     }
 
     fn start_of(&self, buffer: u16) -> *mut u8 {
-        assert!(buffer < RECEIVE_BUFFERS, "buffer {buffer} of {RECEIVE_BUFFERS}");
+        assert!(buffer < self.count, "buffer {buffer} of {}", self.count);
         // SAFETY: within the allocation.
-        unsafe { self.data.start.as_ptr().add(usize::from(buffer) * RECEIVE_BYTES) }
+        unsafe { self.data.start.as_ptr().add(usize::from(buffer) * self.bytes) }
     }
 }

@@ -5,8 +5,8 @@ use std::ptr;
 
 use io_uring::{opcode, squeue, types};
 
-use super::Tag;
 use super::recv::CONTROL_BYTES;
+use super::tag::Tag;
 use crate::engine::Endpoint;
 use crate::limits::{REPLY_SLOTS, UDP_REPLY_MAX_BYTES};
 
@@ -149,8 +149,10 @@ impl ReplySlots {
         self.used += 1;
     }
 
-    /// Marks all slots as free: the kernel has taken all queued entries.
-    pub(super) fn free_all(&mut self) {
-        self.used = 0;
+    /// Marks all slots as free if the kernel has taken all queued entries.
+    pub(super) fn free_if(&mut self, all_taken: bool) {
+        if all_taken {
+            self.used = 0;
+        }
     }
 }

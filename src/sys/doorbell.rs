@@ -1,10 +1,10 @@
-//! Owns the eventfd that wakes a worker. Other workers, the kernel (for the UDP ring) and the worker itself ring it.
-//! The worker's thread waits for it within the runtime, so that HTTP and timers go on.
+//! Owns the eventfds of a worker: the doorbell, by which other threads wake it, and the notifier, by which its ring wakes
+//! it while it sleeps in the runtime.
 #![allow(unsafe_code)]
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use rustix::event::{EventfdFlags, eventfd};
 use tokio::io::Interest;
@@ -12,7 +12,7 @@ use tokio::io::unix::AsyncFd;
 
 use crate::mesh::Bell;
 
-/// An eventfd. It is never read: each ring is an edge, which epoll reports once.
+/// An eventfd that the worker's ring reads: see [`Ring::watch`](crate::ring::Ring::watch).
 #[derive(Debug)]
 pub struct Doorbell(OwnedFd);
 
@@ -23,29 +23,14 @@ impl Doorbell {
     ///
     /// As `eventfd(2)`: no free descriptors.
     pub fn new() -> io::Result<Self> {
-        Ok(Self(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?))
+        // It blocks: a ring's read of a descriptor that does not block would fail at once instead of waiting.
+        Ok(Self(eventfd(0, EventfdFlags::CLOEXEC)?))
     }
 
     /// Rings. May be called from any thread.
     pub fn ring(&self) {
-        // An eventfd rejects a write only when its counter is full. Then the reader has a ring to see anyway.
+        // A write would block only when the counter is full, after 2⁶⁴ - 2 rings that nobody has seen.
         let _ = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
-    }
-
-    /// Returns the number of rings since the last call.
-    #[cfg(test)]
-    pub(crate) fn rung(&self) -> u64 {
-        let mut count = [0; 8];
-        rustix::io::read(&self.0, &mut count).map_or(0, |_| u64::from_ne_bytes(count))
-    }
-
-    /// Sleeps until it is rung.
-    #[cfg(test)]
-    pub(crate) fn wait(&self) {
-        let mut fds = [rustix::event::PollFd::new(&self.0, rustix::event::PollFlags::IN)];
-        let minute = rustix::event::Timespec { tv_sec: 60, tv_nsec: 0 };
-        assert_eq!(rustix::event::poll(&mut fds, Some(&minute)).unwrap(), 1, "no ring for a minute");
-        self.rung();
     }
 }
 
@@ -67,29 +52,36 @@ impl AsFd for Doorbell {
     }
 }
 
-/// The receiving side of a doorbell, on its worker's thread.
-pub struct Sleeper(AsyncFd<Arc<Doorbell>>);
+/// An eventfd that a ring notifies of completions and the runtime watches. It is never read: each notification is an
+/// edge, which epoll reports once.
+pub struct Notifier(AsyncFd<OwnedFd>);
 
-impl Sleeper {
-    /// Registers the doorbell with the current runtime.
+impl Notifier {
+    /// Creates a notifier, registered with the current runtime.
     ///
     /// # Errors
     ///
-    /// As `epoll_ctl(2)`.
-    pub fn new(doorbell: Arc<Doorbell>) -> io::Result<Self> {
-        // SAFETY: the doorbell owns the descriptor, keeps it open and unchanged, and lives as long as the registration.
-        let registered = unsafe { AsyncFd::register_with_interest(doorbell, Interest::READABLE) };
+    /// As `eventfd(2)` and `epoll_ctl(2)`.
+    pub fn new() -> io::Result<Self> {
+        let descriptor = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        // SAFETY: the descriptor is owned, stays open and unchanged, and lives as long as the registration.
+        let registered = unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) };
         Ok(Self(registered.map_err(io::Error::from)?))
     }
 
-    /// Sleeps until the doorbell rings. Rings since the last sleep count, several as one.
+    /// Waits for a notification. Those since the last call count, several as one.
     ///
     /// # Errors
     ///
     /// If the runtime shuts down.
-    pub async fn sleep(&self) -> io::Result<()> {
-        // Each ring is an edge to epoll, so there is no need to read the eventfd.
-        self.0.readable().await?.clear_ready();
-        Ok(())
+    pub fn poll_notified(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.0.poll_read_ready(context))?.clear_ready();
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsRawFd for Notifier {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.get_ref().as_raw_fd()
     }
 }

@@ -1,7 +1,6 @@
-//! Owns the system calls other than those of the rings: cores, descriptors, socket options, doorbells, accepting,
-//! limits of the process, the sandbox, users and capabilities.
+//! Owns the system calls other than those of the rings: cores, descriptors, socket options, doorbells, limits of the
+//! process, the sandbox, users and capabilities.
 
-mod acceptor;
 mod cpu;
 mod doorbell;
 mod given;
@@ -10,9 +9,8 @@ mod sandbox;
 mod socket;
 mod user;
 
-pub use acceptor::Acceptor;
 pub use cpu::{allowed_cores, pin};
-pub use doorbell::{Doorbell, Sleeper};
+pub use doorbell::{Doorbell, Notifier};
 pub use given::given_descriptors;
 pub use process::{
     memory_bytes, raise_descriptor_limit, raise_locked_limit, random, resident_bytes, thread_cpu_time,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
+use super::PanicGuard;
 use super::client::Client;
 use super::connections::Phase;
 use super::http::Connection;
@@ -141,9 +142,14 @@ impl<'a, M: Middleware> Exchange<'a, M> {
         let stream = self.connection.stream(self.rest);
         let Client { ip, is_https } = self.client;
         let request = SiteRequest { head: *head, ip, is_https, keep_alive };
-        let served = stream.run(self.connection.app.site.serve(stream.clone(), request)).await;
+        let (app, running) = (self.connection.app.clone(), stream.clone());
+        let served = self.connection.shared.in_runtime(async move {
+            let _guard = PanicGuard(app.shared.clone());
+            running.run(app.site.serve(running.clone(), request)).await
+        });
+        let served = served.await;
         self.connection.take_back(&stream);
-        match served {
+        match served.flatten() {
             None => closed,
             Some(served) => Responded {
                 keep_alive: served.keep_alive && !stream.aborted().get(),
@@ -282,12 +288,18 @@ impl<'a, M: Middleware> Exchange<'a, M> {
         let stream = connection.stream(self.rest);
         request.watch(stream.aborted().clone());
         let middleware = app.gate.borrow().middleware();
-        let swarms = Swarms(&**connection.shared);
-        let deadline = Duration::from_millis(WAIT_DEADLINE_MS);
-        let running = tokio::time::timeout(deadline, middleware.run(Some(passed), &mut request, &swarms));
-        let ended = stream.run(running).await;
+        let (shared, running) = (connection.shared.clone(), stream.clone());
+        let ended = connection.shared.in_runtime(async move {
+            let _guard = PanicGuard(shared.clone());
+            let swarms = Swarms(&*shared);
+            let deadline = Duration::from_millis(WAIT_DEADLINE_MS);
+            let answering = middleware.run(Some(passed), &mut request, &swarms);
+            let ended = running.run(tokio::time::timeout(deadline, answering)).await;
+            (ended, request)
+        });
+        let ended = ended.await;
         connection.take_back(&stream);
-        let Some(Ok(result)) = ended else {
+        let Some((Some(Ok(result)), mut request)) = ended else {
             connection.count(Counter::DropWaitLate);
             return Err(Status::Unavailable);
         };

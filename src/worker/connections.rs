@@ -13,7 +13,6 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use slab::Slab;
-use tokio_uring::net::TcpStream;
 
 use super::ConnectionLimits;
 use super::queues::Queues;
@@ -21,6 +20,7 @@ use crate::limits::{
     HTTP_HEAD_DEADLINE_MS, HTTP_IDLE_DEADLINE_MS, HTTP_LINGER_DEADLINE_MS, HTTP_REAP_INTERVAL_MS,
     HTTP_WRITE_DEADLINE_MS, TURN_CONNECTIONS,
 };
+use crate::ring::TcpStream;
 use crate::time::Timestamp;
 
 /// What a connection waits for.
@@ -238,9 +238,7 @@ impl Connections {
 
     /// Shuts all connections.
     pub(super) fn close_all(&mut self) {
-        self.entries.iter().for_each(|(_, entry)| {
-            let _ = entry.stream.shutdown(Shutdown::Both);
-        });
+        self.entries.iter().for_each(|(_, entry)| entry.stream.shutdown(Shutdown::Both));
     }
 }
 
@@ -254,7 +252,6 @@ impl Entry {
             Phase::Answer | Phase::Handler => return,
             Phase::Write | Phase::Linger | Phase::Endless => Shutdown::Both,
         };
-        // If the client has closed the connection already there is nothing to shut.
-        let _ = self.stream.shutdown(how);
+        self.stream.shutdown(how);
     }
 }

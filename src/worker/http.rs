@@ -1,76 +1,41 @@
-//! Owns the HTTP connections of a worker, a task each on the runtime's ring: bytes are read, requests found in them,
-//! responses written. What a request is answered with is decided in `answer`.
+//! Owns the HTTP connections of a worker, a task each: bytes are read, requests found in them, responses written. What a
+//! request is answered with is decided in `answer`.
 //!
-//! The bytes of a connection are read into one small buffer. Every whole request in it is answered; the responses are
-//! collected and written at once. A reply buffer is held only while there are responses in it.
+//! Bytes come from the worker's ring in a buffer, which is given back once the requests in it are answered. Every whole
+//! request in it is answered; the responses are collected and written at once. A connection that waits for a request
+//! holds no buffer.
 
 use std::cell::Cell;
 use std::net::{IpAddr, Shutdown};
 use std::rc::Rc;
-use std::time::Duration;
-
-use tokio_uring::buf::BoundedBuf;
-use tokio_uring::net::TcpStream;
 
 use super::answer::{Exchange, Responded};
 use super::client::Peer;
 use super::connections::{Admission, Fate, Phase};
-use super::stream::{Reading, Stream};
+use super::stream::Stream;
 use super::{App, PanicGuard, Shared};
 use crate::counters::{Counter, Kind};
 use crate::engine::middleware::Middleware;
-use crate::limits::{
-    HTTP_ACCEPT_PAUSE_MS, HTTP_HEAD_MAX_BYTES, HTTP_LINGER_BYTES, HTTP_POOLED_BUFFER_BYTES,
-    HTTP_POOLED_BUFFERS, HTTP_READ_BYTES, HTTP_ROOM_PAUSE_MS, HTTP_WRITE_BATCH_BYTES,
-};
-use crate::sys::Acceptor;
+use crate::limits::{HTTP_LINGER_BYTES, HTTP_WRITE_BATCH_BYTES};
+use crate::ring::{Event, TcpStream};
 use crate::throttle::Limited;
 use crate::time::Timestamp;
 use crate::types::Family;
 use crate::wire::http::{FieldBuffer, Persistence, RequestReader, ResponseWriter, Status};
 use crate::wire::proxy::{self, Start};
 
-/// Accepts connections until it is dropped.
-pub(super) async fn accept<M: Middleware>(app: Rc<App<M>>, acceptor: Acceptor, number: usize) {
-    let shared = app.shared.clone();
-    loop {
-        while shared.connections.borrow().is_making_room() {
-            tokio::time::sleep(Duration::from_millis(HTTP_ROOM_PAUSE_MS)).await;
-        }
-        match acceptor.accept().await {
-            Ok((stream, peer)) => {
-                let peer = Peer { ip: peer.ip().to_canonical(), is_https: false, listener: number };
-                let now = shared.clock.now();
-                let limited = !peer.is_trusted(&app.trusted_proxies.borrow())
-                    && !shared.permits(now, peer.ip, Limited::HttpConnection);
-                if limited {
-                    continue; // it is closed
-                }
-                let stream = Rc::new(TcpStream::from_std(stream));
-                let admission = shared.connections.borrow_mut().open(now, &stream);
-                if admission.is_none_or(|admission| admission.refused) {
-                    shared.engine.borrow_mut().counters.bump(Counter::DropConnections);
-                }
-                if let Some(admission) = admission {
-                    tokio_uring::spawn(serve(app.clone(), stream, peer, admission));
-                }
-            }
-            Err(_) => {
-                shared.engine.borrow_mut().counters.bump(Counter::DropAccept);
-                tokio::time::sleep(Duration::from_millis(HTTP_ACCEPT_PAUSE_MS)).await;
-            }
-        }
-    }
-}
-
 /// Serves one connection to its end.
-async fn serve<M: Middleware>(app: Rc<App<M>>, stream: Rc<TcpStream>, peer: Peer, admission: Admission) {
+pub(super) async fn serve<M: Middleware>(
+    app: Rc<App<M>>,
+    stream: Rc<TcpStream>,
+    peer: Peer,
+    admission: Admission,
+) {
     let shared = &app.shared;
     let _guard = PanicGuard(shared.clone());
     let mut connection = Connection {
-        input: Vec::with_capacity(HTTP_READ_BYTES),
+        input: Vec::new(),
         reader: RequestReader::default(),
-        reading: Cell::new(None),
         left: Cell::new(None),
         stream: &stream,
         app: &app,
@@ -83,9 +48,6 @@ async fn serve<M: Middleware>(app: Rc<App<M>>, stream: Rc<TcpStream>, peer: Peer
     match admission.refused {
         false => connection.run().await,
         true => connection.end_with(Status::Unavailable).await,
-    }
-    if connection.reading.take().is_some() {
-        let _ = stream.shutdown(Shutdown::Both); // or the read would hold the socket open
     }
     shared.connections.borrow_mut().close(admission.key);
 }
@@ -106,8 +68,6 @@ pub(super) struct Connection<'a, M> {
     /// Bytes that have come and are not done with.
     input: Vec<u8>,
     reader: RequestReader,
-    /// A read in flight, left by a request that took the connection over.
-    reading: Cell<Option<Reading>>,
     /// The input, left by a request that took it over, with what has come meanwhile.
     left: Cell<Option<Vec<u8>>>,
     stream: &'a Rc<TcpStream>,
@@ -127,23 +87,24 @@ impl<M: Middleware> Connection<'_, M> {
             if !self.read().await {
                 return;
             }
-            let mut out = self.shared.take_buffer();
             let next = loop {
+                let mut out = self.shared.streams.take_buffer();
                 let next = self.answer(&mut out).await;
                 if out.is_empty() {
+                    self.shared.streams.give_buffer(out);
                     break next;
                 }
+                if next == Next::Close {
+                    return self.write_last(out).await;
+                }
                 let full = out.len() >= HTTP_WRITE_BATCH_BYTES; // then there may be more requests in the input
-                let (written, buffer) = self.write(out).await;
-                out = buffer;
-                if !written {
-                    break Next::Close;
+                if !self.write(out).await {
+                    return;
                 }
                 if next != Next::Read || !full {
                     break next;
                 }
             };
-            self.shared.give_buffer(out);
             match next {
                 Next::Read => {}
                 Next::Close => return,
@@ -166,37 +127,40 @@ impl<M: Middleware> Connection<'_, M> {
             }
             _ => return false,
         }
-        if idle && self.input.capacity() > HTTP_READ_BYTES {
-            self.input = Vec::with_capacity(HTTP_READ_BYTES);
-        }
-        if self.input.len() == self.input.capacity() {
-            let more = self.input.capacity().max(HTTP_READ_BYTES);
-            self.input.reserve_exact(more.min(HTTP_HEAD_MAX_BYTES - self.input.len()));
+        if self.input.is_empty() {
+            self.shared.streams.give_buffer(std::mem::take(&mut self.input));
         }
         self.enter(if idle { Phase::Idle } else { Phase::Request });
-        let result = match self.reading.take() {
-            Some(reading) => {
-                let (result, bytes) = reading.await;
-                self.input.extend_from_slice(&bytes);
-                result
-            }
-            None => {
-                let input = std::mem::take(&mut self.input);
-                let filled = input.len();
-                self.shared.unsubmitted.set(true);
-                let (result, input) = self.stream.read(input.slice(filled..)).await;
-                self.input = input.into_inner();
-                result
+        let received = loop {
+            match self.stream.next().await {
+                Event::Received(received) => break received,
+                Event::Blocked => {
+                    self.enter(Phase::Write);
+                    if self.stream.sent().await.0.is_err() {
+                        return false;
+                    }
+                    self.now.set(self.shared.clock.now());
+                    self.enter(if idle { Phase::Idle } else { Phase::Request });
+                }
             }
         };
         self.now.set(self.shared.clock.now());
         // Bytes that came in time count, whatever happens to the connection after that.
-        match result {
-            Ok(0) if !idle && self.fate() == Fate::IsLate => {
+        match received {
+            Ok(bytes) if !bytes.is_empty() => {
+                if self.input.is_empty() {
+                    self.input = bytes;
+                } else {
+                    self.input.extend_from_slice(&bytes);
+                    self.shared.streams.give_buffer(bytes);
+                }
+                true
+            }
+            Ok(_) if !idle && self.fate() == Fate::IsLate => {
                 self.end_with(Status::RequestTimeout).await;
                 false
             }
-            result => result.is_ok_and(|bytes| bytes > 0),
+            _ => false,
         }
     }
 
@@ -207,11 +171,9 @@ impl<M: Middleware> Connection<'_, M> {
 
     /// Ends the connection with a bare status.
     async fn end_with(&mut self, status: Status) {
-        let mut out = self.shared.take_buffer();
+        let mut out = self.shared.streams.take_buffer();
         self.refuse(&mut out, status);
-        let (written, out) = self.write(out).await;
-        self.shared.give_buffer(out);
-        if written {
+        if self.write(out).await {
             self.linger().await;
         }
     }
@@ -277,14 +239,12 @@ impl<M: Middleware> Connection<'_, M> {
 
     /// Hands the connection over to a handler or middleware, with the bytes that follow the request's head.
     pub(super) fn stream(&self, rest: &[u8]) -> Rc<Stream> {
-        Stream::new(self.shared, self.stream, self.key, self.peer.ip, rest, self.reading.take())
+        Stream::new(self.shared, self.stream, self.key, self.peer.ip, rest)
     }
 
     /// Takes the connection back, with the bytes that have come meanwhile.
     pub(super) fn take_back(&self, stream: &Stream) {
-        let (input, reading) = stream.give_back();
-        self.left.set(Some(input));
-        self.reading.set(reading);
+        self.left.set(Some(stream.give_back()));
         self.now.set(self.shared.clock.now());
     }
 
@@ -306,13 +266,13 @@ impl<M: Middleware> Connection<'_, M> {
         Ok(true)
     }
 
-    /// Writes the responses collected so far. False: the write failed.
+    /// Writes the responses collected so far, and waits until the kernel has taken them. False: the write failed.
     pub(super) async fn flush(&self, out: &mut Vec<u8>) -> bool {
         if out.is_empty() {
             return true;
         }
-        let (written, buffer) = self.write(std::mem::take(out)).await;
-        *out = buffer;
+        let written = self.write(std::mem::take(out)).await && self.written().await;
+        *out = self.shared.streams.take_buffer();
         written
     }
 
@@ -326,39 +286,51 @@ impl<M: Middleware> Connection<'_, M> {
         ResponseWriter::start(out, status, Persistence::Close, false).finish(out);
     }
 
-    /// Writes the responses. False: the write failed. Returns the buffer, empty.
-    async fn write(&self, out: Vec<u8>) -> (bool, Vec<u8>) {
+    /// Writes the responses, once the ones before are written. False: those were not. Whether these are is known when
+    /// the connection [reads](Self::read) or [writes](Self::written) next.
+    async fn write(&self, out: Vec<u8>) -> bool {
+        let written = self.written().await;
+        if written {
+            self.stream.send(out);
+        }
+        written
+    }
+
+    /// Writes the responses, closes the connection, and waits until that is done.
+    async fn write_last(&self, out: Vec<u8>) {
+        if self.written().await {
+            self.stream.send_last(out);
+            self.written().await;
+        }
+    }
+
+    /// Waits until all responses are written. False: a write failed.
+    async fn written(&self) -> bool {
+        if !self.stream.is_sending() {
+            return true;
+        }
         self.enter(Phase::Write);
-        self.shared.unsubmitted.set(true);
-        let (result, mut out) = self.stream.write_all(out).await;
+        let (result, buffer) = self.stream.sent().await;
+        self.shared.streams.give_buffer(buffer);
         self.now.set(self.shared.clock.now());
-        out.clear();
-        (result.is_ok(), out)
+        result.is_ok()
     }
 
     /// Discards what the client still sends, for a while. A connection that is closed at once would be reset, and the
     /// client might never see the response.
     async fn linger(&mut self) {
+        if !self.written().await {
+            return;
+        }
         self.enter(Phase::Linger);
+        self.stream.shutdown(Shutdown::Write);
         let mut left = HTTP_LINGER_BYTES;
-        let mut scratch = std::mem::take(&mut self.input);
-        scratch.clear();
-        scratch.reserve(HTTP_READ_BYTES);
-        if self.stream.shutdown(Shutdown::Write).is_err() {
-            return;
-        }
-        if let Some(reading) = self.reading.take()
-            && !matches!(reading.await.0, Ok(1..))
-        {
-            return;
-        }
         while left > 0 && !self.shared.stopping.get() {
-            self.shared.unsubmitted.set(true);
-            let (result, buffer) = self.stream.read(scratch).await;
-            scratch = buffer;
-            scratch.clear();
-            match result {
-                Ok(bytes) if bytes > 0 => left = left.saturating_sub(bytes),
+            match self.stream.next().await {
+                Event::Received(Ok(bytes)) if !bytes.is_empty() => {
+                    left = left.saturating_sub(bytes.len());
+                    self.shared.streams.give_buffer(bytes);
+                }
                 _ => return,
             }
         }
@@ -376,17 +348,5 @@ impl<M: Middleware> Connection<'_, M> {
 impl Shared {
     pub(super) fn permits(&self, now: Timestamp, ip: IpAddr, limited: Limited) -> bool {
         self.engine.borrow_mut().is_within_rate(now, ip, limited)
-    }
-
-    fn take_buffer(&self) -> Vec<u8> {
-        self.buffers.borrow_mut().pop().unwrap_or_else(|| Vec::with_capacity(HTTP_READ_BYTES))
-    }
-
-    fn give_buffer(&self, mut buffer: Vec<u8>) {
-        let mut buffers = self.buffers.borrow_mut();
-        if buffers.len() < HTTP_POOLED_BUFFERS && buffer.capacity() <= HTTP_POOLED_BUFFER_BYTES {
-            buffer.clear();
-            buffers.push(buffer);
-        }
     }
 }

@@ -1,47 +1,53 @@
-//! Owns a worker: one thread on one core, with its sockets, its rings and its shard. The order of a turn is the
+//! Owns a worker: one thread on one core, with its sockets, its ring and its shard. The order of a turn is the
 //! engine's ([`Engine::turn`]); here stand the thread that it runs on, what it looks after beside, and when it sleeps.
 //!
-//! Between two turns the runtime runs the HTTP tasks. When there is nothing to do all sleep in one epoll.
+//! ```text
+//!  ┌─► turn: completions, requests by UDP, mail ──► new connections ──► tasks of connections ──┐
+//!  └────────────── enter the kernel: submit all that was queued, perhaps sleep ◄──────────────┘
+//! ```
+//!
+//! A worker sleeps in its own ring. Only while the program that serves has tasks does it sleep in the [`runtime`].
 
+mod accept;
 mod answer;
 mod client;
 mod connections;
 mod http;
 mod orders;
 mod queues;
+mod runtime;
 mod save;
 mod stream;
+mod tasks;
 mod waiting;
 
 use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
 use std::io;
 use std::net::TcpListener;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
 use crossbeam::channel::Receiver;
 use ipnet::IpNet;
-use tokio::task::JoinHandle;
 
 use crate::counters::{Counter, Counters, Published, Turns};
 use crate::engine::middleware::Middleware;
-use crate::engine::{self, Engine, Gate, Host, Turned, Waiting, task};
+use crate::engine::{self, Engine, Gate, Host, Pace, Turned, Waiting, task};
 use crate::error::TrackerError;
-use crate::limits::{HOUSEKEEPING_INTERVAL_MS, RUNTIME_RING_ENTRIES, SHUTDOWN_GRACE_MS};
+use crate::limits::{HOUSEKEEPING_INTERVAL_MS, SHUTDOWN_GRACE_MS};
 use crate::mesh::Mesh;
-use crate::ring::{RingSocket, UdpRing};
-use crate::sys::{self, Acceptor, Doorbell, Sleeper};
+use crate::ring::{Receive, Ring, RingSocket, Streams};
+use crate::sys::{self, Doorbell};
 use crate::time::{Clock, Timestamp};
 use crate::web::Site;
 use connections::Connections;
 pub use orders::{LateSnapshot, Order, Slice};
+use runtime::{Handover, Runtime};
 pub use save::Written;
+use tasks::Tasks;
 
 /// Everything that the server gives a worker.
 pub struct Setup {
@@ -65,6 +71,8 @@ pub struct Setup {
     pub shutdown: Arc<Shutdown>,
     /// How long it polls for work before it sleeps.
     pub busy_poll: Duration,
+    /// How long it lets datagrams come together before a turn.
+    pub gather: Duration,
     /// Limits of its HTTP connections.
     pub connections: ConnectionLimits,
     /// Orders of the control thread.
@@ -135,12 +143,11 @@ struct Shared {
     engine: RefCell<Engine>,
     mesh: RefCell<Mesh>,
     connections: RefCell<Connections>,
-    buffers: RefCell<Vec<Vec<u8>>>,
+    streams: Streams,
+    handover: Handover,
     doorbell: Arc<Doorbell>,
     clock: Clock,
     stopping: Cell<bool>,
-    /// An operation is queued on the runtime's ring, which submits only when the thread is about to sleep.
-    unsubmitted: Cell<bool>,
     /// A task has panicked, in a build that unwinds.
     panicked: Cell<bool>,
 }
@@ -168,125 +175,132 @@ pub fn run<M: Middleware>(setup: Setup, program: Program<M>, ready: impl FnOnce(
         let named = |error| io::Error::other(format!("it can't be bound to core {core}: {error}"));
         sys::pin(core).map_err(named)?;
     }
-    let mut rings = tokio_uring::uring_builder();
-    rings.setup_coop_taskrun();
-    let mut builder = tokio_uring::builder();
-    let runtime = tokio_uring::Runtime::new(builder.entries(RUNTIME_RING_ENTRIES).uring_builder(&rings))?;
-    runtime.block_on(serve(setup, program, ready))
-}
-
-async fn serve<M: Middleware>(setup: Setup, program: Program<M>, ready: impl FnOnce()) -> io::Result<()> {
-    let shared = Rc::new(Shared {
-        engine: RefCell::new(setup.engine),
-        mesh: RefCell::new(setup.mesh),
-        connections: RefCell::new(Connections::new(setup.connections)),
-        buffers: RefCell::new(Vec::new()),
-        doorbell: setup.doorbell.clone(),
-        clock: setup.clock,
-        stopping: Cell::new(false),
-        unsubmitted: Cell::new(false),
-        panicked: Cell::new(false),
-    });
-    let app = Rc::new(App {
-        shared: shared.clone(),
-        gate: RefCell::new(Gate::new(program.middleware)),
-        site: program.site,
-        trusted_proxies: RefCell::new(program.trusted_proxies),
-    });
-    let sleeper = Sleeper::new(setup.doorbell.clone())?;
-    let ring = UdpRing::new(setup.sockets, &setup.doorbell)?;
-    let mut driver = Driver {
-        drops_before: kernel_drops(&ring),
-        ring,
-        app: app.clone(),
-        published: setup.published,
-        turns: Turns::default(),
-        shutdown: setup.shutdown,
-        busy_poll: setup.busy_poll,
-        orders: setup.orders,
-        late: None,
-        listeners: Vec::new(),
-        submission: None,
-    };
-    driver.turn(setup.clock.now())?; // a kernel that can't do it says so here
-    for (number, listener) in setup.listeners.into_iter().enumerate() {
-        let acceptor = Acceptor::new(listener.try_clone()?)?;
-        let accepting = tokio_uring::spawn(http::accept(app.clone(), acceptor, number));
-        driver.listeners.push(OpenListener { listener, accepting });
-    }
-    let ticking = tokio_uring::spawn(ring_periodically(setup.doorbell));
+    let mut driver = Driver::new(setup, program)?;
+    driver.ring.enter(Receive::Now, None)?;
+    driver.turn(driver.app.shared.clock.now())?; // a kernel that can't do it says so here
     ready();
-    let ended = driver.run(&sleeper).await;
-    ticking.abort();
-    ended
-}
-
-/// Wakes a worker without requests every [`HOUSEKEEPING_INTERVAL_MS`] for the work that depends on time alone.
-async fn ring_periodically(doorbell: Arc<Doorbell>) {
-    loop {
-        tokio::time::sleep(Duration::from_millis(HOUSEKEEPING_INTERVAL_MS)).await;
-        doorbell.ring();
-    }
+    driver.run()
 }
 
 /// Returns the number of datagrams that the kernel has dropped since the sockets were created, by any process.
-fn kernel_drops(ring: &UdpRing) -> u64 {
+fn kernel_drops(ring: &Ring) -> u64 {
     ring.sockets().filter_map(|socket| sys::kernel_drops(socket).ok()).map(u64::from).sum()
 }
 
 /// Pause of a worker that has finished before it checks again whether the others have.
 const FINISH_POLL_INTERVAL: Duration = Duration::from_millis(1);
 
-/// A listener, and the task that takes connections from it.
-struct OpenListener {
-    listener: TcpListener,
-    accepting: JoinHandle<()>,
-}
-
 /// The worker's thread.
 struct Driver<M> {
-    ring: UdpRing,
+    // In the order in which they must be dropped: the tasks use the ring.
+    http: Tasks,
+    runtime: Runtime,
+    ring: Ring,
     app: Rc<App<M>>,
     published: Arc<Published>,
     turns: Turns,
     shutdown: Arc<Shutdown>,
     busy_poll: Duration,
+    busy_until: Timestamp,
+    pace: Pace,
     orders: Receiver<Order>,
     /// The late snapshot to write before the end, in a handover.
     late: Option<LateSnapshot>,
     /// Drops of the sockets before the start.
     drops_before: u64,
-    /// The listeners. Empty once the worker ends.
-    listeners: Vec<OpenListener>,
-    /// A no-op in flight. It completes once everything that HTTP queued before it has been submitted.
-    submission: Option<Pin<Box<dyn Future<Output = io::Result<()>>>>>,
+    /// When the turn began that the current one follows without a sleep.
+    last_turn: Option<Timestamp>,
+    /// When the counters are published next. The worker does not sleep longer.
+    publishes_at: Timestamp,
+    /// Earliest time of the next accept, after one that failed.
+    accepts_from: Timestamp,
 }
 
 impl<M: Middleware> Driver<M> {
-    async fn run(mut self, sleeper: &Sleeper) -> io::Result<()> {
-        let mut busy_until = Timestamp::default();
-        let mut last = None;
+    fn new(setup: Setup, program: Program<M>) -> io::Result<Self> {
+        let mut ring = Ring::new(setup.sockets)?;
+        let streams = ring.listen(setup.listeners)?;
+        ring.watch(setup.doorbell.clone());
+        let shared = Rc::new(Shared {
+            engine: RefCell::new(setup.engine),
+            mesh: RefCell::new(setup.mesh),
+            connections: RefCell::new(Connections::new(setup.connections)),
+            streams,
+            handover: Handover::default(),
+            doorbell: setup.doorbell,
+            clock: setup.clock,
+            stopping: Cell::new(false),
+            panicked: Cell::new(false),
+        });
+        let app = Rc::new(App {
+            shared,
+            gate: RefCell::new(Gate::new(program.middleware)),
+            site: program.site,
+            trusted_proxies: RefCell::new(program.trusted_proxies),
+        });
+        Ok(Self {
+            http: Tasks::new(),
+            runtime: Runtime::new(&mut ring)?,
+            drops_before: kernel_drops(&ring),
+            ring,
+            app,
+            published: setup.published,
+            turns: Turns::default(),
+            shutdown: setup.shutdown,
+            busy_poll: setup.busy_poll,
+            busy_until: Timestamp::default(),
+            pace: Pace::new(if setup.busy_poll.is_zero() { setup.gather } else { Duration::ZERO }),
+            orders: setup.orders,
+            late: None,
+            last_turn: None,
+            publishes_at: Timestamp::default(),
+            accepts_from: Timestamp::default(),
+        })
+    }
+
+    fn run(mut self) -> io::Result<()> {
         while !self.shutdown.stopping() {
-            if self.app.shared.panicked.get() {
-                return Err(io::Error::other("it panicked"));
-            }
-            let now = self.app.shared.clock.now();
-            if let Some(last) = last.take() {
-                self.turns.note(now.since(last));
-            }
-            let Turned { worked, unfinished, .. } = self.turn(now)?;
-            if worked {
-                busy_until = now + self.busy_poll;
-            }
-            if unfinished || now < busy_until || self.ring.has_work() {
-                last = Some(now);
-                self.pass().await?;
+            if self.runtime.take_spawned(&self.app.shared.handover) {
+                self.serve_in_runtime()?;
+            } else if self.step()? {
+                self.ring.enter(self.next_receive(), None)?;
             } else {
-                self.turns.note(self.app.shared.clock.now().since(now));
-                self.sleep(sleeper).await?;
+                self.sleep()?;
             }
         }
-        self.finish().await
+        let runtime = self.runtime.handle();
+        runtime.block_on(self.finish())
+    }
+
+    /// Runs a turn, and then the tasks of connections. Returns true if the worker must not sleep.
+    fn step(&mut self) -> io::Result<bool> {
+        if self.app.shared.panicked.get() {
+            return Err(io::Error::other("it panicked"));
+        }
+        let now = self.app.shared.clock.now();
+        if let Some(last) = self.last_turn.take() {
+            self.turns.note(now.since(last));
+        }
+        let turned = self.turn(now)?;
+        let mut unfinished = turned.unfinished;
+        unfinished |= self.take_connections(now);
+        unfinished |= self.http.run_woken();
+        if turned.worked {
+            self.busy_until = now + self.busy_poll;
+        }
+        self.pace.turn(now, turned.datagrams);
+        let stays_awake = unfinished || now < self.busy_until || self.pace.is_full() || self.ring.has_work();
+        if stays_awake {
+            self.last_turn = Some(now);
+        } else {
+            self.turns.note(self.app.shared.clock.now().since(now));
+        }
+        Ok(stays_awake)
+    }
+
+    /// Returns when a worker that stays awake receives. One that only polls asks the kernel for nothing.
+    fn next_receive(&self) -> Receive {
+        if self.pace.is_full() { Receive::Now } else { Receive::WhenReadable }
     }
 
     fn turn(&mut self, now: Timestamp) -> io::Result<Turned> {
@@ -296,52 +310,28 @@ impl<M: Middleware> Driver<M> {
         engine.turn(now, &mut app.gate.borrow_mut(), mesh, self)
     }
 
-    /// Lets the runtime run some of the tasks that are ready, and comes back.
-    ///
-    /// tokio-uring submits when its thread is about to sleep because no task is ready. A worker that yields stays
-    /// ready, so HTTP would starve while UDP keeps the worker busy. If HTTP has queued an operation, the worker
-    /// queues a no-op behind it and waits for its completion instead of yielding. The runtime then sleeps, submits,
-    /// and is woken by the completion. Tasks that become ready in between run first, and the worker has its turns
-    /// between them.
-    async fn pass(&mut self) -> io::Result<()> {
-        if self.submission.is_none() && self.app.shared.unsubmitted.replace(false) {
-            self.submission = Some(Box::pin(tokio_uring::no_op()));
-        }
-        let Some(submission) = &mut self.submission else {
-            tokio::task::yield_now().await;
-            return Ok(());
-        };
-        let mut passed = false;
-        let submitted = poll_fn(|context| match (submission.as_mut().poll(context), passed) {
-            (Poll::Ready(result), _) => Poll::Ready(Some(result)),
-            (Poll::Pending, true) => Poll::Ready(None),
-            (Poll::Pending, false) => {
-                passed = true;
-                Poll::Pending
-            }
-        });
-        if let Some(result) = submitted.await {
-            self.submission = None;
-            result?;
-        }
-        Ok(())
-    }
-
-    /// Sleeps until there is something to do, unless there is already.
-    async fn sleep(&mut self, sleeper: &Sleeper) -> io::Result<()> {
+    /// Sleeps until there is something to do. Datagrams may come together first.
+    fn sleep(&mut self) -> io::Result<()> {
         if !self.app.shared.mesh.borrow().fall_asleep() {
-            return self.pass().await;
+            return self.ring.enter(Receive::Now, None);
         }
-        let slept = match self.ring.fall_asleep() {
-            false => self.pass().await,
-            true => {
-                let slept = sleeper.sleep().await;
-                self.ring.wake_up();
-                slept
-            }
-        };
+        let mut slept = Ok(());
+        let gathering = self.pace.gathers_for(self.app.shared.clock.now());
+        if gathering > Duration::ZERO {
+            slept = self.ring.enter(Receive::Later, Some(gathering));
+        }
+        if slept.is_ok() && !self.ring.has_work() {
+            slept = self.ring.enter(Receive::WhenReadable, Some(self.until_due()));
+        }
         self.app.shared.mesh.borrow().wake_up();
         slept
+    }
+
+    /// Returns the time until the worker has something to do without a request.
+    fn until_due(&self) -> Duration {
+        let now = self.app.shared.clock.now();
+        let due = self.publishes_at.since(now);
+        if self.accepts_from > now { due.min(self.accepts_from.since(now)) } else { due }
     }
 
     /// Takes no new connections and datagrams, finishes the requests in flight, and answers the other workers until
@@ -351,17 +341,18 @@ impl<M: Middleware> Driver<M> {
         let grace = Duration::from_millis(SHUTDOWN_GRACE_MS);
         self.app.shared.stopping.set(true);
         self.ring.stop_receiving();
-        self.listeners.drain(..).for_each(|listener| listener.accepting.abort());
+        self.app.shared.streams.stop_accepting();
         self.app.shared.connections.borrow_mut().close_idle();
         let mut finished = false;
         loop {
-            let now = self.app.shared.clock.now();
-            let Turned { worked, .. } = self.turn(now)?;
-            let late = now.since(started) >= grace;
+            self.runtime.take_spawned(&self.app.shared.handover);
+            let stays_awake = self.step()?;
+            let late = self.app.shared.clock.now().since(started) >= grace;
             if late {
                 self.app.shared.connections.borrow_mut().close_all();
             }
             let in_flight = self.ring.is_receiving()
+                || self.app.shared.streams.is_accepting()
                 || self.app.shared.connections.borrow().len() > 0
                 || self.app.shared.engine.borrow().is_waiting()
                 || self.app.gate.borrow().waiting() > 0;
@@ -372,17 +363,21 @@ impl<M: Middleware> Driver<M> {
             if late || (finished && self.shutdown.unfinished.load(Ordering::Acquire) == 0) {
                 break;
             }
-            match worked {
-                true => self.pass().await?,
+            match stays_awake {
+                true => {
+                    self.ring.enter(Receive::Later, None)?;
+                    self.runtime.pass(&self.app.shared.handover).await?;
+                }
                 // The progress of the others rings no doorbell.
-                false => tokio::time::sleep(FINISH_POLL_INTERVAL).await,
+                false => self.sleep_in_runtime(FINISH_POLL_INTERVAL).await?,
             }
         }
         // The tasks whose connections were closed just now see it in their next step.
-        tokio::time::sleep(FINISH_POLL_INTERVAL).await;
+        self.sleep_in_runtime(FINISH_POLL_INTERVAL).await?;
         self.app.shared.engine.borrow_mut().publish_soon();
-        self.turn(self.app.shared.clock.now())?;
-        if let Some(LateSnapshot { file, young_secs, done }) = self.late {
+        self.step()?;
+        self.ring.enter(Receive::Later, None)?;
+        if let Some(LateSnapshot { file, young_secs, done }) = self.late.take() {
             let _ = done.send(save::save(self.app.shared.clone(), file, Some(young_secs)).await);
         }
         Ok(())
@@ -390,10 +385,10 @@ impl<M: Middleware> Driver<M> {
 }
 
 impl<M: Middleware> Host for Driver<M> {
-    type Datagrams = UdpRing;
+    type Datagrams = Ring;
 
     #[inline]
-    fn datagrams(&mut self) -> &mut UdpRing {
+    fn datagrams(&mut self) -> &mut Ring {
         &mut self.ring
     }
 
@@ -403,7 +398,7 @@ impl<M: Middleware> Host for Driver<M> {
     }
 
     fn start_wait(&mut self, waiting: Waiting) {
-        tokio_uring::spawn(waiting::wait(self.app.clone(), waiting));
+        self.app.shared.spawn(waiting::wait(self.app.clone(), waiting));
     }
 
     #[inline]
@@ -411,7 +406,8 @@ impl<M: Middleware> Host for Driver<M> {
         self.app.shared.connections.borrow_mut().reap(now)
     }
 
-    fn publish(&mut self, _: Timestamp, counters: &mut Counters, fault: Option<TrackerError>) {
+    fn publish(&mut self, now: Timestamp, counters: &mut Counters, fault: Option<TrackerError>) {
+        self.publishes_at = now + Duration::from_millis(HOUSEKEEPING_INTERVAL_MS);
         if let Some(fault) = fault {
             tracing::warn!("a request failed: {fault} ({} so far)", counters.get(Counter::Faults));
         }

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -71,10 +71,10 @@ impl<M> Driver<M> {
                 Order::TrustedProxies(networks) => *self.app.trusted_proxies.borrow_mut() = networks,
                 Order::Save { file, done } => {
                     let saved = save::save(shared.clone(), file, None);
-                    tokio_uring::spawn(async move { drop(done.send(saved.await)) });
+                    shared.spawn(async move { drop(done.send(saved.await)) });
                 }
                 Order::Survey(listener) => {
-                    tokio_uring::spawn(survey(shared.clone(), listener));
+                    shared.spawn(survey(shared.clone(), listener));
                 }
                 Order::Sockets(to) => drop(to.send(self.sockets())),
                 Order::SaveLate(late) => self.late = Some(late),
@@ -85,8 +85,11 @@ impl<M> Driver<M> {
 
     /// Copies of the descriptors of all sockets.
     fn sockets(&self) -> io::Result<Vec<OwnedFd>> {
-        let udp = self.ring.sockets().map(|socket| socket.as_fd().try_clone_to_owned());
-        udp.chain(self.listeners.iter().map(|open| open.listener.as_fd().try_clone_to_owned())).collect()
+        let mut copies: Vec<_> =
+            self.ring.sockets().map(|socket| socket.as_fd().try_clone_to_owned()).collect();
+        let copy = |listener: BorrowedFd<'_>| copies.push(listener.try_clone_to_owned());
+        self.app.shared.streams.for_each_listener(copy);
+        copies.into_iter().collect()
     }
 }
 

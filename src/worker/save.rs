@@ -37,7 +37,7 @@ pub(super) async fn save(
         if out.is_empty() {
             continue; // nothing young
         }
-        shared.unsubmitted.set(true);
+        shared.handover.unsubmitted.set(true);
         let (result, buffer) = file.write_all_at(out, written.bytes).await;
         result?;
         out = buffer;
@@ -47,9 +47,9 @@ pub(super) async fn save(
             tokio::time::sleep(Duration::from_millis(SNAPSHOT_PAUSE_MS)).await;
         }
     }
-    shared.unsubmitted.set(true);
+    shared.handover.unsubmitted.set(true);
     file.sync_all().await?;
-    shared.unsubmitted.set(true);
+    shared.handover.unsubmitted.set(true);
     file.close().await?;
     Ok(written)
 }

@@ -1,8 +1,8 @@
 //! Owns a connection's socket and input while a handler or middleware answers a request step by step. Meanwhile the
-//! connection's task checks whether the client is still there.
+//! handler's task checks whether the client is still there.
 //!
-//! Both run in that task. A read is in flight most of the time. Its bytes are kept for the handler; its end shows that
-//! the client has closed the connection.
+//! Both run in a task of the runtime. A receive is in flight most of the time. Its bytes are kept for the handler; its
+//! end shows that the client has closed the connection.
 
 use std::cell::{Cell, RefCell};
 use std::fs::File;
@@ -16,18 +16,13 @@ use std::time::Duration;
 
 use futures_core::future::LocalBoxFuture;
 use tokio_uring::buf::BoundedBuf;
-use tokio_uring::net::TcpStream;
 
 use super::Shared;
 use super::connections::Phase;
-use crate::limits::{
-    HTTP_READ_BYTES, WEB_INPUT_BYTES, WEB_KEEP_MAX_MS, WEB_KEEP_MS, WEB_READ_BYTES_PER_SECOND,
-};
+use crate::limits::{WEB_INPUT_BYTES, WEB_KEEP_MAX_MS, WEB_KEEP_MS, WEB_READ_BYTES_PER_SECOND};
+use crate::ring::TcpStream;
 use crate::time::Timestamp;
 use crate::web::transport::{FileReader, Transport};
-
-/// A read in flight, and the buffer that it fills.
-pub(super) type Reading = LocalBoxFuture<'static, (io::Result<usize>, Vec<u8>)>;
 
 /// A connection's socket while a handler or middleware has it.
 pub(super) struct Stream {
@@ -37,7 +32,6 @@ pub(super) struct Stream {
     key: usize,
     peer: IpAddr,
     input: RefCell<Vec<u8>>,
-    reading: RefCell<Option<Reading>>,
     /// Wakes the future that waits for more input.
     reader: Cell<Option<Waker>>,
     /// Wakes the future that waits for the client to close the connection.
@@ -53,14 +47,13 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    /// Takes the connection's input over, and the read that is in flight.
+    /// Takes the connection's input over.
     pub(super) fn new(
         shared: &Rc<Shared>,
         socket: &Rc<TcpStream>,
         key: usize,
         peer: IpAddr,
         input: &[u8],
-        reading: Option<Reading>,
     ) -> Rc<Self> {
         Rc::new(Self {
             shared: shared.clone(),
@@ -68,7 +61,6 @@ impl Stream {
             key,
             peer,
             input: RefCell::new(input.to_vec()),
-            reading: RefCell::new(reading),
             reader: Cell::new(None),
             abort_waiter: Cell::new(None),
             aborted: Rc::new(Cell::new(false)),
@@ -79,9 +71,9 @@ impl Stream {
         })
     }
 
-    /// Returns the input and the read that is in flight.
-    pub(super) fn give_back(&self) -> (Vec<u8>, Option<Reading>) {
-        (self.input.take(), self.reading.take())
+    /// Returns the input.
+    pub(super) fn give_back(&self) -> Vec<u8> {
+        self.input.take()
     }
 
     /// Returns the flag that becomes true when the client closes the connection.
@@ -101,7 +93,7 @@ impl Stream {
                 if let Poll::Ready(answered) = answering.as_mut().poll(context) {
                     return Poll::Ready(Some(answered));
                 }
-                self.shared.unsubmitted.set(true); // it may have queued something on the runtime's ring
+                self.shared.handover.unsubmitted.set(true); // it may have queued something on the runtime's ring
                 if !self.watch(context) {
                     break;
                 }
@@ -140,23 +132,16 @@ impl Stream {
         if self.aborted.get() {
             return Poll::Ready(Ok(false));
         }
-        let mut slot = self.reading.borrow_mut();
-        let reading = slot.get_or_insert_with(|| {
-            self.shared.unsubmitted.set(true);
-            let socket = self.socket.clone();
-            Box::pin(async move { socket.read(Vec::with_capacity(HTTP_READ_BYTES)).await })
-        });
-        let Poll::Ready((result, bytes)) = reading.as_mut().poll(context) else { return Poll::Pending };
-        *slot = None;
+        let Poll::Ready(result) = self.socket.poll_receive(context) else { return Poll::Pending };
+        let received = result.as_ref().map_or(0, Vec::len);
         // Each byte earns some time, so that a byte now and then does not keep a handler for ever.
-        let earned = Duration::from_secs(bytes.len() as u64) / WEB_READ_BYTES_PER_SECOND;
+        let earned = Duration::from_secs(received as u64) / WEB_READ_BYTES_PER_SECOND;
         self.touched.set((self.touched.get() + earned).min(self.shared.clock.now()));
-        if !matches!(result, Ok(1..)) {
-            self.aborted.set(true);
-        }
-        Poll::Ready(result.map(|read| {
+        self.aborted.set(received == 0);
+        Poll::Ready(result.map(|bytes| {
             self.input.borrow_mut().extend_from_slice(&bytes);
-            read > 0
+            self.shared.streams.give_buffer(bytes);
+            received > 0
         }))
     }
 
@@ -183,8 +168,8 @@ impl Transport for Stream {
                 return (Err(io::ErrorKind::BrokenPipe.into()), bytes);
             }
             self.enter(Phase::Write);
-            self.shared.unsubmitted.set(true);
-            let (result, bytes) = self.socket.write_all(bytes).await;
+            self.socket.send(bytes);
+            let (result, bytes) = self.socket.sent().await;
             self.writing.set(false);
             self.enter(self.phase.get());
             if result.is_err() {

@@ -44,7 +44,7 @@ pub(super) async fn wait<M: Middleware>(app: Rc<App<M>>, waiting: Waiting) {
             pin!(tokio::time::timeout(deadline, middleware.run(Some(passed), &mut request, &swarms)));
         poll_fn(|context| {
             let polled = running.as_mut().poll(context);
-            shared.unsubmitted.set(true); // it may have queued something on the runtime's ring
+            shared.handover.unsubmitted.set(true); // it may have queued something on the runtime's ring
             polled
         })
         .await

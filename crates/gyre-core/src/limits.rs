@@ -62,6 +62,9 @@ const _: () = assert!(UDP_CONNECT_REPLY_BYTES <= UDP_CONNECT_BYTES);
 
 /// Maximum number of datagrams handled in one turn, so that HTTP and the mesh are not starved.
 pub const TURN_DATAGRAMS: usize = 128;
+/// Datagrams of a turn from which on it counts as full: more are likely to wait already. The kernel ends a receive after
+/// as many (`MULTISHOT_MAX_RETRY` of Linux).
+pub const FULL_TURN_DATAGRAMS: usize = 32;
 /// Maximum number of announces prefetched together. Enough of them hide each other's memory latency, and they still fit
 /// in the L1 cache.
 pub const LOOK_AHEAD: usize = 32;

@@ -3,17 +3,22 @@
 
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use futures_core::Stream;
+use futures_util::stream::FuturesUnordered;
+use gyre::engine::Pace;
 use gyre::limits::{DEFAULT_RECEIVE_BUFFER_BYTES, HTTP_BACKLOG, TURN_DATAGRAMS};
-use gyre::ring::{RingSocket, UdpRing};
-use gyre::sys::{self, Doorbell};
+use gyre::ring::{Event, Receive, Ring, RingSocket, TcpStream};
+use gyre::sys;
+use gyre::time::Clock;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use socket2::{Domain, Socket, Type};
-use tokio_uring::buf::BoundedBuf;
 
 use crate::options::{FloorOptions, Protocol};
 
@@ -21,12 +26,10 @@ use crate::options::{FloorOptions, Protocol};
 const PEERS: usize = 30;
 /// Interval of the checks for a signal while no requests arrive.
 const STOP_CHECK_INTERVAL: Duration = Duration::from_millis(50);
-/// Size of a connection's read buffer, and maximum length of a request.
+/// Maximum length of a request.
 const READ_BYTES: usize = 4_096;
 /// Number of descriptors to raise the limit to.
 const DESCRIPTORS: u64 = 20_000;
-/// Pause after a failed accept (no descriptors).
-const RETRY_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Answers requests until SIGINT or SIGTERM.
 ///
@@ -46,7 +49,7 @@ pub(crate) fn run(floor: &FloorOptions) -> io::Result<()> {
     match floor.protocol {
         Protocol::Udp => {
             let socket = UdpSocket::bind(floor.listen).map_err(refused)?;
-            answer_datagrams(socket, floor.silent, &stop)
+            answer_datagrams(socket, floor, &stop)
         }
         Protocol::Http => {
             sys::raise_descriptor_limit(DESCRIPTORS);
@@ -59,6 +62,7 @@ pub(crate) fn run(floor: &FloorOptions) -> io::Result<()> {
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
+    socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
     socket.listen(HTTP_BACKLOG)?;
     Ok(socket.into())
@@ -68,20 +72,28 @@ fn say_ready(protocol: &str, address: SocketAddr) -> io::Result<()> {
     writeln!(io::stderr(), "gyre-load: floor ready: {protocol} {address}")
 }
 
-fn answer_datagrams(socket: UdpSocket, silent: bool, stop: &AtomicBool) -> io::Result<()> {
+fn answer_datagrams(socket: UdpSocket, floor: &FloorOptions, stop: &AtomicBool) -> io::Result<()> {
     sys::set_receive_buffer(&socket, DEFAULT_RECEIVE_BUFFER_BYTES)?;
     let address = socket.local_addr()?;
-    let mut ring = UdpRing::new(vec![RingSocket { socket, wildcard: false }], &Doorbell::new()?)?;
+    let mut ring = Ring::new(vec![RingSocket { socket, wildcard: false }])?;
+    let (clock, mut pace) = (Clock::start(), Pace::new(Duration::from_micros(floor.gather)));
     say_ready("udp", address)?;
     while !stop.load(Ordering::Acquire) {
-        let turned = ring.take(TURN_DATAGRAMS, |_, datagram, out| match silent {
+        let now = clock.now();
+        let turned = ring.take(TURN_DATAGRAMS, |_, datagram, out| match floor.silent {
             false => null_response(datagram, out),
             true => None,
         })?;
-        ring.submit()?;
-        if turned.completions == 0 && !ring.has_work() {
-            ring.wait(STOP_CHECK_INTERVAL)?;
+        pace.turn(now, turned.datagrams);
+        if pace.is_full() || ring.has_work() {
+            ring.enter(Receive::Now, None)?;
+            continue;
         }
+        let gathering = pace.gathers_for(clock.now());
+        if !gathering.is_zero() {
+            ring.enter(Receive::Later, Some(gathering))?;
+        }
+        ring.wait(STOP_CHECK_INTERVAL)?;
     }
     Ok(())
 }
@@ -112,39 +124,35 @@ fn put_peers(out: &mut [u8]) {
 
 fn answer_connections(listener: TcpListener, stop: &Arc<AtomicBool>) -> io::Result<()> {
     let address = listener.local_addr()?;
-    let (stop, canned) = (stop.clone(), Rc::new(Canned::new()));
-    tokio_uring::start(async move {
-        let listener = tokio_uring::net::TcpListener::from_std(listener);
-        say_ready("http", address)?;
-        tokio_uring::spawn(async move {
-            loop {
-                match listener.accept().await {
-                    Ok((stream, _)) => {
-                        let _ = stream.set_nodelay(true);
-                        tokio_uring::spawn(answer_connection(stream, canned.clone()));
-                    }
-                    Err(_) => tokio::time::sleep(RETRY_INTERVAL).await, // no descriptors
-                }
+    let mut ring = Ring::new(Vec::new())?;
+    let streams = ring.listen(vec![listener])?;
+    let canned = Rc::new(Canned::new());
+    let mut connections = FuturesUnordered::new();
+    let mut context = Context::from_waker(Waker::noop());
+    say_ready("http", address)?;
+    while !stop.load(Ordering::Acquire) {
+        ring.take(TURN_DATAGRAMS, |_, _, _| None)?;
+        while let Some(accepted) = streams.next() {
+            if let Ok(accepted) = accepted {
+                connections.push(answer_connection(accepted.stream, canned.clone()));
             }
-        });
-        while !stop.load(Ordering::Acquire) {
-            tokio::time::sleep(STOP_CHECK_INTERVAL).await;
         }
-        Ok(())
-    })
+        streams.accept(); // again, if there were no descriptors
+        while let Poll::Ready(Some(())) = Pin::new(&mut connections).poll_next(&mut context) {}
+        ring.wait(STOP_CHECK_INTERVAL)?;
+    }
+    Ok(())
 }
 
-async fn answer_connection(stream: tokio_uring::net::TcpStream, canned: Rc<Canned>) {
-    let (mut input, mut output) = (Vec::with_capacity(READ_BYTES), Vec::new());
+async fn answer_connection(stream: TcpStream, canned: Rc<Canned>) {
+    let mut input = Vec::new();
     loop {
-        if input.len() == READ_BYTES {
-            return; // the request is too long
+        match stream.next().await {
+            Event::Received(Ok(bytes)) if !bytes.is_empty() => input.extend_from_slice(&bytes),
+            Event::Blocked if stream.sent().await.0.is_ok() => continue,
+            _ => return,
         }
-        let filled = input.len();
-        let (result, slice) = stream.read(input.slice(filled..READ_BYTES)).await;
-        input = slice.into_inner();
-        let Ok(1..) = result else { return };
-        let (mut used, mut closes) = (0, false);
+        let (mut output, mut used, mut closes) = (Vec::new(), 0, false);
         while let Some(end) = memchr::memmem::find(&input[used..], b"\r\n\r\n") {
             let head = &input[used..used + end + 4];
             closes |= head.ends_with(b"Connection: close\r\n\r\n");
@@ -153,14 +161,18 @@ async fn answer_connection(stream: tokio_uring::net::TcpStream, canned: Rc<Canne
             used += head.len();
         }
         input.drain(..used);
-        if used > 0 {
-            let (result, buffer) = stream.write_all(output).await;
-            output = buffer;
-            output.clear();
-            if result.is_err() || closes {
-                return;
+        if used == 0 {
+            if input.len() >= READ_BYTES {
+                return; // the request is too long
             }
+            continue;
         }
+        if closes {
+            stream.send_last(output);
+            let _ = stream.sent().await;
+            return;
+        }
+        stream.send(output);
     }
 }
 

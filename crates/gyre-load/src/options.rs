@@ -371,6 +371,10 @@ pub(crate) struct FloorOptions {
     /// Receive datagrams but send no replies: the upper limit for dropping them
     #[arg(long)]
     pub(crate) silent: bool,
+
+    /// How long datagrams come together before a turn, in microseconds, as gyre's option
+    #[arg(long, value_name = "US", default_value_t = 200, value_parser = clap::value_parser!(u64).range(0..=2_000))]
+    pub(crate) gather: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -18,12 +18,14 @@ use io_uring::types::CancelBuilder;
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
-use gyre::limits::SUBMIT_TRIES;
+use gyre::limits::{RECEIVE_BUFFERS, SUBMIT_TRIES};
 use gyre::ring::{ReceiveBuffers, wait};
 use gyre::sys;
 
 /// Entries of the submission queue. When it is full it is submitted before the turn ends.
 const SUBMISSION_ENTRIES: u32 = 1024;
+/// Size of a buffer for received bytes.
+const RECEIVE_BYTES: usize = 1_728;
 /// Id of the only group of provided buffers.
 const BUFFER_GROUP: u16 = 0;
 
@@ -110,7 +112,9 @@ impl TcpRing {
             .dontfork()
             .build(SUBMISSION_ENTRIES)?;
         // SAFETY: `drop` waits for the end of all receives before the buffers are freed.
-        let buffers = unsafe { ReceiveBuffers::register(&uring.submitter(), BUFFER_GROUP) }?;
+        let buffers = unsafe {
+            ReceiveBuffers::register(&uring.submitter(), BUFFER_GROUP, RECEIVE_BUFFERS, RECEIVE_BYTES)
+        }?;
         let empty = || Connection {
             socket: None,
             target: Box::new(SockAddr::from(SocketAddr::from(([0; 4], 0)))),

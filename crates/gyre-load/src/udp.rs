@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use gyre::engine::{Endpoint, Replies};
 use gyre::limits::TURN_DATAGRAMS;
-use gyre::ring::{RingSocket, UdpRing};
-use gyre::sys::{self, Doorbell};
+use gyre::ring::{Ring, RingSocket};
+use gyre::sys;
 use gyre::time::Timestamp;
 use gyre::types::{Event, Family, PeerAddr};
 use gyre::wire::udp::{self, Response};
@@ -93,21 +93,21 @@ pub(crate) fn run(
 }
 
 /// Opens a ring with the sockets of a thread's sources. Returns it with the endpoint and the address of each source.
-fn open(config: &ThreadConfig) -> io::Result<(UdpRing, Vec<(Endpoint, IpAddr)>)> {
+fn open(config: &ThreadConfig) -> io::Result<(Ring, Vec<(Endpoint, IpAddr)>)> {
     let bind = |address: &SocketAddr, buffer_bytes: usize| {
         let socket = UdpSocket::bind(address);
         let socket = socket
             .map_err(|error| io::Error::other(format!("cannot open a socket at {address}: {error}")))?;
         sys::set_receive_buffer(&socket, buffer_bytes).map(|_| socket)
     };
-    let (doorbell, target) = (Doorbell::new()?, config.target);
+    let target = config.target;
     if config.sources.len() > SOCKETS_MAX {
         let socket = bind(&SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0), SHARED_BUFFER_BYTES)?;
         sys::deliver_local_address(&socket, Family::V4)?;
         let shared = |address: &SocketAddr| {
             (Endpoint { source: target, local: Some(address.ip()), socket: 0 }, address.ip())
         };
-        let ring = UdpRing::new(vec![RingSocket { socket, wildcard: true }], &doorbell)?;
+        let ring = Ring::new(vec![RingSocket { socket, wildcard: true }])?;
         return Ok((ring, config.sources.iter().map(shared).collect()));
     }
     let (mut sockets, mut endpoints) = (Vec::new(), Vec::new());
@@ -119,11 +119,11 @@ fn open(config: &ThreadConfig) -> io::Result<(UdpRing, Vec<(Endpoint, IpAddr)>)>
         endpoints.push((endpoint, socket.local_addr()?.ip()));
         sockets.push(socket);
     }
-    Ok((UdpRing::connected(sockets, &doorbell)?, endpoints))
+    Ok((Ring::connected(sockets)?, endpoints))
 }
 
 struct UdpLoader<'a> {
-    ring: UdpRing,
+    ring: Ring,
     client: Client<'a>,
     /// A flood that runs beside the load.
     flood: Option<Flood>,

@@ -20,6 +20,7 @@ mod gate;
 mod gather;
 mod message;
 pub mod middleware;
+mod pace;
 mod peers;
 mod receive;
 mod reply;
@@ -50,6 +51,7 @@ use gather::{Gathers, Pool};
 pub use message::{
     Answer, Endpoint, Mailbox, Message, Post, Replies, ScrapeCounts, ScrapeJob, Source, Ticket, UdpAnnounce,
 };
+pub use pace::Pace;
 pub use peers::PeerList;
 pub use reply::ReplyBuffer;
 pub use save::SnapshotWriter;

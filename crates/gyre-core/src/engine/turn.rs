@@ -49,7 +49,8 @@ pub trait Datagrams: Replies {
         intake: &mut Intake<'_, M, P>,
     ) -> io::Result<Received>;
 
-    /// Submits all responses to the kernel.
+    /// Is called at the end of a turn: all its responses are there. They leave now, or when the thread enters the kernel
+    /// next, which it does before it sleeps.
     ///
     /// # Errors
     ///
@@ -62,6 +63,8 @@ pub trait Datagrams: Replies {
 pub struct Received {
     /// Number of completions, including those of datagrams.
     pub completions: usize,
+    /// Number of datagrams, including those that were dropped.
+    pub datagrams: usize,
     /// Number of responses that the kernel did not accept.
     pub send_failed: u64,
     /// Number of datagrams that were dropped because they are longer than any request.
@@ -131,6 +134,8 @@ pub enum Order {
 pub struct Turned {
     /// Whether there were completions or messages.
     pub worked: bool,
+    /// Number of datagrams.
+    pub datagrams: usize,
     /// Whether a slice of the sweep was due.
     pub swept: bool,
     /// Whether the counters were published.
@@ -180,7 +185,8 @@ impl Engine {
             host.datagrams().submit()?;
         }
         mailbox.flush();
-        Ok(Turned { worked: received.completions > 0 || messages > 0, swept, published, unfinished })
+        let worked = received.completions > 0 || messages > 0;
+        Ok(Turned { worked, datagrams: received.datagrams, swept, published, unfinished })
     }
 
     /// Makes the next turn publish the counters.
