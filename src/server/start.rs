@@ -149,6 +149,7 @@ impl<M: Middleware + Send> Bound<M> {
                 published: tracker.published[number].clone(),
                 shutdown: tracker.group.shutdown.clone(),
                 busy_poll: tracker.config.busy_poll,
+                gather: tracker.config.gather,
                 connections,
                 orders,
             };

@@ -65,6 +65,8 @@ pub struct Setup {
     pub shutdown: Arc<Shutdown>,
     /// How long it polls for work before it sleeps.
     pub busy_poll: Duration,
+    /// How long it lets datagrams come together before a turn.
+    pub gather: Duration,
     /// Limits of its HTTP connections.
     pub connections: ConnectionLimits,
     /// Orders of the control thread.

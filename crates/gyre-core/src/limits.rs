@@ -267,6 +267,8 @@ pub const INTERVAL_SPREAD_DIVISOR: u32 = 16;
 pub const DEFAULT_CONNECTION_ID_WINDOW_S: u32 = 120;
 /// Default of `--stats-interval`, in seconds.
 pub const DEFAULT_STATS_INTERVAL_S: u32 = 10;
+/// Default of `--gather`, in microseconds.
+pub const DEFAULT_GATHER_US: u32 = 200;
 
 // ---- ranges of options, on the command line and in the library ----
 
@@ -286,6 +288,8 @@ pub const MAX_MEMORY_RANGE_BYTES: RangeInclusive<u64> = 16 << 20..=1 << 50;
 pub const CONNECTION_ID_WINDOW_RANGE_S: RangeInclusive<u64> = 10..=3_600;
 /// Range of `--busy-poll`, in microseconds.
 pub const BUSY_POLL_RANGE_US: RangeInclusive<u64> = 0..=1_000_000;
+/// Range of `--gather`, in microseconds.
+pub const GATHER_RANGE_US: RangeInclusive<u64> = 0..=2_000;
 /// Range of `--http-connections`.
 pub const HTTP_CONNECTIONS_RANGE: RangeInclusive<u64> = 1..=10_000_000;
 /// Range of `--receive-buffer`, in bytes.
