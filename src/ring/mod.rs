@@ -211,6 +211,7 @@ impl UdpRing {
                     }
                     match self.replies.next() {
                         Some(slot) => {
+                            self.received.datagrams += 1;
                             if let Some(length) = answer(&from, datagram, slot.payload()) {
                                 let entry = slot.address(&from, length, self.connected);
                                 push(&mut submissions, &entry);

@@ -276,7 +276,8 @@ impl<M: Middleware> Driver<M> {
             if let Some(last) = last.take() {
                 self.turns.note(now.since(last));
             }
-            let Turned { worked, unfinished, .. } = self.turn(now)?;
+            let Turned { worked, unfinished, datagrams, .. } = self.turn(now)?;
+            self.turns.note_datagrams(datagrams);
             if worked {
                 busy_until = now + self.busy_poll;
             }

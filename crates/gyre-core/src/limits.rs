@@ -187,6 +187,9 @@ pub const CLIENTS_SAMPLE_US: u64 = 1_000;
 pub const CLIENTS_HALF_LIFE_S: u64 = 60;
 /// Buckets of the turn duration histogram: powers of two in microseconds, up to 0.5 s. One more counts longer turns.
 pub const TURN_BUCKETS: usize = 20;
+/// Buckets of the histogram of the datagrams of a turn: powers of two, up to a full turn. One more would count larger
+/// turns.
+pub const TURN_DATAGRAM_BUCKETS: usize = TURN_DATAGRAMS.ilog2() as usize + 1;
 
 // ---- the sweep and other housekeeping ----
 

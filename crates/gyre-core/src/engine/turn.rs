@@ -62,6 +62,8 @@ pub trait Datagrams: Replies {
 pub struct Received {
     /// Number of completions, including those of datagrams.
     pub completions: usize,
+    /// Number of datagrams that were passed to the intake.
+    pub datagrams: usize,
     /// Number of responses that the kernel did not accept.
     pub send_failed: u64,
     /// Number of datagrams that were dropped because they are longer than any request.
@@ -131,6 +133,8 @@ pub enum Order {
 pub struct Turned {
     /// Whether there were completions or messages.
     pub worked: bool,
+    /// Number of datagrams that were passed to the intake.
+    pub datagrams: usize,
     /// Whether a slice of the sweep was due.
     pub swept: bool,
     /// Whether the counters were published.
@@ -180,7 +184,8 @@ impl Engine {
             host.datagrams().submit()?;
         }
         mailbox.flush();
-        Ok(Turned { worked: received.completions > 0 || messages > 0, swept, published, unfinished })
+        let worked = received.completions > 0 || messages > 0;
+        Ok(Turned { worked, datagrams: received.datagrams, swept, published, unfinished })
     }
 
     /// Makes the next turn publish the counters.
