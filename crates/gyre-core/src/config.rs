@@ -87,7 +87,7 @@ impl Default for Config {
             max_memory_bytes: None,
             connection_id_window_secs: DEFAULT_CONNECTION_ID_WINDOW_S,
             busy_poll: Duration::ZERO,
-            gather: Duration::from_micros(DEFAULT_GATHER_US as u64),
+            gather: Duration::from_micros(u64::from(DEFAULT_GATHER_US)),
             http_connections: None,
             trusted_proxies: Vec::new(),
             lists: Lists::default(),

@@ -296,8 +296,8 @@ impl<'a> Sum<&'a Self> for Counters {
     }
 }
 
-/// A histogram: how many values are in each bucket, and the sum of all values. The upper bounds of the buckets are 1, 2,
-/// 4, 8 and so on, and the last bucket has none.
+/// A histogram: the number of values in each bucket, and the sum of all values. The upper bounds of the buckets are 1,
+/// 2, 4, 8 and so on. The last bucket has none.
 #[derive(Clone, Debug)]
 pub struct Histogram<const BUCKETS: usize> {
     counts: [u64; BUCKETS],
@@ -320,8 +320,8 @@ impl<const BUCKETS: usize> Histogram<BUCKETS> {
         self.sum += value;
     }
 
-    /// Returns the number of values in each bucket, with the bucket's upper bound. The lower bound is that of the bucket
-    /// before. The last bucket has no upper bound.
+    /// Returns the number of values in each bucket, with the bucket's upper bound. The lower bound is that of the
+    /// bucket before. The last bucket has no upper bound.
     pub fn buckets(&self) -> impl Iterator<Item = (Option<u64>, u64)> {
         let bound = |at: usize| (at + 1 < BUCKETS).then(|| 1 << at);
         self.counts.iter().enumerate().map(move |(at, count)| (bound(at), *count))
