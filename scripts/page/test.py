@@ -84,8 +84,8 @@ def check_figures(page):
     for figure in page.run("Array.from(document.querySelectorAll('[data-figure]'), ({innerText}) => innerText)"):
         assert figure, "a tile without a figure"
     check_sane(page)
-    page.until("document.querySelector('#causes').innerText.includes('without the protocol')")
-    page.until("document.querySelector('#causes').innerText.includes('torrents that are not served')")
+    page.until("document.querySelector('#causes').innerText.includes('without the magic number of the protocol')")
+    page.until("document.querySelector('#causes').innerText.includes('the torrent is not allowed')")
     assert "deny-hashes" in page.text("#lists") and "199" in page.text("#lists"), page.text("#lists")
 
 
