@@ -65,6 +65,8 @@ globalThis.EventSource = class extends EventTarget {
     stats.total.drops["receive-overrun"] += 12345;
     stats.total.drops["send-failed"] += 1;
     stats.total.turns.counts.forEach((_, at, counts) => counts[at] += 2 ** (10 - Math.abs(at - 5)) | 0);
+    stats.total.turn_datagrams.sum += 123456;
+    stats.total.turn_datagrams.counts[5] += 1000;
     stats.resident_bytes = 98.7 * 2 ** 30;
     this.dispatchEvent(new MessageEvent("stats", {data: JSON.stringify(stats)}));
   }
@@ -82,8 +84,8 @@ def check_figures(page):
     for figure in page.run("Array.from(document.querySelectorAll('[data-figure]'), ({innerText}) => innerText)"):
         assert figure, "a tile without a figure"
     check_sane(page)
-    page.until("document.querySelector('#causes').innerText.includes('without the protocol')")
-    page.until("document.querySelector('#causes').innerText.includes('torrents that are not served')")
+    page.until("document.querySelector('#causes').innerText.includes('without the magic number of the protocol')")
+    page.until("document.querySelector('#causes').innerText.includes('the torrent is not allowed')")
     assert "deny-hashes" in page.text("#lists") and "199" in page.text("#lists"), page.text("#lists")
 
 
@@ -95,6 +97,7 @@ def check_sane(page):
 def check_charts(page):
     for chart in ["#throughput .line.udp", "#throughput .area.udp", "#throughput .line.http", "#turns .line.p99"]:
         page.until(f"document.querySelector('{chart}').getAttribute('d').split('L').length > 4")
+    page.until("/[1-9].* datagrams/.test(document.querySelector('#datagrams').innerText)")
     page.until("document.querySelectorAll('#tiles path.line[d]').length === 10")
     page.until("document.querySelectorAll('#strip rect').length === document.querySelectorAll('#workers tbody tr').length")
     x, y = page.run("(({right, top}) => [right - 14, top + 60])(document.querySelector('#throughput svg').getBoundingClientRect())")

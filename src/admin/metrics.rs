@@ -11,7 +11,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeCounterValue, EncodeG
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-use crate::counters::{BAD, Counter, DROPS, LIMITED};
+use crate::counters::{BAD, Counter, DROPS, Histogram, LIMITED, Turns};
 use crate::server::{Handle, Status, WorkerState};
 use crate::sys;
 use crate::time::unix_time;
@@ -215,15 +215,28 @@ impl Reading {
 
     fn turns(&self, to: &mut DescriptorEncoder<'_>) -> Result {
         let help = "Duration of turns (a datagram that arrives waits for at most one turn)";
-        let mut metric = to.encode_descriptor("turn_seconds", help, None, MetricType::Histogram)?;
+        self.histogram(to, "turn_seconds", help, 1e6, Turns::durations)?;
+        let help = "Number of datagrams of the turns that took any";
+        self.histogram(to, "turn_datagrams", help, 1.0, Turns::datagrams)
+    }
+
+    /// Writes a histogram of each worker. Values are divided by `unit`.
+    fn histogram<const BUCKETS: usize>(
+        &self,
+        to: &mut DescriptorEncoder<'_>,
+        name: &str,
+        help: &str,
+        unit: f64,
+        of: fn(&Turns) -> &Histogram<BUCKETS>,
+    ) -> Result {
+        let mut metric = to.encode_descriptor(name, help, None, MetricType::Histogram)?;
         for (number, worker) in self.workers.iter().enumerate() {
-            let bound = |below: Option<u64>| below.map_or(f64::INFINITY, |micros| micros as f64 / 1e6);
-            let buckets: Vec<_> =
-                worker.turns.buckets().map(|(below, count)| (bound(below), count)).collect();
-            let count = buckets.iter().map(|(_, count)| count).sum();
-            let secs = worker.turns.sum_us() as f64 / 1e6;
+            let histogram = of(&worker.turns);
+            let bound = |bound: Option<u64>| bound.map_or(f64::INFINITY, |bound| bound as f64 / unit);
+            let buckets: Vec<_> = histogram.buckets().map(|(below, count)| (bound(below), count)).collect();
+            let (sum, count) = (histogram.sum() as f64 / unit, histogram.counts().iter().sum());
             let labels = [("worker", number.to_string())];
-            metric.encode_family(&labels)?.encode_histogram::<NoLabelSet>(secs, count, &buckets, None)?;
+            metric.encode_family(&labels)?.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
         }
         Ok(())
     }

@@ -127,6 +127,16 @@ pub struct TurnTimes {
     pub counts: Vec<u64>,
 }
 
+/// Datagrams of the turns that took any.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TurnDatagrams {
+    /// Number of datagrams.
+    pub sum: u64,
+    /// Number of turns by their number of datagrams: up to 1, 2, 4, 8 ..., each without the ones before. The last
+    /// number has no upper bound.
+    pub counts: Vec<u64>,
+}
+
 /// Counters of one worker or of all.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Numbers {
@@ -160,6 +170,8 @@ pub struct Numbers {
     pub cpu_us: u64,
     /// Durations of turns.
     pub turns: TurnTimes,
+    /// Datagrams of turns.
+    pub turn_datagrams: TurnDatagrams,
     /// Open HTTP connections.
     pub connections: u64,
     /// Current number of swarms.
@@ -250,9 +262,10 @@ impl Numbers {
             mesh_hops: get(Counter::MeshHops),
             ring_overflows: get(Counter::RingOverflows),
             cpu_us: get(Counter::CpuMicros),
-            turns: TurnTimes {
-                sum_us: turns.sum_us(),
-                counts: turns.buckets().map(|(_, count)| count).collect(),
+            turns: TurnTimes { sum_us: turns.durations().sum(), counts: turns.durations().counts().to_vec() },
+            turn_datagrams: TurnDatagrams {
+                sum: turns.datagrams().sum(),
+                counts: turns.datagrams().counts().to_vec(),
             },
             connections: get(Counter::Connections),
             swarms: get(Counter::Swarms),

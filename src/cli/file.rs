@@ -389,11 +389,13 @@ mod tests {
                 read(line, "").unwrap_or_else(|error| panic!("{line}: {error}"));
             }
         }
-        let line = "--udp 127.0.0.1:1 --udp [::1]:2 --no-http --steering cpu --max-memory 2G --busy-poll 5 --cores 0-1";
+        let line = "--udp 127.0.0.1:1 --udp [::1]:2 --no-http --steering cpu --max-memory 2G --busy-poll 5 --gather 0 \
+                    --cores 0-1";
         assert_eq!(read(&printed(line), "").unwrap(), read("", line).unwrap());
         let text = printed(line);
         assert!(text.contains("\nudp = [\"127.0.0.1:1\", \"[::1]:2\"]\n"), "{text}");
-        assert!(text.contains("\nbusy-poll = 5\n") && text.contains("\n#no-udp = false\n"), "{text}");
+        assert!(text.contains("\nbusy-poll = 5\n") && text.contains("\ngather = 0\n"), "{text}");
+        assert!(text.contains("\n#no-udp = false\n"), "{text}");
         for option in super::options().get_arguments().filter_map(Arg::get_long) {
             assert!(
                 option == "config"

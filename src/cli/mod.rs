@@ -243,7 +243,7 @@ mod tests {
     fn options_reach_the_configuration() {
         let parsed = config(
             "--udp 127.0.0.1:0 --udp [::1]:7000 --no-http --cores 0-1,3 --steering none --announce-interval 120 \
-             --max-peers 30 --busy-poll 50 --http-connections 9 --receive-buffer 65536 --stats-interval 0 \
+             --max-peers 30 --busy-poll 50 --gather 300 --http-connections 9 --receive-buffer 65536 --stats-interval 0 \
              --connection-id-window 60 --max-memory 1G --trusted-proxy 10.0.0.0/8 --trusted-proxy ::1 \
              --allow-hashes a --allow-hashes b --deny-hashes c --allow-clients d --deny-clients e --allow-sources f \
              --deny-sources g --deny-reason no --state-dir h --snapshot-interval 60 --limit-connects 1 \
@@ -263,6 +263,7 @@ mod tests {
             max_memory_bytes: Some(1 << 30),
             connection_id_window_secs: 60,
             busy_poll: Duration::from_micros(50),
+            gather: Duration::from_micros(300),
             http_connections: Some(9),
             trusted_proxies: vec!["10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()],
             lists: Lists {
@@ -312,6 +313,8 @@ mod tests {
             "--announce-interval 604801",
             "--max-peers 201",
             "--busy-poll 1000001",
+            "--gather 2001",
+            "--gather -1",
             "--http-connections 0",
             "--receive-buffer 1",
             "--connection-id-window 9",

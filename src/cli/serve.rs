@@ -15,10 +15,11 @@ use crate::config::{Config, Cores, Listen, Lists, Steering, TrustedProxy};
 use crate::limits::{
     ANNOUNCE_INTERVAL_RANGE_S, BAN_RANGE_S, BUSY_POLL_RANGE_US, CONNECTION_ID_WINDOW_RANGE_S,
     DEFAULT_ADMIN_ADDRESS, DEFAULT_ANNOUNCE_INTERVAL_S, DEFAULT_BAN_S, DEFAULT_CONNECTION_ID_WINDOW_S,
-    DEFAULT_DENY_REASON, DEFAULT_NETWORK_SHARE, DEFAULT_PEERS, DEFAULT_RECEIVE_BUFFER_BYTES,
-    DEFAULT_SNAPSHOT_INTERVAL_S, DEFAULT_STATS_INTERVAL_S, HTTP_CONNECTIONS_RANGE, MAX_MEMORY_RANGE_BYTES,
-    MAX_PEERS_RANGE, MIN_INTERVAL_RANGE_S, NETWORK_SHARE_RANGE, PEER_TIMEOUT_RANGE_S,
-    RECEIVE_BUFFER_RANGE_BYTES, SNAPSHOT_INTERVAL_RANGE_S, STATS_INTERVAL_RANGE_S,
+    DEFAULT_DENY_REASON, DEFAULT_GATHER_US, DEFAULT_NETWORK_SHARE, DEFAULT_PEERS,
+    DEFAULT_RECEIVE_BUFFER_BYTES, DEFAULT_SNAPSHOT_INTERVAL_S, DEFAULT_STATS_INTERVAL_S, GATHER_RANGE_US,
+    HTTP_CONNECTIONS_RANGE, MAX_MEMORY_RANGE_BYTES, MAX_PEERS_RANGE, MIN_INTERVAL_RANGE_S,
+    NETWORK_SHARE_RANGE, PEER_TIMEOUT_RANGE_S, RECEIVE_BUFFER_RANGE_BYTES, SNAPSHOT_INTERVAL_RANGE_S,
+    STATS_INTERVAL_RANGE_S,
 };
 use crate::server::{Privileges, UserName};
 use crate::throttle::{Rate, SourceLimits};
@@ -120,6 +121,14 @@ pub struct Serve {
     #[arg(long, value_name = "US", default_value_t = 0, value_parser = number(BUSY_POLL_RANGE_US))]
     #[arg(help_heading = WORKERS)]
     busy_poll: u32,
+
+    /// Microseconds that a worker that is not busy lets UDP datagrams come together before a turn. A datagram may wait
+    /// that long in the kernel; a turn that serves several costs less CPU time for each. Nothing is added when turns
+    /// are full, nor to the first datagram after a silence. 0: serve each datagram at once. A worker
+    /// that polls (--busy-poll) does not gather. Range: 0 to 2000
+    #[arg(long, value_name = "US", default_value_t = DEFAULT_GATHER_US, value_parser = number(GATHER_RANGE_US))]
+    #[arg(help_heading = WORKERS)]
+    gather: u32,
 
     /// Seconds that clients are asked to wait between announces. Each response adds a random part of up to a sixteenth,
     /// so that clients don't announce in step. Range: 1 to 604800
@@ -355,6 +364,7 @@ impl Serve {
             max_memory_bytes: self.max_memory,
             connection_id_window_secs: self.connection_id_window,
             busy_poll: Duration::from_micros(self.busy_poll.into()),
+            gather: Duration::from_micros(self.gather.into()),
             http_connections: self.http_connections.map(|connections| connections as usize),
             trusted_proxies: self.trusted_proxy.clone(),
             lists: Lists {

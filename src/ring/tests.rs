@@ -48,12 +48,14 @@ fn turn_until(
                 answer(from, datagram, out)
             })
             .unwrap();
+        all.datagrams += turned.datagrams;
         all.truncated += turned.truncated;
         all.overflows += turned.overflows;
         all.send_failed += turned.send_failed;
         ring.submit().unwrap();
         assert!(clock.now().as_micros() < LONG.as_micros() as u64, "{seen} of {datagrams} datagrams came");
     }
+    assert_eq!(all.datagrams, seen);
     all
 }
 

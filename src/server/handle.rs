@@ -37,7 +37,7 @@ use crate::worker::{Order, Slice};
 /// let handle = tracker.handle();
 /// std::thread::spawn(move || {
 ///     for worker in handle.workers() {
-///         println!("core {:?}: {} us of CPU time", worker.core, worker.turns.sum_us());
+///         println!("core {:?}: {} datagrams", worker.core, worker.turns.datagrams().sum());
 ///     }
 /// });
 /// # Ok(())
@@ -59,7 +59,7 @@ pub struct WorkerState {
     pub core: Option<usize>,
     /// Its counters.
     pub counters: Counters,
-    /// The durations of its turns.
+    /// The statistics of its turns.
     pub turns: Turns,
 }
 

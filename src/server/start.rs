@@ -148,8 +148,8 @@ impl<M: Middleware + Send> Bound<M> {
                 clock,
                 published: tracker.published[number].clone(),
                 shutdown: tracker.group.shutdown.clone(),
-                gather: std::time::Duration::from_micros(200),
                 busy_poll: tracker.config.busy_poll,
+                gather: tracker.config.gather,
                 connections,
                 orders,
             };

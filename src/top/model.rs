@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::clients;
-use crate::admin::stats::{Numbers, Stats, TurnTimes};
+use crate::admin::stats::{Numbers, Stats, TurnDatagrams};
 use crate::admin::swarms::{Client, Swarm};
 use crate::limits::TOP_HISTORY;
 use crate::text::printable;
@@ -86,6 +86,8 @@ pub(super) struct Rates {
     pub(super) p50: Option<Micros>,
     /// Upper bound of the 99th percentile of the turns.
     pub(super) p99: Option<Micros>,
+    /// Mean number of datagrams of the turns that took any.
+    pub(super) datagrams: Option<f64>,
     pub(super) workers: Vec<WorkerRates>,
 }
 
@@ -153,7 +155,7 @@ impl Rates {
             udp: numbers.udp.responses.sum(),
             http: numbers.http.responses.sum(),
         };
-        let turns = turns_between(&before.turns, &now.turns);
+        let turns = counts_between(&before.turns.counts, &now.turns.counts);
         let workers = workers_before.iter().zip(workers);
         Self {
             requests: difference.rates(requests(before), requests(now)),
@@ -161,6 +163,7 @@ impl Rates {
             completed: difference.rate(before.completed, now.completed),
             p50: quantile(&turns, 50),
             p99: quantile(&turns, 99),
+            datagrams: mean_datagrams(&before.turn_datagrams, &now.turn_datagrams),
             workers: workers.map(|(before, now)| difference.worker(&before.numbers, &now.numbers)).collect(),
         }
     }
@@ -173,8 +176,14 @@ fn is_restarted(before: &Stats, now: &Stats) -> bool {
         || all_requests(&now.total) < all_requests(&before.total)
 }
 
-fn turns_between(before: &TurnTimes, now: &TurnTimes) -> Vec<u64> {
-    before.counts.iter().zip(&now.counts).map(|(before, now)| now.saturating_sub(*before)).collect()
+fn counts_between(before: &[u64], now: &[u64]) -> Vec<u64> {
+    before.iter().zip(now).map(|(before, now)| now.saturating_sub(*before)).collect()
+}
+
+/// Returns the mean number of datagrams of a turn, or `None` if no turn took any.
+fn mean_datagrams(before: &TurnDatagrams, now: &TurnDatagrams) -> Option<f64> {
+    let turns: u64 = counts_between(&before.counts, &now.counts).iter().sum();
+    (turns > 0).then(|| now.sum.saturating_sub(before.sum) as f64 / turns as f64)
 }
 
 /// Returns a bound of a percentile of the turns. `counts` are the numbers of turns below 1, 2, 4 ... microseconds; the

@@ -19,7 +19,7 @@ const COLUMNS: [u16; 2] = [42, 37];
 /// Minimum number of rows of each half of the tables, if there is room for all.
 const HALF_ROWS: u16 = 12;
 
-const HELP: [&str; 16] = [
+const HELP: [&str; 17] = [
     "q, Esc, Ctrl-C   quit",
     "p                pause or resume",
     "s                change the order of swarms",
@@ -28,7 +28,8 @@ const HELP: [&str; 16] = [
     "",
     "turn   time of a worker between two polls of its sockets:",
     "       upper bound of the median (p50) and of the 99th",
-    "       percentile (p99)",
+    "       percentile (p99), and mean number of datagrams of",
+    "       the turns that took any",
     "hops   messages between workers",
     "drop   lost requests or responses",
     "limit  requests over a limit of their source",
@@ -151,7 +152,8 @@ fn head_lines(model: &Model, paint: Paint) -> Vec<Line<'static>> {
     let rates = model.rates.clone().unwrap_or_default();
     let both =
         |Protocols { udp, http }| format!("{} (udp {}, http {})", short(udp + http), short(udp), short(http));
-    let turn = format!("p50 {}, p99 {}", micros(rates.p50), micros(rates.p99));
+    let datagrams = rates.datagrams.map_or("-".to_owned(), short);
+    let turn = format!("p50 {}, p99 {}, {datagrams} datagrams", micros(rates.p50), micros(rates.p99));
     let memory = format!("{} (swarms {})", size(stats.resident_bytes), size(total.table_bytes));
     let restarts = if model.restarts > 0 { format!(", restarts: {}", model.restarts) } else { String::new() };
     let snapshot = stats.snapshot.map_or("none".to_owned(), |written| {

@@ -288,6 +288,7 @@ impl<M: Middleware> Driver<M> {
         if turned.worked {
             self.busy_until = now + self.busy_poll;
         }
+        self.turns.note_datagrams(turned.datagrams);
         self.pace.turn(now, turned.datagrams);
         let stays_awake = unfinished || now < self.busy_until || self.pace.is_full() || self.ring.has_work();
         if stays_awake {

@@ -82,10 +82,11 @@ fn a_signal_reloads_the_file() {
     for port in 1..=9 {
         client.announce(announcement(info_hash(2), port));
     }
-    write(&format!("max-peers = 3\nbusy-poll = 7\ndeny-hashes = \"{list}\""));
+    write(&format!("max-peers = 3\nbusy-poll = 7\ngather = 8\ndeny-hashes = \"{list}\""));
     program.signal(Signal::HUP);
     assert!(program.find_line("reloaded").is_some());
     assert!(program.find_line("--busy-poll has changed; a restart is required").is_some());
+    assert!(program.find_line("--gather has changed; a restart is required").is_some());
     eventually_equal("fewer peers", &3, || client.announce(announcement(info_hash(2), 1)).peers.len());
     let request = client.announce_request(announcement(info_hash(1), 1));
     eventually("a list", || client.exchange(&request)[..4] == [0, 0, 0, 3]);

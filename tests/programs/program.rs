@@ -121,6 +121,7 @@ fn invalid_options_are_named() {
         "--cores x",
         "--steering rss",
         "--busy-poll 1000001",
+        "--gather 2001",
         "--announce-interval 0",
         "--announce-interval 604801",
         "--min-interval 604801",
@@ -245,6 +246,7 @@ fn the_help_names_each_option_with_its_default_and_its_range() {
         ("--cores", "auto", "at most 256"),
         ("--steering", "info-hash", "[possible values: info-hash, cpu, none]"),
         ("--busy-poll", "0", "0 to 1000000"),
+        ("--gather", "200", "0 to 2000"),
         ("--announce-interval", "1800", "1 to 604800"),
         ("--min-interval", "900", "0 to --announce-interval"),
         (

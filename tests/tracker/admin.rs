@@ -125,10 +125,12 @@ fn prometheus_gets_the_metrics_of_each_worker() {
             let own = lines.filter(|line| line.contains(&format!("worker=\"{worker}\"")));
             own.map(|line| line.rsplit_once(' ').unwrap().1.parse().unwrap()).collect()
         };
-        let buckets = of("gyre_turn_seconds_bucket");
-        assert!(buckets.is_sorted() && buckets.len() == 21, "{buckets:?}");
-        assert_eq!(of("gyre_turn_seconds_count"), buckets[20..]);
-        assert!(buckets[20] > 0. && of("gyre_turn_seconds_sum")[0] > 0.);
+        for (name, bounds) in [("gyre_turn_seconds", 20), ("gyre_turn_datagrams", 8)] {
+            let buckets = of(&format!("{name}_bucket"));
+            assert!(buckets.is_sorted() && buckets.len() == bounds + 1, "{name}: {buckets:?}");
+            assert_eq!(of(&format!("{name}_count")), buckets[bounds..]);
+            assert!(buckets[bounds] > 0. && of(&format!("{name}_sum"))[0] > 0., "{name}");
+        }
     }
 }
 

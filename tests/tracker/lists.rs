@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::support::web::TempDir;
 use crate::support::{
@@ -188,9 +189,9 @@ fn a_reload_applies_what_can_change_and_names_the_rest() {
 
     // Options that need a restart are named. An invalid configuration changes nothing.
     other.lists.deny_hashes = vec![list];
-    let more =
-        Config { udp: Listen::Default, busy_poll: std::time::Duration::from_micros(1), ..other.clone() };
-    assert_eq!(tracker.reload(&more).unwrap(), ["udp", "busy-poll"]);
+    let wait = Duration::from_micros(1);
+    let more = Config { udp: Listen::Default, busy_poll: wait, gather: wait, ..other.clone() };
+    assert_eq!(tracker.reload(&more).unwrap(), ["udp", "busy-poll", "gather"]);
     eventually("the new list applies", || denied(&mut client, info_hash(1)).is_some());
     let missing = Lists { deny_sources: vec![directory.path().join("missing")], ..Lists::default() };
     assert!(tracker.reload(&Config { max_peers: 50, lists: missing, ..other.clone() }).is_err());

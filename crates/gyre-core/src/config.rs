@@ -13,9 +13,9 @@ use crate::access::{ListName, ListOf};
 use crate::limits::{
     ACCESS_LISTS_MAX, ANNOUNCE_INTERVAL_RANGE_S, BAN_RANGE_S, BUSY_POLL_RANGE_US,
     CONNECTION_ID_WINDOW_RANGE_S, DEFAULT_ANNOUNCE_INTERVAL_S, DEFAULT_CONNECTION_ID_WINDOW_S,
-    DEFAULT_DENY_REASON, DEFAULT_HTTP_CONNECTIONS, DEFAULT_MIN_INTERVAL_S, DEFAULT_PEERS,
+    DEFAULT_DENY_REASON, DEFAULT_GATHER_US, DEFAULT_HTTP_CONNECTIONS, DEFAULT_MIN_INTERVAL_S, DEFAULT_PEERS,
     DEFAULT_RECEIVE_BUFFER_BYTES, DEFAULT_SNAPSHOT_INTERVAL_S, DEFAULT_STATS_INTERVAL_S, EXEMPT_NETWORKS_MAX,
-    HTTP_CONNECTIONS_RANGE, INTERVAL_SPREAD_DIVISOR, MAX_FAILURE_BYTES, MAX_LISTENERS,
+    GATHER_RANGE_US, HTTP_CONNECTIONS_RANGE, INTERVAL_SPREAD_DIVISOR, MAX_FAILURE_BYTES, MAX_LISTENERS,
     MAX_MEMORY_RANGE_BYTES, MAX_PEERS_RANGE, MAX_WORKERS, MIN_INTERVAL_RANGE_S, NETWORK_SHARE_RANGE,
     PEER_TIMEOUT_RANGE_S, RECEIVE_BUFFER_RANGE_BYTES, SNAPSHOT_INTERVAL_RANGE_S, STATS_INTERVAL_RANGE_S,
     WEB_TRUSTED_NETWORKS_MAX,
@@ -52,6 +52,8 @@ pub struct Config {
     pub connection_id_window_secs: u32,
     /// How long a worker polls for work before it sleeps.
     pub busy_poll: Duration,
+    /// How long a worker that is not busy lets UDP datagrams come together before a turn. Zero: it serves each at once.
+    pub gather: Duration,
     /// Maximum number of open HTTP connections of all workers together, divided evenly among them. `None`:
     /// [`DEFAULT_HTTP_CONNECTIONS`], or fewer if the limit of open files is too low.
     pub http_connections: Option<usize>,
@@ -85,6 +87,7 @@ impl Default for Config {
             max_memory_bytes: None,
             connection_id_window_secs: DEFAULT_CONNECTION_ID_WINDOW_S,
             busy_poll: Duration::ZERO,
+            gather: Duration::from_micros(u64::from(DEFAULT_GATHER_US)),
             http_connections: None,
             trusted_proxies: Vec::new(),
             lists: Lists::default(),
@@ -105,7 +108,7 @@ impl Config {
     }
 
     /// Returns each number with the name of its option and its valid range.
-    fn numbers(&self) -> [(&'static str, u64, RangeInclusive<u64>); 13] {
+    fn numbers(&self) -> [(&'static str, u64, RangeInclusive<u64>); 14] {
         let connections = self.http_connections.unwrap_or(DEFAULT_HTTP_CONNECTIONS);
         [
             ("announce-interval", self.announce_interval_secs.into(), ANNOUNCE_INTERVAL_RANGE_S),
@@ -119,6 +122,7 @@ impl Config {
             ),
             ("connection-id-window", self.connection_id_window_secs.into(), CONNECTION_ID_WINDOW_RANGE_S),
             ("busy-poll", self.busy_poll.as_micros() as u64, BUSY_POLL_RANGE_US),
+            ("gather", self.gather.as_micros() as u64, GATHER_RANGE_US),
             ("http-connections", connections as u64, HTTP_CONNECTIONS_RANGE),
             ("limit-networks", self.source_limits.network_share.into(), NETWORK_SHARE_RANGE),
             ("ban-time", self.source_limits.ban_secs.into(), BAN_RANGE_S),
@@ -141,6 +145,7 @@ impl Config {
             ("connection-id-window", new.connection_id_window_secs != self.connection_id_window_secs),
             ("state-dir", new.state_dir != self.state_dir),
             ("busy-poll", new.busy_poll != self.busy_poll),
+            ("gather", new.gather != self.gather),
             ("receive-buffer", new.receive_buffer_bytes != self.receive_buffer_bytes),
         ];
         let reloaded = Self {
@@ -152,6 +157,7 @@ impl Config {
             max_memory_bytes: self.max_memory_bytes,
             connection_id_window_secs: self.connection_id_window_secs,
             busy_poll: self.busy_poll,
+            gather: self.gather,
             state_dir: self.state_dir.clone(),
             receive_buffer_bytes: self.receive_buffer_bytes,
             ..new.clone()
@@ -548,6 +554,11 @@ mod tests {
             check(|config| config.min_interval_secs = 1_801),
             Err(ConfigError::MinInterval { .. })
         ));
+        assert_eq!(check(|config| config.gather = Duration::from_micros(2_000)), Ok(()));
+        assert_eq!(
+            check(|config| config.gather = Duration::from_micros(2_001)),
+            Err(ConfigError::Range { option: "gather", value: 2_001, least: 0, most: 2_000 })
+        );
         let network = TrustedProxy::from(IpNet::from(std::net::IpAddr::from([10, 0, 0, 1])));
         let mut config = Config { trusted_proxies: vec![network; 256], ..Config::default() };
         assert_eq!(config.check(), Ok(()));

@@ -4,7 +4,7 @@ use std::iter::Sum;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::limits::TURN_BUCKETS;
+use crate::limits::{TURN_BUCKETS, TURN_DATAGRAM_BUCKETS};
 use crate::types::Family;
 
 macro_rules! counters {
@@ -296,8 +296,59 @@ impl<'a> Sum<&'a Self> for Counters {
     }
 }
 
-/// Durations of a worker's turns, each including what the runtime did before the next one. A datagram that arrives
-/// waits for at most one turn.
+/// A histogram: the number of values in each bucket, and the sum of all values. The upper bounds of the buckets are 1,
+/// 2, 4, 8 and so on. The last bucket has none.
+#[derive(Clone, Debug)]
+pub struct Histogram<const BUCKETS: usize> {
+    counts: [u64; BUCKETS],
+    sum: u64,
+}
+
+impl<const BUCKETS: usize> Default for Histogram<BUCKETS> {
+    fn default() -> Self {
+        Self { counts: [0; BUCKETS], sum: 0 }
+    }
+}
+
+impl<const BUCKETS: usize> Histogram<BUCKETS> {
+    /// Counts `value` in the first bucket whose bound is more than `rank`.
+    #[inline]
+    fn note(&mut self, value: u64, rank: u64) {
+        // 0: bucket 0; 1: bucket 1; 2 and 3: bucket 2 ...
+        let bucket = (u64::BITS - rank.leading_zeros()) as usize;
+        self.counts[bucket.min(BUCKETS - 1)] += 1;
+        self.sum += value;
+    }
+
+    /// Returns the number of values in each bucket, with the bucket's upper bound. The lower bound is that of the
+    /// bucket before. The last bucket has no upper bound.
+    pub fn buckets(&self) -> impl Iterator<Item = (Option<u64>, u64)> {
+        let bound = |at: usize| (at + 1 < BUCKETS).then(|| 1 << at);
+        self.counts.iter().enumerate().map(move |(at, count)| (bound(at), *count))
+    }
+
+    /// Returns the number of values in each bucket.
+    pub fn counts(&self) -> &[u64] {
+        &self.counts
+    }
+
+    /// Returns the sum of all values.
+    pub fn sum(&self) -> u64 {
+        self.sum
+    }
+
+    fn plus(&self, other: &Self) -> Self {
+        let counts = std::array::from_fn(|at| self.counts[at] + other.counts[at]);
+        Self { counts, sum: self.sum + other.sum }
+    }
+}
+
+/// Histogram of the durations of turns.
+pub type DurationHistogram = Histogram<{ TURN_BUCKETS + 1 }>;
+/// Histogram of the numbers of datagrams of turns.
+pub type DatagramHistogram = Histogram<{ TURN_DATAGRAM_BUCKETS + 1 }>;
+
+/// Durations of a worker's turns, and how many datagrams they took.
 ///
 /// ```
 /// # use gyre_core as gyre;
@@ -307,13 +358,16 @@ impl<'a> Sum<&'a Self> for Counters {
 /// let mut turns = Turns::default();
 /// turns.note(Duration::from_micros(40));
 /// turns.note(Duration::from_secs(3));
-/// assert_eq!(turns.buckets().find(|(_, count)| *count > 0), Some((Some(64), 1)));
-/// assert_eq!(turns.buckets().last(), Some((None, 1)));
+/// assert_eq!(turns.durations().buckets().find(|(_, count)| *count > 0), Some((Some(64), 1)));
+/// assert_eq!(turns.durations().buckets().last(), Some((None, 1)));
+/// turns.note_datagrams(0);
+/// turns.note_datagrams(64);
+/// assert_eq!(turns.datagrams().buckets().find(|(_, count)| *count > 0), Some((Some(64), 1)));
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct Turns {
-    counts: [u64; TURN_BUCKETS + 1],
-    sum_us: u64,
+    durations: DurationHistogram,
+    datagrams: DatagramHistogram,
 }
 
 impl Turns {
@@ -321,32 +375,68 @@ impl Turns {
     #[inline]
     pub fn note(&mut self, took: Duration) {
         let micros = took.as_micros() as u64;
-        // 0 us: bucket 0; 1: bucket 1; 2 and 3: bucket 2 ...
-        let bucket = (u64::BITS - micros.leading_zeros()) as usize;
-        self.counts[bucket.min(TURN_BUCKETS)] += 1;
-        self.sum_us += micros;
+        self.durations.note(micros, micros);
     }
 
-    /// Returns the number of turns in each bucket, with the bucket's upper bound in microseconds (exclusive). The lower
-    /// bound is that of the bucket before. The last bucket has no upper bound.
-    pub fn buckets(&self) -> impl Iterator<Item = (Option<u64>, u64)> {
-        let below = |at: usize| (at < TURN_BUCKETS).then(|| 1 << at);
-        self.counts.iter().enumerate().map(move |(at, count)| (below(at), *count))
+    /// Counts the datagrams of a turn, unless there were none.
+    #[inline]
+    pub fn note_datagrams(&mut self, datagrams: usize) {
+        if datagrams > 0 {
+            self.datagrams.note(datagrams as u64, datagrams as u64 - 1);
+        }
     }
 
-    /// Returns the sum of all durations in microseconds.
-    pub fn sum_us(&self) -> u64 {
-        self.sum_us
+    /// Returns the durations in microseconds. Each includes what the runtime did before the next turn. A datagram that
+    /// arrives waits for at most one turn. The bounds are exclusive.
+    pub fn durations(&self) -> &DurationHistogram {
+        &self.durations
+    }
+
+    /// Returns the numbers of datagrams of the turns that took any. The bounds are inclusive.
+    pub fn datagrams(&self) -> &DatagramHistogram {
+        &self.datagrams
     }
 }
 
 impl<'a> Sum<&'a Self> for Turns {
     fn sum<I: Iterator<Item = &'a Self>>(workers: I) -> Self {
         workers.fold(Self::default(), |all, worker| Self {
-            counts: std::array::from_fn(|at| all.counts[at] + worker.counts[at]),
-            sum_us: all.sum_us + worker.sum_us,
+            durations: all.durations.plus(&worker.durations),
+            datagrams: all.datagrams.plus(&worker.datagrams),
         })
     }
+}
+
+/// A histogram that other threads can read.
+#[derive(Debug)]
+struct PublishedHistogram<const BUCKETS: usize> {
+    counts: [AtomicU64; BUCKETS],
+    sum: AtomicU64,
+}
+
+impl<const BUCKETS: usize> Default for PublishedHistogram<BUCKETS> {
+    fn default() -> Self {
+        Self { counts: [const { AtomicU64::new(0) }; BUCKETS], sum: AtomicU64::new(0) }
+    }
+}
+
+impl<const BUCKETS: usize> PublishedHistogram<BUCKETS> {
+    fn publish(&self, histogram: &Histogram<BUCKETS>) {
+        publish(&self.counts, &histogram.counts);
+        self.sum.store(histogram.sum, Ordering::Relaxed);
+    }
+
+    fn read(&self) -> Histogram<BUCKETS> {
+        Histogram { counts: read(&self.counts), sum: self.sum.load(Ordering::Relaxed) }
+    }
+}
+
+fn publish(published: &[AtomicU64], values: &[u64]) {
+    published.iter().zip(values).for_each(|(published, value)| published.store(*value, Ordering::Relaxed));
+}
+
+fn read<const COUNT: usize>(published: &[AtomicU64; COUNT]) -> [u64; COUNT] {
+    std::array::from_fn(|at| published[at].load(Ordering::Relaxed))
 }
 
 /// The last values that a worker published. Only that worker writes them, any thread reads them. Values that are read
@@ -354,16 +444,16 @@ impl<'a> Sum<&'a Self> for Turns {
 #[derive(Debug)]
 pub struct Published {
     counters: [AtomicU64; Counter::COUNT],
-    turns: [AtomicU64; TURN_BUCKETS + 1],
-    turns_sum_us: AtomicU64,
+    durations: PublishedHistogram<{ TURN_BUCKETS + 1 }>,
+    datagrams: PublishedHistogram<{ TURN_DATAGRAM_BUCKETS + 1 }>,
 }
 
 impl Default for Published {
     fn default() -> Self {
         Self {
             counters: [const { AtomicU64::new(0) }; Counter::COUNT],
-            turns: [const { AtomicU64::new(0) }; TURN_BUCKETS + 1],
-            turns_sum_us: AtomicU64::new(0),
+            durations: PublishedHistogram::default(),
+            datagrams: PublishedHistogram::default(),
         }
     }
 }
@@ -371,24 +461,67 @@ impl Default for Published {
 impl Published {
     /// Publishes these values.
     pub fn publish(&self, counters: &Counters, turns: &Turns) {
-        let counters = self.counters.iter().zip(counters.0);
-        let turns_sum_us = (&self.turns_sum_us, turns.sum_us);
-        let turns = self.turns.iter().zip(turns.counts);
-        for (published, value) in counters.chain(turns).chain([turns_sum_us]) {
-            published.store(value, Ordering::Relaxed);
-        }
+        publish(&self.counters, &counters.0);
+        self.durations.publish(&turns.durations);
+        self.datagrams.publish(&turns.datagrams);
     }
 
     /// Reads the counters.
     pub fn read(&self) -> Counters {
-        Counters(std::array::from_fn(|at| self.counters[at].load(Ordering::Relaxed)))
+        Counters(read(&self.counters))
     }
 
-    /// Reads the durations of the turns.
+    /// Reads the statistics of the turns.
     pub fn read_turns(&self) -> Turns {
-        Turns {
-            counts: std::array::from_fn(|at| self.turns[at].load(Ordering::Relaxed)),
-            sum_us: self.turns_sum_us.load(Ordering::Relaxed),
+        Turns { durations: self.durations.read(), datagrams: self.datagrams.read() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::TURN_DATAGRAMS;
+
+    #[test]
+    fn turns_are_counted_by_powers_of_two_of_their_datagrams() {
+        let mut turns = Turns::default();
+        for datagrams in [0, 1, 1, 2, 3, 4, 5, 64, 65, TURN_DATAGRAMS] {
+            turns.note_datagrams(datagrams);
         }
+        let counts: Vec<_> = turns.datagrams().buckets().filter(|(_, count)| *count > 0).collect();
+        let bounds = [(1, 2), (2, 1), (4, 2), (8, 1), (64, 1), (128, 2)];
+        assert_eq!(counts, bounds.map(|(bound, count)| (Some(bound), count)));
+        assert_eq!(turns.datagrams().sum(), 145 + TURN_DATAGRAMS as u64);
+        assert_eq!(turns.datagrams().buckets().last(), Some((None, 0)), "no turn takes more");
+        assert_eq!(turns.durations().sum(), 0);
+    }
+
+    #[test]
+    fn durations_are_below_the_bound_of_their_bucket() {
+        let mut turns = Turns::default();
+        for micros in [0, 1, 2, 3, 4, 524_287, 524_288, u64::MAX >> 1] {
+            turns.note(Duration::from_micros(micros));
+        }
+        let counts: Vec<_> = turns.durations().buckets().filter(|(_, count)| *count > 0).collect();
+        let bound = |bound, count| (Some(bound), count);
+        assert_eq!(
+            counts,
+            [bound(1, 1), bound(2, 1), bound(4, 2), bound(8, 1), bound(1 << 19, 1), (None, 2)]
+        );
+    }
+
+    #[test]
+    fn what_is_published_can_be_read_and_added_up() {
+        let (published, mut counters, mut turns) =
+            (Published::default(), Counters::default(), Turns::default());
+        counters.bump(Counter::Faults);
+        turns.note(Duration::from_micros(9));
+        turns.note_datagrams(7);
+        published.publish(&counters, &turns);
+        assert_eq!(published.read().get(Counter::Faults), 1);
+        let workers = [published.read_turns(), turns];
+        let all: Turns = workers.iter().sum();
+        assert_eq!((all.durations().sum(), all.datagrams().sum()), (18, 14));
+        assert_eq!((all.durations().counts()[4], all.datagrams().counts()[3]), (2, 2));
     }
 }

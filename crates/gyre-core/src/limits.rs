@@ -190,6 +190,9 @@ pub const CLIENTS_SAMPLE_US: u64 = 1_000;
 pub const CLIENTS_HALF_LIFE_S: u64 = 60;
 /// Buckets of the turn duration histogram: powers of two in microseconds, up to 0.5 s. One more counts longer turns.
 pub const TURN_BUCKETS: usize = 20;
+/// Buckets of the histogram of the datagrams of a turn: powers of two, up to a full turn. One more would count larger
+/// turns.
+pub const TURN_DATAGRAM_BUCKETS: usize = TURN_DATAGRAMS.ilog2() as usize + 1;
 
 // ---- the sweep and other housekeeping ----
 
@@ -270,6 +273,8 @@ pub const INTERVAL_SPREAD_DIVISOR: u32 = 16;
 pub const DEFAULT_CONNECTION_ID_WINDOW_S: u32 = 120;
 /// Default of `--stats-interval`, in seconds.
 pub const DEFAULT_STATS_INTERVAL_S: u32 = 10;
+/// Default of `--gather`, in microseconds.
+pub const DEFAULT_GATHER_US: u32 = 200;
 
 // ---- ranges of options, on the command line and in the library ----
 
@@ -289,6 +294,8 @@ pub const MAX_MEMORY_RANGE_BYTES: RangeInclusive<u64> = 16 << 20..=1 << 50;
 pub const CONNECTION_ID_WINDOW_RANGE_S: RangeInclusive<u64> = 10..=3_600;
 /// Range of `--busy-poll`, in microseconds.
 pub const BUSY_POLL_RANGE_US: RangeInclusive<u64> = 0..=1_000_000;
+/// Range of `--gather`, in microseconds.
+pub const GATHER_RANGE_US: RangeInclusive<u64> = 0..=2_000;
 /// Range of `--http-connections`.
 pub const HTTP_CONNECTIONS_RANGE: RangeInclusive<u64> = 1..=10_000_000;
 /// Range of `--receive-buffer`, in bytes.

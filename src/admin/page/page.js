@@ -149,9 +149,16 @@ class Interval {
     return Math.max(0, of(now) - of(before)) / this.seconds;
   }
 
-  turns() {
-    const before = this.before.total.turns.counts;
-    return this.now.total.turns.counts.map((count, at) => Math.max(0, count - before[at]));
+  /** Returns the increase of each bucket of a histogram. */
+  counts(name) {
+    const before = this.before.total[name].counts;
+    return this.now.total[name].counts.map((count, at) => Math.max(0, count - before[at]));
+  }
+
+  /** Returns the mean number of datagrams of the turns that took any; 0 if there were none. */
+  datagrams() {
+    const turns = sum(this.counts("turn_datagrams"));
+    return turns && (this.rate(({ turn_datagrams }) => turn_datagrams.sum) * this.seconds) / turns;
   }
 }
 
@@ -187,7 +194,7 @@ class History {
 
 function point(interval) {
   const { total, unix_ms, resident_bytes } = interval.now;
-  const turns = interval.turns();
+  const turns = interval.counts("turns");
   return {
     at: unix_ms,
     udp: interval.rate(udp),
@@ -198,6 +205,7 @@ function point(interval) {
     cpu: interval.rate(({ cpu_us }) => cpu_us) / 1e6,
     p50: quantile(turns, 0.5),
     p99: quantile(turns, 0.99),
+    datagrams: interval.datagrams(),
     connections: total.connections,
     swarms: total.swarms,
     seeders: total.seeders,
@@ -269,6 +277,8 @@ function showCharts(stats, points) {
   const span = Math.min(SPAN_MS, Math.max(1, minutes) * 60_000);
   throughput.show(points, now, span);
   turnTimes.show(points, now, span);
+  const { datagrams } = points.at(-1);
+  put($("#datagrams"), datagrams > 0 ? `, ${rate(datagrams)} datagrams on average` : "");
   for (const [key, spark] of sparks) spark.show(points, key, now, span);
 }
 

@@ -103,6 +103,22 @@ fn percentiles_are_those_of_the_last_interval() {
 }
 
 #[test]
+fn the_datagrams_of_a_turn_are_the_mean_of_the_last_interval() {
+    let with_datagrams = |secs, sum, counts: [u64; 3]| {
+        let mut reading = reading(secs, secs, secs);
+        reading.stats.total.turn_datagrams = TurnDatagrams { sum, counts: counts.into() };
+        reading
+    };
+    let readings = [
+        with_datagrams(1, 100, [100, 0, 0]),
+        with_datagrams(2, 114, [102, 0, 4]),
+        with_datagrams(3, 114, [102, 0, 4]),
+    ];
+    assert_eq!(model(readings[..2].to_vec()).rates.unwrap().datagrams, Some(14.0 / 6.0));
+    assert_eq!(model(readings).rates.unwrap().datagrams, None, "no turn took a datagram");
+}
+
+#[test]
 fn a_long_history_has_means_of_fixed_samples() {
     let readings = |last| (1..=last).map(|second| reading(second, second, second * second));
     let of = |requests: &Protocols<f64>| requests.http;

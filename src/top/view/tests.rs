@@ -7,7 +7,7 @@ use ratatui::buffer::Buffer;
 use super::super::model::{Reading, Update};
 use super::super::to_text;
 use super::*;
-use crate::admin::stats::{Families, Numbers, Snapshot, Stats, TurnTimes, Worker};
+use crate::admin::stats::{Families, Numbers, Snapshot, Stats, TurnDatagrams, TurnTimes, Worker};
 use crate::admin::swarms::{Client, Swarm};
 use crate::time::Timestamp;
 
@@ -29,6 +29,7 @@ fn stats(workers: usize, announces: u64) -> Stats {
     total.drops.insert("mesh-full".into(), announces / 10);
     total.bad.insert("connection-id".into(), 7);
     total.turns = TurnTimes { sum_us: 0, counts: vec![0, 0, 0, 0, 0, announces, 0] };
+    total.turn_datagrams = TurnDatagrams { sum: 3 * announces, counts: vec![0, 0, announces, 0] };
     Stats {
         version: "1.2.3".into(),
         unix_ms: 1_000_300_000,
@@ -96,7 +97,7 @@ fn everything_has_its_place_on_small_and_large_screens() {
             &lines[1],
             &["requests/s 1000 (udp 1000, http 0)", "responses/s 1000 (udp 1000, http 0)"],
         );
-        assert_words(&lines[2], &["turn p50 <32 us, p99 <32 us", "memory 24 MiB (swarms 0 B)"]);
+        assert_words(&lines[2], &["turn p50 <32 us, p99 <32 us, 3 datagrams  memory 24 MiB (swarms 0 B)"]);
         assert_words(&lines[3], &["swarms 70", "seeders 30", "leechers 40", "connections 0", "done/s 0"]);
         assert_words(&lines[4], &["last snapshot 5 min 0 s ago, 12 MiB in 40 ms", "sweep lag 0.0 s"]);
         assert_words(&lines[5], &["udp/s, max 1000", "last 2 s", "http/s, max 0"]);

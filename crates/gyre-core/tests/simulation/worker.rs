@@ -91,6 +91,7 @@ impl<M: TestMiddleware> Worker<M> {
         self.shared.now.set(now);
         let shared = self.shared.clone();
         let (me, now_us) = (shared.me, now.as_micros());
+        let waiting_datagrams = self.socket.len();
         let mut thread = Thread {
             socket: Socket {
                 shared: &shared,
@@ -113,6 +114,7 @@ impl<M: TestMiddleware> Worker<M> {
             self.tasks.push(Task::new(future, Some(wait_deadline_us(now)), false));
         }
         self.unfinished = turned.unfinished;
+        assert_eq!(turned.datagrams, waiting_datagrams - self.socket.len(), "datagrams of the turn");
         let mut check = shared.check.borrow_mut();
         check.check_events(me, now_us, shared.events.take());
         check.check_timeouts(me, now_us, engine, !turned.unfinished);
@@ -239,6 +241,7 @@ impl Datagrams for Socket<'_> {
             && let Some(Datagram { from, bytes, decision }) = self.received.pop_front()
         {
             taken.completions += 1;
+            taken.datagrams += 1;
             self.next_decision.set(decision);
             let limits = |intake: &Intake<'_, M, P>| LIMITS.map(|limit| intake.engine().counters.get(limit));
             let before = limits(intake);
