@@ -18,8 +18,7 @@ fn socket(address: &str) -> UdpSocket {
 }
 
 /// Creates a ring on these addresses, some of which may be wildcards.
-fn ring(addresses: &[&str]) -> (UdpRing, Vec<SocketAddr>, Doorbell) {
-    let doorbell = Doorbell::new().unwrap();
+fn ring(addresses: &[&str]) -> (Ring, Vec<SocketAddr>) {
     let open = |address: &&str| {
         let socket = socket(address);
         let ip = socket.local_addr().unwrap().ip();
@@ -30,12 +29,12 @@ fn ring(addresses: &[&str]) -> (UdpRing, Vec<SocketAddr>, Doorbell) {
     };
     let sockets: Vec<_> = addresses.iter().map(open).collect();
     let bound = sockets.iter().map(|socket| socket.socket.local_addr().unwrap()).collect();
-    (UdpRing::new(sockets, &doorbell).unwrap(), bound, doorbell)
+    (Ring::new(sockets).unwrap(), bound)
 }
 
 /// Runs turns until `datagrams` datagrams have been passed to `answer`. Panics after [`LONG`].
 fn turn_until(
-    ring: &mut UdpRing,
+    ring: &mut Ring,
     datagrams: usize,
     mut answer: impl FnMut(&Endpoint, &[u8], &mut [u8; UDP_REPLY_MAX_BYTES]) -> Option<usize>,
 ) -> Received {
@@ -67,7 +66,7 @@ fn echo(_: &Endpoint, datagram: &[u8], out: &mut [u8; UDP_REPLY_MAX_BYTES]) -> O
 
 #[test]
 fn replies_leave_from_the_address_that_the_request_was_sent_to() {
-    let (mut ring, bound, _doorbell) = ring(&["127.0.0.1:0", "[::1]:0", "0.0.0.0:0", "[::]:0"]);
+    let (mut ring, bound) = ring(&["127.0.0.1:0", "[::1]:0", "0.0.0.0:0", "[::]:0"]);
     for (number, address, target, client) in [
         (0, bound[0], "127.0.0.1", "127.0.0.1:0"),
         (1, bound[1], "::1", "[::1]:0"),
@@ -92,7 +91,7 @@ fn replies_leave_from_the_address_that_the_request_was_sent_to() {
 
 #[test]
 fn more_datagrams_than_buffers_are_all_answered() {
-    let (mut ring, bound, _doorbell) = ring(&["127.0.0.1:0"]);
+    let (mut ring, bound) = ring(&["127.0.0.1:0"]);
     let client = socket("127.0.0.1:0");
     sys::set_receive_buffer(&client, 8 << 20).unwrap();
     sys::set_receive_buffer(ring.sockets().next().unwrap(), 8 << 20).unwrap();
@@ -110,7 +109,7 @@ fn more_datagrams_than_buffers_are_all_answered() {
 
 #[test]
 fn datagrams_longer_than_any_request_are_dropped_and_counted() {
-    let (mut ring, bound, _doorbell) = ring(&["127.0.0.1:0", "[::]:0"]);
+    let (mut ring, bound) = ring(&["127.0.0.1:0", "[::]:0"]);
     let v6 = SocketAddr::new(Ipv6Addr::LOCALHOST.into(), bound[1].port());
     for (to, client) in [(bound[0], socket("127.0.0.1:0")), (v6, socket("[::1]:0"))] {
         for length in [0, 1, 1_472, UDP_REQUEST_MAX_BYTES] {
@@ -134,7 +133,7 @@ fn datagrams_longer_than_any_request_are_dropped_and_counted() {
 
 #[test]
 fn replies_that_cannot_be_sent_are_counted() {
-    let (mut ring, _, _doorbell) = ring(&["127.0.0.1:0"]);
+    let (mut ring, _) = ring(&["127.0.0.1:0"]);
     let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0)); // datagrams to port 0 can't be sent
     let to = Endpoint { source: nowhere, local: None, socket: 0 };
     for _ in 0..3 * REPLY_SLOTS {
@@ -157,7 +156,7 @@ fn replies_that_cannot_be_sent_are_counted() {
 /// receives whose completions have no room.
 #[test]
 fn an_overflow_of_the_completion_queue_loses_nothing() {
-    let (mut ring, bound, _doorbell) = ring(&["127.0.0.1:0"]);
+    let (mut ring, bound) = ring(&["127.0.0.1:0"]);
     let client = socket("127.0.0.1:0");
     let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let to = Endpoint { source: nowhere, local: None, socket: 0 };
@@ -168,7 +167,7 @@ fn an_overflow_of_the_completion_queue_loses_nothing() {
     let datagrams = 100;
     (0..datagrams).for_each(|_| assert_eq!(client.send_to(b"datagram", bound[0]).unwrap(), 8));
     ring.submit().unwrap();
-    let overflown = |ring: &mut UdpRing| ring.uring.submission().cq_overflow();
+    let overflown = |ring: &mut Ring| ring.uring.submission().cq_overflow();
     assert!(overflown(&mut ring), "the queue had room for all completions: this tests nothing");
     let mut failed = turn_until(&mut ring, datagrams, echo).send_failed;
     while failed < failing as u64 {
@@ -180,27 +179,55 @@ fn an_overflow_of_the_completion_queue_loses_nothing() {
     (0..datagrams).for_each(|_| assert_eq!(client.recv(&mut [0; 16]).unwrap(), 8));
 }
 
+/// Sleeps until there is a completion, and takes it. Panics if there is none in time. Returns what was received.
+fn wake_up(ring: &mut Ring, receive: Receive) -> Received {
+    ring.enter(receive, Some(LONG)).unwrap();
+    assert!(ring.has_work(), "nothing happened");
+    ring.take(64, |_, _, _| None).unwrap()
+}
+
 #[test]
-fn completions_ring_the_doorbell_only_of_a_sleeping_worker() {
-    let (mut ring, bound, doorbell) = ring(&["127.0.0.1:0"]);
+fn a_sleep_ends_with_a_datagram_or_a_ring_of_the_doorbell() {
+    let (mut ring, bound) = ring(&["127.0.0.1:0", "127.0.0.1:0"]);
+    let doorbell = Arc::new(Doorbell::new().unwrap());
+    ring.watch(doorbell.clone());
     let client = socket("127.0.0.1:0");
-    client.send_to(b"one", bound[0]).unwrap();
-    turn_until(&mut ring, 1, |_, _, _| None);
-    assert_eq!(doorbell.rung(), 0, "the worker was awake");
-    assert!(ring.fall_asleep());
-    client.send_to(b"two", bound[0]).unwrap();
-    doorbell.wait();
-    ring.wake_up();
-    assert!(ring.has_work());
-    assert!(!ring.fall_asleep(), "a completion waits");
-    turn_until(&mut ring, 1, |_, _, _| None);
+    for round in 0..3 {
+        client.send_to(b"datagram", bound[round % 2]).unwrap();
+        assert_eq!(wake_up(&mut ring, Receive::WhenReadable).datagrams, 1);
+        let woken = std::thread::scope(|scope| {
+            scope.spawn(|| doorbell.ring());
+            wake_up(&mut ring, Receive::WhenReadable)
+        });
+        assert_eq!((woken.datagrams, woken.completions), (0, 1));
+    }
+    doorbell.ring();
+    doorbell.ring();
+    assert_eq!(wake_up(&mut ring, Receive::Later).completions, 1, "several rings are one");
+    ring.enter(Receive::Later, Some(Duration::from_millis(1))).unwrap();
+    assert!(!ring.has_work(), "the rings were seen");
+}
+
+#[test]
+fn datagrams_come_together_in_a_sleep_that_they_do_not_end() {
+    let (mut ring, bound) = ring(&["127.0.0.1:0"]);
+    let client = socket("127.0.0.1:0");
+    ring.enter(Receive::Now, None).unwrap();
+    assert_eq!(ring.take(64, |_, _, _| None).unwrap().datagrams, 0);
+    for _ in 0..3 {
+        client.send_to(b"datagram", bound[0]).unwrap();
+        ring.enter(Receive::Later, Some(Duration::from_millis(1))).unwrap();
+        assert!(!ring.has_work(), "a datagram ended the sleep");
+    }
+    ring.enter(Receive::Now, None).unwrap();
+    assert_eq!(ring.take(64, |_, _, _| None).unwrap().datagrams, 3);
 }
 
 /// `drop` asserts that no receive is left. Without the drain this test fails.
 #[test]
 fn a_ring_can_be_dropped_while_datagrams_arrive() {
     for _ in 0..20 {
-        let (mut ring, bound, _doorbell) = ring(&["127.0.0.1:0", "127.0.0.1:0"]);
+        let (mut ring, bound) = ring(&["127.0.0.1:0", "127.0.0.1:0"]);
         let client = socket("127.0.0.1:0");
         for number in 0..200 {
             client.send_to(b"datagram", bound[number % 2]).unwrap();
@@ -214,7 +241,7 @@ fn a_ring_can_be_dropped_while_datagrams_arrive() {
 /// served, and a lack of buffers does not count as a failure.
 #[test]
 fn sockets_take_turns_when_buffers_are_short() {
-    let (mut ring, bound, _doorbell) = ring(&["127.0.0.1:0"; 24]);
+    let (mut ring, bound) = ring(&["127.0.0.1:0"; 24]);
     let client = socket("127.0.0.1:0");
     let each = 200;
     for socket in ring.sockets() {
