@@ -226,9 +226,12 @@ impl Engine {
 
     /// Returns the interval for one response: up to a sixteenth longer than configured, so that clients do not
     /// synchronise.
+    #[inline]
     fn interval_secs(&mut self) -> u32 {
         let interval = self.policy.announce_interval_secs;
-        interval + self.rng.u32(..=interval / INTERVAL_SPREAD_DIVISOR)
+        // All intervals are equally likely, to within one in 2^32.
+        let spread = u64::from(interval / INTERVAL_SPREAD_DIVISOR) + 1;
+        interval + ((u64::from(self.rng.u32(..)) * spread) >> 32) as u32
     }
 }
 

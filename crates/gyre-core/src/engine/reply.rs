@@ -39,7 +39,7 @@ pub(super) struct PackedPeers<'a> {
 impl PackedPeers<'_> {
     #[inline]
     fn put(&mut self, peers: &[u8]) {
-        self.out[self.length..self.length + peers.len()].copy_from_slice(peers);
+        self.out[self.length..][..peers.len()].copy_from_slice(peers);
         self.length += peers.len();
     }
 }

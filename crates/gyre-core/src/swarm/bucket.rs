@@ -2,7 +2,7 @@
 
 use crate::limits::{BUCKET_LOAD, BUCKET_PEERS_MAX, BUCKET_STEP, TABLE_CHUNK_BYTES};
 use crate::swarm::prefetch::{prefetch, prefetch_lines};
-use crate::types::{PORT_BYTES, PeerId};
+use crate::types::PeerId;
 
 use super::pool::{Map, Memory, split};
 use super::ticks::{Mark, Ticks};
@@ -23,6 +23,8 @@ pub(super) struct Bucket {
     pub(super) oldest: Mark,
     /// Whether the block has a column of peer ids.
     has_ids: bool,
+    /// Number of the block's pool, which follows from `len` and `has_ids`. Each access to the bucket needs it.
+    pool: u8,
 }
 
 impl Bucket {
@@ -44,6 +46,15 @@ pub(super) struct Peer<const N: usize> {
     pub(super) id: PeerId,
 }
 
+/// A peer that announces. The common case only compares its address and writes its mark, so nothing is copied.
+#[derive(Clone, Copy)]
+pub(super) struct Announcing<'a, const N: usize> {
+    pub(super) addr: &'a [u8; N],
+    pub(super) mark: Mark,
+    /// [`PeerId::UNKNOWN`] if the swarm has no ids.
+    pub(super) id: &'a PeerId,
+}
+
 const ID_BYTES: usize = size_of::<PeerId>();
 /// Number of block sizes: one for every [`BUCKET_STEP`] peers.
 const SIZES: usize = BUCKET_PEERS_MAX / BUCKET_STEP;
@@ -59,7 +70,8 @@ pub(super) struct Blocks<const N: usize> {
 /// The blocks of one size. The columns of a block are parts of the columns of its chunk.
 struct ColumnPool<const N: usize> {
     map: Map,
-    room: usize,
+    /// Number of peers in a block.
+    room: u32,
     has_ids: bool,
     chunks: Vec<Chunk<N>>,
 }
@@ -79,21 +91,32 @@ pub(super) struct Columns<'a, const N: usize> {
 
 impl<const N: usize> ColumnPool<N> {
     fn new(room: usize, has_ids: bool) -> Self {
-        Self { map: Map::new(TABLE_CHUNK_BYTES / (room * N)), room, has_ids, chunks: Vec::new() }
+        const {
+            let is_power = size_of::<Self>() == 128 || size_of::<usize>() < 8;
+            assert!(is_power, "with a power of two an access takes fewer instructions");
+        }
+        let map = Map::new(TABLE_CHUNK_BYTES / (room * N));
+        Self { map, room: room as u32, has_ids, chunks: Vec::new() }
+    }
+
+    /// Returns the number of peers in a chunk.
+    fn chunk_peers(&self) -> usize {
+        let room = self.room as usize;
+        TABLE_CHUNK_BYTES / (room * N) * room
     }
 
     fn block_bytes(&self) -> usize {
-        self.room * (1 + N + usize::from(self.has_ids) * ID_BYTES)
+        self.room as usize * (1 + N + usize::from(self.has_ids) * ID_BYTES)
     }
 
     fn chunk_bytes(&self) -> usize {
-        TABLE_CHUNK_BYTES / (self.room * N) * self.block_bytes()
+        self.chunk_peers() / self.room as usize * self.block_bytes()
     }
 
     fn allocate(&mut self, memory: &mut Memory) -> u32 {
         let block = self.map.allocate();
         if self.map.chunks() > self.chunks.len() {
-            let peers = TABLE_CHUNK_BYTES / (self.room * N) * self.room;
+            let peers = self.chunk_peers();
             let ids = if self.has_ids { peers } else { 0 };
             self.chunks.push(Chunk {
                 addrs: vec![[0; N]; peers].into_boxed_slice(),
@@ -121,13 +144,13 @@ impl<const N: usize> ColumnPool<N> {
     #[inline(always)]
     fn at(&self, block: u32) -> (&Chunk<N>, usize) {
         let (chunk, place) = split(block);
-        (&self.chunks[chunk], place * self.room)
+        (&self.chunks[chunk], (place as u32 * self.room) as usize)
     }
 
     #[inline]
     fn at_mut(&mut self, block: u32) -> (&mut Chunk<N>, usize) {
         let (chunk, place) = split(block);
-        (&mut self.chunks[chunk], place * self.room)
+        (&mut self.chunks[chunk], (place as u32 * self.room) as usize)
     }
 
     #[inline]
@@ -157,21 +180,21 @@ impl<const N: usize> Blocks<N> {
     /// Returns the number of the pool for a bucket with `len` peers, which must not be 0.
     #[inline(always)]
     fn pool_of(len: usize, ids: bool) -> usize {
-        len.div_ceil(BUCKET_STEP) - 1 + usize::from(ids) * SIZES
+        (len - 1) / BUCKET_STEP + usize::from(ids) * SIZES
     }
 
     #[inline(always)]
-    fn pool(&self, bucket: Bucket) -> &ColumnPool<N> {
-        &self.pools[Self::pool_of(bucket.len(), bucket.has_ids)]
+    fn pool(&self, bucket: &Bucket) -> &ColumnPool<N> {
+        &self.pools[usize::from(bucket.pool)]
     }
 
     #[inline]
-    fn pool_mut(&mut self, bucket: Bucket) -> &mut ColumnPool<N> {
-        &mut self.pools[Self::pool_of(bucket.len(), bucket.has_ids)]
+    fn pool_mut(&mut self, bucket: &Bucket) -> &mut ColumnPool<N> {
+        &mut self.pools[usize::from(bucket.pool)]
     }
 
     /// Returns whether the bucket has room for one more peer, without new memory if the limit is reached.
-    pub(super) fn has_room(&self, bucket: Bucket, memory: &Memory) -> bool {
+    pub(super) fn has_room(&self, bucket: &Bucket, memory: &Memory) -> bool {
         let len = bucket.len();
         let fits = !len.is_multiple_of(BUCKET_STEP);
         len < BUCKET_PEERS_MAX
@@ -182,7 +205,7 @@ impl<const N: usize> Blocks<N> {
 
     /// Returns the columns of a bucket.
     #[inline]
-    pub(super) fn columns(&self, bucket: Bucket) -> Columns<'_, N> {
+    pub(super) fn columns(&self, bucket: &Bucket) -> Columns<'_, N> {
         let len = bucket.len();
         if len == 0 {
             return Columns { marks: &[], addrs: &[], ids: &[] };
@@ -197,7 +220,7 @@ impl<const N: usize> Blocks<N> {
 
     /// Returns the addresses of a bucket.
     #[inline(always)]
-    pub(super) fn addrs(&self, bucket: Bucket) -> &[[u8; N]] {
+    pub(super) fn addrs(&self, bucket: &Bucket) -> &[[u8; N]] {
         if bucket.len == 0 {
             return &[];
         }
@@ -207,41 +230,39 @@ impl<const N: usize> Blocks<N> {
 
     /// Returns the position of an address in the bucket.
     #[inline(always)]
-    pub(super) fn find(&self, bucket: Bucket, addr: &[u8; N]) -> Option<usize> {
-        let addrs = self.addrs(bucket);
-        let bytes = addrs.as_flattened();
-        let mut from = 0;
-        // The last byte of the IP address differs most among the peers of a swarm.
-        let pivot = N - PORT_BYTES - 1;
-        while let Some(hit) = memchr::memchr(addr[pivot], &bytes[from..]) {
-            let at = (from + hit) / N;
-            if addrs[at] == *addr {
-                return Some(at);
-            }
-            from += hit + 1;
-        }
-        None
+    pub(super) fn find(&self, bucket: &Bucket, addr: &[u8; N]) -> Option<usize> {
+        position(self.addrs(bucket), addr)
     }
 
     /// Starts to fetch the memory that a search in the bucket reads.
     #[inline]
-    pub(super) fn fetch_home(&self, bucket: Bucket) {
+    pub(super) fn fetch_home(&self, bucket: &Bucket) {
         if bucket.len > 0 {
             let (chunk, start) = self.pool(bucket).at(bucket.block);
-            prefetch(&chunk.marks[start]);
-            prefetch_lines(&chunk.addrs[start..][..bucket.len()], lines(BUCKET_LOAD * N));
+            prefetch(chunk.marks.as_ptr().wrapping_add(start));
+            let addrs = chunk.addrs.as_ptr().wrapping_add(start);
+            prefetch_lines(addrs, bucket.len(), lines(BUCKET_LOAD * N));
         }
     }
 
-    /// Starts to fetch the addresses of some of the bucket's peers, at most `most`.
+    /// Returns the number of cache lines that the addresses of `peers` peers usually take.
+    #[inline(always)]
+    pub(super) fn lines(peers: usize) -> usize {
+        lines(peers * N)
+    }
+
+    /// Starts to fetch up to `lines` cache lines of the addresses of the bucket's peers from `at` to `at + count`.
     #[inline]
-    pub(super) fn fetch(&self, bucket: Bucket, peers: std::ops::Range<usize>, most: usize) {
-        prefetch_lines(&self.addrs(bucket)[peers], lines(most * N));
+    pub(super) fn fetch(&self, bucket: &Bucket, at: usize, count: usize, lines: usize) {
+        if bucket.len > 0 {
+            let (chunk, start) = self.pool(bucket).at(bucket.block);
+            prefetch_lines(chunk.addrs.as_ptr().wrapping_add(start + at), count, lines);
+        }
     }
 
     /// Returns a peer of the bucket.
     #[inline]
-    pub(super) fn peer(&self, bucket: Bucket, at: usize) -> Peer<N> {
+    pub(super) fn peer(&self, bucket: &Bucket, at: usize) -> Peer<N> {
         self.pool(bucket).peer(bucket.block, at)
     }
 
@@ -255,23 +276,28 @@ impl<const N: usize> Blocks<N> {
         assert!(len < BUCKET_PEERS_MAX, "a bucket of {len} peers is full");
         bucket.oldest = if len == 0 { peer.mark } else { ticks.older(bucket.oldest, peer.mark) };
         self.resize(bucket, len + 1, bucket.has_ids, memory);
-        self.pool_mut(*bucket).put(bucket.block, len, peer);
+        self.pool_mut(bucket).put(bucket.block, len, peer);
     }
 
-    /// Writes a peer's mark, and its id if the bucket has ids. Returns the previous mark.
+    /// Writes the mark of a peer that is in the bucket, and its id if the bucket has ids. Returns the peer's position
+    /// and previous mark.
     #[inline(always)]
-    pub(super) fn renew(&mut self, bucket: Bucket, at: usize, mark: Mark, id: &PeerId) -> Mark {
-        let (chunk, start) = self.pool_mut(bucket).at_mut(bucket.block);
-        if let Some(slot) = chunk.ids.get_mut(start + at) {
-            *slot = id.0;
+    pub(super) fn renew(&mut self, bucket: &Bucket, peer: Announcing<'_, N>) -> Option<(usize, Mark)> {
+        if bucket.len == 0 {
+            return None;
         }
-        std::mem::replace(&mut chunk.marks[start + at], mark)
+        let (chunk, start) = self.pool_mut(bucket).at_mut(bucket.block);
+        let at = position(&chunk.addrs[start..][..bucket.len()], peer.addr)?;
+        if let Some(slot) = chunk.ids.get_mut(start + at) {
+            *slot = peer.id.0;
+        }
+        Some((at, std::mem::replace(&mut chunk.marks[start + at], peer.mark)))
     }
 
     /// Removes a peer and moves the last one to its place. Returns the mark of the removed peer.
     pub(super) fn swap_remove(&mut self, bucket: &mut Bucket, at: usize, memory: &mut Memory) -> Mark {
         let last = bucket.len() - 1;
-        let pool = self.pool_mut(*bucket);
+        let pool = self.pool_mut(bucket);
         let removed = pool.peer(bucket.block, at);
         if at < last {
             let peer = pool.peer(bucket.block, last);
@@ -297,7 +323,7 @@ impl<const N: usize> Blocks<N> {
         moves: impl Fn(&[u8; N]) -> bool,
     ) -> Bucket {
         let mut to = Bucket { has_ids: from.has_ids, ..Bucket::default() };
-        let leaving = self.addrs(*from).iter().filter(|addr| moves(addr)).count();
+        let leaving = self.addrs(from).iter().filter(|addr| moves(addr)).count();
         if leaving == 0 {
             return to;
         }
@@ -305,39 +331,39 @@ impl<const N: usize> Blocks<N> {
         // Peers that stay move to the front of their block, which is then shrunk.
         let (mut stayed, mut left) = (0, 0);
         for at in 0..from.len() {
-            let peer = self.peer(*from, at);
+            let peer = self.peer(from, at);
             match moves(&peer.addr) {
                 true => {
-                    self.pool_mut(to).put(to.block, left, &peer);
+                    self.pool_mut(&to).put(to.block, left, &peer);
                     left += 1;
                 }
                 false => {
-                    self.pool_mut(*from).put(from.block, stayed, &peer);
+                    self.pool_mut(from).put(from.block, stayed, &peer);
                     stayed += 1;
                 }
             }
         }
         self.resize(from, stayed, from.has_ids, memory);
-        to.oldest = self.oldest(to, ticks);
-        from.oldest = self.oldest(*from, ticks);
+        to.oldest = self.oldest(&to, ticks);
+        from.oldest = self.oldest(from, ticks);
         to
     }
 
     /// Returns the oldest mark in the bucket.
-    pub(super) fn oldest(&self, bucket: Bucket, ticks: &Ticks) -> Mark {
+    pub(super) fn oldest(&self, bucket: &Bucket, ticks: &Ticks) -> Mark {
         let marks = self.columns(bucket).marks;
         marks.iter().copied().reduce(|one, other| ticks.older(one, other)).unwrap_or_default()
     }
 
     /// Returns whether the bucket's block should move to the front of its pool.
     #[inline]
-    pub(super) fn is_stray(&self, bucket: Bucket) -> bool {
+    pub(super) fn is_stray(&self, bucket: &Bucket) -> bool {
         bucket.len > 0 && self.pool(bucket).map.is_stray(bucket.block)
     }
 
     /// Moves the bucket's block to the lowest free place in its pool.
     pub(super) fn relocate(&mut self, bucket: &mut Bucket, memory: &mut Memory) {
-        let pool = self.pool_mut(*bucket);
+        let pool = self.pool_mut(bucket);
         let block = pool.allocate(memory);
         for at in 0..bucket.len() {
             let peer = pool.peer(bucket.block, at);
@@ -364,7 +390,7 @@ impl<const N: usize> Blocks<N> {
             return;
         }
         if let Some(new) = new {
-            bucket.block = self.pools[new].allocate(memory);
+            (bucket.block, bucket.pool) = (self.pools[new].allocate(memory), new as u8);
         }
         if let Some(old) = old {
             if let Some(new) = new {
@@ -374,6 +400,30 @@ impl<const N: usize> Blocks<N> {
             self.pools[old].free(before.block, memory);
         }
     }
+}
+
+/// Returns the position of an address.
+#[inline(always)]
+fn position<const N: usize>(addrs: &[[u8; N]], addr: &[u8; N]) -> Option<usize> {
+    /// The addresses compared between two tests for the end of the slice.
+    const STEP: usize = 8;
+    // One comparison of four bytes for each address. The end of the IP address and the port differ most among the
+    // peers of a swarm.
+    let tail = |addr: &[u8; N]| addr.last_chunk().map(|tail| u32::from_ne_bytes(*tail));
+    let wanted = tail(addr);
+    let find = |addrs: &[[u8; N]]| addrs.iter().position(|other| tail(other) == wanted);
+    let (steps, rest) = addrs.as_chunks::<STEP>();
+    let at = match steps.iter().enumerate().find_map(|(number, step)| Some(number * STEP + find(step)?)) {
+        Some(at) => at,
+        None => steps.len() * STEP + find(rest)?,
+    };
+    if addrs[at] == *addr { Some(at) } else { position_after(addrs, at, addr) }
+}
+
+/// Returns the position of an address that is behind `at`, where another one has the same end.
+#[cold]
+fn position_after<const N: usize>(addrs: &[[u8; N]], at: usize, addr: &[u8; N]) -> Option<usize> {
+    addrs[at + 1..].iter().position(|other| other == addr).map(|behind| at + 1 + behind)
 }
 
 /// Returns the number of cache lines that `bytes` bytes usually take. They may start anywhere in a line.
@@ -399,6 +449,12 @@ fn copy<const N: usize>(from: &ColumnPool<N>, block: u32, to: &mut ColumnPool<N>
 
 #[cfg(test)]
 impl<const N: usize> Blocks<N> {
+    /// Asserts that the bucket's pool is the one for its length.
+    pub(super) fn assert_pool(&self, bucket: &Bucket) {
+        let pool = Self::pool_of(bucket.len().max(1), bucket.has_ids);
+        assert!(bucket.len == 0 || usize::from(bucket.pool) == pool, "{bucket:?}");
+    }
+
     /// Returns the bytes used and allocated.
     pub(super) fn bytes(&self) -> (usize, usize) {
         let of = |pool: &ColumnPool<N>| {
@@ -407,5 +463,22 @@ impl<const N: usize> Blocks<N> {
             (pool.map.len() * pool.block_bytes(), pool.chunks.len() * pool.chunk_bytes())
         };
         self.pools.iter().map(of).fold((0, 0), |sum, bytes| (sum.0 + bytes.0, sum.1 + bytes.1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_address_is_found_also_among_those_with_the_same_end() {
+        let addrs: Vec<[u8; 6]> = (0..45).map(|number| [10, number, 0, number / 3, 26, 225]).collect();
+        for len in 0..addrs.len() {
+            let (inside, outside) = addrs.split_at(len);
+            for (at, addr) in inside.iter().enumerate() {
+                assert_eq!(position(inside, addr), Some(at));
+            }
+            assert!(outside.iter().all(|addr| position(inside, addr).is_none()));
+        }
     }
 }

@@ -38,6 +38,21 @@ pub(super) struct SetDraw {
     predicted: Place,
 }
 
+impl SetDraw {
+    /// Returns the random numbers for the start.
+    #[inline(always)]
+    fn places(self) -> Rng {
+        Rng::with_seed(self.seed)
+    }
+
+    /// Returns the width of the steps from bucket to bucket. These are bits of the seed itself. The start is computed
+    /// from a hash of the seed, so the two are independent.
+    #[inline(always)]
+    fn width(self) -> u32 {
+        (self.seed >> 32) as u32 | 1
+    }
+}
+
 impl Default for Draw {
     fn default() -> Self {
         Self::new(0)
@@ -97,21 +112,26 @@ impl BucketWalk {
     /// Creates the walk for a set with at least one peer other than the client.
     #[inline(always)]
     pub(super) fn new(set: View<'_>, client: Option<Place>, draw: SetDraw) -> Self {
-        let mut rng = Rng::with_seed(draw.seed);
-        let width = rng.u32(..) | 1; // drawn first, so that `predict` can draw it too
         let predicted = set.buckets.get(draw.predicted.bucket as usize);
         let is_there = predicted.is_some_and(|bucket| usize::from(draw.predicted.at) < bucket.len());
         let start = match is_there && client != Some(draw.predicted) {
             true => draw.predicted,
-            false => Self::start(set, client, &mut rng),
+            false => Self::start(set, client, draw.places()),
         };
         let (buckets, mask) = (set.buckets.len() as u32, set.mask);
-        Self { start, buckets, mask, number: start.bucket, width, steps: mask.min(CHOICE_STEPS_MAX) }
+        Self {
+            start,
+            buckets,
+            mask,
+            number: start.bucket,
+            width: draw.width(),
+            steps: mask.min(CHOICE_STEPS_MAX),
+        }
     }
 
     /// Draws places in all buckets until one holds a peer, so that each peer has the same probability, not each bucket.
     #[inline(always)]
-    fn start(set: View<'_>, client: Option<Place>, rng: &mut Rng) -> Place {
+    fn start(set: View<'_>, client: Option<Place>, mut rng: Rng) -> Place {
         let mut place = Place { bucket: 0, at: 0 };
         for _ in 0..CHOICE_DRAWS_MAX {
             let random = rng.u64(..);
@@ -128,10 +148,8 @@ impl BucketWalk {
     /// Returns the bucket that a walk tries first, and the one after it.
     #[inline(always)]
     pub(super) fn predict(set: View<'_>, draw: SetDraw) -> [u32; 2] {
-        let mut rng = Rng::with_seed(draw.seed);
-        let width = rng.u32(..) | 1;
-        let first = below(rng.u64(..) as u32, set.buckets.len() as u32);
-        [first, first.wrapping_add(width) & set.mask]
+        let first = below(draw.places().u64(..) as u32, set.buckets.len() as u32);
+        [first, first.wrapping_add(draw.width()) & set.mask]
     }
 }
 
@@ -169,20 +187,19 @@ impl<const N: usize> Blocks<N> {
         if wanted.left == 0 {
             return;
         }
-        let walk = BucketWalk::new(set, client, draw);
+        let mut walk = BucketWalk::new(set, client, draw);
         let start = walk.start;
-        let first = set.buckets[start.bucket as usize];
-        self.take_from(first, start.bucket, usize::from(start.at)..first.len(), &mut wanted, &mut take);
-        if wanted.left == 0 {
-            return;
-        }
-        for number in walk {
-            let bucket = set.buckets[number as usize];
-            self.take_from(bucket, number, 0..bucket.len(), &mut wanted, &mut take);
+        let (mut number, mut from) = (start.bucket, usize::from(start.at));
+        loop {
+            let bucket = &set.buckets[number as usize];
+            self.take_from(bucket, number, from..bucket.len(), &mut wanted, &mut take);
             if wanted.left == 0 {
                 return;
             }
+            let Some(next) = walk.next() else { break };
+            (number, from) = (next, 0);
         }
+        let first = &set.buckets[start.bucket as usize];
         self.take_from(first, start.bucket, 0..usize::from(start.at), &mut wanted, &mut take);
     }
 
@@ -190,7 +207,7 @@ impl<const N: usize> Blocks<N> {
     #[inline(always)]
     fn take_from(
         &self,
-        bucket: Bucket,
+        bucket: &Bucket,
         number: u32,
         range: Range<usize>,
         wanted: &mut Wanted<'_>,
@@ -210,7 +227,7 @@ impl<const N: usize> Blocks<N> {
     /// Like [`take_from`](Self::take_from), for a bucket that may have the client, expired peers or ids.
     fn take_filtered(
         &self,
-        bucket: Bucket,
+        bucket: &Bucket,
         number: u32,
         range: Range<usize>,
         wanted: &mut Wanted<'_>,
@@ -367,6 +384,13 @@ fn below(random: u32, bound: u32) -> u32 {
     ((u64::from(random) * u64::from(bound)) >> 32) as u32
 }
 
+/// Maps 64 random bits to a number below `bound`, which is at most 2^33. The probabilities of two numbers differ by
+/// less than one in 2^31, for which no draw has to be rejected.
+#[inline]
+fn scale(random: u64, bound: u64) -> u64 {
+    ((u128::from(random) * u128::from(bound)) >> 64) as u64
+}
+
 /// Divides `want` between two sets of these sizes. Each share is proportional on average and rounded at random, so that
 /// all peers are equally likely.
 #[inline(always)]
@@ -378,7 +402,7 @@ fn share(want: u32, [one, other]: [u32; 2], mut rng: Rng) -> [u32; 2] {
     let part = match (one, other) {
         (0, _) => 0, // a seeder gets only leechers
         (_, 0) => want,
-        _ => ((u64::from(want) * u64::from(one) + rng.u64(..all)) / all) as u32,
+        _ => ((u64::from(want) * u64::from(one) + scale(rng.u64(..), all)) / all) as u32,
     };
     [part, want - part]
 }

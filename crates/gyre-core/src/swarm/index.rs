@@ -44,6 +44,8 @@ pub(super) struct Index {
     hash: KeyedHash,
     chunks: Vec<Box<[Line]>>,
     lines: u32,
+    /// The [`linear::mask`] of the number of lines.
+    mask: u32,
     len: usize,
     /// The records without a slot in their line, a few per cent of all. The key is the line.
     spill: HashTable<Spilled>,
@@ -57,17 +59,20 @@ impl Hash {
     fn tag(self) -> u8 {
         (self.0 >> 56) as u8
     }
-
-    fn line(self, lines: u32) -> u32 {
-        linear::bucket(self.0 as u32, lines)
-    }
 }
 
 impl Index {
     /// Creates an empty index. The key is secret, so that an attacker can't choose info-hashes that collide in one
     /// line.
     pub(super) fn new(key: [u64; 2]) -> Self {
-        Self { hash: KeyedHash::new(key), chunks: Vec::new(), lines: 0, len: 0, spill: HashTable::new() }
+        Self {
+            hash: KeyedHash::new(key),
+            chunks: Vec::new(),
+            lines: 0,
+            mask: 0,
+            len: 0,
+            spill: HashTable::new(),
+        }
     }
 
     #[inline]
@@ -81,7 +86,7 @@ impl Index {
         if self.lines == 0 {
             return None;
         }
-        let number = hash.line(self.lines);
+        let number = self.line_of(hash);
         let line = self.line(number);
         let tag = hash.tag();
         for at in 0..usize::from(line.len) {
@@ -119,7 +124,7 @@ impl Index {
     /// If it is not in the index.
     pub(super) fn remove(&mut self, hash: Hash, number: u32) {
         self.len -= 1;
-        let at = hash.line(self.lines);
+        let at = self.line_of(hash);
         let line = self.line_mut(at);
         let len = usize::from(line.len);
         if let Some(place) = line.numbers[..len].iter().position(|other| *other == number) {
@@ -135,7 +140,7 @@ impl Index {
 
     /// Updates the number of a moved record.
     pub(super) fn moved(&mut self, hash: Hash, from: u32, to: u32) {
-        let at = hash.line(self.lines);
+        let at = self.line_of(hash);
         let line = self.line_mut(at);
         let len = usize::from(line.len);
         let place = match line.numbers[..len].iter().position(|other| *other == from) {
@@ -156,6 +161,7 @@ impl Index {
         let last = self.lines - 1;
         let moving = self.drain_line(last);
         self.lines -= 1;
+        self.mask = linear::mask(self.lines);
         if self.lines as usize == (self.chunks.len() - 1) * CHUNK_LINES {
             self.chunks.pop();
             memory.resized(TABLE_CHUNK_BYTES, 0);
@@ -175,20 +181,20 @@ impl Index {
     #[inline]
     pub(super) fn fetch(&self, hash: Hash) {
         if self.lines > 0 {
-            prefetch(self.line(hash.line(self.lines)));
+            prefetch(self.line(self.line_of(hash)));
         }
     }
 
     /// Returns the record that probably has this hash, without reading it.
     #[inline]
     pub(super) fn guess(&self, hash: Hash) -> Option<u32> {
-        let line = (self.lines > 0).then(|| self.line(hash.line(self.lines)))?;
+        let line = (self.lines > 0).then(|| self.line(self.line_of(hash)))?;
         let at = line.tags[..usize::from(line.len)].iter().position(|tag| *tag == hash.tag())?;
         Some(line.numbers[at])
     }
 
     fn place(&mut self, hash: Hash, number: u32, memory: &mut Memory) {
-        let at = hash.line(self.lines);
+        let at = self.line_of(hash);
         let line = self.line_mut(at);
         let len = usize::from(line.len);
         if len < SLOTS {
@@ -210,6 +216,7 @@ impl Index {
             memory.resized(0, TABLE_CHUNK_BYTES);
         }
         self.lines += 1;
+        self.mask = linear::mask(self.lines);
         *self.line_mut(self.lines - 1) = Line::default();
         if self.lines > 1 {
             for number in self.drain_line(linear::parent(self.lines - 1)) {
@@ -227,6 +234,11 @@ impl Index {
             numbers.push(spilled.expect("a line counts its spilled records").remove().0.number);
         }
         numbers
+    }
+
+    /// Returns the number of the line for a hash.
+    fn line_of(&self, hash: Hash) -> u32 {
+        linear::bucket_by(hash.0 as u32, self.lines, self.mask)
     }
 
     fn line(&self, at: u32) -> &Line {

@@ -7,6 +7,7 @@
 
 use fastrand::Rng;
 
+use super::bucket::Blocks;
 use super::choose::{BucketWalk, Draw, SetDraw};
 use super::index::Hash;
 use super::peers::{LEECHERS, Peers, Place, SEEDERS, Set, View};
@@ -76,7 +77,10 @@ impl Shard {
         self.advance(now);
         // Other requests may have moved, removed or created the swarm since.
         let is_it = |number: u32| {
-            self.swarms.map().contains(number) && self.swarms.get(number).info_hash == announce.info_hash
+            let is_equal =
+                self.swarms.peek(number).is_some_and(|swarm| swarm.info_hash == announce.info_hash);
+            // The info-hash of a free record is zero.
+            is_equal && (announce.info_hash.head() != 0 || self.swarms.map().contains(number))
         };
         let found = ahead.guess.filter(|number| is_it(*number));
         let found = found.or_else(|| self.find(ahead.hash, &announce.info_hash));
@@ -149,7 +153,7 @@ impl<const N: usize> Peers<N> {
             let set = if announce.seeder { seeders } else { leechers };
             let bucket = &set.buckets[set.home(hash) as usize];
             match step {
-                Step::Blocks => self.blocks.fetch_home(*bucket),
+                Step::Blocks => self.blocks.fetch_home(bucket),
                 _ => prefetch(bucket),
             }
         }
@@ -170,20 +174,22 @@ impl<const N: usize> Peers<N> {
     fn fetch_choice(&self, set: View<'_>, want: usize, draw: SetDraw, step: Step) -> Place {
         if let Step::Buckets = step {
             let predicted = BucketWalk::predict(set, draw);
-            predicted.iter().filter_map(|number| set.buckets.get(*number as usize)).for_each(prefetch);
+            for bucket in predicted.iter().filter_map(|number| set.buckets.get(*number as usize)) {
+                prefetch(bucket);
+            }
             return Place::NOWHERE;
         }
         if set.peers == 0 {
             return Place::NOWHERE;
         }
         let mut walk = BucketWalk::new(set, None, draw);
-        let (first, at) = (set.buckets[walk.start.bucket as usize], usize::from(walk.start.at));
-        let end = first.len().min(at + want);
-        self.blocks.fetch(first, at..end, want);
-        let left = at + want - end;
+        let (first, at) = (&set.buckets[walk.start.bucket as usize], usize::from(walk.start.at));
+        let (here, lines) = (want.min(first.len() - at), Blocks::<N>::lines(want));
+        self.blocks.fetch(first, at, here, lines);
+        let left = want - here;
         if left > 0 {
-            let next = walk.next().map_or(first, |number| set.buckets[number as usize]);
-            self.blocks.fetch(next, 0..next.len().min(left), want);
+            let next = walk.next().map_or(first, |number| &set.buckets[number as usize]);
+            self.blocks.fetch(next, 0, left.min(next.len()), lines);
         }
         walk.start
     }

@@ -20,9 +20,9 @@
 //!  └──────────────┴────────────┴───────┬──────┴───────┬──────┴──────────────┴──────────────┴────────────┘
 //!                                      │              ▼
 //!                                      │       up to 48 peers: one bucket
-//!                                      ▼       ┌──────────────────────┬─────┬────────┬──────┐
-//!                    more: a directory         │ block number         │ len │ oldest │ ids? │   8 bytes
-//!                    ┌────────┬────────┬──     └───────────┬──────────┴─────┴────────┴──────┘
+//!                                      ▼       ┌──────────────┬─────┬────────┬──────┬──────┐
+//!                    more: a directory         │ block number │ len │ oldest │ ids? │ pool │   8 bytes
+//!                    ┌────────┬────────┬──     └───────────┬──┴─────┴────────┴──────┴──────┘
 //!                    │ bucket │ bucket │ ...               ▼
 //!                    └────────┴────────┴──     block: columns of 4, 8, 12 ... 160 places
 //!                     by the keyed hash of     ┌──────────────┬─────────────────────────┬──────────────────┐
@@ -73,7 +73,7 @@ use std::hash::Hasher;
 use fastrand::Rng;
 use siphasher::sip::SipHasher13;
 
-use bucket::Peer;
+use bucket::{Announcing, Peer};
 use index::{Hash, Index};
 pub use lookahead::Lookahead;
 use lookahead::Step;
@@ -381,12 +381,12 @@ impl Shard {
         if announce.wants_ids && !self.books.memory.is_full() {
             sets.ids_wanted = Some(mark);
         }
-        let id = if sets.ids_wanted.is_some() { announce.peer_id } else { PeerId::UNKNOWN };
+        let id = if sets.ids_wanted.is_some() { &announce.peer_id } else { &PeerId::UNKNOWN };
         let role = if announce.seeder { SEEDERS } else { LEECHERS };
         let (v4, v6, books) = (&mut self.v4, &mut self.v6, &mut self.books);
-        let entered = match announce.peer {
-            PeerAddr::V4(addr) => v4.enter(&mut sets.v4, role, hash, &Peer { addr, mark, id }, books),
-            PeerAddr::V6(addr) => v6.enter(&mut sets.v6, role, hash, &Peer { addr, mark, id }, books),
+        let entered = match &announce.peer {
+            PeerAddr::V4(addr) => v4.enter(&mut sets.v4, role, hash, Announcing { addr, mark, id }, books),
+            PeerAddr::V6(addr) => v6.enter(&mut sets.v6, role, hash, Announcing { addr, mark, id }, books),
         };
         let Entered { place, was_seeder } = entered?;
         self.totals.count_entered(downloaded, announce, was_seeder);

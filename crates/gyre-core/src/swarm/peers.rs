@@ -5,7 +5,7 @@
 //! a bucket on average, the set grows by splitting one bucket, in a fixed order. This never moves more than one
 //! bucket's peers. Announces only grow a set, and the sweep shrinks it.
 
-use super::bucket::{Blocks, Bucket, Peer};
+use super::bucket::{Announcing, Blocks, Bucket, Peer};
 use super::linear;
 use super::pool::{Memory, Pool};
 use super::ticks::{Census, Mark, Ticks};
@@ -202,13 +202,13 @@ impl<const N: usize> Peers<N> {
     #[inline]
     pub(super) fn find(&self, set: &Set, hash: u32, addr: &[u8; N]) -> Option<Place> {
         let (number, bucket) = self.home(set, hash);
-        let at = self.blocks.find(bucket, addr)?;
+        let at = self.blocks.find(&bucket, addr)?;
         Some(Place { bucket: number, at: at as u8 })
     }
 
     /// Returns the mark of the peer at a place.
     pub(super) fn mark(&self, set: &Set, place: Place) -> Mark {
-        self.blocks.columns(self.bucket(set, place.bucket)).marks[usize::from(place.at)]
+        self.blocks.columns(&self.bucket(set, place.bucket)).marks[usize::from(place.at)]
     }
 
     /// Enters or renews a peer in `sets[role]`, and removes it from the other set if it was there.
@@ -222,21 +222,30 @@ impl<const N: usize> Peers<N> {
         sets: &mut [Set; 2],
         role: usize,
         hash: u32,
-        peer: &Peer<N>,
+        peer: Announcing<'_, N>,
         books: &mut Books,
     ) -> Result<Entered, Full> {
-        let (number, mut bucket) = self.home(&sets[role], hash);
-        let Some(at) = self.blocks.find(bucket, &peer.addr) else {
+        if *peer.id != PeerId::UNKNOWN {
+            self.add_ids(&mut sets[role], hash, peer.addr, books);
+        }
+        let set = sets[role].view(&self.directories);
+        let number = set.home(hash);
+        let Some((at, before)) = self.blocks.renew(&set.buckets[number as usize], peer) else {
             return self.enter_new(sets, role, hash, peer, books);
         };
-        if peer.id != PeerId::UNKNOWN && !bucket.has_ids() && !books.memory.is_full() {
-            self.blocks.set_ids(&mut bucket, true, &mut books.memory);
-            self.put_bucket(&mut sets[role], number, bucket);
-        }
-        let before = self.blocks.renew(bucket, at, peer.mark, &peer.id);
         books.census.leave(before);
         books.census.enter(peer.mark);
         Ok(Entered { place: Place { bucket: number, at: at as u8 }, was_seeder: Some(role == SEEDERS) })
+    }
+
+    /// Adds the column of ids to the bucket that has this address, if it does not have it yet.
+    #[inline(never)]
+    fn add_ids(&mut self, set: &mut Set, hash: u32, addr: &[u8; N], books: &mut Books) {
+        let (number, mut bucket) = self.home(set, hash);
+        if !bucket.has_ids() && !books.memory.is_full() && self.blocks.find(&bucket, addr).is_some() {
+            self.blocks.set_ids(&mut bucket, true, &mut books.memory);
+            self.put_bucket(set, number, bucket);
+        }
     }
 
     /// Enters a peer that is not in `sets[role]`.
@@ -245,7 +254,7 @@ impl<const N: usize> Peers<N> {
         sets: &mut [Set; 2],
         role: usize,
         hash: u32,
-        peer: &Peer<N>,
+        peer: Announcing<'_, N>,
         books: &mut Books,
     ) -> Result<Entered, Full> {
         let (_, mut bucket) = self.home(&sets[role], hash);
@@ -257,11 +266,12 @@ impl<const N: usize> Peers<N> {
             self.split(&mut sets[role], books);
             (_, bucket) = self.home(&sets[role], hash);
         }
-        if !self.blocks.has_room(bucket, &books.memory) {
+        if !self.blocks.has_room(&bucket, &books.memory) {
             return Err(Full);
         }
-        let left = self.leave(&mut sets[1 - role], hash, &peer.addr, books);
-        let place = self.insert(&mut sets[role], hash, peer, books);
+        let left = self.leave(&mut sets[1 - role], hash, peer.addr, books);
+        let peer = Peer { addr: *peer.addr, mark: peer.mark, id: *peer.id };
+        let place = self.insert(&mut sets[role], hash, &peer, books);
         Ok(Entered { place, was_seeder: left.then_some(role != SEEDERS) })
     }
 
@@ -333,7 +343,7 @@ impl<const N: usize> Peers<N> {
         let mut bucket = self.bucket(set, number);
         let mut at = 0;
         while at < bucket.len() {
-            let mark = self.blocks.columns(bucket).marks[at];
+            let mark = self.blocks.columns(&bucket).marks[at];
             if books.ticks.age(mark) < age || (at == 0 && canary::on(Canary::ForgetsOne)) {
                 at += 1;
                 continue;
@@ -345,7 +355,7 @@ impl<const N: usize> Peers<N> {
                 false => cleaned.evicted += 1,
             }
         }
-        bucket.oldest = self.blocks.oldest(bucket, &books.ticks);
+        bucket.oldest = self.blocks.oldest(&bucket, &books.ticks);
         self.put_bucket(set, number, bucket);
         cleaned
     }
@@ -374,7 +384,7 @@ impl<const N: usize> Peers<N> {
         self.blocks.set_ids(&mut bucket, ids, &mut books.memory);
         while last.len() > 0 {
             let at = last.len() - 1;
-            let peer = self.blocks.peer(last, at);
+            let peer = self.blocks.peer(&last, at);
             self.blocks.push(&mut bucket, &peer, &books.ticks, &mut books.memory);
             self.blocks.swap_remove(&mut last, at, &mut books.memory);
         }

@@ -198,6 +198,13 @@ impl<T: Default, const PER_CHUNK: usize> Pool<T, PER_CHUNK> {
         &self.map
     }
 
+    /// Returns an element, allocated or free. A free one has the default value. `None`: there is no such block.
+    #[inline]
+    pub(super) fn peek(&self, number: u32) -> Option<&T> {
+        let (chunk, place) = split(number);
+        self.chunks.get(chunk).map(|chunk| &chunk[place % PER_CHUNK])
+    }
+
     /// Returns an element.
     #[inline]
     pub(super) fn get(&self, number: u32) -> &T {

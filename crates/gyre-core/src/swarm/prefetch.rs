@@ -1,20 +1,21 @@
 //! Owns the prefetch hint to the processor.
 
-/// Starts to fetch the cache line at the start of `data`, without waiting for it.
+/// Starts to fetch the cache line at the start of `data`, without waiting for it. Any address is allowed.
 #[inline(always)]
-pub(super) fn prefetch<T>(data: &T) {
-    hint(std::ptr::from_ref(data).cast());
+pub(super) fn prefetch<T>(data: *const T) {
+    hint(data.cast());
 }
 
-/// Starts to fetch the first `lines` cache lines of a slice. If it has fewer, the last one is requested repeatedly,
-/// which costs less than a mispredicted branch on their number.
+/// Starts to fetch the first `lines` cache lines of `count` elements. If they have fewer, the last one is requested
+/// repeatedly, which costs less than a mispredicted branch on their number.
 #[inline(always)]
-pub(super) fn prefetch_lines<T>(data: &[T], lines: usize) {
+pub(super) fn prefetch_lines<T>(data: *const T, count: usize, lines: usize) {
     const LINE_BYTES: usize = 64;
-    let range = data.as_ptr_range();
-    let last = range.end.cast::<u8>().wrapping_sub(1);
-    for line in 0..lines {
-        hint(range.start.cast::<u8>().wrapping_add(line * LINE_BYTES).min(last));
+    let last = (count * size_of::<T>()).wrapping_sub(1);
+    let mut offset = 0;
+    while offset < lines * LINE_BYTES {
+        hint(data.cast::<u8>().wrapping_add(offset.min(last)));
+        offset += LINE_BYTES;
     }
 }
 

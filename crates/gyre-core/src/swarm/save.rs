@@ -298,7 +298,7 @@ impl<const N: usize> Peers<N> {
         while in_swarm.from < linear::RANGE_END {
             let number = view.home((in_swarm.from as u32).reverse_bits());
             let bucket = view.buckets[number as usize];
-            let found = (in_swarm.at < bucket.len()).then(|| self.blocks.peer(bucket, in_swarm.at));
+            let found = (in_swarm.at < bucket.len()).then(|| self.blocks.peer(&bucket, in_swarm.at));
             in_swarm.at += 1;
             if in_swarm.at >= bucket.len() {
                 (in_swarm.from, in_swarm.at) = (linear::range(number, view.buckets.len() as u32).end, 0);

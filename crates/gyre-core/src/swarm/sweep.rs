@@ -362,7 +362,7 @@ impl<const N: usize> Peers<N> {
                 slice.charge(SWEEP_CLEANING_COST);
                 self.blocks.set_ids(&mut bucket, false, &mut books.memory);
             }
-            if self.blocks.is_stray(bucket) {
+            if self.blocks.is_stray(&bucket) {
                 slice.charge(SWEEP_CLEANING_COST);
                 self.blocks.relocate(&mut bucket, &mut books.memory);
             }
@@ -409,7 +409,7 @@ impl<const N: usize> Peers<N> {
     fn drain(&mut self, set: &mut Set, books: &mut Books, mut take: impl FnMut([u8; N], Mark)) {
         let mut bucket = self.bucket(set, 0);
         while bucket.len() > 0 {
-            let peer = self.blocks.peer(bucket, bucket.len() - 1);
+            let peer = self.blocks.peer(&bucket, bucket.len() - 1);
             let last = bucket.len() - 1;
             self.blocks.swap_remove(&mut bucket, last, &mut books.memory);
             take(peer.addr, peer.mark);

@@ -69,9 +69,10 @@ impl<const N: usize> Peers<N> {
             assert_eq!((view.mask, view.peers), (linear::mask(self.buckets(set)), self.len(set)));
             for number in 0..self.buckets(set) {
                 let bucket = self.bucket(set, number);
+                self.blocks.assert_pool(&bucket);
                 assert!(bucket.len() <= usize::from(view.longest));
                 for at in 0..bucket.len() {
-                    let peer = self.blocks.peer(bucket, at);
+                    let peer = self.blocks.peer(&bucket, at);
                     assert!(seen.insert(peer.addr), "an address twice in a swarm");
                     assert_eq!(
                         self.find(set, self.hash(&peer.addr), &peer.addr),

@@ -74,6 +74,26 @@ fn completed_counts_once_for_each_peer() {
 }
 
 #[test]
+fn a_record_that_is_freed_after_the_lookahead_is_no_swarm() {
+    // A free record has an info-hash of zeros.
+    for swarm in [0, 1] {
+        let mut shard = Shard::new([1; 16], TIMEOUT, usize::MAX);
+        let (mut rng, now) = (Rng::with_seed(1), Timestamp::from_secs(0));
+        let first = announce(swarm, peer(1, false), Event::Started, true, 0);
+        shard.announce(now, &first, &mut rng, &mut Taken::default());
+        let stop = Announce { event: Event::Stopped, ..first };
+        let second = announce(swarm, peer(2, false), Event::Started, true, 0);
+        let mut ahead = [Lookahead::default(); 2];
+        shard.look_ahead::<Taken>(&[&stop, &second].into_iter(), &mut rng, &mut ahead);
+        for (announce, ahead) in [stop, second].iter().zip(&ahead) {
+            shard.announce_prefetched(now, announce, ahead, &mut Taken::default());
+            shard.assert_invariants();
+        }
+        assert_eq!((shard.scrape(&first.info_hash).seeders, shard.totals().swarms), (1, 1));
+    }
+}
+
+#[test]
 fn an_empty_swarm_keeps_its_downloads_for_a_timeout() {
     let mut shard = Shard::new([1; 16], TIMEOUT, usize::MAX);
     let mut rng = Rng::with_seed(1);
