@@ -60,8 +60,8 @@ impl Usage {
         Ok(Self { threads: ThreadUsage::of(pid), ..usage })
     }
 
-    /// Returns the CPU time since an earlier reading in seconds: exactly, or in ticks if a thread has ended since then or
-    /// the kernel has no `schedstat`.
+    /// Returns the CPU time since an earlier reading in seconds: exactly, or in ticks if a thread has ended since then
+    /// or the kernel has no `schedstat`.
     pub(crate) fn cpu_secs_since(&self, earlier: &Self) -> f64 {
         let ticks = self.user_secs + self.system_secs - earlier.user_secs - earlier.system_secs;
         let exact = self.threads.cpu_nanos.saturating_sub(earlier.threads.cpu_nanos) as f64 / 1e9;
