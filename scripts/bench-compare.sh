@@ -5,8 +5,9 @@
 read_options 'bench-compare.sh [--http|--http-close] TRACKER...: compares trackers in alternating runs. Ratios are to the
 first one
 
-  TRACKER   floor (the null responder), gyre, aquatic_udp, aquatic_http or opentracker, if installed; or NAME=COMMAND,
-            where {port} and {cores} are replaced by the port to serve at 127.0.0.1 and the cores to use
+  TRACKER   floor (the null responder), gyre, or if installed aquatic_udp (its build with mio), aquatic_udp_io_uring
+            (its build with io_uring, linked under this name), aquatic_http or opentracker; or NAME=COMMAND, where
+            {port} and {cores} are replaced by the port to serve at 127.0.0.1 and the cores to use
   --http, --http-close   by HTTP, with persistent connections or with one for each request [default: by UDP]' "$@"
 protocol=udp mode=
 trackers=()
@@ -22,8 +23,11 @@ done
 for tracker in "${trackers[@]}"; do
     case $tracker in
     gyre | floor | *=*) ;;
-    aquatic_udp | aquatic_http | opentracker) command -v "$tracker" >/dev/null || die "$tracker is not installed" ;;
-    *) die "unknown tracker: $tracker; see --help" ;;
+    *)
+        hint=$(how_to_install "$tracker")
+        [ -n "$hint" ] || die "unknown tracker: $tracker; see --help"
+        command -v "$tracker" >/dev/null || die "$tracker is not installed: $hint"
+        ;;
     esac
 done
 prepare

@@ -52,6 +52,7 @@ expect '^gyre +1 +[0-9]+ +[0-9.]+ ' bench-udp.sh "${short[@]}" "${small[@]}"
 expect '^gyre +1 +[0-9]+ +[0-9.]+ ' bench-http.sh "${short[@]}" "${small[@]}"
 expect '^mine +1 +[0-9]+ +[0-9.]+ ' bench-compare.sh --http-close gyre \
     "mine=$own/gyre serve --no-admin --allow-root --udp 127.0.0.1:{port} --http 127.0.0.1:{port} --cores {cores}" "${short[@]}" "${small[@]}"
+expect '^ +1000 gyre +[0-9.]+ +[0-9.]+ ' bench-rates.sh --udp --rates 1000 --only floor,gyre "${short[@]}" "${small[@]}"
 expect '^at-90% +1 ' bench-latency.sh --peers 2000 "${short[@]}"
 expect '^1-workers +1 ' bench-cores.sh "${short[@]}" "${small[@]}"
 expect ' bytes a peer$' bench-memory.sh --peers 20000 --torrents 500 --duration 0.3 --warmup 0
@@ -67,6 +68,8 @@ refuse 'needs a value' bench-http.sh --duration
 refuse 'not x$' bench-udp.sh --rounds x
 refuse 'name the trackers' bench-compare.sh
 refuse 'unknown tracker: no_such' bench-compare.sh no_such
+refuse 'unknown tracker: no_such' bench-rates.sh --only gyre,no_such
+refuse 'not fast$' bench-rates.sh --rates 1000,fast
 
 if pgrep -f "$own/gyre(-load)? " >/dev/null; then
     echo "failed: a program that the scripts started is still running"

@@ -23,7 +23,9 @@ torrents=10000
 seed=1
 keep_alive=true
 admin=
+gather=() # options of gyre and the null responder
 load_options=()
+load_under=() # a command that runs gyre-load, with its options
 words=()
 
 common_help='  --server-cores LIST   cores of the tracker [default: the first one]
@@ -179,6 +181,17 @@ count_cores() {
     echo "$count"
 }
 
+# Prints how to install a tracker, or nothing if the scripts do not know it.
+how_to_install() {
+    case $1 in
+    aquatic_udp | aquatic_http) echo "cargo install $1" ;;
+    aquatic_udp_io_uring)
+        echo "cargo install aquatic_udp --features io-uring --root DIR, then link DIR/bin/aquatic_udp into PATH as $1"
+        ;;
+    opentracker) echo "apt-get install opentracker, on Debian" ;;
+    esac
+}
+
 # Starts a known tracker, or one given as NAME=COMMAND with {port} and {cores}.
 # $1: udp or http, $2: the tracker, $3: the port.
 start_tracker() {
@@ -193,15 +206,16 @@ start_tracker() {
         start_server sh -c "exec $command"
         ;;
     gyre)
-        start_gyre "$port" --no-admin
+        start_gyre "$port" --no-admin "${gather[@]}"
         ;;
     floor)
-        start_server "$GYRE_BIN/gyre-load" floor "$protocol" --listen "127.0.0.1:$port" --core "${server_cores%%[,-]*}"
+        start_server "$GYRE_BIN/gyre-load" floor "$protocol" --listen "127.0.0.1:$port" \
+            --core "${server_cores%%[,-]*}" "${gather[@]}"
         ;;
-    aquatic_udp)
-        aquatic_udp -p | sed -e "s/^address = .*/address = \"127.0.0.1:$port\"/" \
+    aquatic_udp | aquatic_udp_io_uring) # the builds with mio and with io_uring
+        "$tracker" -p | sed -e "s/^address = .*/address = \"127.0.0.1:$port\"/" \
             -e "s/^socket_workers = .*/socket_workers = $workers/" -e 's/^interval = .*/interval = 0/' >"$config"
-        start_server aquatic_udp -c "$config"
+        start_server "$tracker" -c "$config"
         ;;
     aquatic_http)
         # It ignores the client's `Connection` header.
@@ -224,8 +238,9 @@ start_tracker() {
 run_load() {
     local protocol=$1 port=$2 json=$3
     shift 3
-    gyre_load "$protocol" --target "127.0.0.1:$port" --cores "$load_cores" --torrents "$torrents" --seed "$seed" \
-        --duration "$duration" --warmup "$warmup" --pid "$server" --json "$json" --quiet "$@" "${load_options[@]}" ||
+    "${load_under[@]}" "$GYRE_BIN/gyre-load" "$protocol" --target "127.0.0.1:$port" --cores "$load_cores" \
+        --torrents "$torrents" --seed "$seed" --duration "$duration" --warmup "$warmup" --pid "$server" \
+        --json "$json" --quiet "$@" "${load_options[@]}" ||
         [ -s "$json" ] || exit 1
 }
 

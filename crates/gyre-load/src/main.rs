@@ -65,7 +65,7 @@ fn main() -> ExitCode {
         Command::Flood(options) => flood(&options),
         Command::Http(options) => load_http(&options),
         Command::Compare(options) => {
-            compare::table(&options.runs).map_err(usage).and_then(|table| print(&table))
+            compare::table(&options.runs, options.by_rate).map_err(usage).and_then(|table| print(&table))
         }
         Command::Hashes(options) => print_hashes(&options),
         Command::Describe(describe) => {

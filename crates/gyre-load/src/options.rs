@@ -61,6 +61,11 @@ pub(crate) struct Compare {
     /// Results written by `--json`, each with the name of the server
     #[arg(required = true, value_name = "NAME=FILE", value_parser = named)]
     pub(crate) runs: Vec<(String, PathBuf)>,
+
+    /// Compare the runs of each rate with each other: a row for each rate and name, with ratios of the CPU time per
+    /// reply to the first name
+    #[arg(long)]
+    pub(crate) by_rate: bool,
 }
 
 #[derive(Args, Clone, Debug)]

@@ -114,13 +114,15 @@ pub(crate) struct Generator {
     pub(crate) limits: bool,
 }
 
-/// The CPU time and memory of the server.
+/// The CPU time, wake-ups and memory of the server.
 #[derive(Debug, Serialize)]
 pub(crate) struct Server {
     pub(crate) pid: u32,
     pub(crate) user_us_per_reply: f64,
     pub(crate) system_us_per_reply: f64,
     pub(crate) cpu_us_per_reply: f64,
+    /// Number of times that a thread was woken (voluntary context switches).
+    pub(crate) wakes_per_reply: f64,
     /// CPU use, as a part of one core.
     pub(crate) cpu: f64,
     pub(crate) resident_bytes: u64,
@@ -134,8 +136,9 @@ impl Server {
             pid: used.pid,
             user_us_per_reply: per_reply(used.user_secs),
             system_us_per_reply: per_reply(used.system_secs),
-            cpu_us_per_reply: per_reply(used.user_secs + used.system_secs),
-            cpu: (used.user_secs + used.system_secs) / used.secs,
+            cpu_us_per_reply: per_reply(used.cpu_secs),
+            wakes_per_reply: used.wakes as f64 / used.secs / served_per_sec,
+            cpu: used.cpu_secs / used.secs,
             resident_bytes: used.resident_bytes,
         }
     }
@@ -259,13 +262,14 @@ impl Report {
         }
         if let Some(server) = &self.server {
             line(format!(
-                "server (process {}): {:.3} us CPU per {} ({:.3} user, {:.3} system), {:.0} % of a core, \
-                 {:.1} MiB resident",
+                "server (process {}): {:.3} us CPU per {} ({:.3} user, {:.3} system), {:.3} wake-ups, \
+                 {:.0} % of a core, {:.1} MiB resident",
                 server.pid,
                 server.cpu_us_per_reply,
                 if self.is_flood_only() { "datagram" } else { "reply" },
                 server.user_us_per_reply,
                 server.system_us_per_reply,
+                server.wakes_per_reply,
                 100.0 * server.cpu,
                 server.resident_bytes as f64 / f64::from(1 << 20)
             ));

@@ -1,5 +1,5 @@
 //! Owns the watching of a run: its progress (a bar on a terminal, otherwise plain lines), its timeline, and the CPU
-//! time and memory of the server's process.
+//! time, wake-ups and memory of the server's process.
 
 use std::io::{IsTerminal, Write, stderr, stdout};
 use std::thread;
@@ -17,6 +17,9 @@ use crate::run::Shared;
 
 /// Interval at which the threads' counts are read.
 const READ_INTERVAL: Duration = Duration::from_millis(50);
+/// The server's usage is read at the start of the measured time and within this time before its end. Each reading
+/// delays the generator, which runs on the same core.
+const LAST_READINGS: Duration = Duration::from_millis(200);
 /// Maximum number of intervals in the timeline of a run.
 const POINTS_MAX: u32 = 100;
 /// The shortest interval of the timeline.
@@ -31,13 +34,17 @@ pub(crate) struct Watched {
     pub(crate) server: Option<ProcessUsage>,
 }
 
-/// CPU time and memory of a process between two readings.
+/// CPU time, wake-ups and memory of a process between two readings.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ProcessUsage {
     pub(crate) pid: u32,
     pub(crate) secs: f64,
     pub(crate) user_secs: f64,
     pub(crate) system_secs: f64,
+    /// User and system time, read more exactly than each of them.
+    pub(crate) cpu_secs: f64,
+    /// Number of times that a thread was woken.
+    pub(crate) wakes: u64,
     pub(crate) resident_bytes: u64,
 }
 
@@ -53,8 +60,12 @@ pub(crate) fn watch(shared: &Shared, common: &CommonOptions, done: impl Fn() -> 
         display.show(now, shared, counts);
         let Some([from, to]) = shared.window().filter(|[from, _]| now >= *from) else { continue };
         let read = || Some((shared.clock.now(), Usage::of(common.pid?).ok()?));
-        usage[0] = usage[0].or_else(read);
-        usage[1] = if now < to { read().or(usage[1]) } else { usage[1] };
+        let is_near_end = now < to && to.since(now) <= LAST_READINGS;
+        if usage[0].is_none() {
+            usage[0] = read();
+        } else if is_near_end || now < to && usage[1].is_none() {
+            usage[1] = read().or(usage[1]);
+        }
         let (since, before) = *last.get_or_insert((now, counts));
         if now.since(since) >= step && now <= to {
             let secs = now.since(since).as_secs_f64();
@@ -82,6 +93,8 @@ pub(crate) fn watch(shared: &Shared, common: &CommonOptions, done: impl Fn() -> 
             secs: end.since(begin).as_secs_f64(),
             user_secs: after.user_secs - before.user_secs,
             system_secs: after.system_secs - before.system_secs,
+            cpu_secs: after.cpu_secs_since(&before),
+            wakes: after.wakes_since(&before),
             resident_bytes: after.resident_bytes,
         }),
         _ => None,
