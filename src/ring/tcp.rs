@@ -178,7 +178,7 @@ impl Tcp {
             _ => Err(io::Error::from_raw_os_error(-result)),
         });
         wake(&mut connection.receiver);
-        self.remove_if_over(number);
+        self.release(number);
     }
 
     /// Takes the completion of a send: the try did not send all, or one that waited has ended.
@@ -236,7 +236,7 @@ impl Tcp {
             connection.sending = Sending::Idle;
             self.give(bytes);
         }
-        self.remove_if_over(number);
+        self.release(number);
     }
 
     fn queue_receive(&mut self, number: u32) {
@@ -300,10 +300,9 @@ impl Tcp {
         self.accepted.clear();
         for (_, connection) in &mut self.connections {
             connection.dropped = true;
-            connection.shutdown(Shutdown::Both);
         }
         let numbers: Vec<_> = self.connections.iter().map(|(number, _)| number as u32).collect();
-        numbers.into_iter().for_each(|number| self.remove_if_over(number));
+        numbers.into_iter().for_each(|number| self.release(number));
     }
 
     /// Whether operations are in flight.
@@ -312,13 +311,25 @@ impl Tcp {
         accepting || !self.connections.is_empty() || !self.queued.is_empty()
     }
 
-    /// Closes a connection whose handle is gone and removes it, once the kernel has no operation of it.
-    fn remove_if_over(&mut self, number: u32) {
-        let connection = &self.connections[number as usize];
-        if !connection.dropped || connection.is_receiving() || connection.is_sending() {
+    /// Ends the operations of a connection whose handle is gone, closes it, and removes it once the kernel has no
+    /// operation of it.
+    fn release(&mut self, number: u32) {
+        let connection = &mut self.connections[number as usize];
+        if !connection.dropped {
             return;
         }
-        if let Some(socket) = self.connections.remove(number as usize).socket {
+        match (&connection.sending, connection.is_receiving()) {
+            (Sending::Tried(_), true) => return, // it comes here again after the send
+            (Sending::Tried(_), _) if connection.closes => return,
+            (Sending::Waits(..), _) | (_, true) => return connection.shutdown(Shutdown::Both),
+            _ => {}
+        }
+        // The entry that closes it stands behind the one that tries the send.
+        let socket = connection.socket.take();
+        if !connection.is_sending() {
+            self.connections.remove(number as usize);
+        }
+        if let Some(socket) = socket {
             self.queued.push_back(close(socket.into_raw_fd()));
         }
     }
@@ -541,10 +552,7 @@ impl Drop for TcpStream {
         let mut tcp = self.tcp.borrow_mut();
         let Some(connection) = tcp.connections.get_mut(self.number as usize) else { return }; // the ring is gone
         connection.dropped = true;
-        if connection.is_receiving() || matches!(connection.sending, Sending::Waits(..)) {
-            connection.shutdown(Shutdown::Both); // it ends them
-        }
-        tcp.remove_if_over(self.number);
+        tcp.release(self.number);
     }
 }
 

@@ -160,7 +160,7 @@ impl<M: Middleware> Driver<M> {
         let mut due = std::pin::pin!(tokio::time::sleep(at_most));
         let slept = poll_fn(|context| {
             self.runtime.poll_tasks(context);
-            self.http.run(context);
+            self.http.run_in(context);
             let more = self.runtime.is_empty
                 || shared.streams.has_queued()
                 || !shared.handover.spawned.borrow().is_empty();

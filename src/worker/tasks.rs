@@ -53,8 +53,13 @@ impl Tasks {
         self.woken.0.load(Ordering::Relaxed)
     }
 
-    /// Runs the tasks that were woken. The next one that is woken wakes the context.
-    pub(super) fn run(&mut self, context: &mut Context<'_>) {
+    /// Runs the tasks that were woken, in a sleep within the runtime. The next one that is woken wakes the context.
+    pub(super) fn run_in(&mut self, context: &mut Context<'_>) {
+        self.run(context);
+        self.woken.0.store(true, Ordering::Relaxed); // a task that is woken from now on does not set it
+    }
+
+    fn run(&mut self, context: &mut Context<'_>) {
         while let Poll::Ready(Some(())) = Pin::new(&mut self.tasks).poll_next(context) {}
     }
 }

@@ -97,6 +97,9 @@ fn after_deadline<T: Send + 'static>(
         now = now + Duration::from_secs(1);
         assert!(now.as_secs() < 1_000, "the connection outlives all deadlines");
     }
+    while !client.is_finished() {
+        worker.serve();
+    }
     (client.join().unwrap(), left)
 }
 
@@ -166,7 +169,7 @@ fn responses_to_late_requests(
     go.send(()).unwrap();
     sent.recv().unwrap(); // no task runs meanwhile
     meanwhile(&mut worker.connections());
-    while worker.connections().len() > 0 {
+    while !client.is_finished() {
         worker.serve();
     }
     client.join().unwrap()
@@ -280,7 +283,7 @@ fn a_request_by_http_that_waits_too_long_gets_a_503_and_the_next_one_its_respons
         tokio::time::advance(Duration::from_millis(WAIT_DEADLINE_MS)).await;
         tokio::time::resume();
     });
-    while worker.connections().len() > 0 {
+    while !client.is_finished() {
         worker.serve();
     }
     let heard = client.join().unwrap();
