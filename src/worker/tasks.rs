@@ -43,13 +43,17 @@ impl Tasks {
         self.tasks.push(Box::pin(task));
     }
 
-    /// Runs the tasks that were woken, each at most once. Returns true if some are ready again.
+    /// Runs the tasks that were woken. Returns true if some are ready again.
     pub(super) fn run_woken(&mut self) -> bool {
-        if !self.woken.0.swap(false, Ordering::Relaxed) {
-            return false;
+        // When all tasks were polled, the set wakes its waker without looking whether one is ready again. It looks in
+        // the second round.
+        for _ in 0..2 {
+            if !self.woken.0.swap(false, Ordering::Relaxed) {
+                return false;
+            }
+            let waker = self.waker.clone();
+            self.run(&mut Context::from_waker(&waker));
         }
-        let waker = self.waker.clone();
-        self.run(&mut Context::from_waker(&waker));
         self.woken.0.load(Ordering::Relaxed)
     }
 
