@@ -65,7 +65,7 @@ enum Sending {
     Idle,
     /// It is tried with the next submission. The memory must not change meanwhile.
     Tried(Vec<u8>),
-    /// It waits for the client; so many bytes are sent already.
+    /// It waits for the client. The number of bytes that are sent already.
     Waits(Vec<u8>, usize),
     Done(io::Result<()>, Vec<u8>),
 }

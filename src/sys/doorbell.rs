@@ -1,5 +1,5 @@
-//! Owns the eventfds of a worker: the doorbell, by which other threads wake it, and the notifier, by which its ring wakes
-//! it while it sleeps in the runtime.
+//! Owns the eventfds of a worker: the doorbell, by which other threads wake it, and the notifier, by which its ring
+//! wakes it while it sleeps in the runtime.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -29,7 +29,7 @@ impl Doorbell {
 
     /// Rings. May be called from any thread.
     pub fn ring(&self) {
-        // A write would block only when the counter is full, after 2⁶⁴ - 2 rings that nobody has seen.
+        // A write would block only when the counter is full, after 2⁶⁴ - 2 rings without a read.
         let _ = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
     }
 }

@@ -1,5 +1,5 @@
-//! Owns the HTTP connections of a worker, a task each: bytes are read, requests found in them, responses written. What a
-//! request is answered with is decided in `answer`.
+//! Owns the HTTP connections of a worker, a task each: bytes are read, requests found in them, responses written. What
+//! a request is answered with is decided in `answer`.
 //!
 //! Bytes come from the worker's ring in a buffer, which is given back once the requests in it are answered. Every whole
 //! request in it is answered; the responses are collected and written at once. A connection that waits for a request

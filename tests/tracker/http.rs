@@ -14,7 +14,7 @@ use crate::support::{
 };
 use gyre::config::{Config, Steering};
 use gyre::counters::Counter;
-use gyre::limits::{HOUSEKEEPING_INTERVAL_MS, HTTP_READ_BYTES, HTTP_WRITE_BATCH_BYTES};
+use gyre::limits::{HOUSEKEEPING_INTERVAL_MS, HTTP_WRITE_BATCH_BYTES, TCP_RECEIVE_BYTES};
 use gyre::time::{Clock, Timestamp};
 use gyre::types::{Event, Family, InfoHash};
 use gyre::wire::udp::Announce;
@@ -477,7 +477,7 @@ fn responses_after_a_full_batch_are_sent() {
     let mut client = HttpClient::connect(tracker.http(Family::V4));
     (1..=200).for_each(|port| drop(client.get(&announce_path(info_hash(1), port, "&numwant=0&compact=0"))));
     let long = get(&announce_path(info_hash(1), 1, "&compact=0&numwant=200"));
-    let requests = HTTP_READ_BYTES / long.len(); // they arrive in one read
+    let requests = TCP_RECEIVE_BYTES / long.len(); // they arrive in one read
     assert!(requests >= 3);
     client.send(long.repeat(requests));
     for _ in 0..requests {

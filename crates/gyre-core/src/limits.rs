@@ -62,8 +62,8 @@ const _: () = assert!(UDP_CONNECT_REPLY_BYTES <= UDP_CONNECT_BYTES);
 
 /// Maximum number of datagrams handled in one turn, so that HTTP and the mesh are not starved.
 pub const TURN_DATAGRAMS: usize = 128;
-/// Datagrams of a turn from which on it counts as full: more are likely to wait already. The kernel ends a receive after
-/// as many (`MULTISHOT_MAX_RETRY` of Linux).
+/// Datagrams of a turn from which on it counts as full: more are likely to wait already. The kernel ends a receive
+/// after as many (`MULTISHOT_MAX_RETRY` of Linux).
 pub const FULL_TURN_DATAGRAMS: usize = 32;
 /// Maximum number of announces prefetched together. Enough of them hide each other's memory latency, and they still fit
 /// in the L1 cache.
@@ -203,6 +203,9 @@ pub const TURN_SWEEP: usize = 512;
 pub const SHORT_SLICES: usize = 4;
 /// Maximum number of turns a second with a sweep slice. More would only revisit what was just swept.
 pub const SWEEP_SLICES_PER_SECOND: u64 = 400;
+/// Pause between two laps of the sweep, in milliseconds. Peers expire by ticks of a second or more, so a lap right
+/// after another would find little.
+pub const SWEEP_LAP_PAUSE_MS: u64 = 1_000;
 /// Interval, in milliseconds, at which an idle worker wakes for deadlines, the sweep and its published counters.
 pub const HOUSEKEEPING_INTERVAL_MS: u64 = 250;
 

@@ -24,6 +24,7 @@ impl Engine {
     pub fn set_access(&mut self, access: Arc<Access>) {
         self.access = Some(access).filter(|access| !access.is_open());
         self.update_guarded();
+        self.next_lap = Timestamp::default(); // the sweep removes what is denied now
     }
 
     /// Replaces the rate limits of sources. If there were limits before, what sources have used up stays used up.

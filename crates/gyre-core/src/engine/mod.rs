@@ -114,6 +114,8 @@ pub struct Engine {
     clients: Clients,
     /// When the next slice of the sweep is due.
     next_sweep: Timestamp,
+    /// End of the pause of the sweep between two laps. A table that fills up has none.
+    next_lap: Timestamp,
     /// When the counters are published next.
     next_publish: Timestamp,
     /// The last internal error of a request, until it is logged.
@@ -141,6 +143,7 @@ impl Engine {
             queries: Pool::default(),
             clients: Clients::default(),
             next_sweep: Timestamp::default(),
+            next_lap: Timestamp::default(),
             next_publish: Timestamp::default(),
             fault: None,
             counters: Counters::default(),

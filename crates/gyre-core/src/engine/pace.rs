@@ -54,7 +54,7 @@ impl Pace {
         self.until = if is_dense && !self.is_full { now + self.time } else { now };
     }
 
-    /// Whether the last turn took so many datagrams that more are likely to wait already.
+    /// Whether the last turn was full ([`FULL_TURN_DATAGRAMS`]): more datagrams are likely to wait already.
     pub fn is_full(&self) -> bool {
         self.is_full
     }

@@ -31,7 +31,9 @@ use crate::engine::middleware::Middleware;
 use crate::engine::reply::ReplyBuffer;
 use crate::engine::{Engine, Policy};
 use crate::error::TrackerError;
-use crate::limits::{HOUSEKEEPING_INTERVAL_MS, SWEEP_SLICES_PER_SECOND, TURN_DATAGRAMS, TURN_MESSAGES};
+use crate::limits::{
+    HOUSEKEEPING_INTERVAL_MS, SWEEP_LAP_PAUSE_MS, SWEEP_SLICES_PER_SECOND, TURN_DATAGRAMS, TURN_MESSAGES,
+};
 use crate::swarm::{Saved, Swept};
 use crate::throttle::SourceLimits;
 use crate::time::Timestamp;
@@ -49,8 +51,8 @@ pub trait Datagrams: Replies {
         intake: &mut Intake<'_, M, P>,
     ) -> io::Result<Received>;
 
-    /// Is called at the end of a turn: all its responses are there. They leave now, or when the thread enters the kernel
-    /// next, which it does before it sleeps.
+    /// Is called at the end of a turn: all its responses are there. They leave now, or when the thread enters the
+    /// kernel next, which it does before it sleeps.
     ///
     /// # Errors
     ///
@@ -171,7 +173,7 @@ impl Engine {
         let messages = self.take_messages(now, mailbox, host.datagrams());
         unfinished |= messages == TURN_MESSAGES;
         unfinished |= !canary::on(Canary::SkipsDeadlines) && self.expire_gathers(now);
-        let swept = now >= self.next_sweep;
+        let swept = now >= self.next_sweep && (now >= self.next_lap || self.shard.is_filling());
         unfinished |= swept && self.sweep_next(now);
         unfinished |= host.tend(now);
         self.counters.add(Counter::DropSendFailed, received.send_failed);
@@ -234,6 +236,9 @@ impl Engine {
     /// Runs the slice of the sweep that is due. Returns true if the next one is due too.
     fn sweep_next(&mut self, now: Timestamp) -> bool {
         let swept = self.sweep(now);
+        if swept.lap_ended {
+            self.next_lap = now + Duration::from_millis(SWEEP_LAP_PAUSE_MS);
+        }
         // A worker that was busy or asleep catches up on missed slices, one in each turn, until the end of a lap.
         let step = Duration::from_micros(1_000_000 / SWEEP_SLICES_PER_SECOND);
         let behind = now.since(self.next_sweep) >= Duration::from_millis(2 * HOUSEKEEPING_INTERVAL_MS);
