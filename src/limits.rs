@@ -168,8 +168,6 @@ pub const HTTP_REFUSALS: usize = 64;
 pub const RUNTIME_RING_ENTRIES: u32 = 256;
 /// Pause after a failed accept (no descriptors, no memory).
 pub const HTTP_ACCEPT_PAUSE_MS: u64 = 50;
-/// Connections that are taken from the kernel in one turn.
-pub const TURN_ACCEPTS: usize = 64;
 /// Connections whose deadlines are checked in one turn.
 pub const TURN_CONNECTIONS: usize = 512;
 /// Time in which the deadlines of all connections are checked once.

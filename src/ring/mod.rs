@@ -66,6 +66,8 @@ pub struct Ring {
     tcp: Option<Rc<RefCell<Tcp>>>,
     bell: Option<Bell>,
     received: Received,
+    /// Whether the kernel has taken entries.
+    is_used: bool,
 }
 
 /// The doorbell as the ring watches it: a read of its counter.
@@ -107,7 +109,7 @@ impl Ring {
             .dontfork()
             .build(SUBMISSION_ENTRIES)?;
         let udp = UdpSockets::register(&uring.submitter(), sockets, connected)?;
-        Ok(Self { uring, udp, tcp: None, bell: None, received: Received::default() })
+        Ok(Self { uring, udp, tcp: None, bell: None, received: Received::default(), is_used: false })
     }
 
     /// Makes a ring of the doorbell end a sleep.
@@ -206,6 +208,7 @@ impl Ring {
                 }
                 None => submit(&submitter, &mut submissions)?,
             }
+            self.is_used = true;
             self.udp.replies.free_if(submissions.is_empty());
             if !more || !submissions.is_empty() {
                 return Ok(());
@@ -367,7 +370,9 @@ impl Datagrams for Ring {
 impl Drop for Ring {
     fn drop(&mut self) {
         // If the ring can't be drained, the kernel may still write into the buffers, so they must not be freed.
-        if let Err(error) = self.cancel_and_drain() {
+        if self.is_used
+            && let Err(error) = self.cancel_and_drain()
+        {
             panic!("the ring could not be drained: {error}");
         }
         // The kernel frees a ring some time after it is closed, but the ports must be free at once.

@@ -23,7 +23,8 @@ use socket2::SockRef;
 use super::buffers::ReceiveBuffers;
 use super::tag::Tag;
 use crate::limits::{
-    HTTP_POOLED_BUFFER_BYTES, HTTP_POOLED_BUFFERS, TCP_BUFFERS, TCP_RECEIVE_BYTES, UDP_RESERVED_ENTRIES,
+    HTTP_BACKLOG, HTTP_POOLED_BUFFER_BYTES, HTTP_POOLED_BUFFERS, TCP_BUFFERS, TCP_RECEIVE_BYTES,
+    UDP_RESERVED_ENTRIES,
 };
 
 /// Id of the group of provided buffers for bytes of connections.
@@ -36,8 +37,18 @@ const WAIT_FLAGS: i32 = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
 /// A listener of the ring.
 struct Listener {
     listener: TcpListener,
-    /// Whether an accept is in flight.
-    accepting: bool,
+    accepting: Accepting,
+}
+
+/// The accept of a listener that is in flight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Accepting {
+    None,
+    /// It takes one connection.
+    One,
+    /// It takes all connections that come.
+    All,
+    Cancelled,
 }
 
 /// A connection that was accepted.
@@ -88,8 +99,8 @@ struct Connection {
 pub(super) struct Tcp {
     listeners: Vec<Listener>,
     connections: Slab<Connection>,
-    /// Descriptors of accepted connections, with the number of the listener.
-    accepted: VecDeque<(io::Result<OwnedFd>, usize)>,
+    /// Accepted connections that were not taken, and failures to accept.
+    accepted: VecDeque<io::Result<(OwnedFd, usize)>>,
     /// Entries that are not in the submission queue yet.
     queued: VecDeque<squeue::Entry>,
     /// Connections with a send to try that is among the queued entries.
@@ -107,7 +118,8 @@ impl Tcp {
         // SAFETY: `Ring::drop` waits for the end of all receives before the buffers go.
         let buffers =
             unsafe { ReceiveBuffers::register(submitter, BUFFER_GROUP, TCP_BUFFERS, TCP_RECEIVE_BYTES) }?;
-        let listeners = listeners.into_iter().map(|listener| Listener { listener, accepting: false });
+        let listeners =
+            listeners.into_iter().map(|listener| Listener { listener, accepting: Accepting::None });
         Ok(Self {
             listeners: listeners.collect(),
             connections: Slab::new(),
@@ -141,7 +153,7 @@ impl Tcp {
     /// Takes a completion.
     pub(super) fn complete(&mut self, tag: Tag, result: i32, flags: u32) {
         match tag {
-            Tag::Accept(listener) => self.accepted(listener as usize, result, cqueue::more(flags)),
+            Tag::Accept(number) => self.accepted(number as usize, result, cqueue::more(flags)),
             Tag::Receive(number) => self.received(number, result, flags),
             Tag::Send(number) => self.sent(number, result),
             Tag::Close => {} // it failed, and the descriptor is gone all the same
@@ -150,16 +162,19 @@ impl Tcp {
     }
 
     fn accepted(&mut self, listener: usize, result: i32, more: bool) {
-        self.listeners[listener].accepting = more;
-        let accepted = match result {
+        if !more {
+            self.listeners[listener].accepting = Accepting::None;
+        }
+        if result == -libc::ECANCELED {
+            return;
+        }
+        self.accepted.push_back(match result {
             0.. => {
                 // SAFETY: the kernel has just made the descriptor for this process.
-                Ok(unsafe { OwnedFd::from_raw_fd(result) })
+                Ok((unsafe { OwnedFd::from_raw_fd(result) }, listener))
             }
-            _ if result == -libc::ECANCELED => return,
             _ => Err(io::Error::from_raw_os_error(-result)),
-        };
-        self.accepted.push_back((accepted, listener));
+        });
     }
 
     fn received(&mut self, number: u32, result: i32, flags: u32) {
@@ -256,7 +271,9 @@ impl Tcp {
         let connection = &mut self.connections[number as usize];
         assert!(!connection.is_sending(), "a connection has one send at a time");
         let socket = connection.socket.as_ref().expect("it is open").as_raw_fd();
-        let send = opcode::Send::new(types::Fd(socket), bytes.as_ptr(), bytes.len() as u32).flags(TRY_FLAGS);
+        let send = opcode::Send::new(types::Fd(socket), bytes.as_ptr(), bytes.len() as u32);
+        // The last bytes wait for the close, so that they share a segment with its FIN.
+        let send = send.flags(if closes { TRY_FLAGS | libc::MSG_MORE } else { TRY_FLAGS });
         let send = send.build().flags(squeue::Flags::SKIP_SUCCESS).user_data(Tag::Send(number).encode());
         connection.sending = Sending::Tried(bytes);
         connection.closes = closes;
@@ -269,24 +286,48 @@ impl Tcp {
         }
     }
 
-    /// Queues the accepts of listeners that have none in flight.
-    fn queue_accepts(&mut self) {
-        for (number, listener) in
-            self.listeners.iter_mut().enumerate().filter(|(_, listener)| !listener.accepting)
-        {
-            listener.accepting = true;
-            let accept = opcode::AcceptMulti::new(types::Fd(listener.listener.as_raw_fd()));
-            let entry = accept.flags(libc::SOCK_CLOEXEC).build();
-            self.queued.push_back(entry.user_data(Tag::Accept(number as u32).encode()));
+    /// Queues an accept for each listener that has none in flight.
+    ///
+    /// One that takes all connections needs no submission and no failed try for each. But before it can be cancelled,
+    /// it takes what waits in the kernel. So it is used only while there are places for all that may wait.
+    fn queue_accepts(&mut self, places: usize) {
+        let may_wait = self.listeners.len() * HTTP_BACKLOG as usize;
+        for (number, listener) in self.listeners.iter_mut().enumerate() {
+            let (socket, tag) =
+                (types::Fd(listener.listener.as_raw_fd()), Tag::Accept(number as u32).encode());
+            let entry = match listener.accepting {
+                Accepting::None if places >= may_wait + may_wait / 4 => {
+                    listener.accepting = Accepting::All;
+                    opcode::AcceptMulti::new(socket).flags(libc::SOCK_CLOEXEC).build().user_data(tag)
+                }
+                Accepting::None => {
+                    listener.accepting = Accepting::One;
+                    let accept = opcode::Accept::new(socket, std::ptr::null_mut(), std::ptr::null_mut());
+                    accept.flags(libc::SOCK_CLOEXEC).build().user_data(tag)
+                }
+                Accepting::All if places < may_wait => {
+                    listener.accepting = Accepting::Cancelled;
+                    opcode::AsyncCancel::new(tag).build().user_data(Tag::Cancel.encode())
+                }
+                _ => continue,
+            };
+            self.queued.push_back(entry);
         }
     }
 
     /// Queues cancellations of all accepts in flight.
     fn cancel_accepts(&mut self) {
-        for (number, _) in self.listeners.iter().enumerate().filter(|(_, listener)| listener.accepting) {
-            let cancel = opcode::AsyncCancel::new(Tag::Accept(number as u32).encode()).build();
-            self.queued.push_back(cancel.user_data(Tag::Cancel.encode()));
+        for (number, listener) in self.listeners.iter_mut().enumerate() {
+            if let Accepting::One | Accepting::All = listener.accepting {
+                listener.accepting = Accepting::Cancelled;
+                let cancel = opcode::AsyncCancel::new(Tag::Accept(number as u32).encode()).build();
+                self.queued.push_back(cancel.user_data(Tag::Cancel.encode()));
+            }
         }
+    }
+
+    fn is_accepting(&self) -> bool {
+        self.listeners.iter().any(|listener| listener.accepting != Accepting::None)
     }
 
     /// Gives the buffers of received bytes back to the kernel.
@@ -307,8 +348,7 @@ impl Tcp {
 
     /// Whether operations are in flight.
     pub(super) fn is_busy(&self) -> bool {
-        let accepting = self.listeners.iter().any(|listener| listener.accepting);
-        accepting || !self.connections.is_empty() || !self.queued.is_empty()
+        self.is_accepting() || !self.connections.is_empty() || !self.queued.is_empty()
     }
 
     /// Ends the operations of a connection whose handle is gone, closes it, and removes it once the kernel has no
@@ -383,9 +423,10 @@ impl Streams {
         Self(tcp)
     }
 
-    /// Accepts connections from now on.
-    pub fn accept(&self) {
-        self.0.borrow_mut().queue_accepts();
+    /// Accepts more connections at each listener: one or, if there are `places` for all that may wait in the kernel,
+    /// all that come. To be called again after connections were taken or closed.
+    pub fn accept(&self, places: usize) {
+        self.0.borrow_mut().queue_accepts(places);
     }
 
     /// Stops accepting. Connections that the kernel has accepted until then still come. Later ones are left to other
@@ -394,44 +435,38 @@ impl Streams {
         self.0.borrow_mut().cancel_accepts();
     }
 
-    /// Whether an accept is in flight at any listener.
+    /// Whether an accept is in flight.
     pub fn is_accepting(&self) -> bool {
-        self.0.borrow().listeners.iter().any(|listener| listener.accepting)
-    }
-
-    /// Returns the number of accepted connections and failures that wait for [`next`](Self::next).
-    pub fn waiting(&self) -> usize {
-        self.0.borrow().accepted.len()
+        self.0.borrow().is_accepting()
     }
 
     /// Returns the next accepted connection. `None`: there is none.
     ///
     /// # Errors
     ///
-    /// As `accept(2)`. The listener accepts no more until [`accept`](Self::accept) is called.
+    /// As `accept(2)` and `getpeername(2)`.
     pub fn next(&self) -> Option<io::Result<Accepted>> {
-        loop {
-            let (accepted, listener) = self.0.borrow_mut().accepted.pop_front()?;
-            let socket = match accepted {
-                Ok(socket) => socket,
-                Err(error) => return Some(Err(error)),
-            };
-            let Some(peer) = SockRef::from(&socket).peer_addr().ok().and_then(|peer| peer.as_socket()) else {
-                continue; // the client has reset it
-            };
-            let connection = Connection {
-                socket: Some(socket),
-                receiving: Receiving::Idle,
-                sending: Sending::Idle,
-                closes: false,
-                dropped: false,
-                receiver: None,
-                sender: None,
-            };
-            let number = self.0.borrow_mut().connections.insert(connection) as u32;
-            let stream = TcpStream { tcp: self.0.clone(), number };
-            return Some(Ok(Accepted { stream, peer, listener }));
-        }
+        let mut tcp = self.0.borrow_mut();
+        let (socket, listener) = match tcp.accepted.pop_front()? {
+            Ok(accepted) => accepted,
+            Err(error) => return Some(Err(error)),
+        };
+        let peer = match SockRef::from(&socket).peer_addr().map(|peer| peer.as_socket()) {
+            Ok(Some(peer)) => peer,
+            Ok(None) => return Some(Err(io::ErrorKind::AddrNotAvailable.into())),
+            Err(error) => return Some(Err(error)),
+        };
+        let connection = Connection {
+            socket: Some(socket),
+            receiving: Receiving::Idle,
+            sending: Sending::Idle,
+            closes: false,
+            dropped: false,
+            receiver: None,
+            sender: None,
+        };
+        let number = tcp.connections.insert(connection) as u32;
+        Some(Ok(Accepted { stream: TcpStream { tcp: self.0.clone(), number }, peer, listener }))
     }
 
     /// Whether operations are queued for the next submission.

@@ -1,5 +1,6 @@
 //! Owns what happens to a connection that the ring has accepted: it is served, refused or closed.
 
+use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -7,34 +8,32 @@ use super::client::Peer;
 use super::{Driver, http};
 use crate::counters::Counter;
 use crate::engine::middleware::Middleware;
-use crate::limits::{HTTP_ACCEPT_PAUSE_MS, TURN_ACCEPTS};
+use crate::limits::HTTP_ACCEPT_PAUSE_MS;
 use crate::ring::Accepted;
 use crate::throttle::Limited;
 use crate::time::Timestamp;
 
 impl<M: Middleware> Driver<M> {
-    /// Takes accepted connections, at most [`TURN_ACCEPTS`]. Returns true if there are more.
-    pub(super) fn take_connections(&mut self, now: Timestamp) -> bool {
+    /// Takes the accepted connections, and accepts as many more as there are places.
+    pub(super) fn take_connections(&mut self, now: Timestamp) {
         let shared = self.app.shared.clone();
-        let mut taken = 0;
-        while taken < TURN_ACCEPTS && !shared.connections.borrow().is_making_room() {
-            match shared.streams.next() {
-                None => break,
-                Some(Ok(accepted)) => self.take_connection(now, accepted),
-                Some(Err(_)) => {
+        while !shared.connections.borrow().is_making_room()
+            && let Some(accepted) = shared.streams.next()
+        {
+            match accepted {
+                Ok(accepted) => self.take_connection(now, accepted),
+                Err(error) if error.kind() == io::ErrorKind::NotConnected => {} // the client has reset it
+                Err(_) => {
                     shared.engine.borrow_mut().counters.bump(Counter::DropAccept);
                     self.accepts_from = now + Duration::from_millis(HTTP_ACCEPT_PAUSE_MS);
                 }
             }
-            taken += 1;
         }
         // At the limit, connections wait in the kernel until the ones that make room are closed.
-        if shared.streams.waiting() > 0 && taken < TURN_ACCEPTS {
-            shared.streams.stop_accepting();
-        } else if now >= self.accepts_from && !shared.stopping.get() {
-            shared.streams.accept();
+        let connections = shared.connections.borrow();
+        if !connections.is_making_room() && now >= self.accepts_from && !shared.stopping.get() {
+            shared.streams.accept(connections.places());
         }
-        taken == TURN_ACCEPTS
     }
 
     fn take_connection(&mut self, now: Timestamp, Accepted { stream, peer, listener }: Accepted) {

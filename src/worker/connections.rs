@@ -140,6 +140,11 @@ impl Connections {
         self.leaving > 0 && self.entries.len() >= self.limits.open + self.limits.refused
     }
 
+    /// Returns the number of further connections that there is a place for, even if only to refuse them.
+    pub(super) fn places(&self) -> usize {
+        (self.limits.open + self.limits.refused).saturating_sub(self.entries.len())
+    }
+
     /// Adds a connection, perhaps only to refuse it. `None`: there are too many even for that.
     pub(super) fn open(&mut self, now: Timestamp, stream: &Rc<TcpStream>) -> Option<Admission> {
         if self.entries.len() >= self.limits.open + self.limits.refused {

@@ -282,9 +282,8 @@ impl<M: Middleware> Driver<M> {
             self.turns.note(now.since(last));
         }
         let turned = self.turn(now)?;
-        let mut unfinished = turned.unfinished;
-        unfinished |= self.take_connections(now);
-        unfinished |= self.http.run_woken();
+        self.take_connections(now);
+        let unfinished = self.http.run_woken() | turned.unfinished;
         if turned.worked {
             self.busy_until = now + self.busy_poll;
         }

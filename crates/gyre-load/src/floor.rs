@@ -137,7 +137,7 @@ fn answer_connections(listener: TcpListener, stop: &Arc<AtomicBool>) -> io::Resu
                 connections.push(answer_connection(accepted.stream, canned.clone()));
             }
         }
-        streams.accept(); // again, if there were no descriptors
+        streams.accept(usize::MAX);
         while let Poll::Ready(Some(())) = Pin::new(&mut connections).poll_next(&mut context) {}
         ring.wait(STOP_CHECK_INTERVAL)?;
     }
