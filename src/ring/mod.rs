@@ -249,7 +249,8 @@ impl Ring {
     /// Returns whether completions wait to be taken, or deferred work that will complete when the kernel is entered.
     pub fn has_work(&mut self) -> bool {
         let (_, submissions, completions) = self.uring.split();
-        !completions.is_empty() || submissions.taskrun() || submissions.cq_overflow()
+        let awaits_try = || self.tcp.as_ref().is_some_and(|tcp| tcp.borrow().awaits_try());
+        !completions.is_empty() || submissions.taskrun() || submissions.cq_overflow() || awaits_try()
     }
 
     /// Registers the eventfd that is notified of completions between [`notify`](Self::notify) and

@@ -36,7 +36,8 @@ const WAIT_FLAGS: i32 = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
 
 /// A listener of the ring.
 struct Listener {
-    listener: TcpListener,
+    /// `None` once it is closed.
+    listener: Option<TcpListener>,
     accepting: Accepting,
 }
 
@@ -101,6 +102,8 @@ pub(super) struct Tcp {
     connections: Slab<Connection>,
     /// Accepted connections that were not taken, and failures to accept.
     accepted: VecDeque<io::Result<(OwnedFd, usize)>>,
+    /// Listeners are closed when they accept no more.
+    closes_listeners: bool,
     /// Entries that are not in the submission queue yet.
     queued: VecDeque<squeue::Entry>,
     /// Connections with a send to try that is among the queued entries.
@@ -118,12 +121,12 @@ impl Tcp {
         // SAFETY: `Ring::drop` waits for the end of all receives before the buffers go.
         let buffers =
             unsafe { ReceiveBuffers::register(submitter, BUFFER_GROUP, TCP_BUFFERS, TCP_RECEIVE_BYTES) }?;
-        let listeners =
-            listeners.into_iter().map(|listener| Listener { listener, accepting: Accepting::None });
+        let listener = |listener| Listener { listener: Some(listener), accepting: Accepting::None };
         Ok(Self {
-            listeners: listeners.collect(),
+            listeners: listeners.into_iter().map(listener).collect(),
             connections: Slab::new(),
             accepted: VecDeque::new(),
+            closes_listeners: false,
             queued: VecDeque::new(),
             to_try: Vec::new(),
             tried: Vec::new(),
@@ -164,6 +167,7 @@ impl Tcp {
     fn accepted(&mut self, listener: usize, result: i32, more: bool) {
         if !more {
             self.listeners[listener].accepting = Accepting::None;
+            self.listeners[listener].listener.take_if(|_| self.closes_listeners);
         }
         if result == -libc::ECANCELED {
             return;
@@ -293,8 +297,8 @@ impl Tcp {
     fn queue_accepts(&mut self, places: usize) {
         let may_wait = self.listeners.len() * HTTP_BACKLOG as usize;
         for (number, listener) in self.listeners.iter_mut().enumerate() {
-            let (socket, tag) =
-                (types::Fd(listener.listener.as_raw_fd()), Tag::Accept(number as u32).encode());
+            let Some(socket) = &listener.listener else { continue };
+            let (socket, tag) = (types::Fd(socket.as_raw_fd()), Tag::Accept(number as u32).encode());
             let entry = match listener.accepting {
                 Accepting::None if places >= may_wait + may_wait / 4 => {
                     listener.accepting = Accepting::All;
@@ -315,9 +319,11 @@ impl Tcp {
         }
     }
 
-    /// Queues cancellations of all accepts in flight.
-    fn cancel_accepts(&mut self) {
+    /// Queues cancellations of all accepts in flight, and closes the listeners, each once it accepts no more.
+    fn close_listeners(&mut self) {
+        self.closes_listeners = true;
         for (number, listener) in self.listeners.iter_mut().enumerate() {
+            listener.listener.take_if(|_| listener.accepting == Accepting::None);
             if let Accepting::One | Accepting::All = listener.accepting {
                 listener.accepting = Accepting::Cancelled;
                 let cancel = opcode::AsyncCancel::new(Tag::Accept(number as u32).encode()).build();
@@ -337,13 +343,21 @@ impl Tcp {
 
     /// Ends the operations of all connections, and all accepts.
     pub(super) fn close_all(&mut self) {
-        self.cancel_accepts();
+        self.close_listeners();
         self.accepted.clear();
         for (_, connection) in &mut self.connections {
             connection.dropped = true;
         }
         let numbers: Vec<_> = self.connections.iter().map(|(number, _)| number as u32).collect();
         numbers.into_iter().for_each(|number| self.release(number));
+    }
+
+    /// Whether a task waits for a send that is tried. No completion tells that it has succeeded, so the worker must take
+    /// completions without a sleep.
+    pub(super) fn awaits_try(&self) -> bool {
+        let mut tried =
+            self.to_try.iter().chain(&self.tried).map(|number| &self.connections[*number as usize]);
+        tried.any(|connection| connection.sender.is_some() && !connection.closes)
     }
 
     /// Whether operations are in flight.
@@ -429,10 +443,10 @@ impl Streams {
         self.0.borrow_mut().queue_accepts(places);
     }
 
-    /// Stops accepting. Connections that the kernel has accepted until then still come. Later ones are left to other
-    /// processes that share the listeners.
-    pub fn stop_accepting(&self) {
-        self.0.borrow_mut().cancel_accepts();
+    /// Stops accepting and closes the listeners. Connections that the kernel has accepted until then still come. Later
+    /// ones are left to other processes that share the listeners.
+    pub fn close_listeners(&self) {
+        self.0.borrow_mut().close_listeners();
     }
 
     /// Whether an accept is in flight.
@@ -484,9 +498,15 @@ impl Streams {
         self.0.borrow_mut().give(buffer);
     }
 
-    /// Calls `visit` for each listener.
+    /// Calls `visit` for each listener that is not closed.
     pub fn for_each_listener(&self, visit: impl FnMut(BorrowedFd<'_>)) {
-        self.0.borrow().listeners.iter().map(|listener| listener.listener.as_fd()).for_each(visit);
+        self.0
+            .borrow()
+            .listeners
+            .iter()
+            .filter_map(|listener| listener.listener.as_ref())
+            .map(AsFd::as_fd)
+            .for_each(visit);
     }
 }
 

@@ -291,6 +291,7 @@ impl<M: Middleware> Connection<'_, M> {
     async fn write(&self, out: Vec<u8>) -> bool {
         let written = self.written().await;
         if written {
+            self.enter(Phase::Write);
             self.stream.send(out);
         }
         written
@@ -299,6 +300,7 @@ impl<M: Middleware> Connection<'_, M> {
     /// Writes the responses, closes the connection, and waits until that is done.
     async fn write_last(&self, out: Vec<u8>) {
         if self.written().await {
+            self.enter(Phase::Write);
             self.stream.send_last(out);
             self.written().await;
         }

@@ -341,7 +341,7 @@ impl<M: Middleware> Driver<M> {
         let grace = Duration::from_millis(SHUTDOWN_GRACE_MS);
         self.app.shared.stopping.set(true);
         self.ring.stop_receiving();
-        self.app.shared.streams.stop_accepting();
+        self.app.shared.streams.close_listeners();
         self.app.shared.connections.borrow_mut().close_idle();
         let mut finished = false;
         loop {
