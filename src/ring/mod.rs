@@ -9,6 +9,7 @@
 //! kernel (`DEFER_TASKRUN`). A shutdown cancels and drains all operations before it frees their memory.
 #![allow(unsafe_code)]
 
+mod accept;
 mod buffers;
 mod recv;
 mod send;

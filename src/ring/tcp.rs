@@ -1,4 +1,4 @@
-//! Owns the TCP connections of a ring: accepts, and the receives, sends and closes of each connection.
+//! Owns the TCP connections of a ring: the receives, sends and the close of each.
 //!
 //! An operation is queued here and submitted when the worker enters the kernel at the end of its turn. Its completion
 //! wakes the task that waits for it. Nothing blocks, and no operation costs a system call of its own.
@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
@@ -20,11 +20,11 @@ use io_uring::{SubmissionQueue, Submitter, cqueue, opcode, squeue, types};
 use slab::Slab;
 use socket2::SockRef;
 
+use super::accept::Listeners;
 use super::buffers::ReceiveBuffers;
 use super::tag::Tag;
 use crate::limits::{
-    HTTP_BACKLOG, HTTP_POOLED_BUFFER_BYTES, HTTP_POOLED_BUFFERS, TCP_BUFFERS, TCP_RECEIVE_BYTES,
-    UDP_RESERVED_ENTRIES,
+    HTTP_POOLED_BUFFER_BYTES, HTTP_POOLED_BUFFERS, TCP_BUFFERS, TCP_RECEIVE_BYTES, UDP_RESERVED_ENTRIES,
 };
 
 /// Id of the group of provided buffers for bytes of connections.
@@ -33,24 +33,6 @@ const BUFFER_GROUP: u16 = 1;
 const TRY_FLAGS: i32 = libc::MSG_DONTWAIT | WAIT_FLAGS;
 /// A send that waits sends all of it. A failure raises no signal.
 const WAIT_FLAGS: i32 = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
-
-/// A listener of the ring.
-struct Listener {
-    /// `None` once it is closed.
-    listener: Option<TcpListener>,
-    accepting: Accepting,
-}
-
-/// The accept of a listener that is in flight.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Accepting {
-    None,
-    /// It takes one connection.
-    One,
-    /// It takes all connections that come.
-    All,
-    Cancelled,
-}
 
 /// A connection that was accepted.
 #[derive(Debug)]
@@ -98,12 +80,8 @@ struct Connection {
 
 /// The connections of a ring and their operations.
 pub(super) struct Tcp {
-    listeners: Vec<Listener>,
+    listeners: Listeners,
     connections: Slab<Connection>,
-    /// Accepted connections that were not taken, and failures to accept.
-    accepted: VecDeque<io::Result<(OwnedFd, usize)>>,
-    /// Listeners are closed when they accept no more.
-    closes_listeners: bool,
     /// Entries that are not in the submission queue yet.
     queued: VecDeque<squeue::Entry>,
     /// Connections with a send to try that is among the queued entries.
@@ -121,12 +99,9 @@ impl Tcp {
         // SAFETY: `Ring::drop` waits for the end of all receives before the buffers go.
         let buffers =
             unsafe { ReceiveBuffers::register(submitter, BUFFER_GROUP, TCP_BUFFERS, TCP_RECEIVE_BYTES) }?;
-        let listener = |listener| Listener { listener: Some(listener), accepting: Accepting::None };
         Ok(Self {
-            listeners: listeners.into_iter().map(listener).collect(),
+            listeners: Listeners::new(listeners),
             connections: Slab::new(),
-            accepted: VecDeque::new(),
-            closes_listeners: false,
             queued: VecDeque::new(),
             to_try: Vec::new(),
             tried: Vec::new(),
@@ -156,29 +131,12 @@ impl Tcp {
     /// Takes a completion.
     pub(super) fn complete(&mut self, tag: Tag, result: i32, flags: u32) {
         match tag {
-            Tag::Accept(number) => self.accepted(number as usize, result, cqueue::more(flags)),
+            Tag::Accept(number) => self.listeners.complete(number as usize, result, cqueue::more(flags)),
             Tag::Receive(number) => self.received(number, result, flags),
             Tag::Send(number) => self.sent(number, result),
             Tag::Close => {} // it failed, and the descriptor is gone all the same
             _ => unreachable!("{tag:?} is not an operation of a connection"),
         }
-    }
-
-    fn accepted(&mut self, listener: usize, result: i32, more: bool) {
-        if !more {
-            self.listeners[listener].accepting = Accepting::None;
-            self.listeners[listener].listener.take_if(|_| self.closes_listeners);
-        }
-        if result == -libc::ECANCELED {
-            return;
-        }
-        self.accepted.push_back(match result {
-            0.. => {
-                // SAFETY: the kernel has just made the descriptor for this process.
-                Ok((unsafe { OwnedFd::from_raw_fd(result) }, listener))
-            }
-            _ => Err(io::Error::from_raw_os_error(-result)),
-        });
     }
 
     fn received(&mut self, number: u32, result: i32, flags: u32) {
@@ -290,52 +248,6 @@ impl Tcp {
         }
     }
 
-    /// Queues an accept for each listener that has none in flight.
-    ///
-    /// One that takes all connections needs no submission and no failed try for each. But before it can be cancelled,
-    /// it takes what waits in the kernel. So it is used only while there are places for all that may wait.
-    fn queue_accepts(&mut self, places: usize) {
-        let may_wait = self.listeners.len() * HTTP_BACKLOG as usize;
-        for (number, listener) in self.listeners.iter_mut().enumerate() {
-            let Some(socket) = &listener.listener else { continue };
-            let (socket, tag) = (types::Fd(socket.as_raw_fd()), Tag::Accept(number as u32).encode());
-            let entry = match listener.accepting {
-                Accepting::None if places >= may_wait + may_wait / 4 => {
-                    listener.accepting = Accepting::All;
-                    opcode::AcceptMulti::new(socket).flags(libc::SOCK_CLOEXEC).build().user_data(tag)
-                }
-                Accepting::None => {
-                    listener.accepting = Accepting::One;
-                    let accept = opcode::Accept::new(socket, std::ptr::null_mut(), std::ptr::null_mut());
-                    accept.flags(libc::SOCK_CLOEXEC).build().user_data(tag)
-                }
-                Accepting::All if places < may_wait => {
-                    listener.accepting = Accepting::Cancelled;
-                    opcode::AsyncCancel::new(tag).build().user_data(Tag::Cancel.encode())
-                }
-                _ => continue,
-            };
-            self.queued.push_back(entry);
-        }
-    }
-
-    /// Queues cancellations of all accepts in flight, and closes the listeners, each once it accepts no more.
-    fn close_listeners(&mut self) {
-        self.closes_listeners = true;
-        for (number, listener) in self.listeners.iter_mut().enumerate() {
-            listener.listener.take_if(|_| listener.accepting == Accepting::None);
-            if let Accepting::One | Accepting::All = listener.accepting {
-                listener.accepting = Accepting::Cancelled;
-                let cancel = opcode::AsyncCancel::new(Tag::Accept(number as u32).encode()).build();
-                self.queued.push_back(cancel.user_data(Tag::Cancel.encode()));
-            }
-        }
-    }
-
-    fn is_accepting(&self) -> bool {
-        self.listeners.iter().any(|listener| listener.accepting != Accepting::None)
-    }
-
     /// Gives the buffers of received bytes back to the kernel.
     pub(super) fn publish_buffers(&mut self) {
         self.buffers.publish();
@@ -343,8 +255,8 @@ impl Tcp {
 
     /// Ends the operations of all connections, and all accepts.
     pub(super) fn close_all(&mut self) {
-        self.close_listeners();
-        self.accepted.clear();
+        self.listeners.close(&mut self.queued);
+        while self.listeners.next().is_some() {}
         for (_, connection) in &mut self.connections {
             connection.dropped = true;
         }
@@ -352,8 +264,8 @@ impl Tcp {
         numbers.into_iter().for_each(|number| self.release(number));
     }
 
-    /// Whether a task waits for a send that is tried. No completion tells that it has succeeded, so the worker must take
-    /// completions without a sleep.
+    /// Whether a task waits for a send that is tried. No completion tells that it has succeeded, so the worker must
+    /// take completions without a sleep.
     pub(super) fn awaits_try(&self) -> bool {
         let mut tried =
             self.to_try.iter().chain(&self.tried).map(|number| &self.connections[*number as usize]);
@@ -362,7 +274,7 @@ impl Tcp {
 
     /// Whether operations are in flight.
     pub(super) fn is_busy(&self) -> bool {
-        self.is_accepting() || !self.connections.is_empty() || !self.queued.is_empty()
+        self.listeners.is_accepting() || !self.connections.is_empty() || !self.queued.is_empty()
     }
 
     /// Ends the operations of a connection whose handle is gone, closes it, and removes it once the kernel has no
@@ -440,18 +352,20 @@ impl Streams {
     /// Accepts more connections at each listener: one or, if there are `places` for all that may wait in the kernel,
     /// all that come. To be called again after connections were taken or closed.
     pub fn accept(&self, places: usize) {
-        self.0.borrow_mut().queue_accepts(places);
+        let tcp = &mut *self.0.borrow_mut();
+        tcp.listeners.queue_accepts(places, &mut tcp.queued);
     }
 
     /// Stops accepting and closes the listeners. Connections that the kernel has accepted until then still come. Later
     /// ones are left to other processes that share the listeners.
     pub fn close_listeners(&self) {
-        self.0.borrow_mut().close_listeners();
+        let tcp = &mut *self.0.borrow_mut();
+        tcp.listeners.close(&mut tcp.queued);
     }
 
     /// Whether an accept is in flight.
     pub fn is_accepting(&self) -> bool {
-        self.0.borrow().is_accepting()
+        self.0.borrow().listeners.is_accepting()
     }
 
     /// Returns the next accepted connection. `None`: there is none.
@@ -461,7 +375,7 @@ impl Streams {
     /// As `accept(2)` and `getpeername(2)`.
     pub fn next(&self) -> Option<io::Result<Accepted>> {
         let mut tcp = self.0.borrow_mut();
-        let (socket, listener) = match tcp.accepted.pop_front()? {
+        let (socket, listener) = match tcp.listeners.next()? {
             Ok(accepted) => accepted,
             Err(error) => return Some(Err(error)),
         };
@@ -500,13 +414,7 @@ impl Streams {
 
     /// Calls `visit` for each listener that is not closed.
     pub fn for_each_listener(&self, visit: impl FnMut(BorrowedFd<'_>)) {
-        self.0
-            .borrow()
-            .listeners
-            .iter()
-            .filter_map(|listener| listener.listener.as_ref())
-            .map(AsFd::as_fd)
-            .for_each(visit);
+        self.0.borrow().listeners.iter().for_each(visit);
     }
 }
 

@@ -116,7 +116,8 @@ impl<M: Middleware> Connection<'_, M> {
     /// Waits for more input. False: no more will come.
     async fn read(&mut self) -> bool {
         let idle = self.input.is_empty() && !self.reader.is_skipping();
-        if idle && self.shared.stopping.get() {
+        // A connection that was accepted at the very end still gets its response.
+        if idle && self.begun && self.shared.stopping.get() {
             return false;
         }
         match self.fate() {
