@@ -7,7 +7,7 @@
 //!              kernel                             worker (one per core)
 //!  datagram ──► steering ──► UDP socket ──► ring ──► wire::udp ──┐                       ┌──► wire ──► ring ──► out
 //!               (BPF, by info-hash)                              ├──► engine ──► swarm ──┤
-//!  HTTP ──────► TCP listener ────► tokio-uring ──► wire::http ───┘      │                └──► wire ──► tokio-uring
+//!  HTTP ──────► TCP listener ───────────► ring ──► wire::http ───┘      │                └──► wire ──► ring ──► out
 //!                                                                       ▼
 //!                                                                     mesh ◄──► the other workers
 //! ```
@@ -24,14 +24,13 @@
 //!
 //! # A worker's turn
 //!
-//! Read the clock once; take completions of the UDP ring; take messages of the mesh; sweep a slice of the table and
+//! Read the clock once; take completions of the ring; take messages of the mesh; sweep a slice of the table and
 //! check some connection deadlines; submit; ring the doorbells of sleeping workers that have new messages; let the HTTP
 //! tasks run, or sleep. Each step is bounded by a constant in [`limits`].
 //!
-//! A worker has two rings: one for UDP, which it drives itself (crate io-uring), and one for HTTP, which tokio-uring
-//! drives. tokio-uring submits only when its thread is about to sleep, so a worker that never sleeps would starve HTTP.
-//! When HTTP has queued something, the worker therefore queues a no-op behind it and sleeps until that no-op has
-//! completed ([`worker`]).
+//! A worker has one ring, in which it also sleeps: it has the UDP sockets, the TCP connections and the doorbell. The
+//! runtime of tokio-uring runs the tasks of the program that serves: handlers, middleware that waits, and files. A
+//! worker without such tasks never enters it ([`worker`]).
 //!
 //! # The modules
 //!
@@ -52,7 +51,7 @@
 //! | [`launcher`] | gyre-tracker | start of a successor process by a process that is not sandboxed | wiring |
 //! | [`server`] | gyre-tracker | assembly of a tracker: sockets, threads, start and end | wiring |
 //! | [`worker`] | gyre-tracker | a worker's thread: its rings, HTTP connections, tasks of waiting requests | wiring |
-//! | [`ring`] | gyre-tracker | the UDP ring | kernel |
+//! | [`ring`] | gyre-tracker | the ring of a worker | kernel |
 //! | [`sys`] | gyre-tracker | cores, socket options, doorbells, the sandbox, privileges | kernel |
 //! | [`web`] | gyre-web | routes that a program adds, and the HTTP connection that their handlers use | wiring |
 //! | [`mesh`] | gyre-core | the queues between workers | wiring |

@@ -215,7 +215,7 @@ pub const SPARE_DESCRIPTORS: u64 = 16;
 pub const WORKER_LOCKED_BYTES: u64 = 512 << 10;
 /// Locked bytes of other processes of that user: the default limit of a process.
 pub const LOCKED_BYTES: u64 = 8 << 20;
-/// Descriptors of one worker without its sockets: two rings, an epoll, its waker, a doorbell.
+/// Descriptors of one worker without its sockets: two rings, an epoll, its waker, a doorbell, a notifier.
 pub const WORKER_DESCRIPTORS: u64 = 8;
 /// Time for which binding a port in use is retried. The kernel frees the sockets of a killed process's rings some 40 ms
 /// after its end.

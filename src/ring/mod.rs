@@ -432,3 +432,5 @@ fn is_passing(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_tcp;

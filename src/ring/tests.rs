@@ -1,4 +1,4 @@
-//! Tests of rings with plain sockets on loopback.
+//! Tests of the datagrams of a ring, with plain sockets on loopback.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;

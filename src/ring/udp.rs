@@ -1,8 +1,9 @@
 //! Owns the UDP sockets of a ring: when they receive, and what leaves from them.
 //!
-//! A receive is one submission that takes all datagrams that a socket holds, and ends when it holds no more. Nothing
-//! watches a socket between two receives, so a datagram that arrives meanwhile costs no wake-up. Before a sleep that
-//! a datagram is to end, a poll of the socket is submitted, and the receive is linked behind it.
+//! A receive is one submission that takes the datagrams that a socket holds. It ends when the socket holds no more, or
+//! when a turn is full. Nothing watches a socket between two receives, so a datagram that arrives meanwhile costs no
+//! wake-up. Before a sleep that a datagram must end, a poll of the socket is submitted, and the receive is linked
+//! behind it.
 
 use std::io;
 use std::net::UdpSocket;

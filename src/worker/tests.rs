@@ -293,6 +293,34 @@ fn a_request_by_http_that_waits_too_long_gets_a_503_and_the_next_one_its_respons
     assert_eq!(app.shared.engine.borrow().counters.get(Counter::DropWaitLate), 1);
 }
 
+/// While the program that serves has a task, the worker sleeps in the runtime, whose timers are exact.
+#[test]
+fn a_timer_of_a_task_fires_within_a_millisecond_or_so() {
+    let (mut worker, _) = worker(());
+    let clock = worker.app.shared.clock;
+    let late = Rc::new(Cell::new(None));
+    let fired = late.clone();
+    worker.app.shared.spawn(async move {
+        let mut best = Duration::MAX; // other threads of the machine may delay some
+        for _ in 0..5 {
+            let due = clock.now() + Duration::from_millis(5);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            best = best.min(clock.now().since(due));
+        }
+        // What a task spawns keeps the worker in the runtime, too.
+        tokio_uring::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            fired.set(Some(best));
+        });
+    });
+    while worker.runtime.take_spawned(&worker.app.shared.handover) {
+        worker.serve_in_runtime().unwrap();
+    }
+    let late = late.get().expect("the worker left the runtime before the last task ended");
+    // Without the runtime's own sleep it would be up to a quarter of a second. tokio counts in milliseconds.
+    assert!(late < Duration::from_millis(3), "{late:?} late");
+}
+
 /// The sweep goes on at its pace without any request: turns report unfinished work until it has caught up.
 #[test]
 fn what_is_due_keeps_a_worker_awake() {

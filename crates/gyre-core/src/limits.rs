@@ -58,12 +58,12 @@ const _: () = assert!(UDP_REPLY_HEAD_BYTES + MAX_FAILURE_BYTES <= UDP_REPLY_MAX_
 // A client with an unverified address gets no more bytes than it sent.
 const _: () = assert!(UDP_CONNECT_REPLY_BYTES <= UDP_CONNECT_BYTES);
 
-// ---- a worker's UDP ring ----
+// ---- a worker's datagrams ----
 
 /// Maximum number of datagrams handled in one turn, so that HTTP and the mesh are not starved.
 pub const TURN_DATAGRAMS: usize = 128;
-/// Datagrams of a turn from which on it counts as full: more are likely to wait already. The kernel ends a receive
-/// after as many (`MULTISHOT_MAX_RETRY` of Linux).
+/// Datagrams of a turn from which on it counts as full: more are likely to wait already. Linux ends a receive after
+/// 33 (`MULTISHOT_MAX_RETRY`).
 pub const FULL_TURN_DATAGRAMS: usize = 32;
 /// Maximum number of announces prefetched together. Enough of them hide each other's memory latency, and they still fit
 /// in the L1 cache.

@@ -38,7 +38,7 @@ use crate::swarm::{Saved, Swept};
 use crate::throttle::SourceLimits;
 use crate::time::Timestamp;
 
-/// Receives datagrams and sends responses: a worker's UDP ring, or another source.
+/// Receives datagrams and sends responses: a worker's ring, or another source.
 pub trait Datagrams: Replies {
     /// Passes at most `at_most` received datagrams to the intake, and sends the responses that it writes.
     ///

@@ -169,13 +169,13 @@ impl Shard {
         self.cursor.last_lap + now.since(self.cursor.lap_started)
     }
 
-    /// Determines which peers this slice removes.
     /// Returns whether more than half of the memory is used: the sweep must not pause.
     #[inline]
     pub fn is_filling(&self) -> bool {
         self.books.memory.used > self.books.memory.limit / 2
     }
 
+    /// Determines which peers this slice removes.
     fn slice(&mut self, budget: usize) -> Slice {
         let Books { memory, ticks, census } = &self.books;
         let expiry_age = ticks.lifetime() + 1;
