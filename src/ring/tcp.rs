@@ -29,6 +29,8 @@ use crate::limits::{
 
 /// Id of the group of provided buffers for bytes of connections.
 const BUFFER_GROUP: u16 = 1;
+/// `IORING_RECVSEND_POLL_FIRST`: wait for bytes before the first try.
+const POLL_FIRST: u16 = 1;
 /// A send is tried during the submission. If only a part of it fits, it counts as failed, so that it has a completion.
 const TRY_FLAGS: i32 = libc::MSG_DONTWAIT | WAIT_FLAGS;
 /// A send that waits sends all of it. A failure raises no signal.
@@ -74,6 +76,8 @@ struct Connection {
     closes: bool,
     /// The handle is gone.
     dropped: bool,
+    /// Bytes have been received. The next ones come later, so a receive need not try before it waits for them.
+    has_received: bool,
     receiver: Option<Waker>,
     sender: Option<Waker>,
 }
@@ -150,6 +154,7 @@ impl Tcp {
             return;
         }
         let connection = &mut self.connections[number as usize];
+        connection.has_received = true;
         connection.receiving = Receiving::Done(match result {
             0.. => Ok(bytes),
             _ => Err(io::Error::from_raw_os_error(-result)),
@@ -224,6 +229,7 @@ impl Tcp {
         };
         connection.receiving = Receiving::InFlight;
         let receive = opcode::Recv::new(types::Fd(socket.as_raw_fd()), std::ptr::null_mut(), 0);
+        let receive = receive.ioprio(if connection.has_received { POLL_FIRST } else { 0 });
         let entry = receive.buf_group(BUFFER_GROUP).build().flags(squeue::Flags::BUFFER_SELECT);
         self.queued.push_back(entry.user_data(Tag::Receive(number).encode()));
     }
@@ -390,6 +396,7 @@ impl Streams {
             sending: Sending::Idle,
             closes: false,
             dropped: false,
+            has_received: false,
             receiver: None,
             sender: None,
         };

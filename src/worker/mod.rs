@@ -289,7 +289,11 @@ impl<M: Middleware> Driver<M> {
         }
         self.turns.note_datagrams(turned.datagrams);
         self.pace.turn(now, turned.datagrams);
-        let stays_awake = unfinished || now < self.busy_until || self.pace.is_full() || self.ring.has_work();
+        let stays_awake = unfinished
+            || now < self.busy_until
+            || self.pace.is_full()
+            || self.app.shared.handover.has_spawned()
+            || self.ring.has_work();
         if stays_awake {
             self.last_turn = Some(now);
         } else {

@@ -32,6 +32,13 @@ pub(super) struct Handover {
     pub(super) unsubmitted: Cell<bool>,
 }
 
+impl Handover {
+    /// Whether there are tasks that are not in the runtime yet.
+    pub(super) fn has_spawned(&self) -> bool {
+        !self.spawned.borrow().is_empty()
+    }
+}
+
 impl Shared {
     /// Starts a task in the runtime.
     pub(super) fn spawn(&self, task: impl Future<Output = ()> + 'static) {
@@ -161,9 +168,7 @@ impl<M: Middleware> Driver<M> {
         let slept = poll_fn(|context| {
             self.runtime.poll_tasks(context);
             self.http.run_in(context);
-            let more = self.runtime.is_empty
-                || shared.streams.has_queued()
-                || !shared.handover.spawned.borrow().is_empty();
+            let more = self.runtime.is_empty || shared.streams.has_queued() || shared.handover.has_spawned();
             match self.runtime.notifier.poll_notified(context) {
                 Poll::Pending if !more => due.as_mut().poll(context).map(Ok),
                 Poll::Pending => Poll::Ready(Ok(())),

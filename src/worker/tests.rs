@@ -293,6 +293,17 @@ fn a_request_by_http_that_waits_too_long_gets_a_503_and_the_next_one_its_respons
     assert_eq!(app.shared.engine.borrow().counters.get(Counter::DropWaitLate), 1);
 }
 
+/// Otherwise a handler would begin with the next request only, or a quarter of a second later.
+#[test]
+fn a_new_task_of_the_runtime_keeps_the_worker_awake() {
+    let (mut worker, _) = worker(());
+    while worker.step().unwrap() {
+        worker.ring.enter(Receive::Later, None).unwrap();
+    }
+    worker.app.shared.spawn(async {});
+    assert!(worker.step().unwrap());
+}
+
 /// While the program that serves has a task, the worker sleeps in the runtime, whose timers are exact.
 #[test]
 fn a_timer_of_a_task_fires_within_a_millisecond_or_so() {
