@@ -112,7 +112,11 @@ impl Runtime {
     /// is woken by the completion. Tasks that become ready in between run first, and the worker has its turns between
     /// them.
     pub(super) async fn pass(&mut self, handover: &Handover) -> io::Result<()> {
-        poll_fn(|context| Poll::Ready(self.poll_tasks(context))).await;
+        let tasks = |context: &mut Context<'_>| {
+            self.poll_tasks(context);
+            Poll::Ready(())
+        };
+        poll_fn(tasks).await;
         if self.submission.is_none() && handover.unsubmitted.replace(false) {
             self.submission = Some(Box::pin(tokio_uring::no_op()));
         }
