@@ -6,7 +6,7 @@
 //!  └────────────── enter the kernel: submit all that was queued, perhaps sleep ◄──────────────┘
 //! ```
 //!
-//! A worker sleeps in its own ring. Only while the program that serves has tasks does it sleep in the [`runtime`].
+//! A worker sleeps in its own ring. Only while the program that serves has tasks does it sleep in the runtime.
 
 mod accept;
 mod answer;
