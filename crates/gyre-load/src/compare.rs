@@ -10,13 +10,16 @@ use crate::options::Rate;
 /// A column: heading, path in the JSON, decimal digits, and whether to show the ratio.
 type Column = (&'static str, &'static str, usize, bool);
 
-/// The columns of a table of runs.
-const COLUMNS: [Column; 12] = [
+/// The columns of a table of runs, before those of [`QUALITY`].
+const COLUMNS: [Column; 5] = [
     ("replies/s", "/replies_per_sec", 0, true),
     ("CPU us", "/server/cpu_us_per_reply", 3, true),
     ("user us", "/server/user_us_per_reply", 3, false),
     ("core", "/server/cpu", 2, false),
     ("MiB", "/server/resident_bytes", 1, false),
+];
+/// The columns of both tables.
+const QUALITY: [Column; 7] = [
     ("p50 us", "/latency/p50_us", 0, false),
     ("p99 us", "/latency/p99_us", 0, false),
     ("p99.9 us", "/latency/p999_us", 0, false),
@@ -25,20 +28,15 @@ const COLUMNS: [Column; 12] = [
     ("errors", "/refused", 0, false),
     ("invalid", "/wrong", 0, false),
 ];
-/// The columns of a table by rate. `bench-rates.sh` writes the system calls.
-const RATE_COLUMNS: [Column; 11] = [
-    ("CPU us", "/server/cpu_us_per_reply", 2, true),
-    ("p50 us", "/latency/p50_us", 0, false),
-    ("p99 us", "/latency/p99_us", 0, false),
-    ("p99.9 us", "/latency/p999_us", 0, false),
-    ("lost", "/lost", 0, false),
-    ("unsent", "/unsent", 0, false),
-    ("errors", "/refused", 0, false),
-    ("invalid", "/wrong", 0, false),
-    ("replies/s", "/replies_per_sec", 0, false),
-    ("wake-ups", "/server/wakes_per_reply", 3, false),
-    ("syscalls", "/server/syscalls_per_reply", 3, false),
-];
+/// The columns of a table by rate, before and after those of [`QUALITY`]. `bench-rates.sh` writes the system calls.
+const RATE_COLUMNS: ([Column; 1], [Column; 3]) = (
+    [("CPU us", "/server/cpu_us_per_reply", 2, true)],
+    [
+        ("replies/s", "/replies_per_sec", 0, false),
+        ("wake-ups", "/server/wakes_per_reply", 3, false),
+        ("syscalls", "/server/syscalls_per_reply", 3, false),
+    ],
+);
 const BYTES_PER_MIB: f64 = 1_048_576.0;
 
 /// The runs with the same name and, in a table by rate, the same rate.
@@ -102,9 +100,10 @@ fn group(runs: Vec<(String, Value)>, by_rate: bool) -> Vec<Group> {
 }
 
 fn write(groups: &[Group]) -> String {
-    let mut text = format!("{:<16} {:>4}{}\n", "median of", "runs", headings(&COLUMNS));
+    let columns = [&COLUMNS[..], &QUALITY].concat();
+    let mut text = format!("{:<16} {:>4}{}\n", "median of", "runs", headings(&columns));
     for group in groups {
-        let figures = figures(group, &groups[0], &COLUMNS);
+        let figures = figures(group, &groups[0], &columns);
         let _ = writeln!(text, "{:<16} {:>4}{figures}", group.name, group.runs.len()); // a String takes everything
     }
     text
@@ -113,7 +112,8 @@ fn write(groups: &[Group]) -> String {
 /// Writes a table by rate. Ratios are to the first group of the same rate. Columns without any figure are left out.
 fn write_by_rate(groups: &[Group]) -> String {
     let has_figure = |(_, path, ..): &Column| groups.iter().any(|group| group.median(path).is_some());
-    let columns: Vec<Column> = RATE_COLUMNS.into_iter().filter(has_figure).collect();
+    let (first, last) = RATE_COLUMNS;
+    let columns: Vec<Column> = first.into_iter().chain(QUALITY).chain(last).filter(has_figure).collect();
     let mut text = format!("{:>10} {:<20}{}\n", "requests/s", "median of", headings(&columns));
     for group in groups {
         let first = groups.iter().find(|first| first.rate == group.rate).unwrap_or(group);
