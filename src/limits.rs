@@ -137,8 +137,6 @@ pub const TOP_SURVEY_TIMEOUT_S: u64 = 60;
 
 // ---- HTTP ----
 
-/// Initial size of a reply buffer.
-pub const HTTP_REPLY_BYTES: usize = 640;
 /// Replies to pipelined requests are collected up to this size before they are written.
 pub const HTTP_WRITE_BATCH_BYTES: usize = 16 * 1024;
 /// A reply buffer that grew larger is freed, not pooled. A whole batch and one more reply fit.

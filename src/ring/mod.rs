@@ -77,6 +77,8 @@ struct Bell {
     /// Where the kernel writes the number of rings.
     count: Box<[u8; 8]>,
     armed: bool,
+    /// Whether a read that has completed is followed by another.
+    open: bool,
 }
 
 impl Ring {
@@ -115,7 +117,7 @@ impl Ring {
 
     /// Makes a ring of the doorbell end a sleep.
     pub fn watch(&mut self, doorbell: Arc<Doorbell>) {
-        self.bell = Some(Bell { doorbell, count: Box::default(), armed: false });
+        self.bell = Some(Bell { doorbell, count: Box::default(), armed: false, open: true });
     }
 
     /// Adds TCP listeners. Connections are accepted once [`Streams::accept`] was called.
@@ -236,6 +238,19 @@ impl Ring {
         self.enter(Receive::WhenReadable, Some(at_most))
     }
 
+    /// Submits all queued entries, and sleeps until there is a completion. At first datagrams come together for
+    /// `gather` and do not end the sleep. Then it lasts for `at_most` more.
+    ///
+    /// # Errors
+    ///
+    /// As [`enter`](Self::enter).
+    pub fn sleep(&mut self, gather: Duration, at_most: Duration) -> io::Result<()> {
+        if !gather.is_zero() {
+            self.enter(Receive::Later, Some(gather))?;
+        }
+        if self.has_work() { Ok(()) } else { self.wait(at_most) }
+    }
+
     /// Stops receiving datagrams when the kernel is entered next. Datagrams that it has delivered until then must still
     /// be [taken](Self::take). Later ones stay in the sockets, for another process that shares them.
     pub fn stop_receiving(&mut self) {
@@ -295,38 +310,29 @@ impl Ring {
         if let Some(tcp) = &self.tcp {
             tcp.borrow_mut().close_all();
         }
-        let bell = self.bell.take();
-        if let Some(bell) = bell.as_ref().filter(|bell| bell.armed) {
-            bell.doorbell.ring(); // its read completes
+        if let Some(bell) = &mut self.bell {
+            bell.open = false;
+            bell.doorbell.ring(); // the read completes
         }
-        let mut ringing = bell.as_ref().is_some_and(|bell| bell.armed);
-        let tcp_is_busy =
-            |tcp: &Option<Rc<RefCell<Tcp>>>| tcp.as_ref().is_some_and(|tcp| tcp.borrow().is_busy());
-        while ringing || self.is_receiving() || tcp_is_busy(&self.tcp) {
+        while self.is_busy() {
             self.enter(Receive::Later, Some(Duration::from_millis(RING_DRAIN_STEP_MS)))?;
-            for completion in self.uring.completion() {
-                match Tag::decode(completion.user_data()) {
-                    Tag::Datagrams(socket) => self.udp.drop_received(socket, &completion),
-                    Tag::Bell => ringing = false,
-                    Tag::Reply | Tag::Cancel => {}
-                    tag => {
-                        let tcp = self.tcp.as_ref().expect("only a ring with listeners has connections");
-                        tcp.borrow_mut().complete(tag, completion.result(), completion.flags());
-                    }
-                }
-            }
-            if let Some(tcp) = &self.tcp {
-                tcp.borrow_mut().settle_sends();
-            }
+            self.take(usize::MAX, |_, _, _| None)?;
         }
         Ok(())
+    }
+
+    /// Whether operations are in flight.
+    fn is_busy(&self) -> bool {
+        self.is_receiving()
+            || self.bell.as_ref().is_some_and(|bell| bell.armed)
+            || self.tcp.as_ref().is_some_and(|tcp| tcp.borrow().is_busy())
     }
 }
 
 impl Bell {
     /// Queues the read that completes when the doorbell rings.
     fn arm(&mut self, submissions: &mut SubmissionQueue<'_>) {
-        if !self.armed {
+        if self.open && !self.armed {
             self.armed = true;
             let doorbell = types::Fd(self.doorbell.as_raw_fd());
             let read = opcode::Read::new(doorbell, self.count.as_mut_ptr(), self.count.len() as u32);

@@ -263,11 +263,11 @@ impl Tcp {
     pub(super) fn close_all(&mut self) {
         self.listeners.close(&mut self.queued);
         while self.listeners.next().is_some() {}
-        for (_, connection) in &mut self.connections {
-            connection.dropped = true;
+        let numbers: Vec<_> = self.connections.iter().map(|(number, _)| number).collect();
+        for number in numbers {
+            self.connections[number].dropped = true;
+            self.release(number as u32);
         }
-        let numbers: Vec<_> = self.connections.iter().map(|(number, _)| number as u32).collect();
-        numbers.into_iter().for_each(|number| self.release(number));
     }
 
     /// Whether a task waits for a send that is tried. No completion tells that it has succeeded, so the worker must

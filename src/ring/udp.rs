@@ -152,11 +152,6 @@ impl UdpSockets {
         }
     }
 
-    /// Notes the completion of a receive whose datagram is not wanted.
-    pub(super) fn drop_received(&mut self, number: u32, completion: &cqueue::Entry) {
-        self.sockets[number as usize].receiving = cqueue::more(completion.flags());
-    }
-
     /// Whether a receive is in flight.
     pub(super) fn is_receiving(&self) -> bool {
         self.sockets.iter().any(|socket| socket.receiving)

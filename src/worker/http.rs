@@ -131,18 +131,13 @@ impl<M: Middleware> Connection<'_, M> {
         if self.input.is_empty() {
             self.shared.streams.give_buffer(std::mem::take(&mut self.input));
         }
-        self.enter(if idle { Phase::Idle } else { Phase::Request });
+        let waits = if idle { Phase::Idle } else { Phase::Request };
+        self.enter(waits);
         let received = loop {
             match self.stream.next().await {
                 Event::Received(received) => break received,
-                Event::Blocked => {
-                    self.enter(Phase::Write);
-                    if self.stream.sent().await.0.is_err() {
-                        return false;
-                    }
-                    self.now.set(self.shared.clock.now());
-                    self.enter(if idle { Phase::Idle } else { Phase::Request });
-                }
+                Event::Blocked if self.written().await => self.enter(waits),
+                Event::Blocked => return false,
             }
         };
         self.now.set(self.shared.clock.now());

@@ -319,21 +319,15 @@ impl<M: Middleware> Driver<M> {
         if !self.app.shared.mesh.borrow().fall_asleep() {
             return self.ring.enter(Receive::Now, None);
         }
-        let mut slept = Ok(());
-        let gathering = self.pace.gathers_for(self.app.shared.clock.now());
-        if gathering > Duration::ZERO {
-            slept = self.ring.enter(Receive::Later, Some(gathering));
-        }
-        if slept.is_ok() && !self.ring.has_work() {
-            slept = self.ring.enter(Receive::WhenReadable, Some(self.until_due()));
-        }
+        let now = self.app.shared.clock.now();
+        let gather = self.pace.gathers_for(now);
+        let slept = self.ring.sleep(gather, self.until_due(now).saturating_sub(gather));
         self.app.shared.mesh.borrow().wake_up();
         slept
     }
 
     /// Returns the time until the worker has something to do without a request.
-    fn until_due(&self) -> Duration {
-        let now = self.app.shared.clock.now();
+    fn until_due(&self, now: Timestamp) -> Duration {
         let due = self.publishes_at.since(now);
         if self.accepts_from > now { due.min(self.accepts_from.since(now)) } else { due }
     }

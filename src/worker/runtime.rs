@@ -85,7 +85,7 @@ impl Runtime {
         })
     }
 
-    /// Runs a future in the runtime until it is done. The tasks run only if the future [polls](Self::poll_tasks) them.
+    /// Returns the runtime. The tasks run only in a future that [polls](Self::poll_tasks) them.
     pub(super) fn handle(&self) -> Rc<tokio_uring::Runtime> {
         self.runtime.clone()
     }
@@ -151,7 +151,7 @@ impl<M: Middleware> Driver<M> {
                     self.ring.enter(Receive::Now, None)?;
                     self.runtime.pass(&self.app.shared.handover).await?;
                 } else {
-                    self.sleep_in_runtime(self.until_due()).await?;
+                    self.sleep_in_runtime(self.until_due(self.app.shared.clock.now())).await?;
                 }
             }
             Ok(())

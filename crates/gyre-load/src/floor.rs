@@ -89,11 +89,7 @@ fn answer_datagrams(socket: UdpSocket, floor: &FloorOptions, stop: &AtomicBool) 
             ring.enter(Receive::Now, None)?;
             continue;
         }
-        let gathering = pace.gathers_for(clock.now());
-        if !gathering.is_zero() {
-            ring.enter(Receive::Later, Some(gathering))?;
-        }
-        ring.wait(STOP_CHECK_INTERVAL)?;
+        ring.sleep(pace.gathers_for(clock.now()), STOP_CHECK_INTERVAL)?;
     }
     Ok(())
 }
