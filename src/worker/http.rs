@@ -262,14 +262,16 @@ impl<M: Middleware> Connection<'_, M> {
         Ok(true)
     }
 
-    /// Writes the responses collected so far, and waits until the kernel has taken them. False: the write failed.
+    /// Writes the responses collected so far, and waits until the kernel has taken all that were ever written. False: a
+    /// write failed.
     pub(super) async fn flush(&self, out: &mut Vec<u8>) -> bool {
-        if out.is_empty() {
-            return true;
+        if !out.is_empty() {
+            let all = std::mem::replace(out, self.shared.streams.take_buffer());
+            if !self.write(all).await {
+                return false;
+            }
         }
-        let written = self.write(std::mem::take(out)).await && self.written().await;
-        *out = self.shared.streams.take_buffer();
-        written
+        self.written().await
     }
 
     /// Adds the response to bytes that are not a valid request; the connection can't be used after it. It has no body,

@@ -17,11 +17,12 @@ use gyre::counters::Counter;
 use gyre::engine::context::{Action, RequestContext};
 use gyre::engine::middleware::{Next, from_async, on};
 use gyre::error::Code;
-use gyre::limits::HTTP_HEAD_MAX_BYTES;
+use gyre::limits::{HTTP_HEAD_MAX_BYTES, HTTP_WRITE_BATCH_BYTES, TCP_RECEIVE_BYTES};
 use gyre::server::Builder;
 use gyre::web::HttpConnection;
 use gyre::wire::http::{BodyLength, FieldBuffer};
 use proptest::prelude::*;
+use socket2::SockRef;
 
 /// Counts the running handlers.
 #[derive(Clone, Default)]
@@ -205,6 +206,29 @@ fn mixture() -> Vec<(Vec<u8>, u16, &'static str)> {
         (post("/raw", "", "x".repeat(LIMIT as usize + 1)), 413, "413"),
         (get("/held").into_bytes(), 200, "held"),
     ]
+}
+
+/// The responses are more than the socket buffers hold. A batch still waits for the client when the handler of the
+/// page behind it begins to write.
+#[test]
+fn pages_behind_batches_of_responses_that_wait_for_the_client_are_sent_after_them() {
+    let tracker = Tracker::listen(site());
+    let mut client = connect(&tracker);
+    (1..=50).for_each(|port| drop(client.get(&announce_path(info_hash(1), port, "&numwant=0&compact=0"))));
+    let announce = get(&announce_path(info_hash(1), 1, "&compact=0"));
+    let length = client.request(&announce).content_length();
+    let batch = HTTP_WRITE_BATCH_BYTES / length + 1;
+    let part = announce.repeat(batch) + &get("/any");
+    assert!(part.len() <= TCP_RECEIVE_BYTES, "it does not arrive in one receive: this tests nothing");
+    SockRef::from(client.stream()).set_recv_buffer_size(65_536).unwrap();
+    let parts = 40;
+    client.send(part.repeat(parts));
+    for _ in 0..parts {
+        (0..batch).for_each(|_| assert_eq!(client.receive().content_length(), length));
+        assert_eq!(client.receive().text(), "ok");
+    }
+    drop(client);
+    check_unharmed(&tracker);
 }
 
 #[test]
